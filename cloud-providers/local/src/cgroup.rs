@@ -1,0 +1,136 @@
+//! A machine's cgroups: made in every hierarchy, used to find and to end its processes.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use crate::error::LocalError;
+
+const MOUNT: &str = "/sys/fs/cgroup";
+
+/// Every hierarchy that processes can be put into: v1 controllers and v2, or v2 alone.
+pub fn hierarchies() -> Vec<PathBuf> {
+    let root = Path::new(MOUNT);
+    if root.join("cgroup.procs").exists() {
+        return vec![root.to_owned()];
+    }
+    let entries = fs::read_dir(root).into_iter().flatten().flatten();
+    // Controllers mounted together appear once under their joint name and again as links.
+    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()).collect()
+}
+
+fn v2() -> PathBuf {
+    let hybrid = Path::new(MOUNT).join("unified");
+    if hybrid.exists() { hybrid } else { PathBuf::from(MOUNT) }
+}
+
+/// Puts the calling process into `cgroup` in every hierarchy.
+pub fn enter(cgroup: &str) -> Result<(), LocalError> {
+    for root in hierarchies() {
+        let dir = make(&root, cgroup)?;
+        let procs = dir.join("cgroup.procs");
+        fs::write(&procs, "0").map_err(LocalError::file(procs))?;
+    }
+    Ok(())
+}
+
+/// Creates a cgroup level by level. A v1 cpuset starts empty, and an empty one takes no process.
+fn make(root: &Path, cgroup: &str) -> Result<PathBuf, LocalError> {
+    let mut dir = root.to_owned();
+    for level in cgroup.split('/').filter(|level| !level.is_empty()) {
+        let parent = dir.clone();
+        dir.push(level);
+        match fs::create_dir(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(LocalError::file(&dir)(error)),
+            _ => fill_cpuset(&parent, &dir),
+        }
+    }
+    Ok(dir)
+}
+
+fn fill_cpuset(parent: &Path, dir: &Path) {
+    if !dir.join("cpuset.cpus").exists() || !dir.join("cgroup.clone_children").exists() {
+        return;
+    }
+    for file in ["cpuset.cpus", "cpuset.mems"] {
+        let empty = fs::read_to_string(dir.join(file)).is_ok_and(|text| text.trim().is_empty());
+        if empty {
+            let value = fs::read_to_string(parent.join(file)).unwrap_or_default();
+            fs::write(dir.join(file), value.trim()).ok();
+        }
+    }
+    fs::write(dir.join("cgroup.clone_children"), "1").ok();
+}
+
+/// True while any process of the machine lives.
+pub fn populated(cgroup: &str) -> bool {
+    let events = fs::read_to_string(v2().join(cgroup).join("cgroup.events")).unwrap_or_default();
+    events.contains("populated 1")
+}
+
+/// Asks the machine's PID 1 to end, waits, then ends everything in the cgroup.
+pub fn stop(cgroup: &str, init: Option<i32>, grace: Duration) -> Result<(), LocalError> {
+    if let Some(pid) = init {
+        kill(Pid::from_raw(pid), Signal::SIGTERM).ok();
+    }
+    if init.is_some() && empty_within(cgroup, grace) {
+        return Ok(());
+    }
+    fs::write(v2().join(cgroup).join("cgroup.kill"), "1").ok();
+    if empty_within(cgroup, Duration::from_secs(10)) {
+        return Ok(());
+    }
+    Err(LocalError::Stuck { id: cgroup.to_owned() })
+}
+
+fn empty_within(cgroup: &str, limit: Duration) -> bool {
+    let end = Instant::now() + limit;
+    while populated(cgroup) {
+        if Instant::now() > end {
+            return false;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    true
+}
+
+/// Removes the machine's cgroups, deepest first, from every hierarchy. Stale ones cost the next kubelet 12 s.
+pub fn remove(cgroup: &str) {
+    for root in hierarchies() {
+        remove_tree(&root.join(cgroup));
+    }
+}
+
+fn remove_tree(dir: &Path) {
+    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    fs::remove_dir(dir).ok();
+}
+
+/// The machine's PID 1 as the outside sees it: the process in the cgroup that is first in its own process namespace.
+pub fn init(cgroup: &str) -> Option<i32> {
+    let mut dirs = vec![v2().join(cgroup)];
+    while let Some(dir) = dirs.pop() {
+        let text = fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default();
+        if let Some(pid) = text.lines().filter_map(|line| line.parse().ok()).find(|pid| is_first(*pid)) {
+            return Some(pid);
+        }
+        let entries = fs::read_dir(&dir).into_iter().flatten().flatten();
+        dirs.extend(entries.map(|entry| entry.path()).filter(|path| path.is_dir()));
+    }
+    None
+}
+
+/// `NSpid` lists a process's numbers from the outermost namespace inwards; a machine's first process reads `… 1` with two.
+fn is_first(pid: i32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+    let numbers: Vec<&str> = numbers.split_whitespace().collect();
+    numbers.len() == 2 && numbers[1] == "1"
+}

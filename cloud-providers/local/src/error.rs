@@ -1,0 +1,109 @@
+//! What can go wrong while a machine container is made or removed.
+
+use std::path::PathBuf;
+
+use cloud_providers::{ProviderError, ProviderErrorClass};
+use thiserror::Error;
+
+/// A failure of the `local` provider; all of them are the platform's or its machine's.
+#[derive(Debug, Error)]
+pub enum LocalError {
+    /// A file or directory could not be used.
+    #[error("use {path}")]
+    File {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A tool of the machine failed.
+    #[error("run `{command}`: {output}")]
+    Tool {
+        /// The command line.
+        command: String,
+        /// The end of its standard error.
+        output: String,
+    },
+    /// A system call failed.
+    #[error("{what}")]
+    Call {
+        /// What was attempted.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: nix::Error,
+    },
+    /// A file of ours does not say what it should.
+    #[error("understand {path}")]
+    Corrupt {
+        /// Which one.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// Every address of the bridge is taken.
+    #[error("every address of {subnet} is taken")]
+    Full {
+        /// The bridge's range.
+        subnet: ipnet::Ipv4Net,
+    },
+    /// The machine ended before it was a machine.
+    #[error("the machine ended while starting: {console}")]
+    Ended {
+        /// The end of its console.
+        console: String,
+    },
+    /// Processes that do not end.
+    #[error("processes of machine {id} do not end")]
+    Stuck {
+        /// Which machine.
+        id: String,
+    },
+    /// Nobody made this machine.
+    #[error("there is no machine {id}")]
+    Unknown {
+        /// Which machine.
+        id: String,
+    },
+}
+
+impl LocalError {
+    /// Ties an input or output error to its file.
+    pub fn file(path: impl Into<PathBuf>) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.into();
+        move |source| Self::File { path, source }
+    }
+
+    /// Ties an error number to what was attempted.
+    pub fn call(what: impl Into<String>) -> impl FnOnce(nix::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Call { what, source }
+    }
+
+    fn remediation(&self) -> &'static str {
+        match self {
+            Self::Full { .. } => "remove machines, or use machines of your own",
+            Self::Unknown { .. } => "make it again",
+            Self::Ended { .. } => "read the machine's console.log in the data directory",
+            _ => "run `pilothouse doctor` on the platform's machine",
+        }
+    }
+}
+
+impl From<LocalError> for ProviderError {
+    fn from(error: LocalError) -> Self {
+        let class = match error {
+            LocalError::Full { .. } => ProviderErrorClass::Quota,
+            _ => ProviderErrorClass::Platform,
+        };
+        let mut message = error.to_string();
+        let mut cause = std::error::Error::source(&error);
+        while let Some(deeper) = cause {
+            message.push_str(&format!(": {deeper}"));
+            cause = deeper.source();
+        }
+        Self::retryable(class, message, error.remediation())
+    }
+}

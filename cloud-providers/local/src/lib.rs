@@ -1,0 +1,20 @@
+//! Machine containers: a machine in milliseconds, for trying out and for tests.
+//!
+//! Each has namespaces of its own, an overlay over one shared Debian tree, a wire to a bridge behind NAT, and the node agent
+//! as PID 1, which enrols by the very token and path that any machine uses. Two stages build it: [`stage::run`] makes the
+//! process namespace and the wire, [`stage::init`] the rest, and then becomes the agent. A machine is found again by its
+//! cgroup and its directory, so it outlives the platform's process.
+//!
+//! It is not a security boundary: root inside is root outside.
+
+mod cgroup;
+mod error;
+mod machine;
+mod network;
+mod provider;
+pub mod stage;
+mod tool;
+
+pub use error::LocalError;
+pub use network::Network;
+pub use provider::{Local, LocalConfig};

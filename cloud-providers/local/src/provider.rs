@@ -1,0 +1,218 @@
+//! The provider: what the platform asks for, turned into directories, wires and processes.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cloud_providers::{JoinMaterial, Machine, MachineRequest, MachineState, Provider, ProviderError, Removal};
+use secrecy::ExposeSecret;
+use serde_json::json;
+use tokio::process::Command;
+use tokio::sync::{Mutex, OnceCell};
+
+use crate::cgroup;
+use crate::error::LocalError;
+use crate::machine::Spec;
+use crate::network::Network;
+use crate::tool::run;
+
+/// A machine's agent stops its pods in this time, or they are ended with it.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// What the provider needs of its instance.
+#[derive(Debug, Clone)]
+pub struct LocalConfig {
+    /// Machines' directories lie here.
+    pub dir: PathBuf,
+    /// The Debian tree that all machines share, read-only.
+    pub lower: PathBuf,
+    /// Parts by checksum.
+    pub seed: PathBuf,
+    /// The static agent.
+    pub agent: PathBuf,
+    /// The program with the subcommands `machine-run` and `machine-init`.
+    pub launcher: PathBuf,
+    /// Parent of the machines' cgroups, relative to each hierarchy's root.
+    pub cgroup: String,
+    /// Prefix of the wires' names, at most 8 bytes.
+    pub wire: String,
+    /// Bridge and rules.
+    pub network: Network,
+}
+
+/// Machine containers on this machine.
+#[derive(Debug)]
+pub struct Local {
+    config: LocalConfig,
+    ready: OnceCell<()>,
+    /// Held while an address is chosen, so that two machines never choose the same.
+    choosing: Mutex<()>,
+}
+
+impl Local {
+    /// A provider over what already exists in `config.dir`.
+    pub fn new(config: LocalConfig) -> Self {
+        Self { config, ready: OnceCell::new(), choosing: Mutex::new(()) }
+    }
+
+    fn load(&self, id: &str) -> Result<Option<Spec>, LocalError> {
+        Spec::load(&self.config.dir.join(id).join("machine.json"))
+    }
+
+    fn known(&self) -> Result<Vec<Spec>, LocalError> {
+        let entries = fs::read_dir(&self.config.dir).into_iter().flatten().flatten();
+        let loaded = entries.map(|entry| Spec::load(&entry.path().join("machine.json")));
+        loaded.filter_map(Result::transpose).collect()
+    }
+
+    /// Writes the machine down before anything of it exists, so that a kill in the middle leaves something to find.
+    async fn create(&self, request: &MachineRequest) -> Result<Spec, LocalError> {
+        let _held = self.choosing.lock().await;
+        let network = &self.config.network;
+        let taken: BTreeSet<Ipv4Addr> = self.known()?.iter().map(|spec| spec.address).collect();
+        let free = network.subnet.hosts().skip(1).find(|address| !taken.contains(address));
+        let address = free.ok_or(LocalError::Full { subnet: network.subnet })?;
+        let spec = Spec {
+            id: request.id.clone(),
+            name: request.name.clone(),
+            cluster: request.cluster.clone(),
+            dir: self.config.dir.join(&request.id),
+            lower: self.config.lower.clone(),
+            seed: self.config.seed.clone(),
+            agent: self.config.agent.clone(),
+            cgroup: format!("{}/{}", self.config.cgroup, request.id),
+            bridge: network.bridge.clone(),
+            wire: format!("{}m{}", self.config.wire, u32::from(address) & 0xfff),
+            address,
+            prefix: network.subnet.prefix_len(),
+            gateway: network.gateway(),
+            wanted: true,
+        };
+        fs::create_dir_all(&spec.dir).map_err(LocalError::file(&spec.dir))?;
+        spec.lay_out(&join_file(&request.join))?;
+        spec.save()?;
+        Ok(spec)
+    }
+
+    /// Starts the first stage in a session of its own: the machine outlives the platform's process.
+    async fn launch(&self, spec: &Spec) -> Result<(), LocalError> {
+        self.ready.get_or_try_init(|| self.config.network.ensure()).await?;
+        self.clear(spec).await?;
+        let console = spec.dir.join("console.log");
+        let log = File::options().create(true).append(true).open(&console).map_err(LocalError::file(&console))?;
+        let mut child = Command::new("setsid")
+            .arg(&self.config.launcher)
+            .arg("machine-run")
+            .arg(spec.file())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .map_err(LocalError::file(&self.config.launcher))?;
+        tokio::spawn(async move { child.wait().await });
+        Ok(())
+    }
+
+    /// Ends what is left of an earlier life: processes, cgroups, and the wire, whose removal by the kernel is not at once.
+    async fn clear(&self, spec: &Spec) -> Result<(), LocalError> {
+        let cgroup = spec.cgroup.clone();
+        let stopped = tokio::task::spawn_blocking(move || {
+            let init = cgroup::init(&cgroup);
+            let stopped = cgroup::stop(&cgroup, init, GRACE);
+            cgroup::remove(&cgroup);
+            stopped
+        });
+        stopped.await.map_err(|_| LocalError::Stuck { id: spec.id.clone() })??;
+        run(&["ip", "link", "delete", &spec.wire]).await.ok();
+        Ok(())
+    }
+
+    fn describe(&self, spec: &Spec) -> Machine {
+        let state = match (cgroup::populated(&spec.cgroup), spec.wanted) {
+            (true, _) => MachineState::Running,
+            (false, false) => MachineState::Stopped,
+            (false, true) => MachineState::Failed(spec.console()),
+        };
+        Machine { id: spec.id.clone(), name: spec.name.clone(), state, address: Some(spec.address.to_string()) }
+    }
+
+    async fn want(&self, id: &str, wanted: bool) -> Result<Spec, LocalError> {
+        let mut spec = self.load(id)?.ok_or_else(|| LocalError::Unknown { id: id.to_owned() })?;
+        spec.wanted = wanted;
+        spec.save()?;
+        Ok(spec)
+    }
+
+    /// Ends a machine's processes without remembering it as stopped: `start` after the next boot of the platform.
+    ///
+    /// # Errors
+    /// When its processes do not end.
+    pub async fn halt(&self, id: &str) -> Result<(), ProviderError> {
+        let spec = self.load(id)?.ok_or_else(|| LocalError::Unknown { id: id.to_owned() })?;
+        Ok(self.clear(&spec).await?)
+    }
+
+    /// Takes bridge, rules and the machines' common cgroup away; for the end of an instance.
+    pub async fn dismantle(&self) {
+        self.config.network.remove().await;
+        cgroup::remove(&self.config.cgroup);
+    }
+}
+
+/// What the agent reads at its first start, and then removes.
+fn join_file(join: &JoinMaterial) -> Vec<u8> {
+    let text = json!({ "server": join.server, "domain": join.domain, "ca_pem": join.ca_pem, "token": join.token.expose_secret() });
+    text.to_string().into_bytes()
+}
+
+#[async_trait]
+impl Provider for Local {
+    fn kind(&self) -> &'static str {
+        "local"
+    }
+
+    async fn ensure(&self, request: &MachineRequest) -> Result<Machine, ProviderError> {
+        let spec = match self.load(&request.id)? {
+            Some(spec) => spec,
+            None => self.create(request).await?,
+        };
+        if spec.wanted && !cgroup::populated(&spec.cgroup) {
+            self.launch(&spec).await?;
+        }
+        Ok(Machine { state: MachineState::Running, ..self.describe(&spec) })
+    }
+
+    async fn get(&self, id: &str) -> Result<Option<Machine>, ProviderError> {
+        Ok(self.load(id)?.map(|spec| self.describe(&spec)))
+    }
+
+    async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+        Ok(self.known()?.iter().map(|spec| self.describe(spec)).collect())
+    }
+
+    async fn stop(&self, id: &str) -> Result<(), ProviderError> {
+        let spec = self.want(id, false).await?;
+        Ok(self.clear(&spec).await?)
+    }
+
+    async fn start(&self, id: &str) -> Result<(), ProviderError> {
+        let spec = self.want(id, true).await?;
+        if !cgroup::populated(&spec.cgroup) {
+            self.launch(&spec).await?;
+        }
+        Ok(())
+    }
+
+    async fn remove(&self, id: &str) -> Result<Removal, ProviderError> {
+        let Some(spec) = self.load(id)? else { return Ok(Removal::Gone) };
+        self.want(id, false).await?;
+        self.clear(&spec).await?;
+        // Its mounts lived in its own namespace and went with it: the directory holds nothing of anybody else's.
+        fs::remove_dir_all(&spec.dir).map_err(LocalError::file(&spec.dir))?;
+        Ok(Removal::Gone)
+    }
+}

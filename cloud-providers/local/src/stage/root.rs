@@ -1,0 +1,136 @@
+//! The machine's file system: an overlay over the shared tree, kernel file systems of its own, and nothing of the outside.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::unistd::pivot_root;
+
+use super::devices;
+use crate::error::LocalError;
+use crate::machine::Spec;
+
+const NONE: Option<&str> = None;
+/// Kernel values that kubelet insists on (its `protectKernelDefaults` set): shown as files that already say so, because the
+/// real ones are the whole machine's.
+const SYSCTLS: [(&str, &str); 6] = [
+    ("vm/overcommit_memory", "1"),
+    ("vm/panic_on_oom", "0"),
+    ("kernel/panic", "10"),
+    ("kernel/panic_on_oops", "1"),
+    ("kernel/keys/root_maxkeys", "1000000"),
+    ("kernel/keys/root_maxbytes", "25000000"),
+];
+
+/// Builds the tree and makes it `/`.
+pub fn build(spec: &Spec) -> Result<(), LocalError> {
+    let root = spec.dir.join("root");
+    // Slave: what the outside unmounts must go here too, or its pods could never be removed.
+    set(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
+    overlay(spec, &root)?;
+    bind(&spec.dir.join("state"), &root.join("var/lib/pilothouse-node"))?;
+    bind_read_only(&spec.seed, &root.join("var/cache/pilothouse/seed"))?;
+    bind_file(&spec.agent, &root.join("usr/local/bin/pilothouse-node"))?;
+    for (kind, target) in [("proc", "proc"), ("sysfs", "sys"), ("tmpfs", "run"), ("tmpfs", "tmp")] {
+        let data = if kind == "tmpfs" { Some("mode=0755") } else { NONE };
+        attach(kind, &root.join(target), MsFlags::empty(), data)?;
+    }
+    devices::build(&root)?;
+    cgroups(&root)?;
+    read_only(&root.join("sys"))?;
+    kernel_values(&root)?;
+    enter(&root)
+}
+
+fn overlay(spec: &Spec, root: &Path) -> Result<(), LocalError> {
+    let data = format!("lowerdir={},upperdir={},workdir={}", spec.lower.display(), spec.dir.join("upper").display(), spec.dir.join("work").display());
+    attach("overlay", root, MsFlags::empty(), Some(&data))
+}
+
+/// The machine's own cgroups, writable through its cgroup namespace: v2 alone, or every hierarchy of a hybrid machine.
+fn cgroups(root: &Path) -> Result<(), LocalError> {
+    let target = root.join("sys/fs/cgroup");
+    let own = fs::read_to_string("/proc/self/cgroup").map_err(LocalError::file("/proc/self/cgroup"))?;
+    if Path::new("/sys/fs/cgroup/cgroup.procs").exists() {
+        return attach("cgroup2", &target, MsFlags::empty(), NONE);
+    }
+    attach("tmpfs", &target, MsFlags::empty(), Some("mode=0755"))?;
+    for line in own.lines() {
+        let controllers = line.split(':').nth(1).unwrap_or_default();
+        let (kind, name, data) = match controllers {
+            "" => ("cgroup2", "unified", None),
+            "name=systemd" => ("cgroup", "systemd", Some("none,name=systemd")),
+            other => ("cgroup", other, Some(other)),
+        };
+        let dir = target.join(name);
+        fs::create_dir_all(&dir).map_err(LocalError::file(&dir))?;
+        attach(kind, &dir, MsFlags::empty(), data)?;
+    }
+    Ok(())
+}
+
+/// `/proc/sys` becomes read-only but for the network's part, which is the machine's own.
+fn kernel_values(root: &Path) -> Result<(), LocalError> {
+    let sys = root.join("proc/sys");
+    let values = root.join("run/.sysctl");
+    fs::create_dir_all(&values).map_err(LocalError::file(&values))?;
+    bind(&sys, &sys)?;
+    bind(&sys.join("net"), &sys.join("net"))?;
+    for (index, (name, value)) in SYSCTLS.iter().enumerate() {
+        let file = values.join(index.to_string());
+        fs::write(&file, format!("{value}\n")).map_err(LocalError::file(&file))?;
+        bind(&file, &sys.join(name))?;
+    }
+    read_only(&sys)
+}
+
+fn enter(root: &Path) -> Result<(), LocalError> {
+    let netns = root.join("run/netns");
+    fs::create_dir_all(&netns).map_err(LocalError::file(&netns))?;
+    bind(&netns, &netns)?;
+    set(&netns, MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
+    let old = root.join("mnt");
+    fs::create_dir_all(&old).map_err(LocalError::file(&old))?;
+    pivot_root(root, &old).map_err(LocalError::call("change the root"))?;
+    std::env::set_current_dir("/").map_err(LocalError::file("/"))?;
+    umount2("/mnt", MntFlags::MNT_DETACH).map_err(LocalError::call("leave the old root"))?;
+    // Shared, so that mounts made for pods appear in containers that ask for it (bidirectional propagation).
+    set(Path::new("/"), MsFlags::MS_SHARED | MsFlags::MS_REC)
+}
+
+/// Mounts a new file system, making its mount point.
+pub fn attach(kind: &str, target: &Path, flags: MsFlags, data: Option<&str>) -> Result<(), LocalError> {
+    fs::create_dir_all(target).map_err(LocalError::file(target))?;
+    mount(Some(kind), target, Some(kind), flags, data).map_err(LocalError::call(format!("mount {kind} on {}", target.display())))
+}
+
+/// Shows a file or directory at a second place, which must exist or be a directory.
+pub fn bind(source: &Path, target: &Path) -> Result<(), LocalError> {
+    if source.is_dir() {
+        fs::create_dir_all(target).map_err(LocalError::file(target))?;
+    }
+    mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE).map_err(LocalError::call(format!("bind {}", target.display())))
+}
+
+fn bind_read_only(source: &Path, target: &Path) -> Result<(), LocalError> {
+    bind(source, target)?;
+    read_only(target)
+}
+
+fn bind_file(source: &Path, target: &PathBuf) -> Result<(), LocalError> {
+    if !target.exists() {
+        let parent = target.parent().unwrap_or(Path::new("/"));
+        fs::create_dir_all(parent).map_err(LocalError::file(parent))?;
+        fs::write(target, "").map_err(LocalError::file(target))?;
+    }
+    bind_read_only(source, target)
+}
+
+fn read_only(target: &Path) -> Result<(), LocalError> {
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(NONE, target, NONE, flags, NONE).map_err(LocalError::call(format!("protect {}", target.display())))
+}
+
+fn set(target: &Path, propagation: MsFlags) -> Result<(), LocalError> {
+    mount(NONE, target, NONE, propagation, NONE).map_err(LocalError::call(format!("set the propagation of {}", target.display())))
+}

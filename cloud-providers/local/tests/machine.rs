@@ -1,0 +1,136 @@
+//! Real machines on this kernel: namespaces, overlay, wire, stop, start, removal, and nothing left behind.
+//!
+//! The tree is the machine's own, seen through an overlay; in the agent's place stands a script, because what is tested here
+//! is the machine around it.
+
+use std::net::Ipv4Addr;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use cloud_local::{Local, LocalConfig, Network};
+use cloud_providers::{JoinMaterial, MachineRequest, MachineState, Provider, Removal};
+
+/// Says what it sees, then waits for its end as an agent would.
+const AGENT: &str = "#!/bin/bash
+{ echo pid $$; hostname; ip -4 -o address show dev eth0; cat /etc/pilothouse/join.json; echo; touch /var/lib/pilothouse-node/kept
+  [ -w /sys/kernel ] && echo sys-writable; cat /proc/sys/vm/overcommit_memory; mkdir /sys/fs/cgroup/unified/inner /sys/fs/cgroup/inner 2>/dev/null && echo cgroups; } > /report 2>&1
+trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
+";
+
+struct World {
+    provider: Local,
+    dir: tempfile::TempDir,
+}
+
+fn launcher() -> PathBuf {
+    let test = std::env::current_exe().unwrap();
+    test.parent().unwrap().parent().unwrap().join("examples/launcher")
+}
+
+impl World {
+    fn new(number: u8) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            return None;
+        }
+        let dir = tempfile::tempdir_in("/var/tmp").unwrap();
+        let agent = dir.path().join("agent");
+        std::fs::write(&agent, AGENT).unwrap();
+        std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::create_dir_all(dir.path().join("seed")).unwrap();
+        let subnet = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(100, 127, number, 0), 28);
+        let config = LocalConfig {
+            dir: dir.path().join("machines"),
+            lower: PathBuf::from("/"),
+            seed: dir.path().join("seed"),
+            agent,
+            launcher: launcher(),
+            cgroup: format!("pilothouse-test-{}-{number}", std::process::id()),
+            wire: format!("pht{number}"),
+            network: Network { bridge: format!("phtbr{number}"), subnet, table: format!("pilothouse_test_{number}") },
+        };
+        Some(Self { provider: Local::new(config), dir })
+    }
+
+    fn request(&self, id: &str) -> MachineRequest {
+        let join = JoinMaterial { server: "s".into(), domain: "d".into(), ca_pem: "c".into(), token: "t-secret".to_owned().into() };
+        MachineRequest { id: id.to_owned(), name: "web-1".into(), cluster: "cls_x".into(), join, user_data: String::new() }
+    }
+
+    /// Waits for what the script wrote.
+    async fn report(&self, id: &str) -> String {
+        let path = self.dir.path().join("machines").join(id).join("upper/report");
+        let end = Instant::now() + Duration::from_secs(20);
+        loop {
+            let text = std::fs::read_to_string(&path).unwrap_or_default();
+            if text.contains("cgroups") {
+                return text;
+            }
+            let console = std::fs::read_to_string(path.parent().unwrap().parent().unwrap().join("console.log")).unwrap_or_default();
+            assert!(Instant::now() < end, "no report: {text}\nconsole: {console}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        let cgroup = format!("pilothouse-test-{}", std::process::id());
+        for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
+            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
+                if entry.file_name().to_string_lossy().starts_with(&cgroup) && entry.path().join("cgroup.kill").exists() {
+                    std::fs::write(entry.path().join("cgroup.kill"), "1").ok();
+                }
+            }
+        }
+    }
+}
+
+fn exists(argv: &[&str]) -> bool {
+    Command::new(argv[0]).args(&argv[1..]).output().unwrap().status.success()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_lives_stops_starts_and_leaves_nothing() {
+    let Some(world) = World::new(1) else { return };
+    let request = world.request("nod_a");
+    let made = world.provider.ensure(&request).await.unwrap();
+    assert_eq!(made.address.as_deref(), Some("100.127.1.2"));
+    let report = world.report("nod_a").await;
+    assert!(report.starts_with("pid 1\nweb-1\n"), "{report}");
+    assert!(report.contains("100.127.1.2/28") && report.contains("t-secret") && report.contains("\n1\n"), "{report}");
+    assert!(!report.contains("sys-writable"), "{report}");
+    let twice = world.provider.ensure(&request).await.unwrap();
+    assert_eq!((twice.address, world.provider.list().await.unwrap().len()), (made.address, 1));
+
+    world.provider.stop("nod_a").await.unwrap();
+    assert_eq!(world.provider.get("nod_a").await.unwrap().unwrap().state, MachineState::Stopped);
+    std::fs::remove_file(world.dir.path().join("machines/nod_a/upper/report")).unwrap();
+    world.provider.start("nod_a").await.unwrap();
+    world.report("nod_a").await;
+    assert!(world.dir.path().join("machines/nod_a/state/kept").exists(), "the disk outlives a stop");
+
+    assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
+    assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
+    assert!(world.provider.get("nod_a").await.unwrap().is_none());
+    world.provider.dismantle().await;
+    assert!(!exists(&["ip", "link", "show", "phtbr1"]) && !exists(&["nft", "list", "table", "ip", "pilothouse_test_1"]));
+    assert!(!Path::new("/sys/fs/cgroup/unified").join(format!("pilothouse-test-{}-1", std::process::id())).join("nod_a").exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_are_found_again_by_another_process() {
+    let Some(world) = World::new(2) else { return };
+    for id in ["nod_a", "nod_b"] {
+        world.provider.ensure(&world.request(id)).await.unwrap();
+        world.report(id).await;
+    }
+    let addresses: Vec<_> = world.provider.list().await.unwrap().into_iter().map(|machine| (machine.address, machine.state)).collect();
+    assert!(addresses.iter().all(|(_, state)| *state == MachineState::Running));
+    assert_ne!(addresses[0].0, addresses[1].0);
+    for id in ["nod_a", "nod_b"] {
+        assert_eq!(world.provider.remove(id).await.unwrap(), Removal::Gone);
+    }
+    world.provider.dismantle().await;
+}

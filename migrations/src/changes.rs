@@ -1,0 +1,181 @@
+//! News: which row changed, told to whoever listens after the transaction that changed it.
+//!
+//! On SQLite all of an instance is one process and news travel within it. On PostgreSQL they are NOTIFY payloads sent by the same
+//! transaction, so that every replica hears of them and none hears of what was rolled back. News carry ids and nothing else: whoever
+//! hears them reads the row. They may be missed (a slow listener, a lost connection); then comes [`ChangeKind::Resync`], and nobody
+//! should rely on news alone.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use tenant_controlplane::id::{ClusterId, OrganizationId};
+use tokio::sync::{broadcast, watch};
+use uuid::Uuid;
+
+use crate::rows::words;
+
+/// PostgreSQL's channel.
+pub(crate) const CHANNEL: &str = "pilothouse";
+/// How many news a slow listener may be behind before it is told to look everywhere.
+const BACKLOG: usize = 256;
+const RECONNECT: Duration = Duration::from_millis(500);
+
+words! {
+    /// What kind of row changed.
+    ChangeKind ("kind of change") {
+        /// An organization or its members.
+        Organization = "organization",
+        /// A project.
+        Project = "project",
+        /// A cluster.
+        Cluster = "cluster",
+        /// A node pool.
+        NodePool = "node_pool",
+        /// A node.
+        Node = "node",
+        /// A join token.
+        JoinToken = "join_token",
+        /// A kubeconfig.
+        Kubeconfig = "kubeconfig",
+        /// An operation.
+        Operation = "operation",
+        /// Something became due; the id is that of the thing to look at.
+        Work = "work",
+        /// News may have been missed: read everything that matters again.
+        Resync = "resync",
+    }
+}
+
+/// One piece of news.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// What kind of row.
+    pub kind: ChangeKind,
+    /// Which row.
+    pub id: Uuid,
+    /// The cluster it belongs to, if it does.
+    pub cluster: Option<ClusterId>,
+    /// Whose it is; whoever shows news to people must look at it.
+    pub organization: Option<OrganizationId>,
+}
+
+impl Change {
+    /// News of a row that belongs to nothing.
+    pub(crate) const fn of(kind: ChangeKind, id: Uuid) -> Self {
+        Self { kind, id, cluster: None, organization: None }
+    }
+
+    pub(crate) const fn within(mut self, organization: Uuid, cluster: Option<Uuid>) -> Self {
+        self.organization = Some(OrganizationId::from_uuid(organization));
+        self.cluster = match cluster {
+            Some(cluster) => Some(ClusterId::from_uuid(cluster)),
+            None => None,
+        };
+        self
+    }
+
+    /// The text of a NOTIFY: kind, id, cluster or `-`, organization or `-`.
+    pub(crate) fn payload(&self) -> String {
+        let text = |uuid: Option<Uuid>| uuid.map_or_else(|| "-".to_owned(), |uuid| uuid.simple().to_string());
+        let (cluster, organization) = (self.cluster.map(ClusterId::uuid), self.organization.map(OrganizationId::uuid));
+        format!("{} {} {} {}", self.kind, self.id.simple(), text(cluster), text(organization))
+    }
+
+    /// The inverse of [`Change::payload`]; what another version wrote and this one does not know is a resync.
+    fn parse(payload: &str) -> Self {
+        Self::try_parse(payload).unwrap_or(Self::of(ChangeKind::Resync, Uuid::nil()))
+    }
+
+    fn try_parse(payload: &str) -> Option<Self> {
+        let mut words = payload.split(' ');
+        let (kind, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        let mut uuid = || words.next().and_then(|word| word.parse().ok());
+        let (cluster, organization): (Option<Uuid>, Option<Uuid>) = (uuid(), uuid());
+        let organization = organization.map(OrganizationId::from_uuid);
+        Some(Self { kind, id, cluster: cluster.map(ClusterId::from_uuid), organization })
+    }
+}
+
+/// Where news meet listeners.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    news: broadcast::Sender<Change>,
+    work: watch::Sender<u64>,
+}
+
+impl Hub {
+    pub(crate) fn new() -> Self {
+        Self { news: broadcast::Sender::new(BACKLOG), work: watch::Sender::new(0) }
+    }
+
+    pub(crate) fn listen(&self) -> broadcast::Receiver<Change> {
+        self.news.subscribe()
+    }
+
+    pub(crate) fn work(&self) -> watch::Receiver<u64> {
+        self.work.subscribe()
+    }
+
+    pub(crate) fn publish(&self, change: Change) {
+        if matches!(change.kind, ChangeKind::Work | ChangeKind::Resync) {
+            self.work.send_modify(|count| *count = count.wrapping_add(1));
+        }
+        // Nobody listening is fine.
+        let _unheard = self.news.send(change);
+    }
+
+    fn resync(&self) {
+        self.publish(Change::of(ChangeKind::Resync, Uuid::nil()));
+    }
+}
+
+/// A connection of its own that hears what others say. It is up when this returns, so nothing later is missed.
+pub(crate) async fn subscribe(options: PgConnectOptions) -> Result<PgListener, sqlx::Error> {
+    let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
+    let pool = pool.acquire_timeout(Duration::from_secs(5)).connect_with(options).await?;
+    let mut listener = PgListener::connect_with(&pool).await?;
+    listener.ignore_pool_close_event(true);
+    listener.listen(CHANNEL).await?;
+    Ok(listener)
+}
+
+/// Passes on what the listener hears, for ever; a lost connection is made again and followed by a resync.
+pub(crate) async fn relay(mut listener: PgListener, options: PgConnectOptions, hub: Arc<Hub>) {
+    loop {
+        match listener.try_recv().await {
+            Ok(Some(heard)) => hub.publish(Change::parse(heard.payload())),
+            Ok(None) => hub.resync(),
+            Err(error) => {
+                tracing::warn!(error = %error, "news of the database are interrupted; connecting again");
+                listener = again(&options).await;
+                hub.resync();
+            }
+        }
+    }
+}
+
+async fn again(options: &PgConnectOptions) -> PgListener {
+    loop {
+        tokio::time::sleep(RECONNECT).await;
+        if let Ok(listener) = subscribe(options.clone()).await {
+            return listener;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn payloads_come_back_whole() {
+        let uuid = Uuid::now_v7();
+        let bare = Change::of(ChangeKind::Operation, uuid);
+        for change in [bare, bare.within(uuid, None), bare.within(uuid, Some(uuid))] {
+            assert_eq!(Change::parse(&change.payload()), change);
+        }
+        assert_eq!(Change::parse("something new").kind, ChangeKind::Resync);
+        assert_eq!(Change::parse("").kind, ChangeKind::Resync);
+    }
+}

@@ -1,0 +1,179 @@
+//! The connection as this crate uses it: every statement has a deadline, every transaction knows its news.
+//!
+//! A server that hangs or a network that swallows packets would otherwise hold a caller for ever; here the caller gets
+//! [`StoreError::Unavailable`] and may come again. A SQLite file that was moved away or replaced is noticed before it is written:
+//! SQLite itself would go on writing to a file that no longer has a name.
+
+use std::fs;
+use std::future::Future;
+use std::os::unix::fs::MetadataExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use sea_orm::{
+    ActiveModelBehavior, ActiveModelTrait, ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
+    DbBackend, DbErr, EntityTrait, ExecResult, IntoActiveModel, PrimaryKeyTrait, QueryResult, QuerySelect,
+    SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
+};
+
+use crate::changes::{CHANNEL, Change, Hub};
+use crate::error::StoreError;
+
+/// Longer than the database's own limits (5 s), so that its own word comes first.
+const DEADLINE: Duration = Duration::from_secs(12);
+
+/// A SQLite file as it was when it was opened.
+#[derive(Debug)]
+pub(crate) struct FileGuard {
+    path: PathBuf,
+    identity: (u64, u64),
+}
+
+impl FileGuard {
+    pub(crate) fn new(path: PathBuf) -> std::io::Result<Self> {
+        let identity = identity(&path)?;
+        Ok(Self { path, identity })
+    }
+
+    fn check(&self) -> Result<(), StoreError> {
+        match identity(&self.path) {
+            Ok(identity) if identity == self.identity => Ok(()),
+            Ok(_) => Err(StoreError::unavailable("the database file was replaced: start again to use the new one")),
+            Err(error) => Err(StoreError::unavailable(error)),
+        }
+    }
+}
+
+fn identity(path: &std::path::Path) -> std::io::Result<(u64, u64)> {
+    fs::metadata(path).map(|file| (file.dev(), file.ino()))
+}
+
+/// The pool of connections.
+#[derive(Debug)]
+pub(crate) struct Db {
+    pub(crate) pool: DatabaseConnection,
+    pub(crate) file: Option<FileGuard>,
+}
+
+impl Db {
+    fn check(&self) -> Result<(), StoreError> {
+        self.file.as_ref().map_or(Ok(()), FileGuard::check)
+    }
+
+    /// Begins a transaction that may write. On SQLite it takes the write lock at once: one that read first could not.
+    pub(crate) async fn begin(&self, hub: &Arc<Hub>) -> Result<Tx, StoreError> {
+        self.check()?;
+        let mode = Some(SqliteTransactionMode::Immediate);
+        let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+        let inner = within(self.pool.begin_with_options(options)).await?;
+        Ok(Tx { inner, news: Vec::new(), hub: Arc::clone(hub) })
+    }
+}
+
+/// A statement's result, or the error of a pool that has no connection to give.
+async fn within<T>(work: impl Future<Output = Result<T, DbErr>> + Send) -> Result<T, DbErr> {
+    let late = |_| Err(DbErr::ConnectionAcquire(ConnAcquireErr::Timeout));
+    tokio::time::timeout(DEADLINE, work).await.unwrap_or_else(late)
+}
+
+macro_rules! timed {
+    ($name:ident, $field:ident) => {
+        #[async_trait]
+        impl ConnectionTrait for $name {
+            fn get_database_backend(&self) -> DbBackend {
+                self.$field.get_database_backend()
+            }
+
+            async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+                within(self.$field.execute_raw(statement)).await
+            }
+
+            async fn execute_unprepared(&self, sql: &str) -> Result<ExecResult, DbErr> {
+                within(self.$field.execute_unprepared(sql)).await
+            }
+
+            async fn query_one_raw(&self, statement: Statement) -> Result<Option<QueryResult>, DbErr> {
+                within(self.$field.query_one_raw(statement)).await
+            }
+
+            async fn query_all_raw(&self, statement: Statement) -> Result<Vec<QueryResult>, DbErr> {
+                within(self.$field.query_all_raw(statement)).await
+            }
+        }
+    };
+}
+
+timed!(Db, pool);
+timed!(Tx, inner);
+
+/// A transaction and the news it will bring. Dropped without [`Tx::commit`], neither happens.
+pub(crate) struct Tx {
+    inner: DatabaseTransaction,
+    news: Vec<Change>,
+    hub: Arc<Hub>,
+}
+
+impl Tx {
+    /// News for when this is committed; the same twice is once.
+    pub(crate) fn tell(&mut self, change: Change) {
+        if !self.news.contains(&change) {
+            self.news.push(change);
+        }
+    }
+
+    /// Commits, and the news are out.
+    pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        let postgres = self.get_database_backend() == DbBackend::Postgres;
+        if postgres {
+            self.notify().await?;
+        }
+        within(self.inner.commit()).await?;
+        if !postgres {
+            self.news.iter().for_each(|change| self.hub.publish(*change));
+        }
+        Ok(())
+    }
+
+    async fn notify(&self) -> Result<(), StoreError> {
+        for change in &self.news {
+            let values = [CHANNEL.into(), change.payload().into()];
+            let sql = "SELECT pg_notify($1, $2)";
+            self.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;
+        }
+        Ok(())
+    }
+
+    /// The row with this id, locked until the end of the transaction.
+    pub(crate) async fn lock<E>(
+        &self,
+        id: <E::PrimaryKey as PrimaryKeyTrait>::ValueType,
+    ) -> Result<Option<E::Model>, StoreError>
+    where
+        E: EntityTrait,
+        E::Model: Send + Sync,
+    {
+        Ok(E::find_by_id(id).lock_exclusive().one(self).await?)
+    }
+
+    /// Adds a row.
+    pub(crate) async fn add<M, A>(&self, model: M) -> Result<(), DbErr>
+    where
+        M: IntoActiveModel<A>,
+        A: ActiveModelTrait,
+    {
+        <A::Entity as EntityTrait>::insert(model.into_active_model()).exec_without_returning(self).await.map(|_| ())
+    }
+
+    /// Writes every column of a row that was locked and changed.
+    pub(crate) async fn save<M, A>(&self, model: M) -> Result<(), StoreError>
+    where
+        M: IntoActiveModel<A>,
+        A: ActiveModelTrait + ActiveModelBehavior + Send,
+        <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+    {
+        model.into_active_model().reset_all().update(self).await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,53 @@
+//! The memory: schema steps and the typed store; the only crate that speaks SQL.
+//!
+//! [`Store`] is the door. It opens a SQLite file or a PostgreSQL database, brings the schema up to date under a lock, and hands out small
+//! handles by topic: `store.clusters().load(id).await`. Rows go in and out as plain typed structs; nothing of sea-orm or SQL leaves.
+//!
+//! What it promises:
+//! - **One transaction for intent**: a row, its audit entry, its operation and the work it makes due commit together, or not at all.
+//! - **Isolation**: every method for people takes the organization, and another organization's row is [`StoreError::NotFound`].
+//! - **Nothing is lost**: a database that is locked or gone is [`StoreError::Unavailable`], which may be tried again.
+//! - **Secrets**: tokens are kept as SHA-256, keys under the key-encryption key ([`Kek`]); neither is ever in a `Debug` text.
+//!
+//! What is deliberately not here: rules of business. Who may do what is the portal's, what should happen next the provisioner's.
+
+mod changes;
+mod codec;
+mod connect;
+mod db;
+mod entity;
+mod error;
+mod kek;
+mod rows;
+mod schema;
+mod secret;
+mod store;
+
+pub use changes::{Change, ChangeKind};
+pub use error::{ConnectError, EnrolError, StoreError};
+pub use kek::{Kek, KekError};
+pub use rows::access::{JoinToken, Kubeconfig, KubeconfigKind, NewJoinToken, NewKubeconfig};
+pub use rows::cluster::{Cluster, ClusterReport, Host, NewCluster, Route};
+pub use rows::identity::{
+    ApiToken, Member, NewOwner, NewProject, NewToken, Organization, Project, Role, Session, User,
+};
+pub use rows::node::{Enrolled, Enrolment, Node, NodeFacts, NodeReport, NodeRoute};
+pub use rows::operation::{AuditEntry, NewAudit, Operation, OperationState, Outcome, Step, StepState, StepUpdate};
+pub use rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
+pub use rows::work::{Settle, Work, WorkKind};
+pub use rows::{Actor, Page, UnknownWord};
+pub use secrecy::ExposeSecret;
+pub use secret::Secret;
+pub use store::Store;
+pub use store::audit::Audit;
+pub use store::clusters::Clusters;
+pub use store::hosts::Hosts;
+pub use store::identity::Identity;
+pub use store::join_tokens::JoinTokens;
+pub use store::kubeconfigs::Kubeconfigs;
+pub use store::nodes::Nodes;
+pub use store::operations::Operations;
+pub use store::pki::Pki;
+pub use store::pools::Pools;
+pub use store::settings::Settings;
+pub use store::work::WorkQueue;

@@ -1,0 +1,152 @@
+//! Join tokens and kubeconfigs: what lets machines and people in.
+
+use tenant_controlplane::id::{ClusterId, JoinTokenId, KubeconfigId, NodeId, NodePoolId, OrganizationId};
+use tenant_controlplane::status::AccessRole;
+use time::OffsetDateTime;
+
+use super::{Actor, words};
+use crate::codec;
+use crate::entity::access as table;
+use crate::error::StoreError;
+
+words! {
+    /// How a kubeconfig proves who holds it.
+    KubeconfigKind ("kind of kubeconfig") {
+        /// A certificate in the file.
+        File = "file",
+        /// A program that fetches short-lived ones.
+        Exec = "exec",
+    }
+}
+
+/// What lets machines join, without its secret.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JoinToken {
+    /// Its id.
+    pub id: JoinTokenId,
+    /// The cluster to join.
+    pub cluster: ClusterId,
+    /// The pool to be in.
+    pub pool: NodePoolId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+    /// How many machines may use it.
+    pub max_uses: u32,
+    /// How many have.
+    pub uses: u32,
+    /// Since when it is worth nothing.
+    pub revoked_at: Option<OffsetDateTime>,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// The node it was made for; `None`: joining makes one.
+    pub node: Option<NodeId>,
+}
+
+/// A join token to be.
+#[derive(Clone, Debug)]
+pub struct NewJoinToken {
+    /// Whose the cluster is.
+    pub organization: OrganizationId,
+    /// The cluster to join.
+    pub cluster: ClusterId,
+    /// The pool to be in; `None` is the pool `byo`, made at need.
+    pub pool: Option<NodePoolId>,
+    /// The node it is for; `None`: joining makes one.
+    pub node: Option<NodeId>,
+    /// When it ends.
+    pub expires_at: OffsetDateTime,
+    /// How many machines may use it.
+    pub max_uses: u32,
+    /// Who makes it.
+    pub actor: Actor,
+}
+
+/// One issued kubeconfig, without its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kubeconfig {
+    /// Its id.
+    pub id: KubeconfigId,
+    /// The cluster it opens.
+    pub cluster: ClusterId,
+    /// Whose the cluster is.
+    pub organization: OrganizationId,
+    /// For people.
+    pub name: String,
+    /// What it allows inside the cluster.
+    pub role: AccessRole,
+    /// How it proves who holds it.
+    pub kind: KubeconfigKind,
+    /// Serial number of its certificate, once issued.
+    pub serial: Option<String>,
+    /// When its certificate ends.
+    pub expires_at: OffsetDateTime,
+    /// Since when it should open nothing.
+    pub revoked_at: Option<OffsetDateTime>,
+    /// Who made it, as text of [`Actor`].
+    pub created_by: String,
+    /// When it was made.
+    pub created_at: OffsetDateTime,
+    /// Whether the cluster honours it: its role binding has been applied there.
+    pub bound: bool,
+}
+
+/// A kubeconfig to be.
+#[derive(Clone, Debug)]
+pub struct NewKubeconfig {
+    /// Whose the cluster is.
+    pub organization: OrganizationId,
+    /// The cluster it will open.
+    pub cluster: ClusterId,
+    /// For people.
+    pub name: String,
+    /// What it allows inside the cluster.
+    pub role: AccessRole,
+    /// How it proves who holds it.
+    pub kind: KubeconfigKind,
+    /// When its certificate ends.
+    pub expires_at: OffsetDateTime,
+    /// Who makes it.
+    pub actor: Actor,
+}
+
+impl TryFrom<table::join_token::Model> for JoinToken {
+    type Error = StoreError;
+
+    fn try_from(model: table::join_token::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: JoinTokenId::from_uuid(model.id),
+            cluster: ClusterId::from_uuid(model.cluster),
+            pool: NodePoolId::from_uuid(model.pool),
+            organization: OrganizationId::from_uuid(model.organization),
+            expires_at: codec::time("join token time", model.expires_at)?,
+            max_uses: codec::count("join token uses", model.max_uses)?,
+            uses: codec::count("join token uses", model.uses)?,
+            revoked_at: codec::maybe_time("join token time", model.revoked_at)?,
+            created_at: codec::time("join token time", model.created_at)?,
+            node: model.node.map(NodeId::from_uuid),
+        })
+    }
+}
+
+impl TryFrom<table::kubeconfig::Model> for Kubeconfig {
+    type Error = StoreError;
+
+    fn try_from(model: table::kubeconfig::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: KubeconfigId::from_uuid(model.id),
+            cluster: ClusterId::from_uuid(model.cluster),
+            organization: OrganizationId::from_uuid(model.organization),
+            name: model.name,
+            role: codec::word("kubeconfig role", &model.role)?,
+            kind: codec::word("kubeconfig kind", &model.kind)?,
+            serial: model.serial,
+            expires_at: codec::time("kubeconfig time", model.expires_at)?,
+            revoked_at: codec::maybe_time("kubeconfig time", model.revoked_at)?,
+            created_by: model.created_by,
+            created_at: codec::time("kubeconfig time", model.created_at)?,
+            bound: model.bound,
+        })
+    }
+}

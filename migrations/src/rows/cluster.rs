@@ -1,0 +1,152 @@
+//! Clusters, where they are reached, and the hosts they run on.
+
+use tenant_controlplane::id::{ClusterId, HostId, OperationId, OrganizationId, ProjectId};
+use tenant_controlplane::name::ClusterName;
+use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::status::{ClusterState, Condition, Problem};
+use time::OffsetDateTime;
+
+use super::Actor;
+use crate::codec;
+use crate::entity::{identity, world as table};
+use crate::error::StoreError;
+
+/// One tenant control plane: what is wished (written by the portal) and what is seen (written by the provisioner).
+#[derive(Clone, Debug, PartialEq)]
+pub struct Cluster {
+    /// Its id.
+    pub id: ClusterId,
+    /// The project it is in.
+    pub project: ProjectId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// Unique in the project.
+    pub name: ClusterName,
+    /// What is wished.
+    pub spec: ClusterSpec,
+    /// Counts wishes, from 1.
+    pub generation: i64,
+    /// The generation that has been made so.
+    pub observed_generation: i64,
+    /// The word for how it is.
+    pub state: ClusterState,
+    /// The same in a sentence.
+    pub state_message: String,
+    /// The same in detail.
+    pub conditions: Vec<Condition>,
+    /// Where the gateway finds its API server, `ip:port`.
+    pub endpoint: Option<String>,
+    /// What is wrong, if something is.
+    pub problem: Option<Problem>,
+    /// The latest operation on it.
+    pub operation: Option<OperationId>,
+    /// Since when it is to go.
+    pub deletion_requested_at: Option<OffsetDateTime>,
+    /// When it was wished for.
+    pub created_at: OffsetDateTime,
+    /// When anything of this row last changed.
+    pub updated_at: OffsetDateTime,
+    /// The host it is placed on.
+    pub host: HostId,
+}
+
+impl Cluster {
+    /// The version of what is wished, `<uuid>.<generation>`, for `If-Match`.
+    pub fn etag(&self) -> String {
+        codec::etag(self.id.uuid(), self.generation)
+    }
+
+    /// What stands for it in host names: the 26 characters of its id.
+    pub fn label(&self) -> String {
+        self.id.suffix()
+    }
+}
+
+/// A cluster to be.
+#[derive(Clone, Debug)]
+pub struct NewCluster {
+    /// The project it will be in.
+    pub project: ProjectId,
+    /// Whose it will be.
+    pub organization: OrganizationId,
+    /// Unique in the project.
+    pub name: ClusterName,
+    /// What is wished.
+    pub spec: ClusterSpec,
+    /// Who wishes it.
+    pub actor: Actor,
+}
+
+/// What the provisioner saw; replaces what it saw before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ClusterReport {
+    /// The generation that has been made so.
+    pub observed_generation: i64,
+    /// The word for how it is.
+    pub state: ClusterState,
+    /// The same in a sentence.
+    pub state_message: String,
+    /// The same in detail.
+    pub conditions: Vec<Condition>,
+    /// Where the gateway finds its API server, `ip:port`.
+    pub endpoint: Option<String>,
+    /// What is wrong, if something is.
+    pub problem: Option<Problem>,
+}
+
+/// What the gateway needs to know of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which cluster.
+    pub cluster: ClusterId,
+    /// Where its API server is, `ip:port`; `None` while there is none.
+    pub endpoint: Option<String>,
+    /// The CAs its nodes' link certificates are checked with, PEM; `None` before they are made.
+    pub link_trust_pem: Option<String>,
+}
+
+/// A Kubernetes cluster that runs control planes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Host {
+    /// Its id.
+    pub id: HostId,
+    /// Unique in the installation.
+    pub name: String,
+    /// When it was made known.
+    pub created_at: OffsetDateTime,
+}
+
+impl TryFrom<table::cluster::Model> for Cluster {
+    type Error = StoreError;
+
+    fn try_from(model: table::cluster::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: ClusterId::from_uuid(model.id),
+            project: ProjectId::from_uuid(model.project),
+            organization: OrganizationId::from_uuid(model.organization),
+            name: codec::word("cluster name", &model.name)?,
+            spec: codec::from_json("cluster spec", &model.spec)?,
+            generation: model.generation,
+            observed_generation: model.observed_generation,
+            state: codec::word("cluster state", &model.state)?,
+            state_message: model.state_message,
+            conditions: codec::from_json("cluster conditions", &model.conditions)?,
+            endpoint: model.endpoint,
+            problem: codec::maybe_from_json("cluster problem", model.problem.as_deref())?,
+            operation: model.operation.map(OperationId::from_uuid),
+            deletion_requested_at: codec::maybe_time("cluster time", model.deletion_requested_at)?,
+            created_at: codec::time("cluster time", model.created_at)?,
+            updated_at: codec::time("cluster time", model.updated_at)?,
+            host: HostId::from_uuid(model.host),
+        })
+    }
+}
+
+impl TryFrom<identity::host::Model> for Host {
+    type Error = StoreError;
+
+    fn try_from(model: identity::host::Model) -> Result<Self, StoreError> {
+        let created_at = codec::time("host time", model.created_at)?;
+        Ok(Self { id: HostId::from_uuid(model.id), name: model.name, created_at })
+    }
+}

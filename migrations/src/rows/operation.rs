@@ -1,0 +1,191 @@
+//! Operations with their named steps, and the audit log.
+
+use serde::{Deserialize, Serialize};
+use tenant_controlplane::id::{AuditId, ClusterId, OperationId, OrganizationId};
+use tenant_controlplane::status::Problem;
+use time::OffsetDateTime;
+
+use super::{Actor, words};
+use crate::codec;
+use crate::entity::ledger as table;
+use crate::error::StoreError;
+
+words! {
+    /// How far an operation is.
+    OperationState ("state of an operation") {
+        /// No step has begun.
+        Pending = "pending",
+        /// Some step has.
+        Running = "running",
+        /// Ended well.
+        Succeeded = "succeeded",
+        /// Ended badly; the problem says why.
+        Failed = "failed",
+        /// Overtaken by something else, such as a deletion.
+        Cancelled = "cancelled",
+    }
+
+    /// How far a step is.
+    StepState ("state of a step") {
+        /// Not begun.
+        Waiting = "waiting",
+        /// Begun.
+        Running = "running",
+        /// Ended well.
+        Done = "done",
+        /// Ended badly, perhaps to be tried again.
+        Failed = "failed",
+    }
+}
+
+/// Something that takes a while.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Operation {
+    /// Its id.
+    pub id: OperationId,
+    /// What is done: `cluster.create`, `node_pool.delete`, …
+    pub kind: String,
+    /// The text id of what it is done to.
+    pub target: String,
+    /// The cluster it belongs to; the cluster itself may be gone.
+    pub cluster: Option<ClusterId>,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// How far it is.
+    pub state: OperationState,
+    /// Its steps in order.
+    pub steps: Vec<Step>,
+    /// Why it failed.
+    pub problem: Option<Problem>,
+    /// Who asked, as text of [`Actor`].
+    pub actor: String,
+    /// Counts changes of this row.
+    pub version: i64,
+    /// When it was asked for.
+    pub created_at: OffsetDateTime,
+    /// When it ended.
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+impl Operation {
+    /// Whether it has ended, in whatever way.
+    pub const fn is_finished(&self) -> bool {
+        self.finished_at.is_some()
+    }
+}
+
+/// A named part of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// What tells it from the others.
+    pub key: String,
+    /// For people.
+    pub title: String,
+    /// How far it is.
+    pub state: StepState,
+    /// Which try this is, from 1; 0 while waiting.
+    pub attempt: u32,
+    /// When its first try began.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub started_at: Option<OffsetDateTime>,
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub finished_at: Option<OffsetDateTime>,
+    /// For people; the last failure stays until the step is done.
+    pub message: String,
+}
+
+/// News of a step.
+#[derive(Clone, Copy, Debug)]
+pub struct StepUpdate<'a> {
+    /// Which step; a new key adds one at the end.
+    pub key: &'a str,
+    /// For people.
+    pub title: &'a str,
+    /// How far it is.
+    pub state: StepState,
+    /// For people; empty keeps the last failure while the step is tried again.
+    pub message: &'a str,
+}
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// Well.
+    Succeeded,
+    /// Badly.
+    Failed(Problem),
+    /// Overtaken.
+    Cancelled,
+}
+
+/// One line of the audit log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Its id.
+    pub id: AuditId,
+    /// Whose matter it is; `None` for the installation's.
+    pub organization: Option<OrganizationId>,
+    /// Who, as text of [`Actor`].
+    pub actor: String,
+    /// What: `cluster.create`, `token.revoke`, …
+    pub action: String,
+    /// The text id of what it was done to.
+    pub target: String,
+    /// For people; never a secret.
+    pub detail: String,
+    /// When.
+    pub created_at: OffsetDateTime,
+}
+
+/// A line of the audit log to be.
+#[derive(Clone, Copy, Debug)]
+pub struct NewAudit<'a> {
+    /// Whose matter it is; `None` for the installation's.
+    pub organization: Option<OrganizationId>,
+    /// Who.
+    pub actor: Actor,
+    /// What.
+    pub action: &'a str,
+    /// The text id of what it was done to.
+    pub target: &'a str,
+    /// For people; never a secret.
+    pub detail: &'a str,
+}
+
+impl TryFrom<table::operation::Model> for Operation {
+    type Error = StoreError;
+
+    fn try_from(model: table::operation::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: OperationId::from_uuid(model.id),
+            kind: model.kind,
+            target: model.target,
+            cluster: model.cluster.map(ClusterId::from_uuid),
+            organization: OrganizationId::from_uuid(model.organization),
+            state: codec::word("operation state", &model.state)?,
+            steps: codec::from_json("operation steps", &model.steps)?,
+            problem: codec::maybe_from_json("operation problem", model.problem.as_deref())?,
+            actor: model.actor,
+            version: model.version,
+            created_at: codec::time("operation time", model.created_at)?,
+            finished_at: codec::maybe_time("operation time", model.finished_at)?,
+        })
+    }
+}
+
+impl TryFrom<table::audit::Model> for AuditEntry {
+    type Error = StoreError;
+
+    fn try_from(model: table::audit::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: AuditId::from_uuid(model.id),
+            organization: model.organization.map(OrganizationId::from_uuid),
+            actor: model.actor,
+            action: model.action,
+            target: model.target,
+            detail: model.detail,
+            created_at: codec::time("audit time", model.created_at)?,
+        })
+    }
+}

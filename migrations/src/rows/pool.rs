@@ -1,0 +1,117 @@
+//! Node pools: named groups of machines.
+
+use tenant_controlplane::id::{ClusterId, NodePoolId, OperationId, OrganizationId};
+use tenant_controlplane::name::PoolName;
+use tenant_controlplane::status::{PoolState, Problem};
+use time::OffsetDateTime;
+
+use super::{Actor, words};
+use crate::codec;
+use crate::entity::world as table;
+use crate::error::StoreError;
+
+words! {
+    /// Where a pool's machines come from.
+    PoolKind ("kind of node pool") {
+        /// Brought by the user; joins with a token.
+        Byo = "byo",
+        /// Machine containers on this machine.
+        Local = "local",
+    }
+}
+
+/// A named group of machines of one cluster.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodePool {
+    /// Its id.
+    pub id: NodePoolId,
+    /// The cluster its nodes join.
+    pub cluster: ClusterId,
+    /// Whose it is.
+    pub organization: OrganizationId,
+    /// Unique in the cluster.
+    pub name: PoolName,
+    /// Where its machines come from.
+    pub kind: PoolKind,
+    /// How many machines are wished; 0 for [`PoolKind::Byo`].
+    pub count: u32,
+    /// Counts wishes, from 1.
+    pub generation: i64,
+    /// The generation that has been made so.
+    pub observed_generation: i64,
+    /// The word for how it is.
+    pub state: PoolState,
+    /// The same in a sentence.
+    pub state_message: String,
+    /// What is wrong, if something is.
+    pub problem: Option<Problem>,
+    /// The latest operation on it.
+    pub operation: Option<OperationId>,
+    /// Since when it is to go.
+    pub deletion_requested_at: Option<OffsetDateTime>,
+    /// When it was wished for.
+    pub created_at: OffsetDateTime,
+    /// When anything of this row last changed.
+    pub updated_at: OffsetDateTime,
+}
+
+impl NodePool {
+    /// The version of what is wished, `<uuid>.<generation>`, for `If-Match`.
+    pub fn etag(&self) -> String {
+        codec::etag(self.id.uuid(), self.generation)
+    }
+}
+
+/// A pool to be.
+#[derive(Clone, Debug)]
+pub struct NewPool {
+    /// The cluster its nodes will join.
+    pub cluster: ClusterId,
+    /// Whose the cluster is.
+    pub organization: OrganizationId,
+    /// Unique in the cluster.
+    pub name: PoolName,
+    /// Where its machines will come from.
+    pub kind: PoolKind,
+    /// How many machines are wished.
+    pub count: u32,
+    /// Who wishes it.
+    pub actor: Actor,
+}
+
+/// What the provisioner saw; replaces what it saw before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PoolReport {
+    /// The generation that has been made so.
+    pub observed_generation: i64,
+    /// The word for how it is.
+    pub state: PoolState,
+    /// The same in a sentence.
+    pub state_message: String,
+    /// What is wrong, if something is.
+    pub problem: Option<Problem>,
+}
+
+impl TryFrom<table::node_pool::Model> for NodePool {
+    type Error = StoreError;
+
+    fn try_from(model: table::node_pool::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            id: NodePoolId::from_uuid(model.id),
+            cluster: ClusterId::from_uuid(model.cluster),
+            organization: OrganizationId::from_uuid(model.organization),
+            name: codec::word("node pool name", &model.name)?,
+            kind: codec::word("node pool kind", &model.kind)?,
+            count: codec::count("node pool count", model.count)?,
+            generation: model.generation,
+            observed_generation: model.observed_generation,
+            state: codec::word("node pool state", &model.state)?,
+            state_message: model.state_message,
+            problem: codec::maybe_from_json("node pool problem", model.problem.as_deref())?,
+            operation: model.operation.map(OperationId::from_uuid),
+            deletion_requested_at: codec::maybe_time("node pool time", model.deletion_requested_at)?,
+            created_at: codec::time("node pool time", model.created_at)?,
+            updated_at: codec::time("node pool time", model.updated_at)?,
+        })
+    }
+}

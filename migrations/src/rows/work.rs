@@ -1,0 +1,75 @@
+//! Work that is due: an id to look at again, and who is looking.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::words;
+use crate::codec;
+use crate::entity::ledger as table;
+use crate::error::StoreError;
+
+words! {
+    /// What an id of the work table is an id of.
+    WorkKind ("kind of work") {
+        /// A cluster.
+        Cluster = "cluster",
+        /// A node pool.
+        NodePool = "node_pool",
+        /// A node.
+        Node = "node",
+    }
+}
+
+/// A lease on one id: until it ends, nobody else looks at it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Work {
+    /// What it is.
+    pub kind: WorkKind,
+    /// Which one.
+    pub id: Uuid,
+    /// Since when it was due.
+    pub due_at: OffsetDateTime,
+    /// When the lease ends unless it is renewed.
+    pub lease_until: OffsetDateTime,
+    /// Who holds it.
+    pub lease_owner: String,
+    /// How often it failed since it last went well.
+    pub failures: u32,
+    /// Counts leases on this id, so that a lost one is told from the present one.
+    pub fence: i64,
+    /// Counts wishes for this id, so that one that came meanwhile is not lost.
+    pub(crate) wanted: i64,
+}
+
+/// What came of looking.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settle {
+    /// Nothing is left to do until somebody makes it due again.
+    Done,
+    /// Look again after this time; not a failure.
+    Later(Duration),
+    /// It failed; look again after this time.
+    Failed {
+        /// How long to leave it alone.
+        backoff: Duration,
+    },
+}
+
+impl TryFrom<table::work::Model> for Work {
+    type Error = StoreError;
+
+    fn try_from(model: table::work::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            kind: codec::word("kind of work", &model.kind)?,
+            id: model.id,
+            due_at: codec::time("work time", model.due_at)?,
+            lease_until: codec::time("work time", model.lease_until.unwrap_or_default())?,
+            lease_owner: model.lease_owner,
+            failures: codec::count("work failures", model.failures)?,
+            fence: model.fence,
+            wanted: model.wanted,
+        })
+    }
+}

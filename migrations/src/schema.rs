@@ -1,0 +1,42 @@
+//! The steps of the schema, in order. A step that has been released is never changed again: a new file is added.
+//!
+//! One file holds one step, because sea-orm names steps after their files. Steps only go forward.
+
+mod m0001_tenancy;
+mod m0002_clusters;
+mod m0003_nodes;
+mod m0004_access;
+mod m0005_ledger;
+
+use sea_orm_migration::prelude::*;
+
+/// All steps.
+pub(crate) struct Migrator;
+
+#[async_trait::async_trait]
+impl MigratorTrait for Migrator {
+    fn migrations() -> Vec<Box<dyn MigrationTrait>> {
+        vec![
+            Box::new(m0001_tenancy::Migration),
+            Box::new(m0002_clusters::Migration),
+            Box::new(m0003_nodes::Migration),
+            Box::new(m0004_access::Migration),
+            Box::new(m0005_ledger::Migration),
+        ]
+    }
+}
+
+/// A foreign key to `table`'s id; rows go with their parent.
+fn belongs(column: &'static str, table: &'static str) -> ForeignKeyCreateStatement {
+    ForeignKey::create().to(table, "id").from_col(column).on_delete(ForeignKeyAction::Cascade).take()
+}
+
+/// An index over columns; `unique` ones are where "taken" comes from.
+fn index(table: &'static str, columns: &[&'static str], unique: bool) -> IndexCreateStatement {
+    let mut index = Index::create();
+    index.name(format!("{table}_{}", columns.join("_"))).table(table);
+    for column in columns {
+        index.col(*column);
+    }
+    if unique { index.unique().take() } else { index.take() }
+}

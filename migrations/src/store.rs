@@ -1,0 +1,155 @@
+//! The store: one value to pass around, and small handles by topic.
+
+pub(crate) mod audit;
+pub(crate) mod clusters;
+mod deletion;
+mod enrol;
+pub(crate) mod hosts;
+pub(crate) mod identity;
+mod intent;
+pub(crate) mod join_tokens;
+pub(crate) mod kubeconfigs;
+pub(crate) mod nodes;
+pub(crate) mod operations;
+mod organizations;
+pub(crate) mod pki;
+pub(crate) mod pools;
+pub(crate) mod settings;
+mod tokens;
+pub(crate) mod work;
+
+use std::sync::Arc;
+
+use sea_orm::ConnectionTrait;
+use tokio::sync::broadcast;
+use tokio::task::JoinHandle;
+
+use crate::changes::{self, Change, Hub};
+use crate::connect::{self, Target};
+use crate::db::{Db, Tx};
+use crate::error::{ConnectError, StoreError};
+use crate::kek::Kek;
+
+/// The memory. Cloning shares it.
+#[derive(Clone, Debug)]
+pub struct Store(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    db: Db,
+    kek: Kek,
+    hub: Arc<Hub>,
+    relay: Option<JoinHandle<()>>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(relay) = &self.relay {
+            relay.abort();
+        }
+    }
+}
+
+macro_rules! handles {
+    ($($(#[$doc:meta])* $method:ident -> $module:ident::$name:ident;)+) => {$(
+        $(#[$doc])*
+        pub const fn $method(&self) -> $module::$name<'_> {
+            $module::$name(self)
+        }
+    )+};
+}
+
+impl Store {
+    /// Opens `sqlite:///absolute/path` (made with mode 0600 unless it is there) or `postgres://…`, brings the schema up to date and
+    /// checks that the key fits.
+    ///
+    /// # Errors
+    /// [`ConnectError`], with the next step in its text.
+    pub async fn connect(url: &str, kek: Kek) -> Result<Self, ConnectError> {
+        let hub = Arc::new(Hub::new());
+        let (db, relay) = match Target::parse(url)? {
+            Target::Sqlite(path) => {
+                let (pool, file) = connect::sqlite(&path).await?;
+                (Db { pool, file: Some(file) }, None)
+            }
+            Target::Postgres(options) => {
+                let pool = connect::postgres((*options).clone()).await?;
+                let listener = changes::subscribe((*options).clone()).await;
+                let listener = listener.map_err(|error| ConnectError::Connect(Box::new(error)))?;
+                let relay = tokio::spawn(changes::relay(listener, *options, Arc::clone(&hub)));
+                (Db { pool, file: None }, Some(relay))
+            }
+        };
+        let store = Self(Arc::new(Inner { db, kek, hub, relay }));
+        store.settings().check_key().await?;
+        store.hosts().ensure_one().await?;
+        Ok(store)
+    }
+
+    /// Whether the database answers; for readiness checks.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.db().execute_unprepared("SELECT 1").await?;
+        Ok(())
+    }
+
+    /// Gives all connections back; every later call is [`StoreError::Unavailable`].
+    pub async fn close(&self) {
+        if let Some(relay) = &self.0.relay {
+            relay.abort();
+        }
+        if let Err(error) = self.0.db.pool.close_by_ref().await {
+            tracing::warn!(error = %error, "the database was not closed cleanly");
+        }
+    }
+
+    /// News from now on. A receiver that lags has missed some and should take that as [`crate::ChangeKind::Resync`].
+    pub fn changes(&self) -> broadcast::Receiver<Change> {
+        self.0.hub.listen()
+    }
+
+    handles! {
+        /// Organizations, projects, people and their credentials.
+        identity -> identity::Identity;
+        /// Clusters.
+        clusters -> clusters::Clusters;
+        /// Node pools.
+        pools -> pools::Pools;
+        /// Nodes.
+        nodes -> nodes::Nodes;
+        /// Join tokens.
+        join_tokens -> join_tokens::JoinTokens;
+        /// Kubeconfigs.
+        kubeconfigs -> kubeconfigs::Kubeconfigs;
+        /// Operations and their steps.
+        operations -> operations::Operations;
+        /// What is due.
+        work -> work::WorkQueue;
+        /// Clusters' certificates and keys.
+        pki -> pki::Pki;
+        /// Who did what.
+        audit -> audit::Audit;
+        /// Small facts of the installation.
+        settings -> settings::Settings;
+        /// The clusters that run control planes.
+        hosts -> hosts::Hosts;
+    }
+
+    pub(crate) fn db(&self) -> &Db {
+        &self.0.db
+    }
+
+    pub(crate) fn kek(&self) -> &Kek {
+        &self.0.kek
+    }
+
+    pub(crate) fn hub(&self) -> &Hub {
+        &self.0.hub
+    }
+
+    pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
+        self.0.db.begin(&self.0.hub).await
+    }
+}

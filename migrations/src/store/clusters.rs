@@ -1,0 +1,258 @@
+//! Clusters: the portal wishes, the provisioner reports, the gateway asks for routes.
+
+use std::collections::BTreeMap;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
+use tenant_controlplane::name::ClusterName;
+use tenant_controlplane::status::ClusterState;
+use uuid::Uuid;
+
+use super::intent::Intent;
+use super::{Store, deletion, hosts, work};
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::identity::project;
+use crate::entity::world::{cluster, cluster_pki};
+use crate::error::StoreError;
+use crate::rows::cluster::{Cluster, ClusterReport, NewCluster, Route};
+use crate::rows::work::WorkKind;
+use crate::rows::{self, Actor, Page};
+
+const WHAT: &str = "cluster";
+
+/// Clusters; see [`Store::clusters`].
+#[derive(Clone, Copy)]
+pub struct Clusters<'a>(pub(super) &'a Store);
+
+/// For people: every method takes the organization, and another one's cluster is not there.
+impl Clusters<'_> {
+    /// Wishes for a cluster: row, operation `cluster.create`, audit entry and due work.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken.
+    pub async fn insert(self, new: NewCluster) -> Result<Cluster, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let project = project::Entity::find_by_id(new.project.uuid());
+        let project = project.filter(project::Column::Organization.eq(new.organization.uuid())).one(&tx).await?;
+        project.ok_or(StoreError::missing("project"))?;
+        let id = ClusterId::from_uuid(Uuid::now_v7());
+        let target = id.to_string();
+        let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
+        let operation = wish.open(&mut tx).await?;
+        let row = row(&new, id, (hosts::emptiest(&tx).await?, operation))?;
+        let taken = || format!("the name `{}` is taken by another cluster of this project", new.name);
+        tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, WHAT, taken))?;
+        work::make_due(&mut tx, WorkKind::Cluster, row.id).await?;
+        tx.tell(deletion::cluster_news(&row));
+        tx.commit().await?;
+        Cluster::try_from(row)
+    }
+
+    /// Clusters of an organization, or of one of its projects, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list(
+        self,
+        organization: OrganizationId,
+        project: Option<ProjectId>,
+        page: Page,
+    ) -> Result<Vec<Cluster>, StoreError> {
+        let mut query = cluster::Entity::find().filter(cluster::Column::Organization.eq(organization.uuid()));
+        if let Some(project) = project {
+            query = query.filter(cluster::Column::Project.eq(project.uuid()));
+        }
+        if let Some(after) = page.after {
+            query = query.filter(cluster::Column::Id.gt(after));
+        }
+        rows::all(query.order_by_asc(cluster::Column::Id).limit(page.limit).all(self.0.db()).await?)
+    }
+
+    /// One cluster of an organization.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn get(self, organization: OrganizationId, id: ClusterId) -> Result<Cluster, StoreError> {
+        rows::one(WHAT, owned(organization, id).one(self.0.db()).await?)
+    }
+
+    /// One cluster of a project by its name.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn by_name(
+        self,
+        organization: OrganizationId,
+        project: ProjectId,
+        name: &ClusterName,
+    ) -> Result<Cluster, StoreError> {
+        let query = cluster::Entity::find().filter(cluster::Column::Organization.eq(organization.uuid()));
+        let query = query.filter(cluster::Column::Project.eq(project.uuid()));
+        rows::one(WHAT, query.filter(cluster::Column::Name.eq(name.as_str())).one(self.0.db()).await?)
+    }
+
+    /// Wishes a cluster away, with its pools and nodes. What was being made there is cancelled; asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn request_deletion(
+        self,
+        organization: OrganizationId,
+        id: ClusterId,
+        actor: Actor,
+    ) -> Result<Cluster, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let row = owned(organization, id).lock_exclusive().one(&tx).await?;
+        let mut row = row.ok_or(StoreError::missing(WHAT))?;
+        if row.deletion_requested_at.is_some() {
+            return Cluster::try_from(row);
+        }
+        deletion::spread_from_cluster(&mut tx, row.id).await?;
+        let (target, name) = (id.to_string(), row.name.clone());
+        let wish = intent(&organization, id, ("cluster.delete", &target, &name), actor);
+        row.operation = Some(wish.open(&mut tx).await?);
+        row.updated_at = codec::millis(codec::now());
+        row.deletion_requested_at = Some(row.updated_at);
+        row.generation += 1;
+        work::make_due(&mut tx, WorkKind::Cluster, row.id).await?;
+        save(tx, row).await
+    }
+}
+
+/// For the provisioner and the gateway, which serve all organizations.
+impl Clusters<'_> {
+    /// One cluster.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn load(self, id: ClusterId) -> Result<Cluster, StoreError> {
+        rows::one(WHAT, cluster::Entity::find_by_id(id.uuid()).one(self.0.db()).await?)
+    }
+
+    /// All clusters, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn all(self) -> Result<Vec<Cluster>, StoreError> {
+        rows::all(cluster::Entity::find().order_by_asc(cluster::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// Writes what was seen; when it is what is there, nothing is written and nobody woken.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn report(self, id: ClusterId, report: ClusterReport) -> Result<(), StoreError> {
+        let tx = self.0.begin().await?;
+        let before = tx.lock::<cluster::Entity>(id.uuid()).await?.ok_or(StoreError::missing(WHAT))?;
+        let mut after = before.clone();
+        after.observed_generation = report.observed_generation;
+        after.state = report.state.to_string();
+        after.state_message = report.state_message;
+        after.conditions = codec::json("cluster conditions", &report.conditions)?;
+        after.endpoint = report.endpoint;
+        after.problem = codec::maybe_json("cluster problem", report.problem.as_ref())?;
+        if before == after {
+            return Ok(());
+        }
+        after.updated_at = codec::millis(codec::now());
+        save(tx, after).await.map(|_| ())
+    }
+
+    /// Drops a cluster and every row under it, its keys first of all. Only after it was *seen* that nothing of it is left. One that is
+    /// gone already is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn purge(self, id: ClusterId) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let Some(row) = tx.lock::<cluster::Entity>(id.uuid()).await? else { return Ok(()) };
+        deletion::drop_cluster(&mut tx, &row).await?;
+        tx.commit().await
+    }
+
+    /// Where every cluster is reached.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn all_routes(self) -> Result<Vec<Route>, StoreError> {
+        let clusters = cluster::Entity::find().order_by_asc(cluster::Column::Id).all(self.0.db()).await?;
+        let pki = cluster_pki::Entity::find().all(self.0.db()).await?.into_iter();
+        let mut trust: BTreeMap<Uuid, String> = pki.map(|row| (row.cluster, row.link_trust)).collect();
+        let routes = clusters.into_iter().map(|row| {
+            let link_trust_pem = trust.remove(&row.id);
+            Route { cluster: ClusterId::from_uuid(row.id), endpoint: row.endpoint, link_trust_pem }
+        });
+        Ok(routes.collect())
+    }
+
+    /// Where the cluster with this label is reached; `None` for anything that is no label of a cluster.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn route(self, label: &str) -> Result<Option<Route>, StoreError> {
+        let Ok(cluster) = ClusterId::from_suffix(label) else { return Ok(None) };
+        let row = cluster::Entity::find_by_id(cluster.uuid()).one(self.0.db()).await?;
+        let Some(row) = row else { return Ok(None) };
+        let pki = cluster_pki::Entity::find_by_id(cluster.uuid()).one(self.0.db()).await?;
+        Ok(Some(Route { cluster, endpoint: row.endpoint, link_trust_pem: pki.map(|row| row.link_trust) }))
+    }
+}
+
+fn owned(organization: OrganizationId, id: ClusterId) -> sea_orm::Select<cluster::Entity> {
+    cluster::Entity::find_by_id(id.uuid()).filter(cluster::Column::Organization.eq(organization.uuid()))
+}
+
+async fn save(mut tx: Tx, row: cluster::Model) -> Result<Cluster, StoreError> {
+    tx.tell(deletion::cluster_news(&row));
+    tx.save(row.clone()).await?;
+    tx.commit().await?;
+    Cluster::try_from(row)
+}
+
+/// The action, its target and a detail for people.
+fn intent<'a>(
+    organization: &OrganizationId,
+    id: ClusterId,
+    (action, target, detail): (&'a str, &'a str, &'a str),
+    actor: Actor,
+) -> Intent<'a> {
+    Intent { organization: organization.uuid(), cluster: Some(id.uuid()), action, target, detail, actor }
+}
+
+fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Result<cluster::Model, StoreError> {
+    let now = codec::millis(codec::now());
+    Ok(cluster::Model {
+        id: id.uuid(),
+        project: new.project.uuid(),
+        organization: new.organization.uuid(),
+        host,
+        name: new.name.to_string(),
+        spec: codec::json("cluster spec", &new.spec)?,
+        generation: 1,
+        observed_generation: 0,
+        state: ClusterState::Pending.to_string(),
+        state_message: "Waiting to be started".to_owned(),
+        conditions: "[]".to_owned(),
+        endpoint: None,
+        problem: None,
+        operation: Some(operation),
+        deletion_requested_at: None,
+        created_at: now,
+        updated_at: now,
+    })
+}
+
+/// A locked cluster of an organization that is not to go; for whatever is put under it.
+pub(super) async fn parent(tx: &Tx, organization: OrganizationId, id: ClusterId) -> Result<cluster::Model, StoreError> {
+    let row = owned(organization, id).lock_exclusive().one(tx).await?.ok_or(StoreError::missing(WHAT))?;
+    staying(row)
+}
+
+/// Refuses a cluster that is to go.
+pub(super) fn staying(row: cluster::Model) -> Result<cluster::Model, StoreError> {
+    match row.deletion_requested_at {
+        None => Ok(row),
+        Some(_) => Err(StoreError::conflict(WHAT, format!("the cluster `{}` is being deleted", row.name))),
+    }
+}

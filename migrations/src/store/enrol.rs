@@ -1,0 +1,219 @@
+//! Enrolment: from a join token to a node's row, in one transaction.
+//!
+//! The cluster's row is locked first, so of two machines that come at once one waits: names and pod ranges are handed out one by one. A
+//! token is bound to the machines that used it by their fingerprints; the use stays when the node goes, which is how a machine that was
+//! removed is known.
+
+use std::collections::HashSet;
+
+use ipnet::Ipv4Net;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use tenant_controlplane::id::{JoinTokenId, NodeId};
+use tenant_controlplane::name::NodeName;
+use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::status::NodeState;
+use uuid::Uuid;
+
+use super::intent::Intent;
+use super::{Store, deletion, nodes, work};
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::access::{join_token, join_token_use};
+use crate::entity::world::{cluster, node, node_pool};
+use crate::error::{EnrolError, StoreError};
+use crate::rows::Actor;
+use crate::rows::node::{Enrolled, Enrolment, NodeFacts};
+use crate::rows::work::WorkKind;
+use crate::secret;
+
+/// A node's pods get this many bits of network.
+const NODE_PREFIX: u8 = 24;
+const NAME_ENDING: usize = 5;
+
+/// Where a new node goes, and how it begins.
+pub(super) struct Place<'a> {
+    /// Its cluster, locked.
+    pub cluster: &'a cluster::Model,
+    /// Its pool.
+    pub pool: Uuid,
+    /// How it begins.
+    pub state: NodeState,
+}
+
+pub(super) async fn enroll(store: &Store, enrolment: Enrolment<'_>) -> Result<Enrolled, EnrolError> {
+    let id = secret::suffix_of(secret::JOIN_PREFIX, enrolment.token_secret);
+    let id = id.and_then(|suffix| JoinTokenId::from_suffix(suffix).ok()).ok_or(EnrolError::Unknown)?;
+    let mut tx = store.begin().await?;
+    let (cluster, token) = known(&tx, id, enrolment.token_secret).await?;
+    if cluster.deletion_requested_at.is_some() {
+        return Err(EnrolError::ClusterDeleting);
+    }
+    let pool = node_pool::Entity::find_by_id(token.pool).one(&tx).await?.ok_or(EnrolError::Unknown)?;
+    if pool.deletion_requested_at.is_some() {
+        return Err(EnrolError::PoolDeleting);
+    }
+    let used = join_token_use::Entity::find_by_id((token.id, enrolment.fingerprint.to_owned())).one(&tx).await?;
+    let node = match used {
+        Some(used) => again(&tx, &token, used.node).await?,
+        None => first(&mut tx, (&cluster, &token), &enrolment).await?,
+    };
+    let node = describe(&mut tx, node, &enrolment.facts).await?;
+    tx.commit().await?;
+    let (node, cluster, pool) = (node.try_into()?, cluster.try_into()?, pool.try_into()?);
+    Ok(Enrolled { node, cluster, pool })
+}
+
+/// The token and its cluster, both locked, the cluster first; only for the right secret.
+async fn known(tx: &Tx, id: JoinTokenId, secret: &str) -> Result<(cluster::Model, join_token::Model), EnrolError> {
+    let seen = join_token::Entity::find_by_id(id.uuid()).one(tx).await?.ok_or(EnrolError::Unknown)?;
+    if !secret::matches(secret, &seen.hash) {
+        return Err(EnrolError::Unknown);
+    }
+    let cluster = tx.lock::<cluster::Entity>(seen.cluster).await?.ok_or(EnrolError::Unknown)?;
+    let token = tx.lock::<join_token::Entity>(seen.id).await?.ok_or(EnrolError::Unknown)?;
+    Ok((cluster, token))
+}
+
+fn in_time(token: &join_token::Model) -> Result<(), EnrolError> {
+    if token.revoked_at.is_some() {
+        return Err(EnrolError::Revoked);
+    }
+    if token.expires_at <= codec::millis(codec::now()) {
+        return Err(EnrolError::Expired);
+    }
+    Ok(())
+}
+
+/// The machine was here before with this token: the same node, if it is still wanted.
+async fn again(tx: &Tx, token: &join_token::Model, node: Uuid) -> Result<node::Model, EnrolError> {
+    let node = wanted(tx, node).await?;
+    in_time(token)?;
+    Ok(node)
+}
+
+/// The first time: takes a use of the token, and the node it was made for or a new one.
+async fn first(
+    tx: &mut Tx,
+    (cluster, token): (&cluster::Model, &join_token::Model),
+    enrolment: &Enrolment<'_>,
+) -> Result<node::Model, EnrolError> {
+    in_time(token)?;
+    if token.uses >= token.max_uses {
+        return Err(if token.max_uses == 1 { EnrolError::UsedElsewhere } else { EnrolError::UsedUp });
+    }
+    let mut node = match token.node {
+        Some(node) => wanted(tx, node).await?,
+        None => {
+            let place = Place { cluster, pool: token.pool, state: NodeState::Joining };
+            let name = wished_name(enrolment);
+            add_node(tx, &place, &name).await?.ok_or(EnrolError::NoPodRangeLeft)?
+        }
+    };
+    node.machine_fingerprint = Some(enrolment.fingerprint.to_owned());
+    node.state = NodeState::Joining.to_string();
+    node.state_message = "The machine has enrolled and is being set up".to_owned();
+    bind(tx, token, &node).await?;
+    Ok(node)
+}
+
+/// A locked node that nobody has removed.
+async fn wanted(tx: &Tx, id: Uuid) -> Result<node::Model, EnrolError> {
+    let node = tx.lock::<node::Entity>(id).await?;
+    node.filter(|node| !node.removed && node.deletion_requested_at.is_none()).ok_or(EnrolError::Removed)
+}
+
+/// Counts the use, binds it to the machine, and writes it down.
+async fn bind(tx: &Tx, token: &join_token::Model, node: &node::Model) -> Result<(), EnrolError> {
+    let id = NodeId::from_uuid(node.id);
+    let used = join_token_use::Model {
+        token: token.id,
+        fingerprint: node.machine_fingerprint.clone().unwrap_or_default(),
+        node: node.id,
+        used_at: codec::millis(codec::now()),
+    };
+    tx.add(used).await?;
+    tx.save(join_token::Model { uses: token.uses + 1, ..token.clone() }).await?;
+    let (target, detail) = (id.to_string(), format!("{} with {}", node.name, JoinTokenId::from_uuid(token.id)));
+    let (organization, cluster, actor) = (node.organization, Some(node.cluster), Actor::Node(id));
+    let done = Intent { organization, cluster, action: "node.enroll", target: &target, detail: &detail, actor };
+    Ok(done.record(tx).await?)
+}
+
+/// Writes what the machine says of itself, and makes node and pool due.
+async fn describe(tx: &mut Tx, mut node: node::Model, facts: &NodeFacts) -> Result<node::Model, EnrolError> {
+    node.facts = codec::json("node facts", facts)?;
+    node.updated_at = codec::millis(codec::now());
+    node.last_seen_at = Some(node.updated_at);
+    tx.save(node.clone()).await?;
+    work::make_due(tx, WorkKind::Node, node.id).await?;
+    work::make_due(tx, WorkKind::NodePool, node.pool).await?;
+    tx.tell(deletion::node_news(&node));
+    Ok(node)
+}
+
+/// The wished name, else the host name, else `node`, as a label.
+fn wished_name(enrolment: &Enrolment<'_>) -> String {
+    let names = [enrolment.wished_name, enrolment.hostname, "node"];
+    let mut labels = names.iter().filter_map(|name| NodeName::from_hostname(name).ok());
+    labels.next().map(|name| name.to_string()).unwrap_or_default()
+}
+
+/// Adds a node to a locked cluster with the lowest free pod range; `None` when there is no free one. A wish that ends in `-` always gets
+/// an ending of its own, any other only when the name is taken.
+pub(super) async fn add_node(tx: &mut Tx, place: &Place<'_>, wish: &str) -> Result<Option<node::Model>, StoreError> {
+    let others = node::Entity::find().filter(node::Column::Cluster.eq(place.cluster.id)).all(tx).await?;
+    let spec: ClusterSpec = codec::from_json("cluster spec", &place.cluster.spec)?;
+    let taken: HashSet<&str> = others.iter().map(|node| node.pod_cidr.as_str()).collect();
+    let Some(pod_cidr) = lowest_free(spec.pod_cidr, &taken) else { return Ok(None) };
+    let names: HashSet<&str> = others.iter().map(|node| node.name.as_str()).collect();
+    let node = nodes::blank(place, free_name(wish, &names)?, pod_cidr);
+    tx.add(node.clone()).await?;
+    work::make_due(tx, WorkKind::Node, node.id).await?;
+    tx.tell(deletion::node_news(&node));
+    Ok(Some(node))
+}
+
+fn lowest_free(range: Ipv4Net, taken: &HashSet<&str>) -> Option<String> {
+    let mut ranges = range.subnets(NODE_PREFIX).ok()?.map(|range| range.to_string());
+    ranges.find(|range| !taken.contains(range.as_str()))
+}
+
+fn free_name(wish: &str, taken: &HashSet<&str>) -> Result<String, StoreError> {
+    if !wish.ends_with('-') && !taken.contains(wish) {
+        return Ok(wish.to_owned());
+    }
+    let room = NodeName::MAX - NAME_ENDING - 1;
+    let stem: String = wish.chars().take(room).collect();
+    loop {
+        let name = format!("{}-{}", stem.trim_end_matches('-'), secret::random_label(NAME_ENDING)?);
+        if !taken.contains(name.as_str()) {
+            return Ok(name);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lowest_free_range_is_taken() {
+        let range: Ipv4Net = "10.244.0.0/22".parse().unwrap();
+        let free = |taken: &[&str]| lowest_free(range, &taken.iter().copied().collect());
+        assert_eq!(free(&[]).unwrap(), "10.244.0.0/24");
+        assert_eq!(free(&["10.244.0.0/24", "10.244.2.0/24"]).unwrap(), "10.244.1.0/24");
+        assert_eq!(free(&["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]), None);
+    }
+
+    #[test]
+    fn names_stay_labels_and_differ() {
+        let taken: HashSet<&str> = ["web"].into_iter().collect();
+        assert_eq!(free_name("db", &taken).unwrap(), "db");
+        let name = free_name("web", &taken).unwrap();
+        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
+        let long = "a".repeat(63);
+        let taken: HashSet<&str> = [long.as_str()].into_iter().collect();
+        assert!(NodeName::parse(&free_name(&long, &taken).unwrap()).is_ok());
+        assert_eq!(free_name("pool-", &taken).unwrap().len(), 10);
+    }
+}

@@ -1,0 +1,49 @@
+//! What is written beside a wish, in its transaction: the audit entry and the operation people follow.
+
+use tenant_controlplane::id::AuditId;
+use uuid::Uuid;
+
+use super::operations;
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::ledger::audit;
+use crate::error::StoreError;
+use crate::rows::Actor;
+
+/// A wish: who wants what done to which row.
+pub(super) struct Intent<'a> {
+    /// Whose row it is.
+    pub organization: Uuid,
+    /// The cluster it belongs to.
+    pub cluster: Option<Uuid>,
+    /// `cluster.create`, `token.revoke`, …
+    pub action: &'a str,
+    /// The text id of the row.
+    pub target: &'a str,
+    /// For people; never a secret.
+    pub detail: &'a str,
+    /// Who wants it.
+    pub actor: Actor,
+}
+
+impl Intent<'_> {
+    /// Writes the audit entry, for what is done as soon as it is written.
+    pub async fn record(&self, tx: &Tx) -> Result<(), StoreError> {
+        let entry = audit::Model {
+            id: AuditId::from_uuid(Uuid::now_v7()).uuid(),
+            organization: Some(self.organization),
+            actor: self.actor.to_string(),
+            action: self.action.to_owned(),
+            target: self.target.to_owned(),
+            detail: self.detail.to_owned(),
+            created_at: codec::millis(codec::now()),
+        };
+        Ok(tx.add(entry).await?)
+    }
+
+    /// Writes the audit entry and opens an operation, for what takes a while.
+    pub async fn open(&self, tx: &mut Tx) -> Result<Uuid, StoreError> {
+        self.record(tx).await?;
+        operations::open(tx, self).await
+    }
+}

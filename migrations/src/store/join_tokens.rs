@@ -1,0 +1,126 @@
+//! Join tokens: what lets machines join.
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tenant_controlplane::id::{ClusterId, JoinTokenId, OrganizationId};
+use uuid::Uuid;
+
+use super::intent::Intent;
+use super::{Store, clusters, pools};
+use crate::changes::{Change, ChangeKind};
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::access::join_token;
+use crate::entity::world::{cluster, node, node_pool};
+use crate::error::StoreError;
+use crate::rows::access::{JoinToken, NewJoinToken};
+use crate::rows::{self, Actor};
+use crate::secret::{self, Secret};
+
+const WHAT: &str = "join token";
+
+/// Join tokens; see [`Store::join_tokens`].
+#[derive(Clone, Copy)]
+pub struct JoinTokens<'a>(pub(super) &'a Store);
+
+impl JoinTokens<'_> {
+    /// Makes a token. Its secret is given this once and is nowhere afterwards.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a cluster, pool or node; [`StoreError::Conflict`] when one of them is going.
+    pub async fn create(self, new: NewJoinToken) -> Result<(JoinToken, Secret), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let parent = clusters::parent(&tx, new.organization, new.cluster).await?;
+        let pool = pool_for(&mut tx, &parent, &new).await?;
+        check_node(&tx, pool, &new).await?;
+        let id = JoinTokenId::from_uuid(Uuid::now_v7());
+        let (secret, hash) = secret::mint(secret::JOIN_PREFIX, Some(&id.suffix()))?;
+        let row = row(&new, (id, pool), hash);
+        tx.add(row.clone()).await?;
+        record(&tx, &row, ("join_token.create", new.actor)).await?;
+        tx.tell(news(&row));
+        tx.commit().await?;
+        Ok((JoinToken::try_from(row)?, secret))
+    }
+
+    /// The tokens of a cluster, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a cluster.
+    pub async fn list(self, organization: OrganizationId, cluster: ClusterId) -> Result<Vec<JoinToken>, StoreError> {
+        self.0.clusters().get(organization, cluster).await?;
+        let query = join_token::Entity::find().filter(join_token::Column::Cluster.eq(cluster.uuid()));
+        rows::all(query.order_by_asc(join_token::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// One token of an organization.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn get(self, organization: OrganizationId, id: JoinTokenId) -> Result<JoinToken, StoreError> {
+        rows::one(WHAT, owned(organization, id).one(self.0.db()).await?)
+    }
+
+    /// Makes a token worth nothing; nodes that joined with it stay. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn revoke(self, organization: OrganizationId, id: JoinTokenId, actor: Actor) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let row = owned(organization, id).lock_exclusive().one(&tx).await?;
+        let mut row = row.ok_or(StoreError::missing(WHAT))?;
+        if row.revoked_at.is_some() {
+            return Ok(());
+        }
+        row.revoked_at = Some(codec::millis(codec::now()));
+        record(&tx, &row, ("join_token.revoke", actor)).await?;
+        tx.tell(news(&row));
+        tx.save(row).await?;
+        tx.commit().await
+    }
+}
+
+async fn pool_for(tx: &mut Tx, parent: &cluster::Model, new: &NewJoinToken) -> Result<Uuid, StoreError> {
+    let Some(pool) = new.pool else {
+        return pools::byo(tx, parent, new.actor).await.map(|pool| pool.id);
+    };
+    let pool = node_pool::Entity::find_by_id(pool.uuid()).filter(node_pool::Column::Cluster.eq(parent.id));
+    let pool = pool.one(tx).await?.ok_or(StoreError::missing("node pool"))?;
+    pools::staying(pool).map(|pool| pool.id)
+}
+
+/// A token for one machine is for one of its own pool.
+async fn check_node(tx: &Tx, pool: Uuid, new: &NewJoinToken) -> Result<(), StoreError> {
+    let Some(id) = new.node else { return Ok(()) };
+    let node = node::Entity::find_by_id(id.uuid()).filter(node::Column::Pool.eq(pool)).one(tx).await?;
+    node.map(|_| ()).ok_or(StoreError::missing("node"))
+}
+
+fn row(new: &NewJoinToken, (id, pool): (JoinTokenId, Uuid), hash: String) -> join_token::Model {
+    join_token::Model {
+        id: id.uuid(),
+        cluster: new.cluster.uuid(),
+        pool,
+        organization: new.organization.uuid(),
+        node: new.node.map(|node| node.uuid()),
+        hash,
+        expires_at: codec::millis(new.expires_at),
+        max_uses: i64::from(new.max_uses),
+        uses: 0,
+        revoked_at: None,
+        created_at: codec::millis(codec::now()),
+    }
+}
+
+async fn record(tx: &Tx, row: &join_token::Model, (action, actor): (&str, Actor)) -> Result<(), StoreError> {
+    let (target, detail) = (JoinTokenId::from_uuid(row.id).to_string(), ClusterId::from_uuid(row.cluster).to_string());
+    let (organization, cluster) = (row.organization, Some(row.cluster));
+    Intent { organization, cluster, action, target: &target, detail: &detail, actor }.record(tx).await
+}
+
+fn news(row: &join_token::Model) -> Change {
+    Change::of(ChangeKind::JoinToken, row.id).within(row.organization, Some(row.cluster))
+}
+
+fn owned(organization: OrganizationId, id: JoinTokenId) -> sea_orm::Select<join_token::Entity> {
+    join_token::Entity::find_by_id(id.uuid()).filter(join_token::Column::Organization.eq(organization.uuid()))
+}

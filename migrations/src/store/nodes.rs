@@ -1,0 +1,274 @@
+//! Nodes: single machines, from the row that comes before the machine to the row that goes after it.
+
+use sea_orm::sea_query::Expr;
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
+use tenant_controlplane::status::NodeState;
+use uuid::Uuid;
+
+use super::intent::Intent;
+use super::{Store, clusters, deletion, enrol, operations, pools, work};
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::world::{cluster, node, node_pool};
+use crate::error::{EnrolError, StoreError};
+use crate::rows::node::{Enrolled, Enrolment, Node, NodeReport, NodeRoute};
+use crate::rows::work::WorkKind;
+use crate::rows::{self, Actor};
+
+const WHAT: &str = "node";
+
+/// Nodes; see [`Store::nodes`].
+#[derive(Clone, Copy)]
+pub struct Nodes<'a>(pub(super) &'a Store);
+
+/// For people: every method takes the organization, and another one's node is not there.
+impl Nodes<'_> {
+    /// The nodes of a cluster, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a cluster.
+    pub async fn list(self, organization: OrganizationId, cluster: ClusterId) -> Result<Vec<Node>, StoreError> {
+        self.0.clusters().get(organization, cluster).await?;
+        self.of_cluster(cluster).await
+    }
+
+    /// One node of an organization.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn get(self, organization: OrganizationId, id: NodeId) -> Result<Node, StoreError> {
+        rows::one(WHAT, owned(organization, id).one(self.0.db()).await?)
+    }
+
+    /// Wishes a node away: operation `node.delete`, audit entry and due work. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn request_deletion(
+        self,
+        organization: OrganizationId,
+        id: NodeId,
+        actor: Actor,
+    ) -> Result<Node, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let row = owned(organization, id).lock_exclusive().one(&tx).await?;
+        let mut row = row.ok_or(StoreError::missing(WHAT))?;
+        if row.deletion_requested_at.is_some() {
+            return Node::try_from(row);
+        }
+        let target = id.to_string();
+        operations::overtake(&mut tx, deletion::on(&target), false).await?;
+        let (action, detail) = ("node.delete", row.name.as_str());
+        let cluster = Some(row.cluster);
+        let wish = Intent { organization: row.organization, cluster, action, target: &target, detail, actor };
+        row.operation = Some(wish.open(&mut tx).await?);
+        deletion::mark_node(&mut tx, &mut row).await?;
+        tx.commit().await?;
+        Node::try_from(row)
+    }
+}
+
+/// For the provisioner and the gateway, which serve all organizations.
+impl Nodes<'_> {
+    /// One node.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn load(self, id: NodeId) -> Result<Node, StoreError> {
+        rows::one(WHAT, node::Entity::find_by_id(id.uuid()).one(self.0.db()).await?)
+    }
+
+    /// The nodes of a cluster, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn of_cluster(self, cluster: ClusterId) -> Result<Vec<Node>, StoreError> {
+        let query = node::Entity::find().filter(node::Column::Cluster.eq(cluster.uuid()));
+        rows::all(query.order_by_asc(node::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// The nodes of a pool, the oldest first.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn of_pool(self, pool: NodePoolId) -> Result<Vec<Node>, StoreError> {
+        let query = node::Entity::find().filter(node::Column::Pool.eq(pool.uuid()));
+        rows::all(query.order_by_asc(node::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// Makes the row of a machine that a provider is to make next; its name is the pool's and five characters.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a pool; [`StoreError::Conflict`] when the pool or its cluster is going, or the cluster's
+    /// pod range is used up.
+    pub async fn insert_for_pool(self, pool: NodePoolId) -> Result<Node, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let pool = node_pool::Entity::find_by_id(pool.uuid()).one(&tx).await?;
+        let pool = pools::staying(pool.ok_or(StoreError::missing("node pool"))?)?;
+        let parent = tx.lock::<cluster::Entity>(pool.cluster).await?.ok_or(StoreError::missing("cluster"))?;
+        let parent = clusters::staying(parent)?;
+        let place = enrol::Place { cluster: &parent, pool: pool.id, state: NodeState::Pending };
+        let row = enrol::add_node(&mut tx, &place, &format!("{}-", pool.name)).await?;
+        tx.commit().await?;
+        Node::try_from(row.ok_or_else(|| StoreError::conflict("cluster", EnrolError::NoPodRangeLeft.to_string()))?)
+    }
+
+    /// Lets a machine join: checks its token, binds the token to it, and gives its row, made now unless it was there. The same machine
+    /// may ask again and gets the same node.
+    ///
+    /// # Errors
+    /// [`EnrolError`] with a text for the person at the machine.
+    pub async fn enroll(self, enrolment: Enrolment<'_>) -> Result<Enrolled, EnrolError> {
+        enrol::enroll(self.0, enrolment).await
+    }
+
+    /// Writes what was seen; when it is what is there, nothing is written and nobody woken.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn report(self, id: NodeId, report: NodeReport) -> Result<(), StoreError> {
+        self.change(id, |row| {
+            row.state = report.state.to_string();
+            row.state_message = report.state_message;
+            row.problem = codec::maybe_json("node problem", report.problem.as_ref())?;
+            if let Some(facts) = &report.facts {
+                row.facts = codec::json("node facts", facts)?;
+            }
+            row.last_seen_at = report.last_seen_at.map(codec::millis).or(row.last_seen_at);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Notes that something was heard of a node just now. Wakes nobody: heartbeats are no news.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn seen(self, id: NodeId) -> Result<(), StoreError> {
+        let now = codec::millis(codec::now());
+        let row = node::Entity::update_many().col_expr(node::Column::LastSeenAt, Expr::value(now));
+        row.filter(node::Column::Id.eq(id.uuid())).exec(self.0.db()).await?;
+        Ok(())
+    }
+
+    /// Notes that a node's link came up or went down, and makes the node due. A node that is gone is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_link(self, id: NodeId, connected: bool) -> Result<(), StoreError> {
+        let changed = self.change(id, |row| {
+            row.link_connected = connected;
+            row.last_seen_at = Some(codec::millis(codec::now()));
+            Ok(())
+        });
+        match changed.await {
+            Err(StoreError::NotFound { .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Notes that no node has a link; for when the only gateway starts.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn reset_links(self) -> Result<(), StoreError> {
+        let linked = node::Entity::find().filter(node::Column::LinkConnected.eq(true)).all(self.0.db()).await?;
+        for row in linked {
+            self.set_link(NodeId::from_uuid(row.id), false).await?;
+        }
+        Ok(())
+    }
+
+    /// What the gateway needs of a node of a cluster; `None` for one that is unknown there or removed.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn route(self, cluster: ClusterId, id: NodeId) -> Result<Option<NodeRoute>, StoreError> {
+        let query = node::Entity::find_by_id(id.uuid()).filter(node::Column::Cluster.eq(cluster.uuid()));
+        let node: Option<Node> = rows::maybe(query.filter(node::Column::Removed.eq(false)).one(self.0.db()).await?)?;
+        Ok(node.map(|node| NodeRoute { name: node.name, pod_cidr: node.pod_cidr }))
+    }
+
+    /// Shuts a node out for good; its row stays until [`Nodes::purge`].
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn mark_removed(self, id: NodeId) -> Result<(), StoreError> {
+        self.change(id, |row| {
+            row.removed = true;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Drops a node whose machine was *seen* to be gone, or that was told to reset. One that is gone already is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn purge(self, id: NodeId) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let Some(row) = tx.lock::<node::Entity>(id.uuid()).await? else { return Ok(()) };
+        deletion::drop_node(&mut tx, &row).await?;
+        tx.commit().await
+    }
+
+    /// Changes a row under its lock. Heartbeats alone are written quietly, everything else is news and makes the node due when its link
+    /// changed.
+    async fn change(
+        self,
+        id: NodeId,
+        edit: impl FnOnce(&mut node::Model) -> Result<(), StoreError> + Send,
+    ) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let before = tx.lock::<node::Entity>(id.uuid()).await?.ok_or(StoreError::missing(WHAT))?;
+        let mut after = before.clone();
+        edit(&mut after)?;
+        if before == after {
+            return Ok(());
+        }
+        let heartbeat = node::Model { last_seen_at: after.last_seen_at, ..before.clone() } == after;
+        if !heartbeat {
+            after.updated_at = codec::millis(codec::now());
+            tx.tell(deletion::node_news(&after));
+        }
+        if before.link_connected != after.link_connected {
+            wake(&mut tx, &after).await?;
+        }
+        tx.save(after).await?;
+        tx.commit().await
+    }
+}
+
+async fn wake(tx: &mut Tx, row: &node::Model) -> Result<(), StoreError> {
+    work::make_due(tx, WorkKind::Node, row.id).await
+}
+
+fn owned(organization: OrganizationId, id: NodeId) -> sea_orm::Select<node::Entity> {
+    node::Entity::find_by_id(id.uuid()).filter(node::Column::Organization.eq(organization.uuid()))
+}
+
+/// A row with everything that is the same for every new node.
+pub(super) fn blank(place: &enrol::Place<'_>, name: String, pod_cidr: String) -> node::Model {
+    let now = codec::millis(codec::now());
+    node::Model {
+        id: Uuid::now_v7(),
+        cluster: place.cluster.id,
+        pool: place.pool,
+        organization: place.cluster.organization,
+        name,
+        state: place.state.to_string(),
+        state_message: "Waiting to be started".to_owned(),
+        pod_cidr,
+        machine_fingerprint: None,
+        facts: "{}".to_owned(),
+        link_connected: false,
+        last_seen_at: None,
+        removed: false,
+        problem: None,
+        operation: None,
+        deletion_requested_at: None,
+        created_at: now,
+        updated_at: now,
+    }
+}

@@ -1,0 +1,82 @@
+//! The store's contract: the same stories on a SQLite file and on a real PostgreSQL server.
+//!
+//! PostgreSQL is Debian's (`/usr/lib/postgresql/15/bin`, another folder by `PH_TEST_PG_BIN`); `PH_TEST_PG=0` leaves those stories out.
+
+#[path = "store/access.rs"]
+mod access;
+#[path = "store/clusters.rs"]
+mod clusters;
+#[path = "store/enrolment.rs"]
+mod enrolment;
+#[path = "store/faults.rs"]
+mod faults;
+#[path = "store/harness.rs"]
+mod harness;
+#[path = "store/identity.rs"]
+mod identity;
+#[path = "store/isolation.rs"]
+mod isolation;
+#[path = "store/operations.rs"]
+mod operations;
+#[path = "store/work.rs"]
+mod work;
+
+macro_rules! on_both {
+    ($($module:ident::$story:ident,)+) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                crate::$module::$story(crate::harness::sqlite().await).await;
+            })+
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $story() {
+                if let Some(fixture) = crate::harness::postgres().await {
+                    crate::$module::$story(fixture).await;
+                }
+            })+
+        }
+    };
+}
+
+on_both! {
+    isolation::another_organizations_rows_are_not_there,
+    clusters::a_wish_is_one_transaction,
+    clusters::a_taken_name_leaves_nothing_behind,
+    clusters::reports_that_say_nothing_new_wake_nobody,
+    clusters::deletion_marks_everything_under_it_once,
+    clusters::purging_takes_every_row_and_ends_operations,
+    clusters::pools_grow_shrink_and_go,
+    clusters::certificates_are_made_once_and_sealed,
+    clusters::routes_are_found_by_label,
+    enrolment::wrong_tokens_are_refused_by_name,
+    enrolment::the_same_machine_gets_the_same_node,
+    enrolment::a_removed_machine_stays_removed,
+    enrolment::a_token_for_one_machine_fills_its_row,
+    enrolment::machines_at_once_get_names_and_ranges_of_their_own,
+    enrolment::a_full_pod_range_is_said_so,
+    enrolment::links_and_heartbeats,
+    access::kubeconfigs_are_bound_and_released,
+    access::join_tokens_make_their_pool,
+    access::secrets_are_in_no_debug_text,
+    access::settings_keep_facts_and_secrets,
+    identity::the_set_up_link_works_once,
+    identity::the_machines_owner_may_come_first,
+    identity::tokens_end,
+    identity::sessions_end,
+    identity::organizations_and_projects,
+    operations::steps_keep_their_history,
+    operations::waiting_ends_with_the_operation,
+    operations::audit_is_read_backwards,
+    work::everything_is_claimed_exactly_once,
+    work::a_lease_ends_and_its_holder_is_fenced,
+    work::a_wish_during_the_work_is_not_lost,
+    work::settling_plans_the_next_look,
+    work::news_travel_after_commit_and_not_before,
+    faults::three_may_migrate_at_once,
+    faults::a_wrong_key_is_refused,
+    faults::a_newer_schema_is_refused,
+    faults::a_locked_database_is_unavailable_and_then_works,
+}

@@ -1,0 +1,176 @@
+//! Machines join: with the right token, once, each with a name and a pod range of its own.
+
+use std::collections::HashSet;
+
+use migrations::*;
+use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::status::NodeState;
+
+use crate::harness::*;
+
+pub async fn wrong_tokens_are_refused_by_name(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, org) = (&fixture.store, tenant.organization);
+    let cluster = tenant.cluster("demo").await;
+    let (token, secret) = tenant.join_token(cluster.id).await;
+    let text = secret.expose_secret();
+    let bent = format!("{}{}", &text[..text.len() - 1], if text.ends_with('A') { 'B' } else { 'A' });
+    let api = text.replace("pilothouse_join_", "pilothouse_");
+    for wrong in ["", "nonsense", bent.as_str(), &api, &text[..text.len() - 1]] {
+        let refused = store.nodes().enroll(machine(wrong, "m1")).await;
+        assert!(matches!(refused, Err(EnrolError::Unknown)), "{wrong}: {refused:?}");
+    }
+    let late = NewJoinToken { expires_at: hence(-1), ..tenant.new_join_token(cluster.id) };
+    let (_, late) = store.join_tokens().create(late).await.unwrap();
+    assert!(matches!(tenant.enroll(&late, "m1").await, Err(EnrolError::Expired)));
+    store.join_tokens().revoke(org, token.id, tenant.actor).await.unwrap();
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Revoked)));
+    assert!(store.nodes().list(org, cluster.id).await.unwrap().is_empty(), "no row for a refused machine");
+    let (_, secret) = tenant.join_token(cluster.id).await;
+    let going = tenant.join_token(cluster.id).await.1;
+    let pool = store.pools().list(org, cluster.id).await.unwrap()[0].id;
+    store.pools().request_deletion(org, pool, tenant.actor).await.unwrap();
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::PoolDeleting)));
+    store.clusters().request_deletion(org, cluster.id, tenant.actor).await.unwrap();
+    assert!(matches!(tenant.enroll(&going, "m1").await, Err(EnrolError::ClusterDeleting)));
+}
+
+pub async fn the_same_machine_gets_the_same_node(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let store = &fixture.store;
+    let cluster = tenant.cluster("demo").await;
+    let (token, secret) = tenant.join_token(cluster.id).await;
+    drain(store).await;
+    let first = tenant.enroll(&secret, "m1").await.unwrap();
+    assert_eq!((first.node.name.as_str(), first.node.state), ("web-01-example-com", NodeState::Joining));
+    assert_eq!((first.cluster.id, first.pool.name.as_str()), (cluster.id, "byo"));
+    assert_eq!(first.node.facts.os, "Debian 12");
+    assert_eq!(first.node.machine_fingerprint.as_deref(), Some("m1"));
+    assert!(drain(store).await.iter().any(|work| work.id == first.node.id.uuid()));
+    let second = tenant.enroll(&secret, "m1").await.unwrap();
+    assert_eq!(second.node.id, first.node.id);
+    assert!(matches!(tenant.enroll(&secret, "m2").await, Err(EnrolError::UsedElsewhere)));
+    let token = store.join_tokens().get(tenant.organization, token.id).await.unwrap();
+    assert_eq!((token.uses, store.nodes().of_cluster(cluster.id).await.unwrap().len()), (1, 1));
+    // A token for two machines, and a third.
+    let two = NewJoinToken { max_uses: 2, ..tenant.new_join_token(cluster.id) };
+    let (_, two) = store.join_tokens().create(two).await.unwrap();
+    let (a, b) = (tenant.enroll(&two, "a").await.unwrap(), tenant.enroll(&two, "b").await.unwrap());
+    assert!(a.node.id != b.node.id && a.node.name != b.node.name, "the host name is the same, the node names differ");
+    assert_eq!(tenant.enroll(&two, "a").await.unwrap().node.id, a.node.id);
+    assert!(matches!(tenant.enroll(&two, "c").await, Err(EnrolError::UsedUp)));
+}
+
+pub async fn a_removed_machine_stays_removed(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, org) = (&fixture.store, tenant.organization);
+    let cluster = tenant.cluster("demo").await;
+    let (_, secret) = tenant.join_token(cluster.id).await;
+    let node = tenant.enroll(&secret, "m1").await.unwrap().node;
+    assert!(store.nodes().route(cluster.id, node.id).await.unwrap().is_some());
+    store.nodes().request_deletion(org, node.id, tenant.actor).await.unwrap();
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Removed)));
+    assert!(store.nodes().route(cluster.id, node.id).await.unwrap().is_some(), "it can still be told to reset");
+    store.nodes().mark_removed(node.id).await.unwrap();
+    assert!(store.nodes().load(node.id).await.unwrap().removed);
+    assert!(store.nodes().route(cluster.id, node.id).await.unwrap().is_none());
+    store.nodes().purge(node.id).await.unwrap();
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Removed)));
+    let (_, fresh) = tenant.join_token(cluster.id).await;
+    assert_ne!(tenant.enroll(&fresh, "m1").await.unwrap().node.id, node.id, "a new token is a new wish");
+}
+
+pub async fn a_token_for_one_machine_fills_its_row(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let store = &fixture.store;
+    let cluster = tenant.cluster("demo").await;
+    let pool = tenant.pool(cluster.id, "web").await;
+    let node = store.nodes().insert_for_pool(pool.id).await.unwrap();
+    let new = NewJoinToken { pool: Some(pool.id), node: Some(node.id), ..tenant.new_join_token(cluster.id) };
+    let (token, secret) = store.join_tokens().create(new.clone()).await.unwrap();
+    assert_eq!((token.node, token.pool), (Some(node.id), pool.id));
+    let enrolled = tenant.enroll(&secret, "m1").await.unwrap().node;
+    assert_eq!((enrolled.id, &enrolled.name, enrolled.pod_cidr), (node.id, &node.name, node.pod_cidr));
+    assert_eq!((enrolled.state, enrolled.pool), (NodeState::Joining, pool.id));
+    let (_, secret) = store.join_tokens().create(new).await.unwrap();
+    store.nodes().purge(node.id).await.unwrap();
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Removed)));
+}
+
+pub async fn machines_at_once_get_names_and_ranges_of_their_own(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let cluster = tenant.cluster("demo").await;
+    let new = NewJoinToken { max_uses: 12, ..tenant.new_join_token(cluster.id) };
+    let (_, secret) = fixture.store.join_tokens().create(new).await.unwrap();
+    let tasks = (0..12).map(|number| {
+        let (store, secret) = (fixture.store.clone(), secret.clone());
+        tokio::spawn(async move {
+            store.nodes().enroll(machine(secret.expose_secret(), &format!("m{number}"))).await.unwrap().node
+        })
+    });
+    let mut nodes = Vec::new();
+    for task in tasks.collect::<Vec<_>>() {
+        nodes.push(task.await.unwrap());
+    }
+    let names: HashSet<_> = nodes.iter().map(|node| node.name.clone()).collect();
+    let mut ranges: Vec<_> = nodes.iter().map(|node| node.pod_cidr).collect();
+    ranges.sort();
+    let lowest: Vec<_> = (0..12).map(|third| format!("10.244.{third}.0/24").parse().unwrap()).collect();
+    assert_eq!((names.len(), ranges), (12, lowest));
+    // A range that came free is the next to be given.
+    let gone = nodes.iter().find(|node| node.pod_cidr.to_string() == "10.244.3.0/24").unwrap();
+    fixture.store.nodes().purge(gone.id).await.unwrap();
+    let (_, secret) = tenant.join_token(cluster.id).await;
+    assert_eq!(tenant.enroll(&secret, "next").await.unwrap().node.pod_cidr, gone.pod_cidr);
+}
+
+pub async fn a_full_pod_range_is_said_so(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let spec = ClusterSpec::new(Default::default());
+    let spec = spec.with_networks("10.1.0.0/23".parse().unwrap(), "10.2.0.0/16".parse().unwrap()).unwrap();
+    let cluster = fixture.store.clusters().insert(NewCluster { spec, ..tenant.new_cluster("demo") }).await.unwrap();
+    let pool = tenant.pool(cluster.id, "web").await;
+    for _ in 0..2 {
+        fixture.store.nodes().insert_for_pool(pool.id).await.unwrap();
+    }
+    let message = is_conflict(fixture.store.nodes().insert_for_pool(pool.id).await);
+    assert!(message.contains("pod range has no room"), "{message}");
+    let (token, secret) = tenant.join_token(cluster.id).await;
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::NoPodRangeLeft)));
+    let token = fixture.store.join_tokens().get(tenant.organization, token.id).await.unwrap();
+    assert_eq!(token.uses, 0, "the token is not used up by a failure");
+}
+
+pub async fn links_and_heartbeats(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, nodes) = (&fixture.store, fixture.store.nodes());
+    let cluster = tenant.cluster("demo").await;
+    let (_, secret) = tenant.join_token(cluster.id).await;
+    let node = tenant.enroll(&secret, "m1").await.unwrap().node;
+    drain(store).await;
+    nodes.set_link(node.id, true).await.unwrap();
+    assert_eq!(drain(store).await[0].id, node.id.uuid());
+    let up = nodes.load(node.id).await.unwrap();
+    assert!(up.link_connected && up.last_seen_at >= node.last_seen_at);
+    nodes.set_link(node.id, true).await.unwrap();
+    nodes.seen(node.id).await.unwrap();
+    assert!(drain(store).await.is_empty(), "heartbeats are no work");
+    let facts = NodeFacts { kubelet_version: "v1.36.3".to_owned(), ..up.facts.clone() };
+    let report = NodeReport {
+        state: NodeState::Ready,
+        state_message: "Ready".to_owned(),
+        problem: None,
+        facts: Some(facts.clone()),
+        last_seen_at: None,
+    };
+    nodes.report(node.id, report.clone()).await.unwrap();
+    let ready = nodes.load(node.id).await.unwrap();
+    assert_eq!((ready.state, &ready.facts), (NodeState::Ready, &facts));
+    assert!(ready.last_seen_at.is_some() && ready.link_connected);
+    nodes.report(node.id, NodeReport { facts: None, ..report }).await.unwrap();
+    assert_eq!(nodes.load(node.id).await.unwrap(), ready);
+    nodes.reset_links().await.unwrap();
+    assert!(!nodes.load(node.id).await.unwrap().link_connected);
+    nodes.purge(node.id).await.unwrap();
+    nodes.set_link(node.id, true).await.unwrap();
+}

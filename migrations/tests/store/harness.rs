@@ -1,0 +1,249 @@
+//! Databases for the stories: a fresh file each, or a fresh database each on one server of this process's own.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use migrations::*;
+use sqlx::{Connection, Executor, PgConnection};
+use tempfile::TempDir;
+use tenant_controlplane::id::*;
+use tenant_controlplane::pki::{ClusterPki, KeySource, PkiContext, PkiError};
+use tenant_controlplane::spec::ClusterSpec;
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+
+pub struct Fixture {
+    pub store: Store,
+    pub url: String,
+    pub kek: Kek,
+    pub dir: Option<TempDir>,
+}
+
+pub fn kek() -> Kek {
+    Kek::from_bytes(&[7; 32])
+}
+
+pub async fn sqlite() -> Fixture {
+    let dir = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", dir.path().join("store.db").display());
+    open(url, Some(dir)).await
+}
+
+pub async fn postgres() -> Option<Fixture> {
+    Some(open(empty_postgres().await?, None).await)
+}
+
+async fn open(url: String, dir: Option<TempDir>) -> Fixture {
+    let store = Store::connect(&url, kek()).await.unwrap();
+    Fixture { store, url, kek: kek(), dir }
+}
+
+/// The URL of a database nobody has touched.
+pub async fn empty_postgres() -> Option<String> {
+    if std::env::var("PH_TEST_PG").as_deref() == Ok("0") {
+        return None;
+    }
+    static SERVER: OnceLock<Server> = OnceLock::new();
+    static ONE_BY_ONE: Mutex<()> = Mutex::const_new(());
+    let _turn = ONE_BY_ONE.lock().await;
+    let server = SERVER.get_or_init(Server::start);
+    Some(server.database().await)
+}
+
+/// A PostgreSQL server on a unix socket in a folder of its own. A shell holds it and ends it when the pipe to this process closes, so
+/// nothing stays behind, however this process ends.
+pub struct Server {
+    pub folder: PathBuf,
+    _pipe: ChildStdin,
+    _shell: Child,
+}
+
+const SCRIPT: &str = r#"
+set -u
+run=""
+if [ "$(id -u)" = 0 ]; then chown postgres "$1"; run="setpriv --reuid=postgres --regid=postgres --init-groups"; fi
+cd "$1"
+$run "$2/initdb" -D "$1/data" -A trust -U postgres --no-sync -E UTF8 --locale=C >"$1/log" 2>&1 || exit 1
+while true; do
+    $run "$2/postgres" -D "$1/data" -k "$1" -c listen_addresses= -c fsync=off -c max_connections=200 \
+        -c shared_buffers=16MB -c log_min_messages=error </dev/null >>"$1/log" 2>&1 &
+    pid=$!
+    read -r word || word=end
+    kill -INT $pid 2>/dev/null
+    wait $pid
+    if [ "$word" = end ]; then rm -rf "$1"; exit 0; fi
+    read -r word || { rm -rf "$1"; exit 0; }
+done
+"#;
+
+impl Server {
+    pub fn start() -> Self {
+        let bin = std::env::var("PH_TEST_PG_BIN").unwrap_or_else(|_| "/usr/lib/postgresql/15/bin".to_owned());
+        assert!(Path::new(&bin).join("postgres").exists(), "install postgresql or set PH_TEST_PG=0: nothing in {bin}");
+        let folder = tempfile::tempdir().unwrap().keep();
+        let mut shell = Command::new("sh");
+        shell.args(["-c", SCRIPT, "sh"]).arg(&folder).arg(&bin).stdin(Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let pipe = shell.stdin.take().unwrap();
+        Self { folder, _pipe: pipe, _shell: shell }
+    }
+
+    /// Stops the server, or starts it again.
+    pub fn toggle(&mut self) {
+        self._pipe.write_all(b"toggle\n").unwrap();
+    }
+
+    pub fn url(&self, database: &str) -> String {
+        format!("postgres:///{database}?host={}&user=postgres", self.folder.display())
+    }
+
+    pub async fn database(&self) -> String {
+        let mut connection = self.connect().await;
+        let name = format!("t{}", uuid::Uuid::now_v7().simple());
+        connection.execute(sqlx::AssertSqlSafe(format!("CREATE DATABASE {name}"))).await.unwrap();
+        self.url(&name)
+    }
+
+    pub async fn connect(&self) -> PgConnection {
+        for _ in 0..600 {
+            if let Ok(connection) = PgConnection::connect(&self.url("postgres")).await {
+                return connection;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let log = std::fs::read_to_string(self.folder.join("log")).unwrap_or_default();
+        panic!("the server does not answer: {log}");
+    }
+}
+
+impl Fixture {
+    /// A second store on the same database, as another replica would open it.
+    pub async fn replica(&self) -> Store {
+        Store::connect(&self.url, self.kek.clone()).await.unwrap()
+    }
+
+    pub fn is_sqlite(&self) -> bool {
+        self.dir.is_some()
+    }
+
+    /// A person with an organization of that name and its project.
+    pub async fn tenant(&self, name: &str) -> Tenant {
+        let identity = self.store.identity();
+        let (user, _) = identity.ensure_admin().await.unwrap();
+        let actor = Actor::User(user.id);
+        let organization = identity.create_organization(user.id, name.parse().unwrap(), name, actor).await.unwrap().id;
+        let project = identity.project(organization, "default").await.unwrap().id;
+        Tenant { store: self.store.clone(), user: user.id, organization, project, actor }
+    }
+}
+
+pub struct Tenant {
+    pub store: Store,
+    pub user: UserId,
+    pub organization: OrganizationId,
+    pub project: ProjectId,
+    pub actor: Actor,
+}
+
+impl Tenant {
+    pub fn new_cluster(&self, name: &str) -> NewCluster {
+        let (project, organization, actor) = (self.project, self.organization, self.actor);
+        let spec = ClusterSpec::new(Default::default());
+        NewCluster { project, organization, name: name.parse().unwrap(), spec, actor }
+    }
+
+    pub async fn cluster(&self, name: &str) -> Cluster {
+        self.store.clusters().insert(self.new_cluster(name)).await.unwrap()
+    }
+
+    pub fn new_pool(&self, cluster: ClusterId, name: &str, count: u32) -> NewPool {
+        let (organization, actor) = (self.organization, self.actor);
+        NewPool { cluster, organization, name: name.parse().unwrap(), kind: PoolKind::Local, count, actor }
+    }
+
+    pub async fn pool(&self, cluster: ClusterId, name: &str) -> NodePool {
+        self.store.pools().insert(self.new_pool(cluster, name, 1)).await.unwrap()
+    }
+
+    pub fn new_join_token(&self, cluster: ClusterId) -> NewJoinToken {
+        let (organization, actor) = (self.organization, self.actor);
+        NewJoinToken { organization, cluster, pool: None, node: None, expires_at: hence(600), max_uses: 1, actor }
+    }
+
+    pub async fn join_token(&self, cluster: ClusterId) -> (JoinToken, Secret) {
+        self.store.join_tokens().create(self.new_join_token(cluster)).await.unwrap()
+    }
+
+    pub fn new_kubeconfig(&self, cluster: ClusterId) -> NewKubeconfig {
+        let (organization, actor) = (self.organization, self.actor);
+        let role = tenant_controlplane::status::AccessRole::Admin;
+        let kind = KubeconfigKind::File;
+        NewKubeconfig { organization, cluster, name: "laptop".to_owned(), role, kind, expires_at: hence(600), actor }
+    }
+
+    pub async fn enroll(&self, secret: &Secret, fingerprint: &str) -> Result<Enrolled, EnrolError> {
+        self.store.nodes().enroll(machine(secret.expose_secret(), fingerprint)).await
+    }
+}
+
+pub fn machine<'a>(token_secret: &'a str, fingerprint: &'a str) -> Enrolment<'a> {
+    let facts = NodeFacts { os: "Debian 12".to_owned(), addresses: vec!["192.0.2.7".to_owned()], ..Default::default() };
+    Enrolment { token_secret, fingerprint, hostname: "Web_01.example.com", wished_name: "", facts }
+}
+
+pub fn hence(seconds: i64) -> OffsetDateTime {
+    OffsetDateTime::now_utc() + time::Duration::seconds(seconds)
+}
+
+pub fn is_missing<T: std::fmt::Debug>(result: Result<T, StoreError>) -> &'static str {
+    match result {
+        Err(StoreError::NotFound { what }) => what,
+        other => panic!("expected not found, got {other:?}"),
+    }
+}
+
+pub fn is_conflict<T: std::fmt::Debug>(result: Result<T, StoreError>) -> String {
+    match result {
+        Err(StoreError::Conflict { message, .. }) => message,
+        other => panic!("expected a conflict, got {other:?}"),
+    }
+}
+
+struct Keys;
+
+impl KeySource for Keys {
+    fn key_pair(&self) -> Result<rcgen::KeyPair, PkiError> {
+        rcgen::KeyPair::generate().map_err(PkiError::Key)
+    }
+
+    fn bytes32(&self) -> Result<[u8; 32], PkiError> {
+        let mut bytes = [0; 32];
+        aws_lc_rs::rand::fill(&mut bytes).map_err(|_| PkiError::Random)?;
+        Ok(bytes)
+    }
+}
+
+pub fn pki(cluster: &Cluster) -> ClusterPki {
+    let context = PkiContext::new(cluster.id, "pilothouse.internal", &cluster.spec);
+    ClusterPki::generate(&context, OffsetDateTime::now_utc(), &Keys).unwrap()
+}
+
+/// All that is due now, claimed and settled.
+pub async fn drain(store: &Store) -> Vec<Work> {
+    let mut found = Vec::new();
+    while let Some(work) = store.work().claim("drain", Duration::from_secs(60), WorkKind::ALL).await.unwrap() {
+        store.work().settle(&work, Settle::Done).await.unwrap();
+        found.push(work);
+    }
+    found
+}
+
+/// The result of something that becomes true soon.
+pub async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), what).await.expect("in time")
+}
+
+pub type Shared<T> = Arc<std::sync::Mutex<Vec<T>>>;

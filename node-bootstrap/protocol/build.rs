@@ -1,0 +1,13 @@
+//! Compiles the protocol without protoc.
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    println!("cargo:rerun-if-changed=proto/agent.proto");
+    let files = protox::compile(["proto/agent.proto"], ["proto"])?;
+    // The agent keeps the last accepted configuration on disk as JSON, readable by people.
+    const KEPT: &str = "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]";
+    tonic_prost_build::configure()
+        .type_attribute(".pilothouse.agent.v1.NodeConfig", KEPT)
+        .type_attribute(".pilothouse.agent.v1.Part", KEPT)
+        .type_attribute(".pilothouse.agent.v1.Check", KEPT)
+        .compile_fds(files)?;
+    Ok(())
+}

@@ -1,0 +1,13 @@
+//! What a node agent and the platform say to each other. The proto file is the text; this is its Rust.
+//!
+//! Two services: `Enrollment` (a token, no certificate) and `NodeLink` (the caller is its client certificate).
+#![allow(missing_docs, clippy::all, reason = "generated from proto/agent.proto, which carries the words")]
+
+tonic::include_proto!("pilothouse.agent.v1");
+
+/// The ALPN name by which an agent offers the reverse tunnel (it is the HTTP/2 server there).
+pub const ALPN_TUNNEL: &[u8] = b"pilothouse-tunnel/1";
+/// The ALPN name for raw bytes to the cluster's API server.
+pub const ALPN_API: &[u8] = b"pilothouse-api/1";
+/// The ALPN name for gRPC.
+pub const ALPN_GRPC: &[u8] = b"h2";

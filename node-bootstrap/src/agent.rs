@@ -1,0 +1,522 @@
+//! The joined agent's life: enrol once, follow the platform's configuration, and go for good when told so.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+
+use node_protocol::{Check, NodeConfig};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::child::Identity;
+use crate::config::{JoinConfig, Paths};
+use crate::connect::{Backoff, ConnectError, Dialer};
+use crate::enroll::{self, Applicant, EnrollError};
+use crate::fetch::{self, FetchError, PartStore};
+use crate::files::{self, FileError};
+use crate::ledger::{self, Accepted, Ledger, Membership};
+use crate::link::{Event, Link, Told};
+use crate::reset::{self, ResetError};
+use crate::runtime::{Runtime, RuntimeError};
+use crate::spec::{ApiServer, Layout, Network, NodeSpec};
+use crate::status::{Board, Phase};
+use crate::supervise::describe;
+use crate::tunnel::target::Targets;
+use crate::{api_proxy, machine, network, pki, tunnel};
+
+/// The group of the agent's children on a joined machine.
+pub const SERVICES: &str = "/pilothouse-node/services";
+
+/// The CNI network's name on a joined machine.
+const NETWORK: &str = "pilothouse";
+
+/// What ends the agent.
+#[derive(Debug, thiserror::Error)]
+pub enum AgentError {
+    /// The platform removed this node.
+    #[error("node {0} was removed from its cluster; this machine stays out until someone runs `pilothouse-node join` with a new token")]
+    Removed(String),
+    /// Nobody told it where to join.
+    #[error("this machine has not joined a cluster and {0} does not exist; run the join command from the portal")]
+    NotJoined(String),
+    /// Another agent runs.
+    #[error("another agent already runs on this machine (pid {0})")]
+    Running(u32),
+    /// Enrolment.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    /// The gateway's address.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// The configuration misses or garbles something.
+    #[error("the platform's configuration: {0}")]
+    Config(String),
+    /// A part.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The node's processes.
+    #[error(transparent)]
+    Runtime(#[from] RuntimeError),
+    /// The node-local API address.
+    #[error(transparent)]
+    Network(#[from] network::NetworkError),
+    /// Going for good.
+    #[error(transparent)]
+    Reset(#[from] ResetError),
+}
+
+impl AgentError {
+    /// True when starting the agent again cannot help.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Removed(_) | Self::NotJoined(_) => true,
+            Self::Enroll(error) => !error.may_pass(),
+            _ => false,
+        }
+    }
+}
+
+/// What the user chose on the command line of `join`.
+#[derive(Debug, Clone, Default)]
+pub struct Wishes {
+    /// An address other than the one towards the gateway.
+    pub node_ip: Option<std::net::IpAddr>,
+    /// Node labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// Enrols this machine and keeps the result in the ledger. Tries again while that can help, until stopped.
+pub async fn enroll(paths: &Paths, join: &JoinConfig, wishes: Wishes, stop: &CancellationToken) -> Result<Ledger, AgentError> {
+    files::make_private_dir(&paths.state())?;
+    let root = paths.at("/");
+    let applicant = Applicant {
+        fingerprint: machine::fingerprint(&root, &paths.state().join("machine.key"))?,
+        facts: machine::facts(&root),
+        keys: pki::Store::new(paths.pki()),
+    };
+    let mut backoff = Backoff::default();
+    let reply = loop {
+        match enroll::enroll(join, &applicant).await {
+            Ok(reply) => break reply,
+            Err(error) if error.may_pass() && !stop.is_cancelled() => {
+                tracing::warn!(error = describe(&error), "not enrolled yet; trying again");
+                stop.run_until_cancelled(tokio::time::sleep(backoff.pause())).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    };
+    let Wishes { node_ip, labels } = wishes;
+    let (node_id, cluster_id, node_name) = (reply.node_id, reply.cluster_id, reply.node_name);
+    tracing::info!(node = node_name, id = node_id, cluster = cluster_id, "enrolled");
+    let mut ledger = Ledger::load(&paths.ledger())?;
+    ledger.membership = Some(Membership { node_id, cluster_id, node_name, node_ip, labels });
+    ledger.config = reply.config;
+    record(&mut ledger, paths);
+    ledger.save(&paths.ledger())?;
+    files::remove(&paths.tombstone())?;
+    Ok(ledger)
+}
+
+/// Notes what is about to be put on the machine, before the first deed.
+fn record(ledger: &mut Ledger, paths: &Paths) {
+    let installed = &mut ledger.installed;
+    installed.dirs.extend([paths.state(), paths.run(), paths.bin()]);
+    installed.shared_dirs.extend([paths.at("/opt/pilothouse"), paths.at("/etc/pilothouse"), paths.at("/var/cache/pilothouse")]);
+    installed.cgroups.extend([SERVICES.to_owned(), "/kubepods".to_owned()]);
+    installed.network = Some(NETWORK.to_owned());
+    let own = std::iter::once(("ip", network::TABLE));
+    installed.tables.extend(own.chain(network::CHILDREN_TABLES).map(|(family, name)| format!("{family} {name}")));
+    if let Some(config) = &ledger.config {
+        let address = config.api_address.parse::<SocketAddr>();
+        installed.addresses.extend(address.map(|address| address.ip().to_string()));
+    }
+}
+
+/// Runs the agent until `stop`. `checks`: what preflight found, for the reports.
+pub async fn run(paths: &Paths, checks: Vec<Check>, stop: CancellationToken) -> Result<(), AgentError> {
+    if let Some(tombstone) = files::read_json::<ledger::Tombstone>(&paths.tombstone())? {
+        return Err(AgentError::Removed(tombstone.node_id));
+    }
+    files::make_dir(&Layout::joined(paths).pids())?;
+    let _lone = Lone::claim(&Layout::joined(paths).pids().join("agent.json"))?;
+    let ledger = match Ledger::load(&paths.ledger())? {
+        ledger if ledger.membership.is_some() => ledger,
+        _ => {
+            let join = JoinConfig::load(&paths.join_file())?;
+            let absent = || AgentError::NotJoined(paths.join_file().display().to_string());
+            let ledger = enroll(paths, &join.ok_or_else(absent)?, Wishes::default(), &stop).await?;
+            files::remove(&paths.join_file())?;
+            ledger
+        }
+    };
+    Agent::new(paths, ledger, checks)?.run(stop).await
+}
+
+/// The claim to be the only agent on the machine; a pid file.
+struct Lone(std::path::PathBuf);
+
+impl Lone {
+    fn claim(file: &Path) -> Result<Self, AgentError> {
+        let own = std::process::id();
+        if let Some(other) = Identity::load(file).filter(|other| other.pid != own) {
+            return Err(AgentError::Running(other.pid));
+        }
+        if let Some(me) = Identity::of(own, "") {
+            files::write_json(file, &me, 0o644)?;
+        }
+        Ok(Self(file.to_owned()))
+    }
+}
+
+impl Drop for Lone {
+    fn drop(&mut self) {
+        let _ = files::remove(&self.0);
+    }
+}
+
+/// What ended one stretch of following.
+enum Turn {
+    Follow(Box<NodeConfig>),
+    Removed(String),
+    Again,
+    Stopped,
+}
+
+struct Agent {
+    paths: Paths,
+    ledger: Ledger,
+    membership: Membership,
+    link: Link,
+    board: Board,
+    runtime: Runtime,
+    observed: watch::Sender<u64>,
+    targets: watch::Sender<Targets>,
+    checks: Vec<Check>,
+}
+
+impl Agent {
+    fn new(paths: &Paths, ledger: Ledger, checks: Vec<Check>) -> Result<Self, AgentError> {
+        let membership = ledger.membership.clone().ok_or_else(|| AgentError::Config("no membership".into()))?;
+        let config = ledger.config.as_ref().ok_or_else(|| AgentError::Config("none was kept".into()))?;
+        let link = Link::new(config, pki::Store::new(paths.pki()))?;
+        let board = Board::new(paths.run().join("status.json"));
+        let targets = watch::Sender::new(targets(config, &membership)?);
+        Ok(Self {
+            paths: paths.clone(),
+            link,
+            runtime: Runtime::new(board.clone()),
+            board,
+            observed: watch::Sender::new(0),
+            targets,
+            checks,
+            membership,
+            ledger,
+        })
+    }
+
+    async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        let (events, mut heard) = mpsc::channel(8);
+        let background = CancellationToken::new();
+        self.start_link(events, &background);
+        let mut backoff = Backoff::default();
+        let outcome = loop {
+            let turn = self.turn(&mut heard, &stop, &mut backoff).await;
+            match turn {
+                Turn::Again => {}
+                Turn::Stopped => break None,
+                Turn::Removed(why) => break Some(why),
+                Turn::Follow(config) => {
+                    if self.consider(*config)? {
+                        break Some("told so by the platform".into());
+                    }
+                }
+            }
+        };
+        if let Some(why) = outcome {
+            return self.leave(why, &background).await;
+        }
+        background.cancel();
+        self.runtime.stop(&Layout::joined(&self.paths)).await;
+        Ok(())
+    }
+
+    fn start_link(&self, events: mpsc::Sender<Event>, stop: &CancellationToken) {
+        let known = self.ledger.config.as_ref().map_or(0, |config| config.generation);
+        let name = self.membership.node_name.clone();
+        tokio::spawn(self.link.clone().watch(known, events, stop.clone()));
+        tokio::spawn(self.link.clone().report(self.told(), stop.clone()));
+        tokio::spawn(self.link.clone().renew(name, stop.clone()));
+        tokio::spawn(tunnel::run(self.link.clone(), self.targets.subscribe(), stop.clone()));
+        if let Some(address) = self.api_address() {
+            if let Err(error) = network::add_address(&address) {
+                tracing::warn!(error = describe(&error), "pods will not reach the cluster's API");
+            }
+            tokio::spawn(api_proxy::run(address, self.link.clone(), stop.clone()));
+        }
+    }
+
+    fn api_address(&self) -> Option<SocketAddr> {
+        self.ledger.config.as_ref()?.api_address.parse().ok()
+    }
+
+    fn told(&self) -> Told {
+        Told { board: self.board.clone(), observed: self.observed.subscribe(), checks: self.checks.clone() }
+    }
+
+    /// Brings the node to the configuration at hand, or waits for the next word.
+    async fn turn(&mut self, heard: &mut mpsc::Receiver<Event>, stop: &CancellationToken, backoff: &mut Backoff) -> Turn {
+        let followed = self.ledger.config.clone();
+        let generation = followed.as_ref().map_or(0, |config| config.generation);
+        let pending = *self.observed.borrow() != generation;
+        let work = async {
+            if !pending {
+                return std::future::pending().await;
+            }
+            match self.apply().await {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    let text = describe(&error);
+                    tracing::error!(error = text, "the node is not as it should be; trying again");
+                    self.board.phase(Phase::Degraded, text);
+                    tokio::time::sleep(backoff.pause()).await;
+                }
+            }
+            Turn::Again
+        };
+        let mut work = std::pin::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => return Turn::Stopped,
+                event = heard.recv() => match event {
+                    // The platform repeats itself whenever the link comes up: no reason to cut the work off.
+                    Some(Event::Config(config)) if followed.as_ref() == Some(&*config) => {}
+                    Some(Event::Config(config)) => return Turn::Follow(config),
+                    Some(Event::Removed(why)) => return Turn::Removed(why),
+                    None => return Turn::Stopped,
+                },
+                turn = &mut work => return turn,
+            }
+        }
+    }
+
+    /// Puts an offered configuration before the fence. True: the node is removed.
+    fn consider(&mut self, offered: NodeConfig) -> Result<bool, AgentError> {
+        let removed = offered.removed;
+        match self.ledger.accept(offered) {
+            Ok(Accepted::Same) => return Ok(false),
+            Ok(Accepted::New) => {}
+            Err(refused) => {
+                tracing::warn!(error = describe(&refused), "configuration refused");
+                return Ok(false);
+            }
+        }
+        if removed {
+            return Ok(true);
+        }
+        record(&mut self.ledger, &self.paths);
+        self.ledger.save(&self.paths.ledger())?;
+        if let Some(config) = &self.ledger.config {
+            self.link.follow(config)?;
+            self.targets.send_replace(targets(config, &self.membership)?);
+        }
+        Ok(false)
+    }
+
+    async fn apply(&mut self) -> Result<(), AgentError> {
+        let config = self.ledger.config.clone().ok_or_else(|| AgentError::Config("none was kept".into()))?;
+        let layout = Layout::joined(&self.paths);
+        for dir in layout.dirs() {
+            files::make_dir(&dir)?;
+        }
+        if self.observed.borrow().eq(&0) {
+            self.board.phase(Phase::Starting, format!("getting {} parts of Kubernetes {}", fetch::needed(&config.parts).len(), config.kubernetes_version));
+        }
+        let parts = fetch::needed(&config.parts);
+        let store = PartStore::new(layout.parts.clone(), Some(self.paths.seed()));
+        store.ensure_all(&parts, &self.link.client()).await?;
+        let (images, digest) = fetch::install(&parts, &layout.bin, |part| store.path(&part.sha256))?;
+        let mut spec = spec(&config, &self.membership, &self.paths)?;
+        fetch::fill(&mut spec, images, digest);
+        if let Some(before) = self.runtime.apply(&spec).await? {
+            self.ledger.installed.sysctls.insert(network::FORWARD.into(), before);
+            self.ledger.save(&self.paths.ledger())?;
+        }
+        tracing::info!(generation = config.generation, "in force");
+        self.observed.send_replace(config.generation);
+        Ok(())
+    }
+
+    /// Goes for good: the tombstone first, so that a crash in the middle does not bring the node back.
+    async fn leave(self, why: String, background: &CancellationToken) -> Result<(), AgentError> {
+        let node = self.membership.node_id.clone();
+        tracing::info!(node, why, "removed; resetting this machine");
+        ledger::bury(&self.paths.tombstone(), &node)?;
+        let told = self.told();
+        let _ = self.link.report_once(told.say("resetting", "removing the node from this machine")).await;
+        // The link's own tasks end before the files they use do; the report after the reset goes over the open connection.
+        background.cancel();
+        self.runtime.stop(&Layout::joined(&self.paths)).await;
+        let paths = self.paths.clone();
+        let done = tokio::task::spawn_blocking(move || reset::execute(&paths, true)).await;
+        let left = done.map_err(RuntimeError::Lost)??;
+        for line in &left {
+            tracing::warn!(left = line, "left on the machine");
+        }
+        let _ = self.link.report_once(told.say("reset", &left.join("; "))).await;
+        Err(AgentError::Removed(node))
+    }
+}
+
+fn net(field: &str, text: &str) -> Result<ipnet::Ipv4Net, AgentError> {
+    text.parse().map_err(|_| AgentError::Config(format!("{field} {text:?} is not a network")))
+}
+
+fn node_ip(config: &NodeConfig, membership: &Membership) -> Option<std::net::IpAddr> {
+    let dialer = Dialer::from_env(&config.server).ok();
+    let hop = dialer.and_then(|dialer| dialer.first_hop().parse::<SocketAddr>().ok());
+    membership.node_ip.or_else(|| machine::address_towards(hop))
+}
+
+fn targets(config: &NodeConfig, membership: &Membership) -> Result<Targets, AgentError> {
+    let (pods, services) = (net("cluster_pod_cidr", &config.cluster_pod_cidr)?, net("service_cidr", &config.service_cidr)?);
+    Ok(Targets::new(&membership.node_name, node_ip(config, membership), pods, services))
+}
+
+/// The node as the platform and the user want it; its parts are filled in later. Writes the two CA files.
+fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) -> Result<NodeSpec, AgentError> {
+    let layout = Layout::joined(paths);
+    let (ca_file, client_ca_file) = (layout.etc.join("api-ca.crt"), layout.etc.join("client-ca.crt"));
+    files::write_if_changed(&ca_file, config.api_ca.as_bytes(), 0o644)?;
+    files::write_if_changed(&client_ca_file, config.client_ca.as_bytes(), 0o644)?;
+    let node_ip = node_ip(config, membership).ok_or_else(|| AgentError::Config("this machine has no usable address".into()))?;
+    let network = network_of(config)?;
+    if let std::net::IpAddr::V4(v4) = node_ip {
+        clash(v4, &network)?;
+    }
+    let mut labels: BTreeMap<String, String> = config.labels.clone().into_iter().collect();
+    labels.extend(membership.labels.clone());
+    Ok(NodeSpec {
+        layout,
+        cgroup_root: "/".into(),
+        services_cgroup: SERVICES.into(),
+        node_name: membership.node_name.clone(),
+        node_ip,
+        api: ApiServer {
+            url: format!("https://{}", config.server),
+            tls_server_name: Some(format!("{}.node.{}", config.label, config.domain)),
+            ca_file,
+            client_ca_file,
+        },
+        identities: pki::Store::new(paths.pki()).identities(),
+        network,
+        labels,
+        sandbox_image: String::new(),
+        images: Vec::new(),
+        programs_digest: String::new(),
+        kubelet_config: serde_json::json!({}),
+        kube_proxy_config: serde_json::json!({}),
+        kubelet_args: Vec::new(),
+    })
+}
+
+fn network_of(config: &NodeConfig) -> Result<Network, AgentError> {
+    Ok(Network {
+        pod_cidr: net("pod_cidr", &config.pod_cidr)?,
+        cluster_pod_cidr: net("cluster_pod_cidr", &config.cluster_pod_cidr)?,
+        service_cidr: net("service_cidr", &config.service_cidr)?,
+        dns: config.dns_ip.parse().ok(),
+        masquerade: true,
+        name: NETWORK.into(),
+    })
+}
+
+/// A node whose own address lies in the pods' or services' range could not be told from a pod.
+fn clash(node_ip: std::net::Ipv4Addr, network: &Network) -> Result<(), AgentError> {
+    for (what, range) in [("pod", network.cluster_pod_cidr), ("service", network.service_cidr)] {
+        if range.contains(&node_ip) {
+            let advice = "use --node-ip, or a cluster with another range";
+            return Err(AgentError::Config(format!("this machine's address {node_ip} lies in the {what} range {range}; {advice}")));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config() -> NodeConfig {
+        NodeConfig {
+            generation: 1,
+            label: "01m7".into(),
+            domain: "pilothouse.internal".into(),
+            server: "192.0.2.1:8443".into(),
+            pod_cidr: "10.244.3.0/24".into(),
+            cluster_pod_cidr: "10.244.0.0/16".into(),
+            service_cidr: "10.96.0.0/16".into(),
+            dns_ip: "10.96.0.10".into(),
+            api_address: "198.18.0.1:6443".into(),
+            labels: std::collections::HashMap::from([("pool".into(), "web".into())]),
+            ..NodeConfig::default()
+        }
+    }
+
+    fn membership() -> Membership {
+        let labels = BTreeMap::from([("mine".into(), "1".into())]);
+        let node_ip = "192.0.2.7".parse().ok();
+        Membership { node_id: "nod_x".into(), cluster_id: "cls_x".into(), node_name: "n1".into(), node_ip, labels }
+    }
+
+    #[test]
+    fn the_platforms_words_become_a_node() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        std::fs::create_dir_all(Layout::joined(&paths).etc).unwrap();
+        let spec = spec(&config(), &membership(), &paths).unwrap();
+        assert_eq!(spec.api.tls_server_name.as_deref(), Some("01m7.node.pilothouse.internal"));
+        assert_eq!(spec.api.url, "https://192.0.2.1:8443");
+        assert_eq!(spec.labels.len(), 2);
+        assert_eq!(spec.pods_cgroup(), "/kubepods");
+    }
+
+    #[test]
+    fn an_address_inside_the_pods_range_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        std::fs::create_dir_all(Layout::joined(&paths).etc).unwrap();
+        let inside = Membership { node_ip: "10.244.3.7".parse().ok(), ..membership() };
+        let error = spec(&config(), &inside, &paths).unwrap_err();
+        assert!(error.to_string().contains("--node-ip"), "{error}");
+    }
+
+    #[test]
+    fn what_will_be_installed_is_recorded_first() {
+        let paths = Paths::new("/");
+        let mut ledger = Ledger { config: Some(config()), ..Ledger::default() };
+        record(&mut ledger, &paths);
+        assert!(ledger.installed.addresses.contains("198.18.0.1"));
+        assert!(ledger.installed.tables.contains("ip pilothouse_node"));
+        assert!(ledger.installed.cgroups.contains("/kubepods"));
+    }
+
+    #[tokio::test]
+    async fn a_removed_machine_does_not_come_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        ledger::bury(&paths.tombstone(), "nod_gone").unwrap();
+        let error = run(&paths, Vec::new(), CancellationToken::new()).await.unwrap_err();
+        assert!(error.is_final() && error.to_string().contains("nod_gone"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_machine_nobody_told_anything_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = run(&Paths::new(dir.path()), Vec::new(), CancellationToken::new()).await.unwrap_err();
+        assert!(matches!(error, AgentError::NotJoined(_)), "{error}");
+    }
+}

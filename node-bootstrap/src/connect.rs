@@ -1,0 +1,305 @@
+//! Outbound connections to the gateway: TCP, through an HTTP proxy if the environment names one, then TLS with a pinned CA.
+
+use std::io;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use base64::Engine;
+use ipnet::IpNet;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use zeroize::Zeroizing;
+
+/// How long TCP, proxy and TLS together may take.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// The longest answer of a proxy, in bytes.
+const PROXY_HEAD: usize = 8 * 1024;
+
+/// A connection that did not come about.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// TCP.
+    #[error("connect to {peer}")]
+    Tcp {
+        /// Gateway or proxy, as `host:port`.
+        peer: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The proxy refused.
+    #[error("proxy {peer} answered {said:?}")]
+    Proxy {
+        /// The proxy.
+        peer: String,
+        /// Its first line.
+        said: String,
+    },
+    /// The proxy variable cannot be used.
+    #[error("HTTPS_PROXY must look like http://host:port (TLS to the proxy itself is not supported)")]
+    ProxyUrl,
+    /// TLS: the wrong certificate, or something in between.
+    #[error("tls with {peer} as {name}: is this the right CA, or does something on the way intercept TLS?")]
+    Tls {
+        /// The gateway.
+        peer: String,
+        /// The name asked for.
+        name: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A name that is no DNS name.
+    #[error("{0:?} is not a DNS name")]
+    Name(String),
+    /// Nobody answered in time.
+    #[error("{peer} did not answer within {} s", LIMIT.as_secs())]
+    Slow {
+        /// The gateway.
+        peer: String,
+    },
+    /// A CA, certificate or key that cannot be used.
+    #[error("use the {what} given: {reason}")]
+    Material {
+        /// Which.
+        what: &'static str,
+        /// Why; never its text.
+        reason: String,
+    },
+}
+
+/// An HTTP proxy.
+#[derive(Clone, PartialEq, Eq)]
+struct Proxy {
+    peer: String,
+    authorization: Option<Zeroizing<String>>,
+}
+
+impl std::fmt::Debug for Proxy {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Proxy").field("peer", &self.peer).finish_non_exhaustive()
+    }
+}
+
+/// Dials one gateway.
+#[derive(Debug, Clone)]
+pub struct Dialer {
+    server: String,
+    proxy: Option<Proxy>,
+}
+
+fn variable(name: &str) -> Option<String> {
+    let value = std::env::var(name).or_else(|_| std::env::var(name.to_lowercase())).ok();
+    value.filter(|value| !value.trim().is_empty())
+}
+
+impl Dialer {
+    /// A dialer for `host:port` that minds `HTTPS_PROXY` and `NO_PROXY`.
+    pub fn from_env(server: &str) -> Result<Self, ConnectError> {
+        Self::new(server, variable("HTTPS_PROXY"), variable("NO_PROXY"))
+    }
+
+    /// A dialer for `host:port` with these proxy settings.
+    pub fn new(server: &str, proxy: Option<String>, no_proxy: Option<String>) -> Result<Self, ConnectError> {
+        let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
+        let direct = no_proxy.is_some_and(|list| exempt(host, &list));
+        let proxy = proxy.filter(|_| !direct).map(|url| parse_proxy(&url)).transpose()?;
+        Ok(Self { server: server.to_owned(), proxy })
+    }
+
+    /// The gateway, `host:port`.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
+
+    /// Who is dialled first: the proxy, or the gateway itself.
+    pub fn first_hop(&self) -> &str {
+        self.proxy.as_ref().map_or(&self.server, |proxy| &proxy.peer)
+    }
+
+    /// A TLS connection whose server proved to be `name`.
+    pub async fn tls(&self, config: Arc<ClientConfig>, name: &str) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let slow = |_| ConnectError::Slow { peer: self.server.clone() };
+        tokio::time::timeout(LIMIT, self.tls_unlimited(config, name)).await.map_err(slow)?
+    }
+
+    async fn tls_unlimited(&self, config: Arc<ClientConfig>, name: &str) -> Result<TlsStream<TcpStream>, ConnectError> {
+        let sni = ServerName::try_from(name.to_owned()).map_err(|_| ConnectError::Name(name.to_owned()))?;
+        let stream = self.tcp().await?;
+        let tls = |source| ConnectError::Tls { peer: self.server.clone(), name: name.to_owned(), source };
+        TlsConnector::from(config).connect(sni, stream).await.map_err(tls)
+    }
+
+    async fn tcp(&self) -> Result<TcpStream, ConnectError> {
+        let peer = self.first_hop().to_owned();
+        let tcp = |source| ConnectError::Tcp { peer: peer.clone(), source };
+        let mut stream = TcpStream::connect(&peer).await.map_err(tcp)?;
+        stream.set_nodelay(true).map_err(tcp)?;
+        if let Some(proxy) = &self.proxy {
+            let said = connect_through(&mut stream, &self.server, proxy).await.map_err(tcp)?;
+            if said.split(' ').nth(1) != Some("200") {
+                return Err(ConnectError::Proxy { peer: peer.clone(), said });
+            }
+        }
+        Ok(stream)
+    }
+}
+
+/// Sends CONNECT (RFC 9110, 9.3.6) and returns the answer's first line. Reads byte by byte: what follows the head is not ours.
+async fn connect_through(stream: &mut TcpStream, server: &str, proxy: &Proxy) -> io::Result<String> {
+    let mut request = Zeroizing::new(format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n"));
+    if let Some(authorization) = &proxy.authorization {
+        request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", authorization.as_str()));
+    }
+    request.push_str("\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") && head.len() < PROXY_HEAD {
+        head.push(stream.read_u8().await?);
+    }
+    Ok(String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned())
+}
+
+fn parse_proxy(url: &str) -> Result<Proxy, ConnectError> {
+    let rest = url.strip_prefix("http://").ok_or(ConnectError::ProxyUrl)?;
+    let authority = rest.split('/').next().unwrap_or_default();
+    let (user, peer) = authority.rsplit_once('@').map_or((None, authority), |(user, peer)| (Some(user), peer));
+    if peer.is_empty() || peer.contains(char::is_whitespace) {
+        return Err(ConnectError::ProxyUrl);
+    }
+    let has_port = peer.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
+    let peer = if has_port { peer.to_owned() } else { format!("{peer}:80") };
+    let authorization = user.map(|user| Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(user)));
+    Ok(Proxy { peer, authorization })
+}
+
+/// `NO_PROXY`: names with their subdomains, addresses, networks, `*`.
+fn exempt(host: &str, list: &str) -> bool {
+    let address: Option<IpAddr> = host.parse().ok();
+    list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
+        let suffix = entry.trim_start_matches('.');
+        let inside = entry.parse::<IpNet>().is_ok_and(|net| address.is_some_and(|address| net.contains(&address)));
+        entry == "*" || inside || host == suffix || (address.is_none() && host.ends_with(&format!(".{suffix}")))
+    })
+}
+
+/// A TLS client that trusts one CA (or a bundle of them) and nothing else. `identity`: certificate chain and key, PEM.
+pub fn tls_config(ca_pem: &str, identity: Option<(&str, &str)>, alpn: &[u8]) -> Result<Arc<ClientConfig>, ConnectError> {
+    let material = |what, reason: String| ConnectError::Material { what, reason };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
+        let certificate = certificate.map_err(|error| material("CA", error.to_string()))?;
+        roots.add(certificate).map_err(|error| material("CA", error.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(material("CA", "it holds no certificate".into()));
+    }
+    let builder = ClientConfig::builder().with_root_certificates(roots);
+    let mut config = match identity {
+        None => builder.with_no_client_auth(),
+        Some((chain, key)) => {
+            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
+            let chain = chain.map_err(|error| material("certificate", error.to_string()))?;
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| material("key", "not a PEM key".into()))?;
+            builder.with_client_auth_cert(chain, key).map_err(|error| material("certificate", error.to_string()))?
+        }
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// A pause before the next attempt: doubles from 0.2 s to 15 s, with jitter so that a thousand agents do not come at once.
+#[derive(Debug)]
+pub struct Backoff {
+    next: Duration,
+}
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self { next: Duration::from_millis(200) }
+    }
+}
+
+impl Backoff {
+    /// The pause to take now: between half of the present step and all of it.
+    pub fn pause(&mut self) -> Duration {
+        let pause = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
+        self.next = (self.next * 2).min(Duration::from_secs(15));
+        pause
+    }
+
+    /// It worked: begin small next time.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_proxy_is_used_unless_exempt() {
+        let dialer = |no_proxy: &str| {
+            let proxy = Some("http://user:pw@proxy.example:3128/".into());
+            Dialer::new("192.0.2.9:8443", proxy, Some(no_proxy.into())).unwrap()
+        };
+        assert_eq!(dialer("").first_hop(), "proxy.example:3128");
+        assert!(!format!("{:?}", dialer("")).contains("dXNlc"), "credentials stay out of Debug");
+        for exempting in ["192.0.2.9", "192.0.2.0/24", "*", " a.example , 192.0.2.9"] {
+            assert_eq!(dialer(exempting).first_hop(), "192.0.2.9:8443", "{exempting}");
+        }
+        assert_eq!(dialer("2.9,0.2.9").first_hop(), "proxy.example:3128");
+        assert!(exempt("gw.example.com", ".example.com") && exempt("gw.example.com", "example.com"));
+        assert!(!exempt("gwexample.com", "example.com"));
+    }
+
+    #[test]
+    fn a_proxy_that_cannot_be_used_is_said() {
+        assert!(Dialer::new("x:1", Some("https://proxy:1".into()), None).is_err());
+        assert_eq!(parse_proxy("http://proxy").unwrap().peer, "proxy:80");
+    }
+
+    #[test]
+    fn pauses_grow_to_their_limit() {
+        let mut backoff = Backoff::default();
+        let first = backoff.pause();
+        assert!(first >= Duration::from_millis(100) && first <= Duration::from_millis(200));
+        for _ in 0..10 {
+            assert!(backoff.pause() <= Duration::from_secs(15));
+        }
+        assert!(backoff.pause() >= Duration::from_millis(7500));
+        backoff.reset();
+        assert!(backoff.pause() <= Duration::from_millis(200));
+    }
+
+    #[test]
+    fn an_empty_ca_is_refused() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        assert!(tls_config("", None, b"h2").is_err());
+    }
+
+    #[tokio::test]
+    async fn a_refusing_proxy_is_quoted() {
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let proxy = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            let mut head = [0; 1024];
+            let count = stream.read(&mut head).await.unwrap();
+            assert!(head[..count].starts_with(b"CONNECT 192.0.2.1:443 HTTP/1.1\r\n"));
+            stream.write_all(b"HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await.unwrap();
+        });
+        let dialer = Dialer::new("192.0.2.1:443", Some(proxy), None).unwrap();
+        let error = dialer.tcp().await.unwrap_err();
+        assert!(error.to_string().contains("407"), "{error}");
+    }
+}

@@ -1,0 +1,161 @@
+//! Trades the join token for certificates and the first configuration.
+//!
+//! The one call made without a client certificate: TLS to the gateway under `link.<domain>`, trusting only the CA that came with
+//! the token. The token travels in the request's body and nowhere else.
+
+use hyper_util::rt::TokioIo;
+use node_protocol::enrollment_client::EnrollmentClient;
+use node_protocol::{ALPN_GRPC, EnrollReply, EnrollRequest, MachineFacts};
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::config::JoinConfig;
+use crate::connect::{ConnectError, Dialer, tls_config};
+use crate::pki::{PkiError, Store};
+
+/// The longest name Kubernetes takes for a node here: one DNS label.
+const NAME_MAX: usize = 63;
+
+/// An enrolment that failed.
+#[derive(Debug, thiserror::Error)]
+pub enum EnrollError {
+    /// The gateway could not be reached or trusted.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// gRPC could not be spoken.
+    #[error("talk to the platform")]
+    Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The platform said no.
+    #[error("{}: {} → {}", heading(status.code()), status.message(), advice(status.code()))]
+    Refused {
+        /// What it said.
+        status: Box<tonic::Status>,
+    },
+    /// Keys.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The answer misses what a node needs.
+    #[error("the platform's answer has no {0}")]
+    Incomplete(&'static str),
+}
+
+impl EnrollError {
+    /// True when the same call may succeed later.
+    pub fn may_pass(&self) -> bool {
+        use tonic::Code;
+        match self {
+            Self::Refused { status } => {
+                matches!(status.code(), Code::FailedPrecondition | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+            }
+            Self::Connect(ConnectError::Tcp { .. } | ConnectError::Slow { .. } | ConnectError::Proxy { .. }) => true,
+            Self::Transport(_) => true,
+            Self::Connect(_) | Self::Pki(_) | Self::Incomplete(_) => false,
+        }
+    }
+}
+
+fn heading(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Unauthenticated => "the join token is not accepted",
+        Code::PermissionDenied => "this machine may not join",
+        Code::FailedPrecondition => "the cluster is not ready yet",
+        Code::Unavailable => "the platform is not reachable",
+        _ => "the platform refused",
+    }
+}
+
+fn advice(code: tonic::Code) -> &'static str {
+    use tonic::Code;
+    match code {
+        Code::Unauthenticated => "create a new join command in the portal or with `pilothouse node join-command`",
+        Code::PermissionDenied => "a token works on one machine only, and a removed node needs a new token",
+        Code::FailedPrecondition | Code::Unavailable => "wait, and try again",
+        _ => "see the platform's log",
+    }
+}
+
+/// What this machine says of itself.
+#[derive(Debug)]
+pub struct Applicant {
+    /// Binds the token to the machine.
+    pub fingerprint: String,
+    /// Its facts.
+    pub facts: MachineFacts,
+    /// Its keys.
+    pub keys: Store,
+}
+
+/// The name under which the node asks to be known: the wish, or the hostname made into a DNS label.
+pub fn node_name(wish: &str, hostname: &str) -> String {
+    let source = if wish.is_empty() { hostname.split('.').next().unwrap_or_default() } else { wish };
+    let lower = source.to_lowercase();
+    let name: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(NAME_MAX).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "node".into() } else { name.to_owned() }
+}
+
+/// Enrols once. On success the certificates are on disk; the reply's configuration is still to be kept by the caller.
+pub async fn enroll(join: &JoinConfig, applicant: &Applicant) -> Result<EnrollReply, EnrollError> {
+    let name = node_name(&join.node_name, &applicant.facts.hostname);
+    let pending = applicant.keys.prepare(&name)?;
+    let [link_csr, kubelet_csr, proxy_csr, serving_csr] = pending.requests.clone();
+    let request = EnrollRequest {
+        token: join.token.to_string(),
+        fingerprint: applicant.fingerprint.clone(),
+        facts: Some(applicant.facts.clone()),
+        link_csr,
+        kubelet_csr,
+        proxy_csr,
+        serving_csr,
+        node_name: name,
+    };
+    let mut client = EnrollmentClient::new(channel(join).await?);
+    let reply = client.enroll(request).await.map_err(|status| EnrollError::Refused { status: Box::new(status) })?.into_inner();
+    let certificates = reply.certificates.as_ref().ok_or(EnrollError::Incomplete("certificates"))?;
+    if reply.config.is_none() {
+        return Err(EnrollError::Incomplete("configuration"));
+    }
+    applicant.keys.accept(&pending, certificates)?;
+    Ok(reply)
+}
+
+async fn channel(join: &JoinConfig) -> Result<Channel, EnrollError> {
+    let dialer = Dialer::from_env(&join.server)?;
+    let config = tls_config(&join.ca_pem, None, ALPN_GRPC)?;
+    let name = format!("link.{}", join.domain);
+    // Dialled here and not by the channel, so that its error keeps its type.
+    let stream = dialer.tls(config, &name).await?;
+    let mut ready = Some(TokioIo::new(stream));
+    let connector = service_fn(move |_| {
+        let stream = ready.take().ok_or_else(|| std::io::Error::other("the connection to the platform was lost"));
+        async move { stream }
+    });
+    let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| EnrollError::Transport(error.into()))?;
+    let endpoint = endpoint.timeout(std::time::Duration::from_secs(30));
+    endpoint.connect_with_connector(connector).await.map_err(|error| EnrollError::Transport(error.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hostname_becomes_a_node_name() {
+        assert_eq!(node_name("", "Web_1.example.com"), "web-1");
+        assert_eq!(node_name("Wished", "host"), "wished");
+        assert_eq!(node_name("", ""), "node");
+        assert_eq!(node_name("", &"x".repeat(90)).len(), 63);
+    }
+
+    #[test]
+    fn only_what_may_pass_is_tried_again() {
+        let refused = |status: tonic::Status| EnrollError::Refused { status: Box::new(status) };
+        assert!(refused(tonic::Status::failed_precondition("x")).may_pass());
+        assert!(refused(tonic::Status::unavailable("x")).may_pass());
+        assert!(!refused(tonic::Status::unauthenticated("x")).may_pass());
+        assert!(!refused(tonic::Status::permission_denied("x")).may_pass());
+        let text = refused(tonic::Status::unauthenticated("the token was used")).to_string();
+        assert!(text.contains("the token was used") && text.contains("join-command"), "{text}");
+    }
+}

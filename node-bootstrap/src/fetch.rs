@@ -1,0 +1,347 @@
+//! Parts of the bundle by checksum: from the seed directory, in place; otherwise over the node link, resumed where it broke off.
+//!
+//! A part is usable under its name in `parts/<sha256>` only after its size and SHA-256 were seen to be right. What was verified is
+//! remembered with size, time and inode, so that a restart does not read hundreds of megabytes again.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use aws_lc_rs::digest::{Context, SHA256};
+use futures::{StreamExt, TryStreamExt};
+use node_protocol::node_link_client::NodeLinkClient;
+use node_protocol::{FetchRequest, Part};
+use serde::{Deserialize, Serialize};
+use tonic::transport::Channel;
+
+use crate::files::{self, FileError};
+use crate::machine::hex;
+use crate::spec::{Image, NodeSpec};
+
+/// How many parts travel at once.
+const PARALLEL: usize = 3;
+
+/// How often a broken transfer is taken up again before the caller hears of it.
+const ATTEMPTS: u32 = 8;
+
+/// The programs a node needs; the platform may have more in its bundle.
+const PROGRAMS: [&str; 10] = [
+    "kubelet",
+    "kube-proxy",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "runc",
+    "ptp",
+    "host-local",
+    "loopback",
+    "portmap",
+];
+
+/// What this node has a use for.
+pub fn needed(parts: &[Part]) -> Vec<Part> {
+    parts.iter().filter(|part| part.kind != "binary" || PROGRAMS.contains(&part.name.as_str())).cloned().collect()
+}
+
+/// A part that is not there, or not itself.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The checksum in the configuration is not a SHA-256.
+    #[error("part {name}: {sha256:?} is not a sha-256 in lower-case hex")]
+    BadChecksum {
+        /// The part.
+        name: String,
+        /// What it said.
+        sha256: String,
+    },
+    /// The part's name would be a path.
+    #[error("part {name:?}: a name has only letters, digits, dots and dashes")]
+    BadName {
+        /// What it said.
+        name: String,
+    },
+    /// The bytes that arrived are not the part.
+    #[error("part {name}: got {got} instead of {expected}; it was thrown away")]
+    Mismatch {
+        /// The part.
+        name: String,
+        /// Size and checksum as promised.
+        expected: String,
+        /// Size and checksum as found.
+        got: String,
+    },
+    /// The platform did not give it.
+    #[error("part {name}: {} ({:?})", status.message(), status.code())]
+    Refused {
+        /// The part.
+        name: String,
+        /// What the platform said.
+        status: Box<tonic::Status>,
+    },
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// A step on another thread was lost.
+    #[error("a step was cut off")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+/// A file as it was when its checksum was right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Stamp {
+    sha256: String,
+    size: u64,
+    modified: i64,
+    inode: u64,
+}
+
+impl Stamp {
+    fn of(path: &Path, sha256: &str) -> Option<Self> {
+        let meta = fs::metadata(path).ok()?;
+        let modified = meta.mtime().wrapping_mul(1_000_000_000).wrapping_add(meta.mtime_nsec());
+        Some(Self { sha256: sha256.into(), size: meta.len(), modified, inode: meta.ino() })
+    }
+}
+
+/// Parts on this machine.
+#[derive(Debug, Clone)]
+pub struct PartStore {
+    dir: PathBuf,
+    seed: Option<PathBuf>,
+}
+
+impl PartStore {
+    /// Parts in `dir`; `seed` is looked at first.
+    pub fn new(dir: PathBuf, seed: Option<PathBuf>) -> Self {
+        Self { dir, seed }
+    }
+
+    /// Where a part lies.
+    pub fn path(&self, sha256: &str) -> PathBuf {
+        self.dir.join(sha256)
+    }
+
+    fn stamps(&self) -> PathBuf {
+        self.dir.join("verified.json")
+    }
+
+    /// Makes every part usable, several at a time.
+    pub async fn ensure_all(&self, parts: &[Part], link: &NodeLinkClient<Channel>) -> Result<(), FetchError> {
+        files::make_dir(&self.dir)?;
+        let each = futures::stream::iter(parts).map(|part| self.ensure(part, link.clone()));
+        let stamps: Vec<(String, Stamp)> = each.buffer_unordered(PARALLEL).try_filter_map(async |new| Ok(new)).try_collect().await?;
+        self.remember(stamps)?;
+        Ok(())
+    }
+
+    fn remember(&self, new: Vec<(String, Stamp)>) -> Result<(), FileError> {
+        if new.is_empty() {
+            return Ok(());
+        }
+        let mut known: BTreeMap<String, Stamp> = files::read_json(&self.stamps()).ok().flatten().unwrap_or_default();
+        known.extend(new);
+        known.retain(|path, _| Path::new(path).exists());
+        files::write_json(&self.stamps(), &known, 0o600)
+    }
+
+    fn known(&self, path: &Path, sha256: &str) -> bool {
+        let known: BTreeMap<String, Stamp> = files::read_json(&self.stamps()).ok().flatten().unwrap_or_default();
+        let stamp = known.get(path.to_string_lossy().as_ref());
+        stamp.is_some() && stamp == Stamp::of(path, sha256).as_ref()
+    }
+
+    /// Makes one part usable; returns the stamp when it was verified just now.
+    async fn ensure(&self, part: &Part, link: NodeLinkClient<Channel>) -> Result<Option<(String, Stamp)>, FetchError> {
+        let sha256 = &part.sha256;
+        if !is_plain(&part.name) {
+            return Err(FetchError::BadName { name: part.name.clone() });
+        }
+        if sha256.len() != 64 || !sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+            return Err(FetchError::BadChecksum { name: part.name.clone(), sha256: sha256.clone() });
+        }
+        let path = self.path(sha256);
+        if self.known(&path, sha256) {
+            return Ok(None);
+        }
+        if !self.verified(path.clone(), part).await? && !self.from_seed(part).await? {
+            self.fetch(part, link).await?;
+        }
+        Ok(Stamp::of(&path, sha256).map(|stamp| (path.to_string_lossy().into_owned(), stamp)))
+    }
+
+    /// Verifies files that lie elsewhere, two at a time, unless they are as they were when their checksums were last right. Blocks.
+    pub fn verify_in_place(&self, files: &[(&Path, Part)]) -> Result<(), FetchError> {
+        let unknown: Vec<_> = files.iter().filter(|(path, part)| !self.known(path, &part.sha256)).collect();
+        let (left, right) = unknown.split_at(unknown.len() / 2);
+        let all = |some: &[&(&Path, Part)]| some.iter().try_for_each(|(path, part)| verify(path, part));
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| all(right));
+            all(left)?;
+            other.join().unwrap_or(Ok(()))
+        })?;
+        let stamp = |(path, part): &&(&Path, Part)| Some((path.to_string_lossy().into_owned(), Stamp::of(path, &part.sha256)?));
+        Ok(self.remember(unknown.iter().filter_map(stamp).collect())?)
+    }
+
+    async fn verified(&self, path: PathBuf, part: &Part) -> Result<bool, FetchError> {
+        if !path.exists() {
+            return Ok(false);
+        }
+        let part = part.clone();
+        let verified = tokio::task::spawn_blocking(move || verify(&path, &part)).await?;
+        Ok(verified.is_ok())
+    }
+
+    /// Uses a part of the seed directory where it lies.
+    async fn from_seed(&self, part: &Part) -> Result<bool, FetchError> {
+        let Some(seeded) = self.seed.as_ref().map(|seed| seed.join(&part.sha256)) else { return Ok(false) };
+        if !self.verified(seeded.clone(), part).await? {
+            return Ok(false);
+        }
+        let path = self.path(&part.sha256);
+        adopt_file(&seeded, &path, part.kind == "binary")?;
+        Ok(true)
+    }
+
+    /// Takes a part over the link, resuming what an earlier attempt left.
+    async fn fetch(&self, part: &Part, mut link: NodeLinkClient<Channel>) -> Result<(), FetchError> {
+        let partial = self.dir.join(format!("{}.partial", part.sha256));
+        let mut attempt = 0;
+        while let Err(status) = transfer(&partial, part, &mut link).await? {
+            attempt += 1;
+            let again = matches!(
+                status.code(),
+                tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::Internal | tonic::Code::Aborted
+            );
+            if !again || attempt == ATTEMPTS {
+                return Err(FetchError::Refused { name: part.name.clone(), status });
+            }
+            tracing::warn!(part = part.name, reason = status.message(), "transfer broke off; resuming");
+            tokio::time::sleep(Duration::from_millis(200) * 2_u32.pow(attempt.min(5))).await;
+        }
+        self.finish(partial, part.clone()).await
+    }
+
+    async fn finish(&self, partial: PathBuf, part: Part) -> Result<(), FetchError> {
+        let target = self.path(&part.sha256);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = verify(&partial, &part) {
+                files::remove(&partial)?;
+                return Err(error);
+            }
+            let mode = if part.kind == "binary" { 0o755 } else { 0o644 };
+            let ready = fs::set_permissions(&partial, fs::Permissions::from_mode(mode)).and_then(|()| fs::rename(&partial, &target));
+            Ok(ready.map_err(files::io("keep", &target))?)
+        })
+        .await?
+    }
+}
+
+/// True for a name that is one harmless path component.
+fn is_plain(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_');
+    !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
+}
+
+/// One transfer from where the partial file ends. The outer error is ours, the inner one the platform's.
+async fn transfer(
+    partial: &Path,
+    part: &Part,
+    link: &mut NodeLinkClient<Channel>,
+) -> Result<Result<(), Box<tonic::Status>>, FetchError> {
+    let mut offset = fs::metadata(partial).map_or(0, |meta| meta.len());
+    if offset > part.size {
+        files::remove(partial)?;
+        offset = 0;
+    }
+    if offset == part.size && part.size > 0 {
+        return Ok(Ok(()));
+    }
+    let mut file = OpenOptions::new().create(true).append(true).open(partial).map_err(files::io("open", partial))?;
+    let mut chunks = match link.fetch(FetchRequest { sha256: part.sha256.clone(), offset }).await {
+        Ok(reply) => reply.into_inner(),
+        Err(status) => return Ok(Err(Box::new(status))),
+    };
+    loop {
+        match chunks.message().await {
+            Ok(Some(chunk)) => {
+                offset += chunk.data.len() as u64;
+                file.write_all(&chunk.data).map_err(files::io("write", partial))?;
+                if offset > part.size {
+                    return Ok(Ok(())); // too long: the verification says so
+                }
+            }
+            Ok(None) => return Ok(Ok(())),
+            Err(status) => return Ok(Err(Box::new(status))),
+        }
+    }
+}
+
+/// Compares size and SHA-256 with what was promised. Blocks.
+pub fn verify(path: &Path, part: &Part) -> Result<(), FetchError> {
+    let mut file = File::open(path).map_err(files::io("open", path))?;
+    let size = file.metadata().map_err(files::io("look at", path))?.len();
+    let mismatch = |got: String| {
+        let expected = format!("{} bytes of sha-256 {}", part.size, part.sha256);
+        FetchError::Mismatch { name: part.name.clone(), expected, got }
+    };
+    if part.size > 0 && size != part.size {
+        return Err(mismatch(format!("{size} bytes")));
+    }
+    let mut hash = Context::new(&SHA256);
+    let mut buffer = vec![0; 256 * 1024];
+    loop {
+        match file.read(&mut buffer).map_err(files::io("read", path))? {
+            0 => break,
+            count => hash.update(&buffer[..count]),
+        }
+    }
+    let got = hex(hash.finish().as_ref());
+    if got == part.sha256 { Ok(()) } else { Err(mismatch(format!("sha-256 {got}"))) }
+}
+
+/// Makes `path` mean the file `source`: as a link where it lies, or as a copy when a program there may not be executed.
+pub fn adopt_file(source: &Path, path: &Path, executable: bool) -> Result<(), FileError> {
+    let mode = fs::metadata(source).map_err(files::io("look at", source))?.permissions().mode();
+    if !executable || mode & 0o111 != 0 {
+        return files::relink(source, path);
+    }
+    let staged = path.with_extension("copying");
+    let copied = fs::copy(source, &staged)
+        .and_then(|_| fs::set_permissions(&staged, fs::Permissions::from_mode(0o755)))
+        .and_then(|()| fs::rename(&staged, path));
+    copied.map_err(files::io("copy", source))
+}
+
+/// Links the programs among `parts` under their plain names, and returns the images and a digest over the programs.
+pub fn install(parts: &[Part], spec_bin: &Path, path_of: impl Fn(&Part) -> PathBuf) -> Result<(Vec<Image>, String), FileError> {
+    let mut programs: Vec<String> = Vec::new();
+    let mut images = Vec::new();
+    for part in parts.iter().filter(|part| is_plain(&part.name)) {
+        if part.kind == "binary" {
+            files::relink(&path_of(part), &spec_bin.join(&part.name))?;
+            programs.push(format!("{}={}", part.name, part.sha256));
+        } else {
+            let (name, reference) = (part.name.clone(), part.image.clone());
+            images.push(Image { name, reference, archive: path_of(part), sha256: part.sha256.clone() });
+        }
+    }
+    programs.sort();
+    Ok((images, programs.join(" ")))
+}
+
+/// Puts what [`install`] returned into a spec: images, the sandbox image, the digest.
+pub fn fill(spec: &mut NodeSpec, images: Vec<Image>, digest: String) {
+    if let Some(pause) = images.iter().find(|image| image.name == "pause") {
+        spec.sandbox_image.clone_from(&pause.reference);
+    }
+    spec.images = images;
+    spec.programs_digest = digest;
+}
+
+#[cfg(test)]
+#[path = "fetch_tests.rs"]
+mod tests;

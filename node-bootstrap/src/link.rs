@@ -1,0 +1,291 @@
+//! The node link: one mutual-TLS identity towards the gateway, spoken as gRPC (orders, reports, parts, renewals) and, under other
+//! ALPN names, as tunnel and API bytes.
+//!
+//! Everything here survives a gateway that goes away: the channel dials anew by itself, the watch is taken up again after a pause
+//! with jitter, a report that fails is simply overtaken by the next one.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use node_protocol::node_link_client::NodeLinkClient;
+use node_protocol::{ALPN_GRPC, Check, NodeConfig, NodeReport, RenewRequest, WatchRequest};
+use rustls::ClientConfig;
+use time::OffsetDateTime;
+use tokio::net::TcpStream;
+use tokio::sync::{mpsc, watch};
+use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
+use tonic::transport::{Channel, Endpoint};
+use tower::service_fn;
+
+use crate::connect::{Backoff, ConnectError, Dialer, tls_config};
+use crate::files::FileError;
+use crate::pki::{self, PkiError, Store};
+use crate::status::{Board, Phase};
+use crate::supervise::describe;
+use crate::machine;
+
+/// The heartbeat.
+const REPORT: Duration = Duration::from_secs(10);
+
+/// How often the certificates' age is looked at.
+const AGE: Duration = Duration::from_secs(60);
+
+/// A link that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The gateway could not be reached or trusted.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The node's certificate could not be read.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// New keys or certificates.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The platform said no.
+    #[error("the platform answered: {} ({:?})", .0.message(), .0.code())]
+    Status(Box<tonic::Status>),
+}
+
+/// What the platform said.
+#[derive(Debug)]
+pub enum Event {
+    /// A configuration, to be put before the fence.
+    Config(Box<NodeConfig>),
+    /// The platform does not know this node any more.
+    Removed(String),
+}
+
+#[derive(Debug, Clone)]
+struct Peer {
+    dialer: Dialer,
+    name: String,
+    ca_pem: String,
+}
+
+/// The link of one node. Cheap to clone.
+#[derive(Clone)]
+pub struct Link {
+    peer: Arc<Mutex<Peer>>,
+    configs: Arc<Mutex<HashMap<Vec<u8>, Arc<ClientConfig>>>>,
+    pki: Store,
+    channel: Channel,
+}
+
+fn peer(config: &NodeConfig) -> Result<Peer, ConnectError> {
+    let name = format!("{}.link.{}", config.label, config.domain);
+    Ok(Peer { dialer: Dialer::from_env(&config.server)?, name, ca_pem: config.platform_ca.clone() })
+}
+
+impl Link {
+    /// A link as the configuration says; nothing is dialled yet. Must be called inside a tokio runtime.
+    pub fn new(config: &NodeConfig, pki: Store) -> Result<Self, ConnectError> {
+        let peer = Arc::new(Mutex::new(peer(config)?));
+        let configs = Arc::default();
+        let channel = channel(Dial { peer: peer.clone(), configs: Arc::clone(&configs), pki: pki.clone() })?;
+        Ok(Self { peer, configs, pki, channel })
+    }
+
+    /// Follows a new configuration's address, names and CA; live connections stay.
+    pub fn follow(&self, config: &NodeConfig) -> Result<(), ConnectError> {
+        *self.peer.lock().unwrap_or_else(PoisonError::into_inner) = peer(config)?;
+        self.forget_tls();
+        Ok(())
+    }
+
+    fn forget_tls(&self) {
+        self.configs.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    /// The gateway's `host:port`.
+    pub fn server(&self) -> String {
+        self.peer.lock().unwrap_or_else(PoisonError::into_inner).dialer.server().to_owned()
+    }
+
+    /// A gRPC client; dials when it is used.
+    pub fn client(&self) -> NodeLinkClient<Channel> {
+        NodeLinkClient::new(self.channel.clone())
+    }
+
+    /// A connection of its own under another ALPN name.
+    pub async fn dial(&self, alpn: &[u8]) -> Result<TlsStream<TcpStream>, LinkError> {
+        let (peer, configs, pki) = (Arc::clone(&self.peer), Arc::clone(&self.configs), self.pki.clone());
+        Dial { peer, configs, pki }.tls(alpn).await
+    }
+
+    /// Watches for configurations until stopped.
+    pub async fn watch(self, known: u64, events: mpsc::Sender<Event>, stop: CancellationToken) {
+        let mut backoff = Backoff::default();
+        let mut known = known;
+        loop {
+            let heard = tokio::select! {
+                heard = self.listen(&mut known, &events, &mut backoff) => heard,
+                () = stop.cancelled() => return,
+            };
+            if let Err(status) = heard {
+                if was_removed(&status) {
+                    let _ = events.send(Event::Removed(status.message().to_owned())).await;
+                }
+                tracing::warn!(reason = status.message(), code = ?status.code(), "link lost; trying again");
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(backoff.pause())).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    async fn listen(&self, known: &mut u64, events: &mpsc::Sender<Event>, backoff: &mut Backoff) -> Result<(), tonic::Status> {
+        let request = WatchRequest { known_generation: *known };
+        let mut stream = self.client().watch(request).await?.into_inner();
+        tracing::info!(server = self.server(), "linked");
+        while let Some(config) = stream.message().await? {
+            backoff.reset();
+            *known = config.generation;
+            if events.send(Event::Config(Box::new(config))).await.is_err() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Reports every ten seconds, and at once when something changed, until stopped.
+    pub async fn report(self, told: Told, stop: CancellationToken) {
+        let mut changes = told.board.changes();
+        loop {
+            if let Err(error) = self.report_once(told.report()).await {
+                tracing::debug!(error = describe(&error), "report not delivered");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REPORT) => {}
+                _ = changes.changed() => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Delivers one report.
+    pub async fn report_once(&self, report: NodeReport) -> Result<(), LinkError> {
+        let mut request = tonic::Request::new(report);
+        request.set_timeout(Duration::from_secs(10));
+        let sent = self.client().report(request).await;
+        sent.map(drop).map_err(|status| LinkError::Status(Box::new(status)))
+    }
+
+    /// Renews the certificates when two thirds of their life are over, until stopped.
+    pub async fn renew(self, node_name: String, stop: CancellationToken) {
+        while stop.run_until_cancelled(tokio::time::sleep(AGE)).await.is_some() {
+            match self.renew_if_due(&node_name, OffsetDateTime::now_utc()).await {
+                Ok(false) => {}
+                Ok(true) => tracing::info!("certificates renewed"),
+                Err(error) => tracing::warn!(error = describe(&error), "certificates not renewed; trying again in a minute"),
+            }
+        }
+    }
+
+    /// Renews the certificates if that is due at `now`. True when it did.
+    pub async fn renew_if_due(&self, node_name: &str, now: OffsetDateTime) -> Result<bool, LinkError> {
+        let (certificate, _) = self.pki.link()?;
+        if !pki::renewal_due(&certificate, now) {
+            return Ok(false);
+        }
+        let pending = self.pki.prepare(node_name)?;
+        let [link_csr, kubelet_csr, proxy_csr, serving_csr] = pending.requests.clone();
+        let request = RenewRequest { link_csr, kubelet_csr, proxy_csr, serving_csr };
+        let reply = self.client().renew(request).await.map_err(|status| LinkError::Status(Box::new(status)))?;
+        self.pki.accept(&pending, &reply.into_inner())?;
+        self.forget_tls();
+        Ok(true)
+    }
+}
+
+/// The gateway's and the platform's word for a node whose row is gone.
+fn was_removed(status: &tonic::Status) -> bool {
+    status.code() == tonic::Code::PermissionDenied && status.message().contains("was removed from its cluster")
+}
+
+/// What a new connection needs.
+#[derive(Clone)]
+struct Dial {
+    peer: Arc<Mutex<Peer>>,
+    configs: Arc<Mutex<HashMap<Vec<u8>, Arc<ClientConfig>>>>,
+    pki: Store,
+}
+
+impl Dial {
+    async fn tls(&self, alpn: &[u8]) -> Result<TlsStream<TcpStream>, LinkError> {
+        let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let config = self.config(&peer.ca_pem, alpn)?;
+        Ok(peer.dialer.tls(config, &peer.name).await?)
+    }
+
+    /// One TLS client per ALPN name, kept so that sessions are resumed; renewed certificates make new ones.
+    fn config(&self, ca_pem: &str, alpn: &[u8]) -> Result<Arc<ClientConfig>, LinkError> {
+        let mut configs = self.configs.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(config) = configs.get(alpn) {
+            return Ok(Arc::clone(config));
+        }
+        let (certificate, key) = self.pki.link()?;
+        let config = tls_config(ca_pem, Some((&certificate, &key)), alpn)?;
+        configs.insert(alpn.to_vec(), Arc::clone(&config));
+        Ok(config)
+    }
+}
+
+fn channel(dial: Dial) -> Result<Channel, ConnectError> {
+    let name = dial.peer.lock().unwrap_or_else(PoisonError::into_inner).name.clone();
+    let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|_| ConnectError::Name(name))?;
+    let endpoint = endpoint
+        .http2_keep_alive_interval(Duration::from_secs(5))
+        .keep_alive_timeout(Duration::from_secs(5))
+        .keep_alive_while_idle(true)
+        .initial_stream_window_size(1 << 20)
+        .initial_connection_window_size(8 << 20);
+    let connector = service_fn(move |_| {
+        let dial = dial.clone();
+        async move { dial.tls(ALPN_GRPC).await.map(TokioIo::new) }
+    });
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+/// What a report is made of.
+#[derive(Clone)]
+pub struct Told {
+    /// How the node does.
+    pub board: Board,
+    /// Which generation is in force.
+    pub observed: watch::Receiver<u64>,
+    /// What preflight found.
+    pub checks: Vec<Check>,
+}
+
+impl Told {
+    /// The report of this moment.
+    pub fn report(&self) -> NodeReport {
+        let status = self.board.status();
+        let phase = match status.phase {
+            Phase::Starting => "joining",
+            Phase::Ready => "ready",
+            Phase::Degraded | Phase::Stopping | Phase::Stopped => "failed",
+        };
+        self.say(phase, &status.message)
+    }
+
+    /// A report with other words.
+    pub fn say(&self, phase: &str, message: &str) -> NodeReport {
+        NodeReport {
+            observed_generation: *self.observed.borrow(),
+            phase: phase.into(),
+            message: message.into(),
+            facts: Some(machine::facts(std::path::Path::new("/"))),
+            checks: self.checks.clone(),
+            agent_version: env!("CARGO_PKG_VERSION").into(),
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "link_tests.rs"]
+mod tests;

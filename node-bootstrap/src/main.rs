@@ -1,0 +1,359 @@
+//! `pilothouse-node`: what a person, a provider or systemd calls. Reads arguments, picks the right part of the agent, says how it
+//! went.
+
+use std::collections::BTreeMap;
+use std::io::Read;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use base64::Engine;
+use clap::{Args, Parser, Subcommand};
+use node_bootstrap::agent::{self, AgentError, Wishes};
+use node_bootstrap::config::{JoinConfig, Paths};
+use node_bootstrap::ledger::Ledger;
+use node_bootstrap::static_node::{self, StaticNode};
+use node_bootstrap::{child, files, halt, init, preflight, reset, service, status};
+use node_protocol::Check;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use zeroize::Zeroizing;
+
+/// The exit code of a machine that cannot be a node.
+const PREFLIGHT_FAILED: u8 = 7;
+
+/// The Pilothouse node agent: joins this machine to a cluster and keeps it there.
+#[derive(Parser)]
+#[command(name = "pilothouse-node", version)]
+struct Cli {
+    /// Prefix of every path (for inspecting another root file system)
+    #[arg(long, global = true, default_value = "/", hide = true)]
+    root: PathBuf,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Join this machine to a cluster (token in PILOTHOUSE_JOIN_TOKEN or --token-file)
+    Join(Join),
+    /// Run the agent (what the service does)
+    Run(Run),
+    /// Show how this machine does
+    Status(Output),
+    /// Take everything off this machine that joining put on it
+    Reset(Reset),
+    /// Check whether this machine can be a node; changes nothing
+    Preflight(Preflight),
+    /// Install and start the systemd unit
+    InstallService,
+    /// End a static node for good: its pods, processes and mounts (data stays)
+    Halt(Halt),
+    /// Print the version
+    Version,
+    #[command(hide = true)]
+    ExecChild(ExecChild),
+}
+
+#[derive(Args)]
+struct Join {
+    /// The gateway, address:port
+    #[arg(long)]
+    server: String,
+    /// The instance's DNS domain
+    #[arg(long, default_value = "pilothouse.internal")]
+    domain: String,
+    /// File with the platform's CA certificate (PEM)
+    #[arg(long, required_unless_present = "ca_pem_base64")]
+    ca_file: Option<PathBuf>,
+    /// The platform's CA certificate (PEM), base64
+    #[arg(long, conflicts_with = "ca_file")]
+    ca_pem_base64: Option<String>,
+    /// File with the join token, - for standard input
+    #[arg(long)]
+    token_file: Option<PathBuf>,
+    /// The node's name (default: the host name)
+    #[arg(long, default_value = "")]
+    node_name: String,
+    /// The node's address (default: the one towards the gateway)
+    #[arg(long)]
+    node_ip: Option<IpAddr>,
+    /// Node labels, key=value,key=value
+    #[arg(long, value_delimiter = ',', value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// Checks whose failure you accept, by id
+    #[arg(long, value_delimiter = ',')]
+    ignore_preflight_errors: Vec<String>,
+    /// Go on as `run` does
+    #[arg(long)]
+    foreground: bool,
+}
+
+#[derive(Args)]
+struct Run {
+    /// Run the node this file describes, without a platform
+    #[arg(long = "static")]
+    static_file: Option<PathBuf>,
+    /// With --static: stopping also ends the pods
+    #[arg(long, requires = "static_file")]
+    stop_pods: bool,
+    /// Set by PID 1 for its worker
+    #[arg(long, hide = true)]
+    worker: bool,
+}
+
+#[derive(Args)]
+struct Output {
+    /// json, or text for people
+    #[arg(short, long, default_value = "text", value_parser = ["text", "json"])]
+    output: String,
+}
+
+#[derive(Args)]
+struct Reset {
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// Also when pods run
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(Args)]
+struct Preflight {
+    #[command(flatten)]
+    output: Output,
+    /// Checks whose failure you accept, by id
+    #[arg(long, value_delimiter = ',')]
+    ignore_preflight_errors: Vec<String>,
+}
+
+#[derive(Args)]
+struct Halt {
+    /// The static node's root_dir
+    #[arg(long)]
+    root_dir: PathBuf,
+    /// Seconds that processes get to end by themselves
+    #[arg(long, default_value_t = 2)]
+    grace: u64,
+}
+
+#[derive(Args)]
+struct ExecChild {
+    #[arg(long)]
+    cgroup: Option<String>,
+    #[arg(long)]
+    pid_file: PathBuf,
+    #[arg(long)]
+    digest: String,
+    #[arg(last = true, required = true)]
+    program: Vec<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label looks like key=value")?;
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+fn main() -> ExitCode {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let cli = Cli::parse();
+    let paths = Paths::new(cli.root);
+    match dispatch(cli.command, &paths) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            let last = error.downcast_ref::<AgentError>().is_some_and(AgentError::is_final);
+            if last { ExitCode::from(init::FINAL as u8) } else { ExitCode::FAILURE }
+        }
+    }
+}
+
+fn dispatch(command: Command, paths: &Paths) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Join(join) => in_runtime(self::join(paths, join)),
+        Command::Run(run) if std::process::id() == 1 && !run.worker => as_init(&run),
+        Command::Run(run) => in_runtime(self::run(paths, run)),
+        Command::Status(output) => show_status(paths, &output),
+        Command::Reset(options) => self::reset(paths, &options),
+        Command::Preflight(options) => self::preflight(paths, &options),
+        Command::InstallService => Ok(service::install(paths).map(|()| ExitCode::SUCCESS)?),
+        Command::Halt(options) => Ok(halt::halt(&options.root_dir, Duration::from_secs(options.grace)).map(|()| ExitCode::SUCCESS)?),
+        Command::Version => {
+            println!("pilothouse-node {}", env!("CARGO_PKG_VERSION"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::ExecChild(options) => {
+            Err(child::exec(options.cgroup.as_deref(), &options.pid_file, &options.digest, &options.program).into())
+        }
+    }
+}
+
+fn in_runtime(work: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    log();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let outcome = runtime.block_on(work);
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn log() {
+    let filter = std::env::var("PILOTHOUSE_LOG").unwrap_or_else(|_| "info".into());
+    let filter = tracing_subscriber::EnvFilter::try_new(filter).unwrap_or_else(|_| "info".into());
+    let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
+}
+
+fn as_init(run: &Run) -> anyhow::Result<ExitCode> {
+    if run.static_file.is_some() {
+        bail!("a static node does not run as PID 1");
+    }
+    log();
+    let worker = ["run".to_owned(), "--worker".to_owned()];
+    Ok(ExitCode::from(init::run(&worker).context("start the worker")?))
+}
+
+/// Cancelled by TERM or INT.
+fn stop_signal() -> anyhow::Result<CancellationToken> {
+    let stop = CancellationToken::new();
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let cancel = stop.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = int.recv() => {}
+        }
+        cancel.cancel();
+    });
+    Ok(stop)
+}
+
+async fn run(paths: &Paths, options: Run) -> anyhow::Result<ExitCode> {
+    let stop = stop_signal()?;
+    if let Some(file) = options.static_file {
+        let node = StaticNode::load(&file)?;
+        static_node::run(node, stop, options.stop_pods).await?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let first = Ledger::load(&paths.ledger())?.membership.is_none();
+    let checks = if first { checked(paths, &[]) } else { Vec::new() };
+    if preflight::count(&checks).0 > 0 {
+        eprintln!("{}", preflight::human(&checks));
+        return Ok(ExitCode::from(PREFLIGHT_FAILED));
+    }
+    agent::run(paths, checks, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn checked(paths: &Paths, ignored: &[String]) -> Vec<Check> {
+    let probe = preflight::Probe::of_machine(&paths.at("/"), &paths.state());
+    let mut checks = preflight::judge(&probe);
+    preflight::ignore(&mut checks, ignored);
+    checks
+}
+
+async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
+    if let Some(membership) = Ledger::load(&paths.ledger())?.membership {
+        bail!("this machine already is node {}; run `pilothouse-node reset` first", membership.node_name);
+    }
+    let checks = checked(paths, &options.ignore_preflight_errors);
+    eprintln!("{}", preflight::human(&checks));
+    if preflight::count(&checks).0 > 0 {
+        return Ok(ExitCode::from(PREFLIGHT_FAILED));
+    }
+    let config = join_config(&options)?;
+    let stop = stop_signal()?;
+    let wishes = Wishes { node_ip: options.node_ip, labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
+    let ledger = agent::enroll(paths, &config, wishes, &stop).await?;
+    let name = ledger.membership.map(|membership| membership.node_name).unwrap_or_default();
+    eprintln!("Joined as node {name}.");
+    if !options.foreground {
+        let next = if service::systemd_runs() { "install-service" } else { "run" };
+        eprintln!("Next: pilothouse-node {next}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    agent::run(paths, checks, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn join_config(options: &Join) -> anyhow::Result<JoinConfig> {
+    let ca_pem = match (&options.ca_file, &options.ca_pem_base64) {
+        (Some(file), _) => files::read_text(file)?,
+        (None, Some(text)) => {
+            let pem = base64::engine::general_purpose::STANDARD.decode(text.trim()).context("--ca-pem-base64 is not base64")?;
+            String::from_utf8(pem).context("--ca-pem-base64 does not hold PEM")?
+        }
+        (None, None) => bail!("--ca-file or --ca-pem-base64 is needed"),
+    };
+    let (server, domain, node_name) = (options.server.clone(), options.domain.clone(), options.node_name.clone());
+    Ok(JoinConfig { server, domain, ca_pem, token: token(options)?, node_name })
+}
+
+fn token(options: &Join) -> anyhow::Result<Zeroizing<String>> {
+    let text = match &options.token_file {
+        Some(file) if file.as_os_str() == "-" => {
+            let mut text = Zeroizing::new(String::new());
+            std::io::stdin().read_to_string(&mut text).context("read the token from standard input")?;
+            text
+        }
+        Some(file) => Zeroizing::new(files::read_text(file)?),
+        None => Zeroizing::new(std::env::var("PILOTHOUSE_JOIN_TOKEN").context("set PILOTHOUSE_JOIN_TOKEN, or use --token-file")?),
+    };
+    let token = text.trim();
+    if token.is_empty() {
+        bail!("the join token is empty");
+    }
+    Ok(Zeroizing::new(token.to_owned()))
+}
+
+fn preflight(paths: &Paths, options: &Preflight) -> anyhow::Result<ExitCode> {
+    let checks = checked(paths, &options.ignore_preflight_errors);
+    if options.output.output == "json" {
+        println!("{}", serde_json::to_string_pretty(&checks)?);
+    } else {
+        println!("{}", preflight::human(&checks));
+    }
+    let failed = preflight::count(&checks).0 > 0;
+    Ok(if failed { ExitCode::from(PREFLIGHT_FAILED) } else { ExitCode::SUCCESS })
+}
+
+fn show_status(paths: &Paths, output: &Output) -> anyhow::Result<ExitCode> {
+    let ledger = Ledger::load(&paths.ledger())?;
+    let now: status::Status = files::read_json(&paths.run().join("status.json"))?.unwrap_or_default();
+    let joined = ledger.membership.is_some();
+    if output.output == "json" {
+        let generation = ledger.config.as_ref().map(|config| config.generation);
+        let version = ledger.config.as_ref().map(|config| &config.kubernetes_version);
+        let all = serde_json::json!({"membership": ledger.membership, "generation": generation, "kubernetes_version": version, "status": now});
+        println!("{all:#}");
+    } else if let (Some(membership), Some(config)) = (&ledger.membership, &ledger.config) {
+        println!("node {} ({}) of cluster {}", membership.node_name, membership.node_id, membership.cluster_id);
+        println!("gateway {}, Kubernetes {}, configuration {}", config.server, config.kubernetes_version, config.generation);
+        println!("{}", status::human(&now));
+    } else {
+        println!("This machine has not joined a cluster.");
+    }
+    Ok(if joined { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn reset(paths: &Paths, options: &Reset) -> anyhow::Result<ExitCode> {
+    log();
+    let ledger = Ledger::load(&paths.ledger())?;
+    if options.dry_run {
+        let steps = reset::plan(&ledger);
+        println!("{}", if steps.is_empty() { "Nothing was installed on this machine.".into() } else { steps.join("\n") });
+        return Ok(ExitCode::SUCCESS);
+    }
+    let running = reset::pod_processes();
+    if running > 0 && !options.force && ledger.membership.is_some() {
+        return Err(reset::ResetError::PodsRunning(running).into());
+    }
+    reset::stop_agent(paths, ledger.installed.unit.as_deref());
+    let left = reset::execute(paths, false)?;
+    println!("Reset. The node's object stays in the cluster until it is deleted there.");
+    for line in left {
+        println!("  {line}");
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,125 @@
+//! What the agent itself sets in the node's network: forwarding, the masquerade table, the node-local API address.
+
+use std::fs;
+use std::io::Write;
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use crate::spec::Network;
+
+/// The agent's own nftables table, family `ip`.
+pub const TABLE: &str = "pilothouse_node";
+
+/// Tables that kube-proxy and the port mapper make; only `reset` on a joined machine touches them.
+pub const CHILDREN_TABLES: [(&str, &str); 4] =
+    [("ip", "kube-proxy"), ("ip6", "kube-proxy"), ("ip", "cni_hostport"), ("ip6", "cni_hostport")];
+
+/// The sysctl that lets packets pass from one interface to another.
+pub const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+
+/// A command that set something in the network failed.
+#[derive(Debug, thiserror::Error)]
+pub enum NetworkError {
+    /// The program is missing or could not be started.
+    #[error("run {program} (is its Debian package installed?)")]
+    Start {
+        /// Its name.
+        program: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It ran and refused.
+    #[error("{program}: {said}")]
+    Refused {
+        /// Its name.
+        program: &'static str,
+        /// The first line of what it said.
+        said: String,
+    },
+    /// A sysctl could not be written.
+    #[error("write {FORWARD}")]
+    Forward(#[source] std::io::Error),
+}
+
+fn run(program: &'static str, args: &[&str], input: &str) -> Result<(), NetworkError> {
+    let start = |source| NetworkError::Start { program, source };
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(start)?;
+    if let Some(mut stdin) = child.stdin.take() {
+        stdin.write_all(input.as_bytes()).map_err(start)?;
+    }
+    let output = child.wait_with_output().map_err(start)?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no reason given").to_owned();
+    Err(NetworkError::Refused { program, said })
+}
+
+/// The nftables text that replaces the agent's table in one transaction.
+pub fn ruleset(network: &Network) -> String {
+    let mut text = format!("table ip {TABLE}\ndelete table ip {TABLE}\n");
+    if network.masquerade {
+        let (own, all) = (network.pod_cidr, network.cluster_pod_cidr);
+        text.push_str(&format!(
+            "table ip {TABLE} {{\n  chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n    \
+             ip saddr {own} ip daddr != {all} ip daddr != 224.0.0.0/4 masquerade\n  }}\n}}\n"
+        ));
+    }
+    text
+}
+
+/// Applies the table and lets packets through. Returns the sysctl's former value when it changed. Blocks for some milliseconds.
+pub fn apply(network: &Network) -> Result<Option<String>, NetworkError> {
+    run("nft", &["-f", "-"], &ruleset(network))?;
+    let before = fs::read_to_string(FORWARD).unwrap_or_default().trim().to_owned();
+    if before == "1" {
+        return Ok(None);
+    }
+    fs::write(FORWARD, "1").map_err(NetworkError::Forward)?;
+    Ok(Some(before))
+}
+
+/// Removes a table; absent is fine.
+pub fn remove_table(family: &str, name: &str) -> Result<(), NetworkError> {
+    // "table" first makes the deletion succeed when there is none.
+    run("nft", &["-f", "-"], &format!("table {family} {name}\ndelete table {family} {name}\n"))
+}
+
+fn host_prefix(address: IpAddr) -> String {
+    format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
+}
+
+/// Puts the node-local API address on `lo`.
+pub fn add_address(address: &SocketAddr) -> Result<(), NetworkError> {
+    run("ip", &["addr", "replace", &host_prefix(address.ip()), "dev", "lo"], "")
+}
+
+/// Takes an address off `lo`; absent is fine.
+pub fn remove_address(address: &str) -> Result<(), NetworkError> {
+    let Ok(ip) = address.parse::<IpAddr>() else { return Ok(()) };
+    let present = Path::new("/sys/class/net/lo").exists();
+    match run("ip", &["addr", "del", &host_prefix(ip), "dev", "lo"], "") {
+        Err(NetworkError::Refused { said, .. }) if said.contains("Cannot assign") || !present => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::tests::sample;
+
+    #[test]
+    fn the_table_masquerades_only_what_leaves_the_cluster() {
+        let mut network = sample().network;
+        let text = ruleset(&network);
+        assert!(text.contains("ip saddr 10.244.3.0/24 ip daddr != 10.244.0.0/16"));
+        assert!(text.starts_with("table ip pilothouse_node\ndelete table ip pilothouse_node\n"), "replaced in one transaction");
+        network.masquerade = false;
+        assert!(!ruleset(&network).contains("masquerade"));
+    }
+}

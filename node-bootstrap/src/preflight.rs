@@ -1,0 +1,316 @@
+//! Can this machine be a node? Named checks, made before anything is written.
+//!
+//! Reading is one thing ([`Probe::of_machine`]), judging another ([`judge`]): the table of judgements is tested without a machine.
+
+use std::fs;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+
+use node_protocol::Check;
+
+use crate::cgroup::Cgroups;
+use crate::enroll::node_name;
+use crate::machine;
+
+/// The ports a node needs for itself.
+pub const PORTS: [u16; 4] = [10250, 10256, 10248, 10249];
+
+/// The oldest kernel whose nftables carries kube-proxy.
+const KERNEL: (u32, u32) = (5, 13);
+
+const GIB: u64 = 1 << 30;
+const MIB: u64 = 1 << 20;
+
+/// What was read off the machine.
+#[derive(Debug, Clone)]
+pub struct Probe {
+    /// Running as root.
+    pub root: bool,
+    /// The architecture, in Kubernetes' words.
+    pub arch: String,
+    /// The kernel's release.
+    pub kernel: String,
+    /// A cgroup hierarchy is mounted.
+    pub cgroups: bool,
+    /// The text of `/proc/filesystems`, and whether the overlay module can be loaded.
+    pub overlay: bool,
+    /// Programs that are missing.
+    pub missing_programs: Vec<String>,
+    /// Processors.
+    pub cpus: u32,
+    /// Memory, in bytes.
+    pub memory: u64,
+    /// Bytes free where the state lies, and in all.
+    pub disk: (u64, u64),
+    /// The host name.
+    pub hostname: String,
+    /// The machine id.
+    pub machine_id: String,
+    /// Seconds since 1970.
+    pub clock: u64,
+    /// Swap is on.
+    pub swap: bool,
+    /// Ports of [`PORTS`] that are taken.
+    pub taken_ports: Vec<u16>,
+    /// A kubelet, k3s or the like that runs here.
+    pub other_node: Option<String>,
+    /// Addresses other machines might reach.
+    pub addresses: Vec<IpAddr>,
+    /// `fs.inotify.max_user_instances`.
+    pub inotify_instances: u64,
+}
+
+impl Probe {
+    /// Reads the machine. `state`: where the state will lie. Writes nothing.
+    pub fn of_machine(root: &Path, state: &Path) -> Self {
+        let facts = machine::facts(root);
+        Self {
+            root: nix::unistd::geteuid().is_root(),
+            arch: facts.arch,
+            kernel: facts.kernel.clone(),
+            cgroups: Cgroups::detect().is_ok_and(|cgroups| !cgroups.is_empty()),
+            overlay: has_overlay(&facts.kernel),
+            missing_programs: ["nft", "ip", "mount"].into_iter().filter(|name| !in_path(name)).map(str::to_owned).collect(),
+            cpus: facts.cpus,
+            memory: facts.memory_bytes,
+            disk: disk(state),
+            hostname: facts.hostname,
+            machine_id: facts.machine_id,
+            clock: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            swap: fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1),
+            taken_ports: PORTS.into_iter().filter(|port| taken(*port)).collect(),
+            other_node: other_node(),
+            addresses: machine::addresses(),
+            inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
+        }
+    }
+}
+
+fn number(path: &str) -> u64 {
+    fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+}
+
+fn has_overlay(kernel: &str) -> bool {
+    let known = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|name| name == "overlay"));
+    known || Path::new(&format!("/lib/modules/{kernel}/kernel/fs/overlayfs")).exists()
+}
+
+fn in_path(program: &str) -> bool {
+    let path = std::env::var("PATH").unwrap_or_default();
+    let dirs = path.split(':').chain(["/usr/sbin", "/sbin", "/usr/bin", "/bin"]);
+    dirs.map(Path::new).any(|dir| dir.join(program).exists())
+}
+
+/// Free and total bytes of the file system that holds `path` or its nearest parent that exists.
+fn disk(path: &Path) -> (u64, u64) {
+    let existing: Option<PathBuf> = path.ancestors().find(|dir| dir.exists()).map(Path::to_owned);
+    let stat = existing.and_then(|dir| nix::sys::statvfs::statvfs(&dir).ok());
+    stat.map_or((0, 0), |stat| {
+        let unit = stat.fragment_size();
+        (stat.blocks_available() * unit, stat.blocks() * unit)
+    })
+}
+
+fn taken(port: u16) -> bool {
+    let bound = TcpListener::bind(SocketAddr::from(([0, 0, 0, 0], port)));
+    bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
+}
+
+fn other_node() -> Option<String> {
+    let entries = fs::read_dir("/proc").ok()?;
+    let names = entries.flatten().filter_map(|entry| {
+        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
+        Some(comm.trim().to_owned())
+    });
+    names.into_iter().find(|name| ["kubelet", "k3s-agent", "k3s-server", "k0s", "rke2", "microk8s"].contains(&name.as_str()))
+}
+
+fn check(id: &str, status: &str, observed: String, remediation: &str) -> Check {
+    Check { id: id.into(), status: status.into(), observed, remediation: remediation.into() }
+}
+
+fn verdict(id: &str, good: bool, observed: String, remediation: &str) -> Check {
+    if good { check(id, "pass", observed, "") } else { check(id, "fail", observed, remediation) }
+}
+
+fn advise(id: &str, good: bool, observed: String, remediation: &str) -> Check {
+    if good { check(id, "pass", observed, "") } else { check(id, "warn", observed, remediation) }
+}
+
+/// `6.18.5-foo` → (6, 18).
+fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
+/// Judges a machine.
+pub fn judge(probe: &Probe) -> Vec<Check> {
+    let mut checks = system(probe);
+    checks.extend(resources(probe));
+    checks.extend(surroundings(probe));
+    checks
+}
+
+fn system(probe: &Probe) -> Vec<Check> {
+    let kernel = kernel_version(&probe.kernel).is_some_and(|version| version >= KERNEL);
+    let programs = match probe.missing_programs.as_slice() {
+        [] => "nft, ip and mount are there".into(),
+        missing => format!("missing: {}", missing.join(", ")),
+    };
+    let cgroups = if probe.cgroups { "mounted" } else { "nothing is mounted below /sys/fs/cgroup" };
+    let overlay = if probe.overlay { "the kernel has it" } else { "the kernel does not have it" };
+    vec![
+        verdict("root", probe.root, if probe.root { "root" } else { "not root" }.into(), "run it with sudo"),
+        verdict("arch", ["amd64", "arm64"].contains(&probe.arch.as_str()), probe.arch.clone(), "use an amd64 or arm64 machine"),
+        verdict("kernel", kernel, probe.kernel.clone(), "use a Linux kernel 5.13 or newer (kube-proxy's nftables mode)"),
+        verdict("cgroups", probe.cgroups, cgroups.into(), "mount cgroup2 on /sys/fs/cgroup"),
+        verdict("overlayfs", probe.overlay, overlay.into(), "use a kernel with overlayfs"),
+        verdict("programs", probe.missing_programs.is_empty(), programs, "apt-get install nftables iproute2 mount"),
+    ]
+}
+
+fn resources(probe: &Probe) -> Vec<Check> {
+    let (free, total) = probe.disk;
+    let (memory, room) = (probe.memory, format!("{:.1} GiB free of {:.1}", gib(free), gib(total)));
+    let disk = if free < 2 * GIB {
+        check("disk", "fail", room, "free at least 2 GiB below /var/lib/pilothouse-node")
+    } else {
+        advise("disk", free >= 5 * GIB && free * 100 >= total * 15, room, "free 5 GiB and 15 %, or kubelet will evict pods")
+    };
+    let inotify = probe.inotify_instances;
+    vec![
+        verdict("cpu", probe.cpus >= 1, format!("{} processors", probe.cpus), "give the machine a processor"),
+        verdict("memory", memory >= 700 * MIB, format!("{:.1} GiB", gib(memory)), "give the machine 1 GiB of memory"),
+        disk,
+        advise("swap", !probe.swap, if probe.swap { "on" } else { "off" }.into(), "pods' memory limits do not count swap: swapoff -a"),
+        advise("inotify", inotify >= 128, format!("{inotify} instances"), "sysctl -w fs.inotify.max_user_instances=8192"),
+    ]
+}
+
+#[expect(clippy::cast_precision_loss, reason = "for people")]
+fn gib(bytes: u64) -> f64 {
+    bytes as f64 / GIB as f64
+}
+
+fn surroundings(probe: &Probe) -> Vec<Check> {
+    let name = node_name("", &probe.hostname);
+    let hostname = !probe.hostname.is_empty() && probe.hostname != "localhost";
+    let shown: Vec<String> = probe.addresses.iter().map(IpAddr::to_string).collect();
+    let ports: Vec<String> = probe.taken_ports.iter().map(u16::to_string).collect();
+    let ports = if ports.is_empty() { "free".into() } else { format!("taken: {}", ports.join(", ")) };
+    let other = probe.other_node.clone();
+    vec![
+        advise("hostname", hostname, format!("{} (node {name})", probe.hostname), "set a host name of its own, or use --node-name"),
+        verdict("machine-id", probe.machine_id.len() == 32, probe.machine_id.clone(), "systemd-machine-id-setup"),
+        verdict("clock", probe.clock > 1_767_225_600, format!("{} s since 1970", probe.clock), "set the clock: certificates depend on it"),
+        verdict("ports", probe.taken_ports.is_empty(), ports, "stop what listens there (another kubelet or kube-proxy?)"),
+        verdict("other-node", other.is_none(), other.unwrap_or_else(|| "none".into()), "remove the other Kubernetes node software first"),
+        verdict("address", probe.addresses.iter().any(IpAddr::is_ipv4), shown.join(", "), "give the machine an IPv4 address that is not loopback"),
+    ]
+}
+
+/// Turns failures the user wants to live with into warnings.
+pub fn ignore(checks: &mut [Check], ids: &[String]) {
+    for check in checks.iter_mut().filter(|check| check.status == "fail" && ids.contains(&check.id)) {
+        check.status = "warn".into();
+        check.remediation = format!("ignored; {}", check.remediation);
+    }
+}
+
+/// How many failed and how many warn.
+pub fn count(checks: &[Check]) -> (usize, usize) {
+    let with = |status: &str| checks.iter().filter(|check| check.status == status).count();
+    (with("fail"), with("warn"))
+}
+
+/// The text for people.
+pub fn human(checks: &[Check]) -> String {
+    let mut lines: Vec<String> = checks.iter().map(line).collect();
+    let (failed, warned) = count(checks);
+    let passed = checks.len() - failed - warned;
+    let end = if failed > 0 { " Nothing was changed on this machine." } else { "" };
+    lines.push(format!("{failed} failed, {warned} warnings, {passed} passed.{end}"));
+    lines.join("\n")
+}
+
+fn line(check: &Check) -> String {
+    let mark = match check.status.as_str() {
+        "pass" => '✔',
+        "warn" => '‼',
+        _ => '×',
+    };
+    let arrow = if check.remediation.is_empty() { String::new() } else { format!("  → {}", check.remediation) };
+    format!(" {mark} {:<11} {}{arrow}", check.id, check.observed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn good() -> Probe {
+        Probe {
+            root: true,
+            arch: "amd64".into(),
+            kernel: "6.1.0-13-cloud-amd64".into(),
+            cgroups: true,
+            overlay: true,
+            missing_programs: Vec::new(),
+            cpus: 2,
+            memory: 2 * GIB,
+            disk: (20 * GIB, 40 * GIB),
+            hostname: "web-1".into(),
+            machine_id: "0".repeat(32),
+            clock: 1_800_000_000,
+            swap: false,
+            taken_ports: Vec::new(),
+            other_node: None,
+            addresses: vec!["192.0.2.7".parse().unwrap()],
+            inotify_instances: 8192,
+        }
+    }
+
+    #[test]
+    fn a_good_machine_passes() {
+        let checks = judge(&good());
+        assert_eq!(count(&checks), (0, 0), "{}", human(&checks));
+    }
+
+    #[test]
+    fn every_fault_has_a_name_and_a_way_out() {
+        let table: [(&str, &str, fn(&mut Probe)); 16] = [
+            ("root", "fail", |p| p.root = false),
+            ("arch", "fail", |p| p.arch = "riscv64".into()),
+            ("kernel", "fail", |p| p.kernel = "5.10.0".into()),
+            ("kernel", "fail", |p| p.kernel = "strange".into()),
+            ("cgroups", "fail", |p| p.cgroups = false),
+            ("overlayfs", "fail", |p| p.overlay = false),
+            ("programs", "fail", |p| p.missing_programs = vec!["nft".into()]),
+            ("memory", "fail", |p| p.memory = 512 * MIB),
+            ("disk", "fail", |p| p.disk = (GIB, 40 * GIB)),
+            ("disk", "warn", |p| p.disk = (5 * GIB, 100 * GIB)),
+            ("swap", "warn", |p| p.swap = true),
+            ("inotify", "warn", |p| p.inotify_instances = 8),
+            ("machine-id", "fail", |p| p.machine_id = String::new()),
+            ("clock", "fail", |p| p.clock = 0),
+            ("ports", "fail", |p| p.taken_ports = vec![10250]),
+            ("other-node", "fail", |p| p.other_node = Some("k3s-agent".into())),
+        ];
+        for (id, status, fault) in table {
+            let mut probe = good();
+            fault(&mut probe);
+            let checks = judge(&probe);
+            let found: Vec<&Check> = checks.iter().filter(|check| check.status != "pass").collect();
+            assert_eq!(found.len(), 1, "{id}");
+            assert_eq!((found[0].id.as_str(), found[0].status.as_str()), (id, status));
+            assert!(!found[0].remediation.is_empty(), "{id} says no way out");
+        }
+    }
+
+    #[test]
+    fn a_failure_can_be_lived_with_by_name() {
+        let mut checks = judge(&Probe { memory: 1, taken_ports: vec![10256], ..good() });
+        ignore(&mut checks, &["memory".into()]);
+        assert_eq!(count(&checks), (1, 1));
+        assert!(human(&checks).contains("1 failed, 1 warnings"));
+    }
+}

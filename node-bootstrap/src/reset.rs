@@ -1,0 +1,229 @@
+//! Takes off the machine exactly what the ledger says was put on it, and nothing that is mounted.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::agent::SERVICES;
+use crate::cgroup::Cgroups;
+use crate::child::Identity;
+use crate::config::Paths;
+use crate::files::{self, FileError};
+use crate::halt::{self, HaltError};
+use crate::ledger::{Installed, Ledger};
+use crate::spec::Layout;
+use crate::{mounts, network};
+
+/// How long pods may take to end by themselves.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// A reset that stopped in the middle; it may be run again.
+#[derive(Debug, thiserror::Error)]
+pub enum ResetError {
+    /// A file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Processes or mounts that stay.
+    #[error(transparent)]
+    Halt(#[from] HaltError),
+    /// nftables or addresses.
+    #[error(transparent)]
+    Network(#[from] network::NetworkError),
+    /// Pods run and nobody said `--force`.
+    #[error("{0} processes of pods still run on this machine; drain the node first, or use --force")]
+    PodsRunning(usize),
+}
+
+/// What a reset would do, in order, for people.
+pub fn plan(ledger: &Ledger) -> Vec<String> {
+    let installed = &ledger.installed;
+    let mut steps: Vec<String> = Vec::new();
+    steps.extend(installed.unit.iter().map(|unit| format!("stop and remove the unit {unit}")));
+    steps.extend(installed.cgroups.iter().map(|group| format!("end every process in the control group {group}")));
+    let dirs = installed.dirs.iter().map(|dir| dir.display().to_string());
+    steps.extend(dirs.clone().map(|dir| format!("unmount everything below {dir}")));
+    steps.extend(installed.tables.iter().map(|table| format!("remove the nftables table {table}")));
+    steps.extend(installed.addresses.iter().map(|address| format!("take {address} off lo")));
+    steps.extend(installed.sysctls.iter().map(|(path, value)| format!("set {} back to {value}", path.display())));
+    steps.extend(installed.files.iter().map(|file| format!("remove {}", file.display())));
+    steps.extend(dirs.map(|dir| format!("remove {dir}")));
+    steps
+}
+
+/// How many processes of pods run.
+pub fn pod_processes() -> usize {
+    Cgroups::detect().map_or(0, |cgroups| cgroups.processes("/kubepods").len())
+}
+
+/// Ends an agent that runs beside this process, so that it does not repair what is being removed.
+pub fn stop_agent(paths: &Paths, unit: Option<&str>) {
+    if let Some(unit) = unit {
+        systemctl(&["disable", "--now", unit]);
+    }
+    let file = Layout::joined(paths).pids().join("agent.json");
+    let Some(agent) = Identity::load(&file).filter(|agent| agent.pid != std::process::id()) else { return };
+    agent.signal(Signal::SIGTERM);
+    for _ in 0..300 {
+        if !agent.alive() {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    agent.signal(Signal::SIGKILL);
+}
+
+fn systemctl(args: &[&str]) {
+    if let Err(error) = Command::new("systemctl").args(args).output() {
+        tracing::debug!(%error, "systemctl is not there");
+    }
+}
+
+/// Resets the machine. `keep_tombstone`: the node was removed by the platform and must stay away. Returns what remains, for
+/// people. Blocks.
+pub fn execute(paths: &Paths, keep_tombstone: bool) -> Result<Vec<String>, ResetError> {
+    let ledger = Ledger::load(&paths.ledger())?;
+    let installed = &ledger.installed;
+    let mut left = Vec::new();
+    if let Some(unit) = &installed.unit {
+        systemctl(&["disable", unit]);
+    }
+    halt::stop_services(&Layout::joined(paths));
+    let groups: Vec<String> = installed.cgroups.iter().cloned().collect();
+    halt::end(&groups, GRACE)?;
+    if let Some(parent) = Path::new(SERVICES).parent() {
+        // The agent as PID 1 sits in a leaf of it; then it stays until the machine ends.
+        Cgroups::detect()?.prune(&parent.to_string_lossy());
+    }
+    let dirs: Vec<PathBuf> = installed.dirs.iter().cloned().collect();
+    left.extend(mounts::unmount_below(&dirs)?.iter().map(|point| format!("{} is still mounted", point.display())));
+    restore(installed, &mut left)?;
+    for file in &installed.files {
+        files::remove(file)?;
+    }
+    if installed.unit.is_some() {
+        systemctl(&["daemon-reload"]);
+    }
+    remove_dirs(paths, installed, keep_tombstone, &mut left)?;
+    if paths.logs().exists() {
+        left.push(format!("logs stay in {}", paths.logs().display()));
+    }
+    Ok(left)
+}
+
+/// Network and sysctls, back to what they were.
+fn restore(installed: &Installed, left: &mut Vec<String>) -> Result<(), ResetError> {
+    for table in &installed.tables {
+        let (family, name) = table.split_once(' ').unwrap_or(("ip", table));
+        network::remove_table(family, name)?;
+    }
+    for address in &installed.addresses {
+        network::remove_address(address)?;
+    }
+    if let Some(network) = &installed.network {
+        halt::forget_network(network);
+    }
+    for (path, value) in &installed.sysctls {
+        if let Err(error) = fs::write(path, value) {
+            left.push(format!("{} could not be set back to {value}: {error}", path.display()));
+        }
+    }
+    Ok(())
+}
+
+/// The directories, the state directory last (the ledger lies in it) and the tombstone, if it stays, not at all.
+fn remove_dirs(paths: &Paths, installed: &Installed, keep_tombstone: bool, left: &mut Vec<String>) -> Result<(), ResetError> {
+    let state = paths.state();
+    let mut kept = Vec::new();
+    for dir in installed.dirs.iter().filter(|dir| **dir != state) {
+        kept.extend(mounts::remove_tree(dir)?);
+    }
+    kept.extend(remove_state(&state, keep_tombstone.then(|| paths.tombstone()))?);
+    for dir in &installed.shared_dirs {
+        let _ = fs::remove_dir(dir); // only when nobody else has anything in it
+    }
+    left.extend(kept.iter().map(|point| format!("{} was left: something is mounted there", point.display())));
+    Ok(())
+}
+
+fn remove_state(state: &Path, tombstone: Option<PathBuf>) -> Result<Vec<PathBuf>, FileError> {
+    let Ok(entries) = fs::read_dir(state) else { return Ok(Vec::new()) };
+    let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
+    paths.sort_by_key(|path| path.file_name().is_some_and(|name| name == "ledger.json"));
+    let mut kept = Vec::new();
+    for path in paths.into_iter().filter(|path| tombstone.as_ref() != Some(path)) {
+        if path.file_name().is_some_and(|name| name == "ledger.json") && !kept.is_empty() {
+            continue; // the next reset still needs it
+        }
+        kept.extend(if path.is_symlink() { files::remove(&path).map(|_| Vec::new())? } else { mounts::remove_tree(&path)? });
+    }
+    let _ = fs::remove_dir(state);
+    Ok(kept)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use nix::mount::{MsFlags, mount};
+
+    fn ledger(paths: &Paths) -> Ledger {
+        let mut ledger = Ledger::default();
+        ledger.installed.dirs.extend([paths.state(), paths.run(), paths.bin()]);
+        ledger.installed.shared_dirs.insert(paths.at("/opt/pilothouse"));
+        ledger.installed.files.insert(paths.unit());
+        for dir in [paths.state(), paths.run(), paths.bin(), paths.logs()] {
+            fs::create_dir_all(dir).unwrap();
+        }
+        fs::create_dir_all(paths.unit().parent().unwrap()).unwrap();
+        fs::write(paths.unit(), "unit").unwrap();
+        ledger.save(&paths.ledger()).unwrap();
+        ledger
+    }
+
+    #[test]
+    fn exactly_what_the_ledger_says_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let ledger = ledger(&paths);
+        fs::write(paths.logs().join("kubelet.log"), "x").unwrap();
+        fs::write(paths.at("/etc/mine"), "not ours").unwrap();
+        assert!(plan(&ledger).iter().any(|step| step.contains("pilothouse-node.service")));
+        let left = execute(&paths, false).unwrap();
+        assert_eq!(left.len(), 1, "{left:?}");
+        for gone in [paths.state(), paths.run(), paths.at("/opt/pilothouse"), paths.unit()] {
+            assert!(!gone.exists(), "{}", gone.display());
+        }
+        assert!(paths.at("/etc/mine").exists() && paths.logs().join("kubelet.log").exists());
+        assert!(execute(&paths, false).is_ok(), "a second reset is fine");
+    }
+
+    #[test]
+    fn a_tombstone_outlives_the_reset() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        ledger(&paths);
+        crate::ledger::bury(&paths.tombstone(), "nod_x").unwrap();
+        execute(&paths, true).unwrap();
+        assert!(paths.tombstone().exists() && !paths.ledger().exists());
+    }
+
+    #[test]
+    fn a_foreign_mount_is_unmounted_and_its_content_lives() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path().join("machine"));
+        ledger(&paths);
+        let volume = paths.state().join("kubelet/pods/x/volume");
+        let theirs = dir.path().join("theirs");
+        fs::create_dir_all(&volume).unwrap();
+        fs::create_dir_all(&theirs).unwrap();
+        fs::write(theirs.join("precious"), "theirs").unwrap();
+        if mount(Some(&theirs), &volume, None::<&str>, MsFlags::MS_BIND, None::<&str>).is_err() {
+            return; // not root
+        }
+        execute(&paths, false).unwrap();
+        assert!(theirs.join("precious").exists());
+        assert!(!paths.state().exists());
+    }
+}

@@ -1,0 +1,251 @@
+//! Turns a decided node into running processes, and keeps it so.
+//!
+//! Order: containerd and kube-proxy at once, kubelet as soon as containerd answers and holds the sandbox image, the other images
+//! beside kubelet's start. Applying another spec changes only what differs; applying the same one changes nothing.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroup::Cgroups;
+use crate::child::{ChildSpec, Identity};
+use crate::files::{self, FileError};
+use crate::images::{self, ImageError, Importer};
+use crate::network::{self, NetworkError};
+use crate::spec::{Layout, NodeSpec};
+use crate::status::{Board, Phase};
+use crate::supervise::{Keeper, describe, keep_logs_short};
+use crate::{cni, containerd, kube_proxy, kubelet};
+
+/// How long containerd may take until its socket answers.
+const CONTAINERD_START: Duration = Duration::from_secs(60);
+
+/// A node that could not be brought up.
+#[derive(Debug, thiserror::Error)]
+pub enum RuntimeError {
+    /// A file, directory or control group.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// Forwarding or nftables.
+    #[error(transparent)]
+    Network(#[from] NetworkError),
+    /// An image.
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    /// containerd did not come up.
+    #[error("containerd did not answer within {} s; see {log}", CONTAINERD_START.as_secs())]
+    Containerd {
+        /// Its log.
+        log: String,
+    },
+    /// A step on another thread was lost.
+    #[error("a step was cut off")]
+    Lost(#[from] tokio::task::JoinError),
+}
+
+/// The configuration texts of one spec.
+struct Texts {
+    containerd: String,
+    kubelet: serde_json::Value,
+    kube_proxy: serde_json::Value,
+}
+
+/// A node's processes.
+pub struct Runtime {
+    board: Board,
+    keepers: BTreeMap<&'static str, Keeper>,
+    background: CancellationToken,
+    watching: Option<JoinHandle<()>>,
+}
+
+impl Runtime {
+    /// Nothing runs yet.
+    pub fn new(board: Board) -> Self {
+        Self { board, keepers: BTreeMap::new(), background: CancellationToken::new(), watching: None }
+    }
+
+    /// Makes the node as `spec` says. Returns the former value of the forwarding sysctl when it had to change.
+    pub async fn apply(&mut self, spec: &NodeSpec) -> Result<Option<String>, RuntimeError> {
+        let placed = spec.clone();
+        let (texts, forward_before) = tokio::task::spawn_blocking(move || place(&placed)).await??;
+        self.keep(containerd::child(spec, &texts.containerd));
+        self.keep(kube_proxy::child(spec, &texts.kube_proxy));
+        await_containerd(&spec.layout).await?;
+        self.import(spec, &texts).await?;
+        self.watch(&spec.layout);
+        Ok(forward_before)
+    }
+
+    fn keep(&mut self, child: ChildSpec) {
+        if let Some(keeper) = self.keepers.get(child.name) {
+            return keeper.want(child);
+        }
+        self.keepers.insert(child.name, Keeper::new(child, self.board.clone(), true));
+    }
+
+    /// The sandbox image, then kubelet, then the rest beside kubelet's start.
+    async fn import(&mut self, spec: &NodeSpec, texts: &Texts) -> Result<(), RuntimeError> {
+        let mut importer = Importer::new(spec).await?;
+        let ordered = images::in_order(&spec.images, &spec.sandbox_image);
+        let (sandbox, rest): (Vec<_>, Vec<_>) = ordered.into_iter().partition(|image| image.reference == spec.sandbox_image);
+        for image in sandbox {
+            importer.ensure(image).await?;
+        }
+        self.keep(kubelet::child(spec, &texts.kubelet));
+        for image in rest {
+            importer.ensure(image).await?;
+        }
+        self.board.images(spec.images.len());
+        Ok(())
+    }
+
+    fn watch(&mut self, layout: &Layout) {
+        if self.watching.is_none() {
+            let watching = watch_health(layout.clone(), self.board.clone(), self.background.clone());
+            self.watching = Some(tokio::spawn(watching));
+            tokio::spawn(keep_logs_short(layout.logs.clone(), self.background.clone()));
+        }
+    }
+
+    /// Stops the processes; pods keep running. kubelet goes first, so that it does not see its runtime vanish.
+    pub async fn stop(mut self, layout: &Layout) {
+        self.background.cancel();
+        if let Some(watching) = self.watching.take() {
+            let _ = watching.await;
+        }
+        let _ = files::remove(&layout.run.join("ready"));
+        self.board.phase(Phase::Stopping, "stopping the node's processes");
+        let (kubelet, proxy) = (self.keepers.remove("kubelet"), self.keepers.remove("kube-proxy"));
+        tokio::join!(stop(kubelet), stop(proxy));
+        stop(self.keepers.remove("containerd")).await;
+        self.board.phase(Phase::Stopped, "stopped; pods keep running");
+    }
+}
+
+async fn stop(keeper: Option<Keeper>) {
+    if let Some(keeper) = keeper {
+        keeper.stop().await;
+    }
+}
+
+/// Everything that must lie on disk, in the kernel and in the network before the first process starts. Blocks.
+fn place(spec: &NodeSpec) -> Result<(Texts, Option<String>), RuntimeError> {
+    for dir in spec.layout.dirs() {
+        files::make_dir(&dir)?;
+    }
+    let cgroups = Cgroups::detect()?;
+    let texts = write_configs(spec, cgroups.is_v1())?;
+    cgroups.create(&spec.services_cgroup)?;
+    cgroups.create(&spec.cgroup_root)?;
+    let kubelet = spec.layout.pids().join("kubelet.json");
+    if Identity::load(&kubelet).is_none() && cgroups.processes(&spec.pods_cgroup()).is_empty() {
+        cgroups.prune(&spec.pods_cgroup()); // stale groups cost kubelet 12 s
+    }
+    let forward_before = network::apply(&spec.network)?;
+    Ok((texts, forward_before))
+}
+
+fn write_configs(spec: &NodeSpec, cgroup_v1: bool) -> Result<Texts, FileError> {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let texts = Texts {
+        containerd: containerd::config(spec, containerd::lacks_sys_resource(&status)),
+        kubelet: kubelet::config(spec, cgroup_v1, kubelet::resolv_conf()),
+        kube_proxy: kube_proxy::config(spec),
+    };
+    let etc = &spec.layout.etc;
+    let write = |path: &Path, text: &str| files::write_if_changed(path, text.as_bytes(), 0o600).map(drop);
+    let json = |name: &str, value: &serde_json::Value| write(&etc.join(name), &format!("{value:#}\n"));
+    write(&etc.join("containerd.toml"), &texts.containerd)?;
+    json("kubelet.json", &texts.kubelet)?;
+    json("kube-proxy.json", &texts.kube_proxy)?;
+    json("kubelet.kubeconfig", &kubelet::kubeconfig(&spec.api, &spec.identities.kubelet))?;
+    json("kube-proxy.kubeconfig", &kubelet::kubeconfig(&spec.api, &spec.identities.proxy))?;
+    write(&spec.layout.cni_conf().join("10-pilothouse.conflist"), &format!("{:#}\n", cni::conflist(spec)))?;
+    Ok(texts)
+}
+
+async fn await_containerd(layout: &Layout) -> Result<(), RuntimeError> {
+    let deadline = Instant::now() + CONTAINERD_START;
+    while UnixStream::connect(layout.containerd_socket()).await.is_err() {
+        if Instant::now() > deadline {
+            let log = layout.logs.join("containerd.log").to_string_lossy().into_owned();
+            return Err(RuntimeError::Containerd { log });
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    Ok(())
+}
+
+/// Asks kubelet's health endpoint; the first line of the answer tells.
+async fn kubelet_answers() -> bool {
+    let ask = async {
+        let mut stream = TcpStream::connect(kubelet::HEALTHZ).await.ok()?;
+        stream.write_all(b"GET /healthz HTTP/1.0\r\n\r\n").await.ok()?;
+        let mut head = [0; 12];
+        stream.read_exact(&mut head).await.ok()?;
+        Some(head.ends_with(b" 200"))
+    };
+    tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten().unwrap_or(false)
+}
+
+async fn watch_health(layout: Layout, board: Board, stop: CancellationToken) {
+    let ready = layout.run.join("ready");
+    let mut was_ready = false;
+    loop {
+        let containerd = UnixStream::connect(layout.containerd_socket()).await.is_ok();
+        let kubelet = kubelet_answers().await;
+        if containerd && kubelet {
+            if !was_ready && let Err(error) = files::write(&ready, b"", 0o644) {
+                tracing::warn!(error = describe(&error), "ready marker not written");
+            }
+            board.phase(Phase::Ready, "containerd and kubelet answer");
+        } else {
+            let _ = files::remove(&ready);
+            let phase = if was_ready { Phase::Degraded } else { Phase::Starting };
+            let silent = if containerd { "kubelet" } else { "containerd" };
+            board.phase(phase, format!("{silent} does not answer; see {}/{silent}.log", layout.logs.display()));
+        }
+        was_ready |= containerd && kubelet;
+        let pause = Duration::from_millis(if containerd && kubelet { 3000 } else { 100 });
+        if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::tests::sample;
+
+    #[test]
+    fn every_configuration_lies_in_a_private_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut spec = sample();
+        spec.layout = Layout::below(dir.path(), &dir.path().join("run"));
+        for dir in spec.layout.dirs() {
+            files::make_dir(&dir).unwrap();
+        }
+        let texts = write_configs(&spec, true).unwrap();
+        let written = std::fs::read_to_string(spec.layout.etc.join("containerd.toml")).unwrap();
+        assert_eq!(written, texts.containerd);
+        let kubelet: serde_json::Value = files::read_json(&spec.layout.etc.join("kubelet.json")).unwrap().unwrap();
+        assert_eq!(kubelet, texts.kubelet);
+        assert!(spec.layout.cni_conf().join("10-pilothouse.conflist").exists());
+    }
+
+    #[test]
+    fn another_program_or_configuration_is_another_child() {
+        let spec = sample();
+        let first = containerd::child(&spec, "a");
+        assert_eq!(first.digest, containerd::child(&spec, "a").digest);
+        assert_ne!(first.digest, containerd::child(&spec, "b").digest);
+        let upgraded = NodeSpec { programs_digest: "1".into(), ..spec };
+        assert_ne!(first.digest, containerd::child(&upgraded, "a").digest);
+    }
+}

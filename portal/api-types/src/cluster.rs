@@ -1,0 +1,106 @@
+//! Clusters: one tenant control plane each.
+
+use crate::{Links, Problem};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// A cluster: what was asked for and what is, side by side.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Cluster {
+    /// `cls_…`
+    pub id: String,
+    /// Always `cluster`.
+    pub object: String,
+    /// `org_…` of the owner.
+    pub organization_id: String,
+    /// `prj_…` it lives in; clusters never move.
+    pub project_id: String,
+    /// DNS label, unique in the project, never changes.
+    pub name: String,
+    /// The Kubernetes version, for example `1.36.3`.
+    pub version: String,
+    /// Range of pod addresses; cannot be changed.
+    pub pod_cidr: String,
+    /// Range of service addresses; cannot be changed.
+    pub service_cidr: String,
+    /// How many copies of the control plane run.
+    pub replicas: u8,
+    /// Labels for people and tools.
+    pub labels: BTreeMap<String, String>,
+    /// `pending`, `provisioning`, `running`, `degraded`, `deleting` or `error` (more may come).
+    pub state: String,
+    /// One sentence on the state, for people.
+    pub state_message: String,
+    /// Conditions in the shape Kubernetes uses.
+    pub conditions: Vec<Condition>,
+    /// Where kubectl reaches it, once it runs: `https://…`.
+    pub endpoint: Option<String>,
+    /// TLS server name of the API server: use with `endpoint` where DNS has no such name.
+    pub tls_server_name: String,
+    /// The last error, kept while retries go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// `op_…` of the newest operation on it.
+    pub operation_id: Option<String>,
+    /// Counts changes of what was asked for.
+    pub generation: i64,
+    /// The generation the status is about.
+    pub observed_generation: i64,
+    /// When deletion was asked for.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub deletion_requested_at: Option<OffsetDateTime>,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When anything of it last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub updated_at: OffsetDateTime,
+    /// Version of this representation, for `If-Match`.
+    pub etag: String,
+    /// Where it is found.
+    pub links: Links,
+}
+
+/// One condition (Kubernetes API conventions).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Condition {
+    /// For example `Ready`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// `True`, `False` or `Unknown`.
+    pub status: String,
+    /// CamelCase word for programs.
+    pub reason: String,
+    /// A sentence for people.
+    pub message: String,
+    /// The generation it is about.
+    pub observed_generation: i64,
+    /// When `status` last changed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_transition_time: OffsetDateTime,
+}
+
+/// Ask for a cluster. Everything but the name has a default.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCluster {
+    /// DNS label of at most 40 characters, unique in the project.
+    pub name: String,
+    /// One of `GET /api/v1/kubernetes-versions`; the default one when missing.
+    #[serde(default)]
+    pub version: Option<String>,
+    /// Pod addresses; default 10.244.0.0/16. Cannot be changed later.
+    #[serde(default)]
+    pub pod_cidr: Option<String>,
+    /// Service addresses; default 10.96.0.0/16. Cannot be changed later.
+    #[serde(default)]
+    pub service_cidr: Option<String>,
+    /// Copies of the control plane, 1 to 5; default 1.
+    #[serde(default)]
+    pub replicas: Option<u8>,
+    /// At most 32 labels.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+}

@@ -1,0 +1,73 @@
+//! Kubeconfigs: files that let kubectl in, each with a certificate of its own that can be revoked alone.
+
+use crate::Links;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// An issued kubeconfig, without the file: that is shown once, when it is issued.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Kubeconfig {
+    /// `kcf_…`
+    pub id: String,
+    /// Always `kubeconfig`.
+    pub object: String,
+    /// `cls_…` it opens.
+    pub cluster_id: String,
+    /// A name for people.
+    pub name: String,
+    /// `file` (more may come).
+    pub kind: String,
+    /// `view`, `edit` or `admin`.
+    pub role: String,
+    /// Whether the cluster honours it now: its role binding has been applied and it is not revoked.
+    pub active: bool,
+    /// When its certificate ends.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+    /// When it was revoked.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub revoked_at: Option<OffsetDateTime>,
+    /// Who issued it: `usr_…` or `tok_…`.
+    pub created_by: String,
+    /// When it was issued.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Where it is found.
+    pub links: Links,
+}
+
+/// Issue a kubeconfig.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct IssueKubeconfig {
+    /// A name for people, at most 64 characters; made from the caller's name when missing.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Only `file` (the default) for now.
+    #[serde(default)]
+    pub kind: Option<String>,
+    /// `view`, `edit` or `admin`; default `admin`, or `view` for callers who may have no more.
+    #[serde(default)]
+    pub role: Option<String>,
+    /// Lifetime, 60 seconds to 365 days; default 30 days.
+    #[serde(default)]
+    pub expires_in_seconds: Option<u64>,
+}
+
+/// A new kubeconfig with its file, which is shown this once.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+pub struct IssuedKubeconfig {
+    /// The kubeconfig as it is listed from now on.
+    #[serde(flatten)]
+    pub issued: Kubeconfig,
+    /// The file's text (YAML). It holds a private key.
+    pub kubeconfig: String,
+}
+
+/// Never shows the file.
+impl std::fmt::Debug for IssuedKubeconfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IssuedKubeconfig").field("issued", &self.issued).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,68 @@
+//! Node pools: named groups of machines.
+
+use crate::{Links, Problem};
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// A node pool.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodePool {
+    /// `np_…`
+    pub id: String,
+    /// Always `node_pool`.
+    pub object: String,
+    /// `cls_…` it belongs to.
+    pub cluster_id: String,
+    /// DNS label, unique in the cluster.
+    pub name: String,
+    /// `byo` (machines brought by the user) or `local` (machine containers on the platform's machine).
+    pub kind: String,
+    /// How many machines are asked for; always 0 for `byo`.
+    pub count: u32,
+    /// `pending`, `scaling`, `ready`, `degraded`, `deleting` or `error` (more may come).
+    pub state: String,
+    /// One sentence on the state, for people.
+    pub state_message: String,
+    /// The last error, kept while retries go on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub problem: Option<Problem>,
+    /// `op_…` of the newest operation on it.
+    pub operation_id: Option<String>,
+    /// Counts changes of what was asked for.
+    pub generation: i64,
+    /// The generation the status is about.
+    pub observed_generation: i64,
+    /// When deletion was asked for.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub deletion_requested_at: Option<OffsetDateTime>,
+    /// When it was made.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// Version of this representation, for `If-Match`.
+    pub etag: String,
+    /// Where it is found.
+    pub links: Links,
+}
+
+/// Ask for a node pool.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct CreateNodePool {
+    /// DNS label of at most 40 characters, unique in the cluster.
+    pub name: String,
+    /// `byo` or `local`.
+    pub kind: String,
+    /// Machines to run, 0 to 20; for `local` only, default 1.
+    #[serde(default)]
+    pub count: Option<u32>,
+}
+
+/// Change a node pool (JSON merge patch).
+#[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PatchNodePool {
+    /// Machines to run, 0 to 20; for `local` only.
+    #[serde(default)]
+    pub count: Option<u32>,
+}

@@ -1,0 +1,190 @@
+//! One HTTP client for REST v1: the token in its header, problems as errors, lists followed to their end.
+
+use std::time::Duration;
+
+use api_types::{List, Problem};
+use reqwest::{Certificate, Method, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::error::{CliError, Result};
+
+/// How long an answer may take beyond the time it was asked to wait.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Items asked for per page; the server's own upper bound.
+const PAGE: &str = "200";
+
+/// Speaks to one portal.
+pub struct Client {
+    http: reqwest::Client,
+    server: String,
+    token: Option<SecretString>,
+}
+
+/// One request: method, path below `/api/v1`, query and body.
+pub struct Call {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Option<serde_json::Value>,
+    patience: Duration,
+}
+
+impl Call {
+    /// Reads something.
+    pub fn get(path: impl Into<String>) -> Self {
+        Call { method: Method::GET, path: path.into(), query: Vec::new(), body: None, patience: PATIENCE }
+    }
+
+    /// Makes something.
+    pub fn post(path: impl Into<String>, body: &impl Serialize) -> Result<Self> {
+        Ok(Call { method: Method::POST, body: Some(json(body)?), ..Call::get(path) })
+    }
+
+    /// Changes something (JSON merge patch).
+    pub fn patch(path: impl Into<String>, body: &impl Serialize) -> Result<Self> {
+        Ok(Call { method: Method::PATCH, body: Some(json(body)?), ..Call::get(path) })
+    }
+
+    /// Takes something away.
+    pub fn delete(path: impl Into<String>) -> Self {
+        Call { method: Method::DELETE, ..Call::get(path) }
+    }
+
+    /// Adds a query parameter.
+    pub fn query(mut self, name: &'static str, value: impl Into<String>) -> Self {
+        self.query.push((name, value.into()));
+        self
+    }
+
+    /// Asks the server to hold its answer for up to this many seconds.
+    pub fn wait(mut self, seconds: u64) -> Self {
+        self.patience += Duration::from_secs(seconds);
+        self.query("wait", seconds.to_string())
+    }
+}
+
+fn json(body: &impl Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(body).map_err(|source| CliError::Print { source: source.into() })
+}
+
+impl Client {
+    /// A client for `server` (no trailing slash) that trusts only `ca` (PEM) when one is given.
+    ///
+    /// # Errors
+    /// The certificate authority cannot be read, or the address would carry the token in clear over a network.
+    pub fn new(server: &str, ca: Option<&str>, token: Option<SecretString>) -> Result<Self> {
+        refuse_clear_text(server)?;
+        // Another part of the program may have chosen it already; either way it is set.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let mut builder = reqwest::Client::builder()
+            .user_agent(concat!("pilothouse-cli/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .redirect(reqwest::redirect::Policy::none());
+        if let Some(pem) = ca {
+            builder = builder.tls_certs_only(authorities(pem)?);
+        }
+        let http = builder.build().map_err(|source| unreachable(server, source))?;
+        Ok(Client { http, server: server.to_owned(), token })
+    }
+
+    /// Sends a call and reads the answer as `T`.
+    pub async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
+        let (status, body) = self.exchange(call).await?;
+        serde_json::from_slice(&body)
+            .map_err(|_| CliError::Stranger { server: self.server.clone(), status: status.as_u16() })
+    }
+
+    /// Sends a call whose answer does not matter.
+    pub async fn send_only(&self, call: Call) -> Result<()> {
+        self.exchange(call).await.map(drop)
+    }
+
+    /// Reads a whole collection, page after page.
+    pub async fn list<T: DeserializeOwned>(&self, path: &str, filters: &[(&'static str, String)]) -> Result<Vec<T>> {
+        let mut items = Vec::new();
+        let mut cursor: Option<String> = None;
+        loop {
+            let mut call = Call::get(path).query("limit", PAGE);
+            for (name, value) in filters {
+                call = call.query(name, value.clone());
+            }
+            if let Some(cursor) = cursor.take() {
+                call = call.query("cursor", cursor);
+            }
+            let page: List<T> = self.send(call).await?;
+            items.extend(page.items);
+            match page.next_cursor {
+                Some(next) => cursor = Some(next),
+                None => return Ok(items),
+            }
+        }
+    }
+
+    async fn exchange(&self, call: Call) -> Result<(StatusCode, Vec<u8>)> {
+        let token = self.token.as_ref().ok_or_else(|| CliError::NoToken { server: self.server.clone() })?;
+        let mut request = self
+            .http
+            .request(call.method, format!("{}/api/v1{}", self.server, call.path))
+            .timeout(call.patience)
+            .bearer_auth(token.expose_secret())
+            .query(&call.query);
+        if let Some(body) = &call.body {
+            request = request.json(body);
+        }
+        let answer = request.send().await.map_err(|source| unreachable(&self.server, source))?;
+        let status = answer.status();
+        let body = answer.bytes().await.map_err(|source| unreachable(&self.server, source))?;
+        if status.is_success() { Ok((status, body.to_vec())) } else { Err(self.refusal(status, &body)) }
+    }
+
+    fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
+        match serde_json::from_slice::<Problem>(body) {
+            Ok(problem) => CliError::Refused(Box::new(problem)),
+            Err(_) => CliError::Stranger { server: self.server.clone(), status: status.as_u16() },
+        }
+    }
+}
+
+fn authorities(pem: &str) -> Result<Vec<Certificate>> {
+    let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
+    if found.is_empty() {
+        return Err(CliError::usage(
+            "the certificate authority file holds no PEM certificate",
+            "Give the ca_file that `pilothouse up` names in its last line.",
+        ));
+    }
+    Ok(found)
+}
+
+fn refuse_clear_text(server: &str) -> Result<()> {
+    let url = reqwest::Url::parse(server).ok();
+    let host = url.as_ref().and_then(reqwest::Url::host_str).unwrap_or_default();
+    let loopback = matches!(host, "localhost" | "127.0.0.1" | "[::1]");
+    match url.as_ref().map(reqwest::Url::scheme) {
+        Some("https") => Ok(()),
+        Some("http") if loopback => Ok(()),
+        Some("http") => Err(CliError::usage(
+            format!("{server} would send the token in clear text"),
+            "Use the https:// address of the portal.",
+        )),
+        _ => Err(CliError::usage(
+            format!("{server:?} is not the address of a portal"),
+            "Write it like https://pilothouse.example.com or https://192.0.2.10:6443.",
+        )),
+    }
+}
+
+fn unreachable(server: &str, source: reqwest::Error) -> CliError {
+    // The address is told once, by our own text; its query may be long.
+    let source = source.without_url();
+    let next = if format!("{source:?}").contains("UnknownIssuer") {
+        "Its certificate is from an authority this machine does not know: give --ca-file or PILOTHOUSE_CA_FILE."
+    } else if source.is_timeout() {
+        "It did not answer in time; check that `pilothouse status` says it runs, then try again."
+    } else {
+        "Check the address (--server, PILOTHOUSE_SERVER) and that the portal runs."
+    };
+    CliError::Unreachable { server: server.to_owned(), next: next.into(), source: source.into() }
+}

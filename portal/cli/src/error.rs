@@ -1,0 +1,280 @@
+//! What can go wrong for a person at a terminal, told as what, why and what to do next.
+//!
+//! Every error ends in an exit code a script can rely on: 0 ok, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict,
+//! 6 time ran out while waiting, 7 a preflight check failed.
+
+use std::fmt;
+use std::process::ExitCode;
+
+use api_types::Problem;
+
+/// The fixed meaning of the process' exit status.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// Something failed that no other code names.
+    Failure = 1,
+    /// The command was wrong, or the server refused a value in it.
+    Usage = 2,
+    /// The named thing does not exist, or may not be seen.
+    NotFound = 3,
+    /// No token, a wrong one, or one without the right to do this.
+    Auth = 4,
+    /// The name is taken, or something else is under way.
+    Conflict = 5,
+    /// Waiting took longer than allowed; the work goes on.
+    Timeout = 6,
+    /// A machine did not pass its checks.
+    Preflight = 7,
+    /// Ctrl-C while waiting (128 + SIGINT, as shells expect).
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+/// One failure: what happened, whose text says why, and the next step.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command cannot be carried out as it was given.
+    #[error("{what}")]
+    Usage {
+        /// What is wrong.
+        what: String,
+        /// What to type instead.
+        next: String,
+    },
+    /// There is no token to ask with.
+    #[error("not signed in to {server}")]
+    NoToken {
+        /// Base address that would be asked.
+        server: String,
+    },
+    /// The portal could not be reached, or what came back was not HTTP.
+    #[error("cannot reach {server}")]
+    Unreachable {
+        /// Base address that was tried.
+        server: String,
+        /// What to look at.
+        next: String,
+        /// The transport's own words.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The portal said no, by `application/problem+json`.
+    #[error("{}", problem_text(.0))]
+    Refused(Box<Problem>),
+    /// The portal answered with something that is not its API.
+    #[error("{server} answered {status}, but not as a Pilothouse portal does")]
+    Stranger {
+        /// Base address that was asked.
+        server: String,
+        /// HTTP status of the answer.
+        status: u16,
+    },
+    /// No object carries this name or id.
+    #[error("there is no {kind} {name}")]
+    NotFound {
+        /// The sort of thing: `cluster`, `node pool`.
+        kind: &'static str,
+        /// What was asked for.
+        name: String,
+        /// Where to look.
+        next: String,
+    },
+    /// Several objects carry this name.
+    #[error("{name} is not unique")]
+    Ambiguous {
+        /// What was asked for.
+        name: String,
+        /// The ids it could mean.
+        ids: Vec<String>,
+    },
+    /// The operation ended without success.
+    #[error("{what}")]
+    OperationFailed {
+        /// Which operation, and how it ended.
+        what: String,
+        /// The problem the server recorded.
+        problem: Option<Box<Problem>>,
+    },
+    /// Waiting was given up; the operation goes on.
+    #[error("{reason} while waiting; operation {operation} goes on")]
+    StoppedWaiting {
+        /// Operation id.
+        operation: String,
+        /// Why waiting ended.
+        reason: Stopped,
+    },
+    /// A local file could not be read or written.
+    #[error("cannot {verb} {path}")]
+    File {
+        /// `read` or `write`.
+        verb: &'static str,
+        /// The file.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Standard output went away or an answer could not be shown.
+    #[error("cannot print the answer")]
+    Print {
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+/// Why waiting ended before the operation did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stopped {
+    /// The time given with `--wait=…` or `--timeout` ran out.
+    Time,
+    /// Ctrl-C.
+    Interrupt,
+}
+
+impl fmt::Display for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Stopped::Time => "time ran out",
+            Stopped::Interrupt => "interrupted",
+        })
+    }
+}
+
+/// Shorthand used throughout the crate.
+pub type Result<T, E = CliError> = std::result::Result<T, E>;
+
+impl CliError {
+    /// A mistake in the command, with the way out of it.
+    pub fn usage(what: impl Into<String>, next: impl Into<String>) -> Self {
+        CliError::Usage { what: what.into(), next: next.into() }
+    }
+
+    /// The exit status that belongs to this failure.
+    #[must_use]
+    pub fn exit(&self) -> Exit {
+        match self {
+            CliError::Usage { .. } | CliError::Ambiguous { .. } => Exit::Usage,
+            CliError::NotFound { .. } => Exit::NotFound,
+            CliError::NoToken { .. } => Exit::Auth,
+            CliError::StoppedWaiting { reason: Stopped::Time, .. } => Exit::Timeout,
+            CliError::StoppedWaiting { reason: Stopped::Interrupt, .. } => Exit::Interrupted,
+            CliError::Refused(problem) => problem_exit(problem),
+            CliError::OperationFailed { problem: Some(problem), .. } if problem.code == "NODE_PREFLIGHT_FAILED" => {
+                Exit::Preflight
+            }
+            _ => Exit::Failure,
+        }
+    }
+
+    /// True where trying again a moment later may well work: the network, or a server that says so.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            CliError::Unreachable { .. } => true,
+            CliError::Stranger { status, .. } => *status >= 500,
+            CliError::Refused(problem) => problem.status >= 500 || problem.status == 429,
+            _ => false,
+        }
+    }
+
+    fn why(&self) -> Option<String> {
+        match self {
+            CliError::Unreachable { source, .. } | CliError::Print { source } => Some(chain(source.as_ref())),
+            CliError::File { source, .. } => Some(source.to_string()),
+            CliError::OperationFailed { problem: Some(problem), .. } => Some(problem_text(problem)),
+            CliError::Refused(problem) => field_reasons(problem),
+            CliError::Ambiguous { ids, .. } => Some(format!("it could be {}", ids.join(" or "))),
+            _ => None,
+        }
+    }
+
+    fn next(&self) -> Option<String> {
+        match self {
+            CliError::Usage { next, .. } | CliError::Unreachable { next, .. } | CliError::NotFound { next, .. } => {
+                Some(next.clone())
+            }
+            CliError::Refused(problem) => remediation(problem),
+            CliError::OperationFailed { problem, .. } => problem.as_deref().and_then(remediation),
+            CliError::Ambiguous { .. } => Some("Use one of these ids instead of the name.".into()),
+            CliError::StoppedWaiting { operation, .. } => {
+                Some(format!("To watch it again: pilothouse operation wait {operation}"))
+            }
+            CliError::NoToken { .. } => {
+                Some("Run `pilothouse login`, or set PILOTHOUSE_TOKEN, or give --token-file FILE.".into())
+            }
+            CliError::Stranger { .. } => Some("Check the address given with --server or PILOTHOUSE_SERVER.".into()),
+            CliError::File { .. } | CliError::Print { .. } => None,
+        }
+    }
+
+    fn reference(&self) -> Option<String> {
+        let problem = match self {
+            CliError::Refused(problem) => problem,
+            CliError::OperationFailed { problem: Some(problem), .. } => problem,
+            _ => return None,
+        };
+        Some(match problem.request_id.as_str() {
+            "" => problem.code.clone(),
+            id => format!("{}, request {id}", problem.code),
+        })
+    }
+}
+
+/// Shows an error the way people read it: what, why, next step, reference; one per line.
+pub struct Report<'a>(pub &'a CliError);
+
+impl fmt::Display for Report<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.0)?;
+        for (label, text) in [("why", self.0.why()), ("next", self.0.next()), ("code", self.0.reference())] {
+            if let Some(text) = text {
+                writeln!(f, "  {label:<5} {text}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn problem_text(problem: &Problem) -> String {
+    if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() }
+}
+
+fn remediation(problem: &Problem) -> Option<String> {
+    Some(problem.remediation.clone()).filter(|text| !text.is_empty())
+}
+
+fn field_reasons(problem: &Problem) -> Option<String> {
+    let reasons: Vec<String> = problem
+        .errors
+        .iter()
+        .map(|field| format!("{}: {}", field.pointer.trim_start_matches('/'), field.detail))
+        .collect();
+    Some(reasons.join("; ")).filter(|text| !text.is_empty())
+}
+
+fn problem_exit(problem: &Problem) -> Exit {
+    match problem.status {
+        400 | 405 | 406 | 413 | 415 | 422 => Exit::Usage,
+        401 | 403 => Exit::Auth,
+        404 => Exit::NotFound,
+        409 | 412 | 423 => Exit::Conflict,
+        _ => Exit::Failure,
+    }
+}
+
+fn chain(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut texts: Vec<String> = Vec::new();
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let text = error.to_string();
+        if texts.last().is_none_or(|last| !last.contains(&text)) {
+            texts.push(text);
+        }
+        next = error.source();
+    }
+    texts.join(": ")
+}

@@ -1,0 +1,161 @@
+//! How each REST shape looks as a row.
+
+use api_types::{Cluster, Kubeconfig, KubernetesVersion, Node, NodePool, Operation, Organization, Project, Token};
+use time::OffsetDateTime;
+
+use super::Row;
+use crate::duration::short;
+
+const NONE: &str = "-";
+
+fn age(since: OffsetDateTime) -> String {
+    short(OffsetDateTime::now_utc() - since)
+}
+
+fn ends(at: OffsetDateTime) -> String {
+    let left = at - OffsetDateTime::now_utc();
+    if left.is_positive() { format!("in {}", short(left)) } else { format!("{} ago", short(-left)) }
+}
+
+fn or_none(text: Option<&str>) -> String {
+    text.filter(|text| !text.is_empty()).unwrap_or(NONE).to_owned()
+}
+
+impl Row for Cluster {
+    const HEADER: &'static [&'static str] = &["NAME", "STATE", "VERSION", "AGE", "ID", "MESSAGE"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            self.version.clone(),
+            age(self.created_at),
+            self.id.clone(),
+            self.state_message.clone(),
+        ]
+    }
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for NodePool {
+    const HEADER: &'static [&'static str] = &["NAME", "KIND", "COUNT", "STATE", "AGE", "ID"];
+    fn cells(&self) -> Vec<String> {
+        let count = if self.kind == "byo" { NONE.to_owned() } else { self.count.to_string() };
+        vec![self.name.clone(), self.kind.clone(), count, self.state.clone(), age(self.created_at), self.id.clone()]
+    }
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Node {
+    const HEADER: &'static [&'static str] = &["NAME", "STATE", "LINK", "KUBELET", "AGE", "ID", "MESSAGE"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            if self.link_connected { "connected" } else { "down" }.to_owned(),
+            or_none(self.kubelet_version.as_deref()),
+            age(self.created_at),
+            self.id.clone(),
+            self.state_message.clone(),
+        ]
+    }
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Kubeconfig {
+    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "ENDS", "STATE", "AGE", "ID"];
+    fn cells(&self) -> Vec<String> {
+        let state = match self.revoked_at {
+            Some(_) => "revoked",
+            None if self.expires_at <= OffsetDateTime::now_utc() => "ended",
+            None => "active",
+        };
+        vec![
+            self.name.clone(),
+            self.role.clone(),
+            ends(self.expires_at),
+            state.to_owned(),
+            age(self.created_at),
+            self.id.clone(),
+        ]
+    }
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Row for Operation {
+    const HEADER: &'static [&'static str] = &["ID", "KIND", "STATE", "STEP", "AGE", "TARGET"];
+    fn cells(&self) -> Vec<String> {
+        let current = self.steps.iter().find(|step| step.state != "done");
+        vec![
+            self.id.clone(),
+            self.kind.clone(),
+            self.state.clone(),
+            or_none(current.map(|step| step.title.as_str())),
+            age(self.created_at),
+            self.target.clone(),
+        ]
+    }
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Row for Organization {
+    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "AGE", "ID", "TITLE"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.role.clone(),
+            age(self.created_at),
+            self.id.clone(),
+            or_none(Some(self.display_name.as_str())),
+        ]
+    }
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Project {
+    const HEADER: &'static [&'static str] = &["NAME", "AGE", "ID", "ORGANIZATION"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.name.clone(), age(self.created_at), self.id.clone(), self.organization_id.clone()]
+    }
+    fn name(&self) -> String {
+        self.name.clone()
+    }
+}
+
+impl Row for Token {
+    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "ENDS", "LAST USED", "ID"];
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.role.clone(),
+            self.expires_at.map_or_else(|| "never".to_owned(), ends),
+            self.last_used_at.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(at))),
+            self.id.clone(),
+        ]
+    }
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Row for KubernetesVersion {
+    const HEADER: &'static [&'static str] = &["VERSION", "STATE", "DEFAULT"];
+    fn cells(&self) -> Vec<String> {
+        let default = if self.default { "yes" } else { NONE };
+        vec![self.version.clone(), self.state.clone(), default.to_owned()]
+    }
+    fn name(&self) -> String {
+        self.version.clone()
+    }
+}

@@ -1,0 +1,34 @@
+//! One file per noun; each holds its verbs and what they do.
+
+pub mod cluster;
+pub mod kubeconfig;
+pub mod login;
+pub mod node;
+pub mod operation;
+pub mod org;
+pub mod pool;
+pub mod project;
+pub mod token;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::path::Path;
+
+use crate::context::file_error;
+use crate::error::{CliError, Result};
+
+/// Makes sure a person means it: `--yes`, or the name typed at a terminal.
+fn confirm(yes: bool, action: &str, name: &str) -> Result<()> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(CliError::usage(format!("{action} {name} needs a confirmation"), "Add --yes."));
+    }
+    let _ = write!(std::io::stderr(), "{action} {name}? This cannot be undone. Type its name: ");
+    let mut typed = String::new();
+    std::io::stdin()
+        .lock()
+        .read_line(&mut typed)
+        .map_err(|source| file_error("read", Path::new("standard input"), source))?;
+    if typed.trim() == name { Ok(()) } else { Err(CliError::usage("the name did not match", "Nothing was changed.")) }
+}

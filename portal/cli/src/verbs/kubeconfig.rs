@@ -1,0 +1,104 @@
+//! `pilothouse kubeconfig demo > demo.kubeconfig`: issue one; `list` and `revoke` look after those issued.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api_types::{IssueKubeconfig, IssuedKubeconfig, Kubeconfig};
+use clap::{Args, Subcommand};
+
+use crate::client::Call;
+use crate::context::{file_error, write_private};
+use crate::error::{CliError, Result};
+use crate::session::Session;
+use crate::{Format, Globals, duration, output};
+
+/// Issues a kubeconfig for CLUSTER and prints it, or does what the verb says.
+#[derive(Args, Debug)]
+pub struct KubeconfigArgs {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub globals: Globals,
+    /// Cluster to get into, by name or id
+    pub cluster: Option<String>,
+    /// What the file may do: view, edit or admin
+    #[arg(long)]
+    pub role: Option<String>,
+    /// How long it works: 12h, 30d
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub expires_in: Option<Duration>,
+    /// Name to find it by later
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Write to this file, readable by you only, instead of standard output
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// The verb.
+    #[command(subcommand)]
+    pub verb: Option<Verb>,
+}
+
+/// What can be done with issued kubeconfigs.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List those issued for a cluster
+    List {
+        /// Name or id
+        #[arg(long)]
+        cluster: String,
+    },
+    /// Revoke one; it stops working at once
+    Revoke {
+        /// Id, or name together with --cluster
+        kubeconfig: String,
+        /// Name or id
+        #[arg(long)]
+        cluster: Option<String>,
+    },
+}
+
+/// Runs one verb.
+pub async fn run(mut args: KubeconfigArgs) -> Result<()> {
+    let session = Session::open(&args.globals)?;
+    match args.verb.take() {
+        None => issue(&session, args).await,
+        Some(Verb::List { cluster }) => {
+            let path = format!("/clusters/{}/kubeconfigs", session.cluster(&cluster).await?.id);
+            session.output.items(session.client.list::<Kubeconfig>(&path, &[]).await?)
+        }
+        Some(Verb::Revoke { kubeconfig, cluster }) => {
+            let id = session.kubeconfig_id(&kubeconfig, cluster.as_deref()).await?;
+            session.client.send_only(Call::delete(format!("/kubeconfigs/{id}"))).await?;
+            session.progress.say(&format!("Kubeconfig {kubeconfig} is revoked"));
+            Ok(())
+        }
+    }
+}
+
+async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
+    let reference = args.cluster.ok_or_else(|| {
+        CliError::usage("no cluster is named", "Write it like: pilothouse kubeconfig demo > demo.kubeconfig")
+    })?;
+    let cluster = session.cluster(&reference).await?;
+    let wish = IssueKubeconfig {
+        name: args.name,
+        kind: None,
+        role: args.role,
+        expires_in_seconds: args.expires_in.map(|time| time.as_secs()),
+    };
+    let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &wish)?;
+    let issued: IssuedKubeconfig = session.client.send(call).await?;
+    if let Some(path) = args.out {
+        return save(session, &path, &issued);
+    }
+    match session.output {
+        Format::Table | Format::Yaml => output::print(&issued.kubeconfig),
+        Format::Json => session.output.document(&issued),
+        Format::Name => session.output.item(&issued.issued),
+    }
+}
+
+fn save(session: &Session, path: &Path, issued: &IssuedKubeconfig) -> Result<()> {
+    write_private(path, issued.kubeconfig.as_bytes()).map_err(|source| file_error("write", path, source))?;
+    session.progress.say(&format!("Kubeconfig {} is in {}", issued.issued.id, path.display()));
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! `pilothouse login`: remember a portal, its authority and a token.
+
+use std::io::{IsTerminal, Write};
+use std::path::Path;
+
+use api_types::Me;
+use clap::Args;
+use nix::sys::termios::{LocalFlags, SetArg, Termios, tcgetattr, tcsetattr};
+use secrecy::{ExposeSecret, SecretString};
+
+use crate::client::{Call, Client};
+use crate::context::{self, Config, Context, file_error};
+use crate::error::{CliError, Result};
+use crate::progress::Screen;
+use crate::session::{given_token, read, trim};
+use crate::{Format, Globals};
+
+/// Options of `login`.
+#[derive(Args, Debug)]
+pub struct LoginArgs {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub globals: Globals,
+}
+
+/// Checks the token with the portal, then writes it to the config file. Without `--token-file` and `PILOTHOUSE_TOKEN`
+/// it is asked for, or read from standard input when that is not a terminal.
+pub async fn run(args: LoginArgs) -> Result<()> {
+    let globals = args.globals;
+    let server = globals.server.as_deref().map(trim).ok_or_else(|| {
+        CliError::usage("no portal is named", "Add --server URL; `pilothouse up` names it as portal_url.")
+    })?;
+    let ca = globals.ca_file.as_deref().map(|file| read(Path::new(file))).transpose()?;
+    let token = match given_token(&globals)? {
+        Some(token) => token,
+        None => ask()?,
+    };
+    let me: Me = Client::new(&server, ca.as_deref(), Some(token.clone()))?.send(Call::get("/me")).await?;
+    let path = context::path()
+        .ok_or_else(|| CliError::usage("there is no home directory to write to", "Set HOME or XDG_CONFIG_HOME."))?;
+    let name = globals.context.clone().unwrap_or_else(|| "default".into());
+    let saved = Context {
+        server: server.clone(),
+        token: Some(token.expose_secret().to_owned()),
+        ca,
+        org: globals.org.clone(),
+        project: globals.project.clone(),
+    };
+    remember(&path, &name, saved)?;
+    Screen::new(globals.quiet).say(&format!("Signed in to {server} as {}; kept in {}", me.user.email, path.display()));
+    match globals.output {
+        Format::Table => Ok(()),
+        other => other.document(&me),
+    }
+}
+
+fn remember(path: &Path, name: &str, saved: Context) -> Result<()> {
+    let mut config = Config::load(path)?;
+    config.contexts.insert(name.to_owned(), saved);
+    config.current = Some(name.to_owned());
+    config.save(path)
+}
+
+/// Reads a token from standard input; a terminal does not show it.
+fn ask() -> Result<SecretString> {
+    let stdin = std::io::stdin();
+    let silenced = stdin.is_terminal().then(silence).flatten();
+    let mut line = String::new();
+    let read = stdin.read_line(&mut line);
+    if let Some(before) = silenced {
+        // Failing to bring the echo back leaves nothing better to do.
+        let _ = tcsetattr(std::io::stdin(), SetArg::TCSANOW, &before);
+        let _ = writeln!(std::io::stderr());
+    }
+    read.map_err(|source| file_error("read", Path::new("standard input"), source))?;
+    match line.trim() {
+        "" => Err(CliError::usage(
+            "no token was given",
+            "Get one with `pilothouse admin token` on the machine itself, or with `pilothouse token create`.",
+        )),
+        token => Ok(SecretString::from(token)),
+    }
+}
+
+/// Asks for the token and switches the echo off; returns what to switch back to.
+fn silence() -> Option<Termios> {
+    let _ = write!(std::io::stderr(), "API token (not shown): ").and_then(|()| std::io::stderr().flush());
+    let before = tcgetattr(std::io::stdin()).ok()?;
+    let mut quiet = before.clone();
+    quiet.local_flags.remove(LocalFlags::ECHO);
+    tcsetattr(std::io::stdin(), SetArg::TCSANOW, &quiet).ok()?;
+    Some(before)
+}

@@ -1,0 +1,114 @@
+//! `pilothouse node`: single machines, and the line that makes a machine a node.
+
+use std::time::Duration;
+
+use api_types::{CreateJoinToken, CreatedJoinToken, Node};
+use clap::{Args, Subcommand};
+
+use super::confirm;
+use crate::client::Call;
+use crate::error::Result;
+use crate::progress::{Wait, follow};
+use crate::session::Session;
+use crate::{Format, Noun, duration, output};
+
+/// What can be done with nodes.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List those of a cluster
+    List {
+        /// Name or id
+        #[arg(long)]
+        cluster: String,
+    },
+    /// Show one
+    Get(Target),
+    /// Remove one; the machine is cleaned and stays out
+    Remove {
+        /// The node.
+        #[command(flatten)]
+        target: Target,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        /// Stay until it is gone.
+        #[command(flatten)]
+        wait: Wait,
+    },
+    /// Print the one line to paste on a machine, as root; it holds a secret
+    JoinCommand(Join),
+}
+
+/// One node.
+#[derive(Args, Debug)]
+pub struct Target {
+    /// Id, or name together with --cluster
+    pub node: String,
+    /// Name or id
+    #[arg(long)]
+    pub cluster: Option<String>,
+}
+
+/// What the line is good for.
+#[derive(Args, Debug)]
+pub struct Join {
+    /// Cluster to join, by name or id
+    #[arg(long)]
+    pub cluster: String,
+    /// Pool of kind byo, by name or id; left out, the only one is taken, or one is made
+    #[arg(long)]
+    pub pool: Option<String>,
+    /// How long the line works: 15m, 1h, 24h
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub expires_in: Option<Duration>,
+    /// How many machines may use it
+    #[arg(long, value_name = "N")]
+    pub max_uses: Option<u32>,
+    /// Print user-data for cloud-init instead of the line
+    #[arg(long)]
+    pub cloud_init: bool,
+}
+
+/// Runs one verb.
+pub async fn run(noun: Noun<Verb>) -> Result<()> {
+    let session = Session::open(&noun.globals)?;
+    match noun.verb {
+        Verb::List { cluster } => {
+            let path = format!("/clusters/{}/nodes", session.cluster(&cluster).await?.id);
+            session.output.items(session.client.list::<Node>(&path, &[]).await?)
+        }
+        Verb::Get(target) => session.output.item(&session.node(&target.node, target.cluster.as_deref()).await?),
+        Verb::Remove { target, yes, wait } => remove(&session, &target, (yes, wait)).await,
+        Verb::JoinCommand(join) => join_command(&session, join).await,
+    }
+}
+
+async fn join_command(session: &Session, join: Join) -> Result<()> {
+    let cluster = session.cluster(&join.cluster).await?;
+    let wish = CreateJoinToken {
+        node_pool: join.pool,
+        expires_in_seconds: join.expires_in.map(|time| time.as_secs()),
+        max_uses: join.max_uses,
+    };
+    let call = Call::post(format!("/clusters/{}/join-tokens", cluster.id), &wish)?;
+    let created: CreatedJoinToken = session.client.send(call).await?;
+    match session.output {
+        Format::Table if join.cloud_init => output::print(&created.commands.cloud_init),
+        Format::Table => output::print(&format!("{}\n", created.commands.shell.trim_end())),
+        Format::Name => output::print(&format!("{}\n", created.join_token.id)),
+        other => other.document(&created),
+    }
+}
+
+async fn remove(session: &Session, target: &Target, (yes, wait): (bool, Wait)) -> Result<()> {
+    let node = session.node(&target.node, target.cluster.as_deref()).await?;
+    confirm(yes, "Remove node", &node.name)?;
+    let node: Node = session.client.send(Call::delete(format!("/nodes/{}", node.id))).await?;
+    let (Some(bound), Some(operation)) = (wait.wait, &node.operation_id) else {
+        return session.output.item(&node);
+    };
+    session.progress.say(&format!("Removing node {} ({operation})", node.name));
+    follow(&session.client, &session.progress, operation, bound).await?;
+    session.progress.say(&format!("Node {} is gone", node.name));
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! `pilothouse operation`: work that takes a while.
+
+use std::time::Duration;
+
+use api_types::Operation;
+use clap::Subcommand;
+
+use crate::client::Call;
+use crate::error::Result;
+use crate::progress::follow;
+use crate::session::Session;
+use crate::{Noun, duration};
+
+/// What can be done with operations.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// List those of one thing, newest first
+    List {
+        /// Id of the thing worked on
+        #[arg(long, value_name = "ID")]
+        target: String,
+    },
+    /// Show one
+    Get {
+        /// Id
+        operation: String,
+    },
+    /// Stay until it ends and show its steps
+    Wait {
+        /// Id
+        operation: String,
+        /// How long to stay
+        #[arg(long, value_name = "TIME", default_value = "20m", value_parser = duration::parse)]
+        timeout: Duration,
+    },
+}
+
+/// Runs one verb.
+pub async fn run(noun: Noun<Verb>) -> Result<()> {
+    let session = Session::open(&noun.globals)?;
+    match noun.verb {
+        Verb::List { target } => {
+            session.output.items(session.client.list::<Operation>("/operations", &[("target", target)]).await?)
+        }
+        Verb::Get { operation } => {
+            session.output.item(&session.client.send::<Operation>(Call::get(format!("/operations/{operation}"))).await?)
+        }
+        Verb::Wait { operation, timeout } => {
+            let ended = follow(&session.client, &session.progress, &operation, timeout).await?;
+            session.output.item(&ended)
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `pilothouse token`: API tokens of one's own.
+
+use std::time::Duration;
+
+use api_types::{CreateToken, CreatedToken, Token};
+use clap::{Args, Subcommand};
+
+use crate::client::Call;
+use crate::error::Result;
+use crate::session::Session;
+use crate::{Format, Globals, Noun, duration, output};
+
+/// What can be done with API tokens.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make one and print its secret, this once
+    Create(Create),
+    /// List yours
+    List,
+    /// Revoke one; it stops working at once
+    Revoke {
+        /// Name or id
+        token: String,
+    },
+}
+
+/// What a new token may do.
+#[derive(Args, Debug)]
+pub struct Create {
+    /// A name to find it by later
+    pub name: String,
+    /// owner, admin, editor or viewer; never more than your own role
+    #[arg(long)]
+    pub role: Option<String>,
+    /// How long it works: 24h, 90d
+    #[arg(long, value_name = "TIME", value_parser = duration::parse)]
+    pub expires_in: Option<Duration>,
+}
+
+/// Runs one verb.
+pub async fn run(noun: Noun<Verb>) -> Result<()> {
+    let session = Session::open(&noun.globals)?;
+    match noun.verb {
+        Verb::Create(create) => make(&session, &noun.globals, create).await,
+        Verb::List => session.output.items(session.client.list::<Token>("/me/tokens", &[]).await?),
+        Verb::Revoke { token } => {
+            let id = session.token_id(&token).await?;
+            session.client.send_only(Call::delete(format!("/tokens/{id}"))).await?;
+            session.progress.say(&format!("Token {token} is revoked"));
+            Ok(())
+        }
+    }
+}
+
+async fn make(session: &Session, globals: &Globals, create: Create) -> Result<()> {
+    let wish = CreateToken {
+        name: create.name,
+        organization: globals.org.clone(),
+        role: create.role,
+        expires_in_seconds: create.expires_in.map(|time| time.as_secs()),
+    };
+    let created: CreatedToken = session.client.send(Call::post("/me/tokens", &wish)?).await?;
+    match session.output {
+        Format::Table => {
+            session
+                .progress
+                .say(&format!("Token {} ({}); its secret is shown this once:", created.token.name, created.token.id));
+            output::print(&format!("{}\n", created.secret))
+        }
+        Format::Name => session.output.item(&created.token),
+        other => other.document(&created),
+    }
+}

@@ -1,0 +1,186 @@
+//! The tour's words against the real portal with a real SQLite store; the test plays the provisioner.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, NewToken, Outcome, Role, StepState, StepUpdate, Store};
+use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::status::ClusterState;
+use tenant_controlplane::version::KubernetesVersion;
+use tokio::process::Command;
+use tokio::task::JoinHandle;
+
+struct Signer;
+
+#[async_trait]
+impl Issuer for Signer {
+    async fn kubeconfig(&self, _: ClusterId, _: &Kubeconfig) -> Result<String, IssueError> {
+        Ok("apiVersion: v1\nkind: Config\n".into())
+    }
+}
+
+/// Makes every wish come true at once, step by step, as the provisioner does in its time.
+async fn provision(store: Store) {
+    let mut changes = store.changes();
+    while changes.recv().await.is_ok() {
+        for cluster in store.clusters().all().await.unwrap_or_default() {
+            settle(&store, cluster).await;
+        }
+    }
+}
+
+async fn settle(store: &Store, cluster: migrations::Cluster) {
+    for kubeconfig in store.kubeconfigs().unbound(cluster.id).await.unwrap_or_default() {
+        store.kubeconfigs().mark_bound(kubeconfig.id).await.unwrap();
+    }
+    for pool in store.pools().of_cluster(cluster.id).await.unwrap_or_default() {
+        if let Ok(Some(operation)) = store.operations().current_for(&pool.id.to_string()).await {
+            store.operations().finish(operation.id, Outcome::Succeeded).await.unwrap();
+        }
+    }
+    let Ok(Some(operation)) = store.operations().current_for(&cluster.id.to_string()).await else { return };
+    if cluster.deletion_requested_at.is_some() {
+        store.clusters().purge(cluster.id).await.unwrap();
+        return;
+    }
+    let done = StepUpdate { key: "etcd", title: "etcd", state: StepState::Done, message: "" };
+    store.operations().step(operation.id, done).await.unwrap();
+    let report = ClusterReport {
+        observed_generation: cluster.generation,
+        state: ClusterState::Running,
+        state_message: String::new(),
+        conditions: Vec::new(),
+        endpoint: Some("127.0.0.1:6443".into()),
+        problem: None,
+    };
+    store.clusters().report(cluster.id, report).await.unwrap();
+    store.operations().finish(operation.id, Outcome::Succeeded).await.unwrap();
+}
+
+struct World {
+    url: String,
+    token: String,
+    home: tempfile::TempDir,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl World {
+    async fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let kek = Kek::load_or_create(&home.path().join("kek")).unwrap();
+        let store = Store::connect(&format!("sqlite://{}/db", home.path().display()), kek).await.unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let token = owner_token(&store).await;
+        let app = portal::app(config(store.clone(), &url));
+        let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+        World { url, token, home, tasks: vec![serving, tokio::spawn(provision(store))] }
+    }
+
+    /// Runs the program and gives exit status, standard output and standard error.
+    async fn run(&self, words: &str) -> (i32, String, String) {
+        let output = Command::new(env!("CARGO_BIN_EXE_pilothouse-client"))
+            .args(words.split_whitespace())
+            .env_clear()
+            .env("HOME", self.home.path())
+            .env("PILOTHOUSE_SERVER", &self.url)
+            .env("PILOTHOUSE_TOKEN", &self.token)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .output()
+            .await
+            .unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+    }
+
+    /// Runs the program, which must succeed, and gives standard output.
+    async fn out(&self, words: &str) -> String {
+        let (code, out, err) = self.run(words).await;
+        assert_eq!(code, 0, "{words}: {err}");
+        out
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        self.tasks.iter().for_each(JoinHandle::abort);
+    }
+}
+
+async fn owner_token(store: &Store) -> String {
+    let (user, organization) = store.identity().ensure_admin().await.unwrap();
+    let new = NewToken {
+        organization: organization.id,
+        user: user.id,
+        name: "test".into(),
+        role: Role::Owner,
+        expires_at: None,
+        actor: migrations::Actor::System,
+    };
+    store.identity().create_token(new).await.unwrap().1.expose_secret().to_owned()
+}
+
+fn config(store: Store, url: &str) -> PortalConfig {
+    PortalConfig {
+        store,
+        public_url: url.to_owned(),
+        gateway_address: "127.0.0.1:6443".into(),
+        domain: "pilothouse.internal".into(),
+        platform_ca_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
+        versions: KubernetesVersion::known().to_vec(),
+        agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
+        capabilities: Capabilities { local: true },
+        issuer: Arc::new(Signer),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_tour_on_the_real_portal() {
+    let world = World::new().await;
+    let (code, out, err) = world.run("cluster create demo --wait").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("demo") && out.contains("running"), "{out}");
+    assert!(err.contains("✔ etcd"), "{err}");
+    assert_eq!(world.run("cluster create demo").await.0, 5);
+    assert_eq!(world.run("cluster create Bad_Name").await.0, 2);
+    assert_eq!(world.run("cluster create other --version 9.9.9").await.0, 2);
+    assert_eq!(world.out("kubeconfig demo").await, "apiVersion: v1\nkind: Config\n");
+    assert!(world.out("kubeconfig list --cluster demo").await.contains("active"));
+    let pool = world.out("pool create web --cluster demo --kind local --count 1 --wait").await;
+    assert!(pool.contains("web"), "{pool}");
+    world.out("pool scale web --cluster demo --count 2 --wait").await;
+    assert!(world.out("pool list --cluster demo").await.contains(" 2 "));
+    let line = world.out("node join-command --cluster demo").await;
+    assert!(line.lines().count() == 1 && line.contains("pilothouse_join_"), "{line}");
+    assert_eq!(world.out("node list --cluster demo -o name").await, "");
+    assert_eq!(world.run("node get web-1 --cluster demo").await.0, 3);
+    world.out("cluster delete demo --yes --wait").await;
+    assert_eq!(world.out("cluster list -o name").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn people_tokens_and_projects() {
+    let world = World::new().await;
+    assert_eq!(world.out("org list -o name").await, "default\n");
+    assert_eq!(world.out("project list -o name").await, "default\n");
+    world.out("project create lab").await;
+    world.out("cluster create one --project lab --wait").await;
+    assert_eq!(world.out("cluster list -o name").await, "");
+    assert_eq!(world.out("cluster list --project lab -o name").await, "one\n");
+    let secret = world.out("token create ci --role viewer --expires-in 1h").await;
+    assert!(secret.starts_with("pilothouse_") && secret.lines().count() == 1);
+    let weak = World {
+        token: secret.trim().to_owned(),
+        url: world.url.clone(),
+        home: tempfile::tempdir().unwrap(),
+        tasks: Vec::new(),
+    };
+    assert_eq!(weak.out("cluster list --project lab -o name").await, "one\n");
+    assert_eq!(weak.run("cluster delete one --project lab --yes").await.0, 4);
+    world.out("token revoke ci").await;
+    assert_eq!(weak.run("cluster list").await.0, 4);
+}

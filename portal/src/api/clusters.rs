@@ -1,0 +1,66 @@
+//! `/clusters`: tenant control planes.
+
+use super::reply::{Failure, Outcome, accepted, item};
+use crate::app::clusters;
+use crate::error::Error;
+use crate::extract::{Body, Call, IfMatch, Wait, WaitQuery};
+use crate::paging::{PageQuery, Paging};
+use crate::state::AppState;
+use api_types::{Cluster, CreateCluster, List};
+use axum::Json;
+use axum::extract::Path;
+use axum::response::Response;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list, create)).routes(routes!(get, delete))
+}
+
+/// List clusters
+#[utoipa::path(get, path = "/projects/{prj}/clusters", tag = "clusters", operation_id = "list_clusters",
+    params(("prj" = String, Path, description = "`prj_…`"), PageQuery),
+    responses((status = 200, body = List<Cluster>, description = "Clusters of the project"), Failure))]
+async fn list(call: Call, Path(project): Path<String>, paging: Paging) -> Result<Json<List<Cluster>>, Error> {
+    Ok(Json(clusters::list(&call.state, &call.actor, &project, &paging).await?))
+}
+
+/// Create cluster
+///
+/// Takes the role editor. A cluster begins without nodes; node pools are their own things.
+#[utoipa::path(post, path = "/projects/{prj}/clusters", tag = "clusters", operation_id = "create_cluster",
+    params(("prj" = String, Path, description = "`prj_…`"), WaitQuery), request_body = CreateCluster,
+    responses((status = 202, body = Cluster, description = "Work has begun"),
+        (status = 201, body = Cluster, description = "It runs (only when waited for)"), Failure))]
+async fn create(
+    call: Call,
+    Path(project): Path<String>,
+    wait: Wait,
+    Body(input): Body<CreateCluster>,
+) -> Result<Response, Error> {
+    let cluster = clusters::create(&call.state, &call.actor, &project, input).await?;
+    let id = cluster.id.clone();
+    let again = async || clusters::get(&call.state, &call.actor, &id).await;
+    accepted(&call, wait, (cluster, Outcome::Made), again).await
+}
+
+/// Get cluster
+#[utoipa::path(get, path = "/clusters/{cls}", tag = "clusters", operation_id = "get_cluster",
+    params(("cls" = String, Path, description = "`cls_…`")),
+    responses((status = 200, body = Cluster, description = "The cluster"), Failure))]
+async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
+    Ok(item(&clusters::get(&call.state, &call.actor, &id).await?))
+}
+
+/// Delete cluster
+///
+/// Takes the role editor. Its nodes, volumes and certificates go with it. `If-Match` is honoured.
+#[utoipa::path(delete, path = "/clusters/{cls}", tag = "clusters", operation_id = "delete_cluster",
+    params(("cls" = String, Path, description = "`cls_…`"), WaitQuery),
+    responses((status = 202, body = Cluster, description = "Work has begun"),
+        (status = 204, description = "It is gone (only when waited for)"), Failure))]
+async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {
+    let cluster = clusters::delete(&call.state, &call.actor, &id, if_match.as_deref()).await?;
+    let again = async || clusters::get(&call.state, &call.actor, &id).await;
+    accepted(&call, wait, (cluster, Outcome::Gone), again).await
+}

@@ -1,0 +1,20 @@
+//! The operations, shared by REST and pages: authorise → rules → store.
+//!
+//! They take and return the shapes of `api-types`. Ids come in as text, just as they were sent: one that is no id, that
+//! nothing has, or that belongs to another organization is the same [`crate::error::Error::NotFound`].
+
+pub mod clusters;
+mod find;
+pub mod join_tokens;
+pub mod kubeconfigs;
+pub mod me;
+pub mod nodes;
+pub mod operations;
+pub mod organizations;
+pub mod pools;
+pub mod projects;
+pub mod sessions;
+pub mod setup;
+pub mod tokens;
+pub mod versions;
+pub mod view;

@@ -1,0 +1,109 @@
+//! Clusters: create, list, show, delete.
+
+use super::organizations::taken;
+use super::{find, view};
+use crate::auth::Actor;
+use crate::auth::policy::Action;
+use crate::error::Error;
+use crate::extract::check_etag;
+use crate::paging::Paging;
+use crate::state::AppState;
+use api_types::{Cluster, CreateCluster, List};
+use migrations::{NewCluster, Page};
+use tenant_controlplane::name::ClusterName;
+use tenant_controlplane::spec::{ClusterSpec, SpecError};
+use tenant_controlplane::version::KubernetesVersion;
+
+/// The clusters of a project, oldest first.
+///
+/// # Errors
+/// [`Error::NotFound`] for a project out of reach.
+pub async fn list(state: &AppState, actor: &Actor, project: &str, paging: &Paging) -> Result<List<Cluster>, Error> {
+    let project = find::project(state, actor, project, Action::Read).await?;
+    let clusters = state.store().clusters();
+    let rows = match paging.name.as_deref().map(ClusterName::parse) {
+        Some(Ok(name)) => {
+            let row = find::present(clusters.by_name(project.organization, project.id, &name).await)?;
+            row.into_iter().filter(|row| paging.after.is_none_or(|after| row.id.uuid() > after)).collect()
+        }
+        Some(Err(_)) => Vec::new(),
+        None => {
+            let page = Page { after: paging.after, limit: paging.limit + 1 };
+            clusters.list(project.organization, Some(project.id), page).await?
+        }
+    };
+    Ok(paging.finish(rows, |row| row.id.uuid(), |row| view::cluster(state.config(), row)))
+}
+
+/// One cluster.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, Error> {
+    let row = find::cluster(state, actor, id, Action::Read).await?;
+    Ok(view::cluster(state.config(), row))
+}
+
+/// Asks for a cluster. It is there at once, in state `pending`; its operation tells how it gets on.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`].
+pub async fn create(state: &AppState, actor: &Actor, project: &str, input: CreateCluster) -> Result<Cluster, Error> {
+    let project = find::project(state, actor, project, Action::Write).await?;
+    let given = input.name.clone();
+    let name = ClusterName::parse(&given).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
+    let spec = spec(state, input)?;
+    let new = NewCluster { project: project.id, organization: project.organization, name, spec, actor: actor.by() };
+    let row = state.store().clusters().insert(new).await.map_err(|error| taken(error, "cluster", &given))?;
+    Ok(view::cluster(state.config(), row))
+}
+
+/// Asks for a cluster's end: its nodes, volumes and certificates go with it. Asking twice is asking once.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
+pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<&str>) -> Result<Cluster, Error> {
+    let row = find::cluster(state, actor, id, Action::Write).await?;
+    check_etag(if_match, &row.etag())?;
+    let row = state.store().clusters().request_deletion(row.organization, row.id, actor.by()).await?;
+    Ok(view::cluster(state.config(), row))
+}
+
+/// The only place where text becomes a [`ClusterSpec`].
+fn spec(state: &AppState, input: CreateCluster) -> Result<ClusterSpec, Error> {
+    let spec = ClusterSpec::new(version(state, input.version.as_deref())?);
+    let pods = network("/pod_cidr", input.pod_cidr.as_deref(), spec.pod_cidr)?;
+    let services = network("/service_cidr", input.service_cidr.as_deref(), spec.service_cidr)?;
+    let replicas = input.replicas.unwrap_or(spec.replicas);
+    let spec = spec.with_networks(pods, services).and_then(|spec| spec.with_labels(input.labels));
+    spec.and_then(|spec| spec.with_replicas(replicas)).map_err(|error| Error::field(place(&error), "INVALID", error))
+}
+
+fn place(error: &SpecError) -> &'static str {
+    match error {
+        SpecError::PodCidr(_) => "/pod_cidr",
+        SpecError::ServiceCidr(_) | SpecError::Overlap { .. } => "/service_cidr",
+        SpecError::Replicas(_) => "/replicas",
+        SpecError::Labels => "/labels",
+    }
+}
+
+/// The version asked for, if this instance has it.
+fn version(state: &AppState, wanted: Option<&str>) -> Result<KubernetesVersion, Error> {
+    let offered = &state.config().versions;
+    let Some(wanted) = wanted else { return Ok(offered.first().copied().unwrap_or_default()) };
+    let plain = wanted.strip_prefix('v').unwrap_or(wanted);
+    offered.iter().copied().find(|version| version.to_string() == plain).ok_or_else(|| {
+        let known: Vec<String> = offered.iter().map(ToString::to_string).collect();
+        let detail = format!("Kubernetes {wanted} is not on offer: choose {}", known.join(" or "));
+        Error::field("/version", "VERSION_UNSUPPORTED", detail)
+    })
+}
+
+fn network(pointer: &str, text: Option<&str>, default: ipnet::Ipv4Net) -> Result<ipnet::Ipv4Net, Error> {
+    let Some(text) = text else { return Ok(default) };
+    text.parse().map_err(|_| {
+        let detail = format!("`{text}` is not a range of IPv4 addresses: write it like {default}");
+        Error::field(pointer, "INVALID_RANGE", detail)
+    })
+}

@@ -1,0 +1,39 @@
+//! Nodes: single machines.
+
+use super::{find, view};
+use crate::auth::Actor;
+use crate::auth::policy::Action;
+use crate::error::Error;
+use crate::extract::check_etag;
+use crate::paging::Paging;
+use crate::state::AppState;
+use api_types::{List, Node};
+
+/// The nodes of a cluster, without those that were removed.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Paging) -> Result<List<Node>, Error> {
+    let cluster = find::cluster(state, actor, cluster, Action::Read).await?;
+    let mut rows = state.store().nodes().list(cluster.organization, cluster.id).await?;
+    rows.retain(|row| !row.removed);
+    Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::node))
+}
+
+/// One node.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Node, Error> {
+    find::node(state, actor, id, Action::Read).await.map(view::node)
+}
+
+/// Asks for a node's removal: it is told to reset, and its identity is refused from then on.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
+pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<&str>) -> Result<Node, Error> {
+    let row = find::node(state, actor, id, Action::Write).await?;
+    check_etag(if_match, &row.etag())?;
+    Ok(view::node(state.store().nodes().request_deletion(row.organization, row.id, actor.by()).await?))
+}

@@ -1,0 +1,72 @@
+//! Organizations: who owns things.
+
+use super::{find, view};
+use crate::auth::Actor;
+use crate::auth::policy::{self, Action};
+use crate::error::Error;
+use crate::paging::Paging;
+use crate::state::AppState;
+use api_types::{CreateOrganization, List, Organization};
+use migrations::{Role, StoreError};
+use tenant_controlplane::name::OrganizationName;
+
+const LONGEST_DISPLAY_NAME: usize = 100;
+
+/// The caller's organizations.
+///
+/// # Errors
+/// None of its own.
+pub async fn list(_state: &AppState, actor: &Actor, paging: &Paging) -> Result<List<Organization>, Error> {
+    let rows: Vec<_> = actor.memberships.iter().collect();
+    let key = |row: &&(migrations::Organization, Role)| row.0.id.uuid();
+    let named =
+        |row: &&(migrations::Organization, Role)| paging.name.as_deref().is_none_or(|name| row.0.name.as_str() == name);
+    let mut rows: Vec<_> = rows.into_iter().filter(named).collect();
+    rows.sort_by_key(key);
+    rows.retain(|row| paging.after.is_none_or(|after| key(row) > after));
+    Ok(paging.finish(rows, key, |(organization, role)| view::organization(organization, *role)))
+}
+
+/// One organization, by id or name.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(_state: &AppState, actor: &Actor, id_or_name: &str) -> Result<Organization, Error> {
+    let (organization, role) = find::organization(actor, id_or_name)?;
+    Ok(view::organization(organization, *role))
+}
+
+/// Makes an organization; the caller becomes its owner. Anybody signed in may; a token must be an owner's.
+///
+/// # Errors
+/// [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`].
+pub async fn create(state: &AppState, actor: &Actor, input: CreateOrganization) -> Result<Organization, Error> {
+    if actor.token.is_some() {
+        let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;
+        policy::authorise(actor, organization, Action::Own)?;
+    }
+    let name = OrganizationName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
+    let display_name = input.display_name.unwrap_or_else(|| name.to_string());
+    check_display_name(&display_name)?;
+    let identity = state.store().identity();
+    let made = identity.create_organization(actor.user_id, name, &display_name, actor.by()).await;
+    let organization = made.map_err(|error| taken(error, "organization", &input.name))?;
+    Ok(view::organization(&organization, Role::Owner))
+}
+
+/// Refuses empty and very long names for people.
+pub(super) fn check_display_name(name: &str) -> Result<(), Error> {
+    if (1..=LONGEST_DISPLAY_NAME).contains(&name.trim().chars().count()) {
+        return Ok(());
+    }
+    let detail = format!("the display name must have 1 to {LONGEST_DISPLAY_NAME} characters");
+    Err(Error::field("/display_name", "INVALID_LENGTH", detail))
+}
+
+/// A conflict while making something is its name being taken.
+pub(super) fn taken(error: StoreError, what: &'static str, name: &str) -> Error {
+    match error {
+        StoreError::Conflict { .. } => Error::NameTaken { what, name: name.to_owned() },
+        error => error.into(),
+    }
+}

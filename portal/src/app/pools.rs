@@ -1,0 +1,132 @@
+//! Node pools: named groups of machines of one cluster.
+
+use super::organizations::taken;
+use super::{find, view};
+use crate::auth::Actor;
+use crate::auth::policy::Action;
+use crate::error::Error;
+use crate::extract::check_etag;
+use crate::paging::Paging;
+use crate::state::AppState;
+use api_types::{CreateNodePool, List, NodePool, PatchNodePool};
+use migrations::{NewPool, PoolKind};
+use tenant_controlplane::name::PoolName;
+
+/// The most machines of one pool.
+pub const MOST_MACHINES: u32 = 20;
+
+/// The node pools of a cluster.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Paging) -> Result<List<NodePool>, Error> {
+    let cluster = find::cluster(state, actor, cluster, Action::Read).await?;
+    let rows = state.store().pools().list(cluster.organization, cluster.id).await?;
+    Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::pool))
+}
+
+/// One node pool.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, Error> {
+    find::pool(state, actor, id, Action::Read).await.map(view::pool)
+}
+
+/// Asks for a node pool.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Deleting`], [`Error::Invalid`], [`Error::NameTaken`].
+pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: CreateNodePool) -> Result<NodePool, Error> {
+    let cluster = find::living_cluster(state, actor, cluster, Action::Write).await?;
+    let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
+    let kind = kind(state, &input.kind)?;
+    let count = count(kind, input.count)?;
+    let new = NewPool { cluster: cluster.id, organization: cluster.organization, name, kind, count, actor: actor.by() };
+    let made = state.store().pools().insert(new).await;
+    made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
+}
+
+/// Changes how many machines a pool has.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Deleting`], [`Error::Invalid`], [`Error::PreconditionFailed`].
+pub async fn patch(
+    state: &AppState,
+    actor: &Actor,
+    id: &str,
+    if_match: Option<&str>,
+    input: PatchNodePool,
+) -> Result<NodePool, Error> {
+    let row = find::pool(state, actor, id, Action::Write).await?;
+    if row.deletion_requested_at.is_some() {
+        return Err(Error::Deleting { what: "node pool" });
+    }
+    check_etag(if_match, &row.etag())?;
+    match input.count {
+        Some(wanted) if wanted != row.count => {
+            let count = count(row.kind, Some(wanted))?;
+            Ok(view::pool(state.store().pools().set_count(row.organization, row.id, count, actor.by()).await?))
+        }
+        _ => Ok(view::pool(row)),
+    }
+}
+
+/// Asks for a pool's end; its nodes go with it.
+///
+/// # Errors
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
+pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<&str>) -> Result<NodePool, Error> {
+    let row = find::pool(state, actor, id, Action::Write).await?;
+    check_etag(if_match, &row.etag())?;
+    Ok(view::pool(state.store().pools().request_deletion(row.organization, row.id, actor.by()).await?))
+}
+
+/// A kind this instance has.
+fn kind(state: &AppState, word: &str) -> Result<PoolKind, Error> {
+    let local = state.config().capabilities.local;
+    match word {
+        "byo" => Ok(PoolKind::Byo),
+        "local" if local => Ok(PoolKind::Local),
+        "local" => {
+            let detail = "this instance cannot make local machines: choose byo and join machines of your own";
+            Err(Error::field("/kind", "KIND_UNAVAILABLE", detail))
+        }
+        other => {
+            let choice = if local { "byo or local" } else { "byo" };
+            let detail = format!("`{other}` is not a kind of node pool: choose {choice}");
+            Err(Error::field("/kind", "UNKNOWN_VALUE", detail))
+        }
+    }
+}
+
+/// A count that fits the kind: machines of the user's own are counted by joining, not by asking.
+fn count(kind: PoolKind, wanted: Option<u32>) -> Result<u32, Error> {
+    match (kind, wanted) {
+        (PoolKind::Byo, None | Some(0)) => Ok(0),
+        (PoolKind::Byo, Some(_)) => {
+            let detail = "a pool of your own machines has no count: machines join it with a join token";
+            Err(Error::field("/count", "NOT_APPLICABLE", detail))
+        }
+        (PoolKind::Local, None) => Ok(1),
+        (PoolKind::Local, Some(count)) if count <= MOST_MACHINES => Ok(count),
+        (PoolKind::Local, Some(count)) => {
+            let detail = format!("{count} machines cannot be had: choose 0 to {MOST_MACHINES}");
+            Err(Error::field("/count", "OUT_OF_RANGE", detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counts_fit_their_kind() {
+        assert_eq!(count(PoolKind::Byo, None).unwrap(), 0);
+        assert!(count(PoolKind::Byo, Some(2)).is_err());
+        assert_eq!(count(PoolKind::Local, None).unwrap(), 1);
+        assert_eq!(count(PoolKind::Local, Some(20)).unwrap(), 20);
+        assert!(count(PoolKind::Local, Some(21)).unwrap_err().to_string().contains("0 to 20"));
+    }
+}

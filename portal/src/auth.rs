@@ -1,0 +1,103 @@
+//! Who is calling: a session cookie from a browser, or a bearer token from a program.
+//!
+//! Both lead to an [`Actor`]: a person and what these credentials reach. A token reaches one organization, with the
+//! lesser of its own role and its owner's present role, so taking a role from a person takes it from their tokens too.
+
+pub mod csrf;
+pub mod limit;
+pub mod password;
+pub mod policy;
+pub mod session;
+pub mod token;
+
+pub use policy::Action;
+
+use crate::app::view;
+use crate::error::Error;
+use crate::state::AppState;
+use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
+use axum::http::request::Parts;
+use migrations::{Organization, Role, User};
+use tenant_controlplane::id::{ApiTokenId, OrganizationId, UserId};
+
+/// A caller, known by valid credentials.
+#[derive(Clone, Debug)]
+pub struct Actor {
+    /// The person, also behind a token.
+    pub user: api_types::User,
+    /// Their id, typed.
+    pub user_id: UserId,
+    /// The organizations within reach, with the role held there.
+    pub memberships: Vec<(Organization, Role)>,
+    /// The token used; `None` for a session.
+    pub token: Option<ApiTokenId>,
+}
+
+impl Actor {
+    /// A person by session: everything they are a member of.
+    pub async fn of_user(state: &AppState, user: User) -> Result<Self, Error> {
+        let memberships = state.store().identity().organizations_of(user.id).await?;
+        Ok(Self { user_id: user.id, user: view::user(user), memberships, token: None })
+    }
+
+    /// The role held in an organization; `None` also where the text is no id.
+    pub fn role_in(&self, organization: &str) -> Option<Role> {
+        let id: OrganizationId = organization.parse().ok()?;
+        self.role(id)
+    }
+
+    /// The role held in an organization.
+    pub fn role(&self, organization: OrganizationId) -> Option<Role> {
+        self.memberships.iter().find(|(known, _)| known.id == organization).map(|(_, role)| *role)
+    }
+
+    /// Whether the caller may do that in that organization (id as text); for greying out buttons.
+    pub fn may(&self, action: Action, organization: &str) -> bool {
+        self.role_in(organization).is_some_and(|role| policy::allows(role, action))
+    }
+
+    /// The caller as the store's audit log names them.
+    pub fn by(&self) -> migrations::Actor {
+        match self.token {
+            Some(token) => migrations::Actor::Token { token, user: self.user_id },
+            None => migrations::Actor::User(self.user_id),
+        }
+    }
+
+    /// The organizations within reach.
+    pub fn organizations(&self) -> impl Iterator<Item = OrganizationId> + '_ {
+        self.memberships.iter().map(|(organization, _)| organization.id)
+    }
+}
+
+impl FromRequestParts<AppState> for Actor {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        known(&parts.headers, state).await
+    }
+}
+
+/// The caller, if known; for pages that anybody may open. Only a fault of ours is a rejection.
+pub struct MaybeActor(pub Option<Actor>);
+
+impl FromRequestParts<AppState> for MaybeActor {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        match known(&parts.headers, state).await {
+            Ok(actor) => Ok(Self(Some(actor))),
+            Err(Error::Unauthenticated) => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// The bearer token decides where one is sent; the cookie is not looked at then.
+async fn known(headers: &HeaderMap, state: &AppState) -> Result<Actor, Error> {
+    match token::bearer(headers)? {
+        Some(secret) => token::actor(state, secret).await,
+        None => session::actor(state, headers).await,
+    }
+}

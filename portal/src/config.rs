@@ -1,0 +1,70 @@
+//! What the portal is given by whoever composes it: the store, its own addresses, and the one hand it may use.
+
+use async_trait::async_trait;
+use migrations::{Kubeconfig, Store};
+use std::path::PathBuf;
+use std::sync::Arc;
+use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::version::KubernetesVersion;
+
+/// Everything the portal needs to know.
+#[derive(Clone)]
+pub struct PortalConfig {
+    /// The memory.
+    pub store: Store,
+    /// Where people reach the portal, without a slash at the end: `https://203.0.113.7:8443`.
+    pub public_url: String,
+    /// The gateway as people and machines reach it: `ip:port` or `name:port`.
+    pub gateway_address: String,
+    /// The DNS domain of the instance, for server names.
+    pub domain: String,
+    /// The platform's CA, which joining machines pin.
+    pub platform_ca_pem: String,
+    /// Kubernetes versions on offer; the first is the default.
+    pub versions: Vec<KubernetesVersion>,
+    /// The agent that joining machines fetch.
+    pub agent: AgentFiles,
+    /// What this instance can do.
+    pub capabilities: Capabilities,
+    /// Signs kubeconfigs.
+    pub issuer: Arc<dyn Issuer>,
+}
+
+/// The static agent binary and its checksum.
+#[derive(Clone, Debug)]
+pub struct AgentFiles {
+    /// The file; opened anew for each download.
+    pub path: PathBuf,
+    /// SHA-256 of it, 64 lower-case hexadecimal digits.
+    pub sha256: String,
+    /// What `uname -m` says on machines it was built for, such as `x86_64`.
+    pub machine: String,
+}
+
+/// What this instance can do beyond the least.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Capabilities {
+    /// Whether machine containers on the platform's own machine can be had (pool kind `local`).
+    pub local: bool,
+}
+
+/// Signs kubeconfigs. Lives outside, because the portal holds no tenant's key.
+#[async_trait]
+pub trait Issuer: Send + Sync + 'static {
+    /// The kubeconfig file (YAML) for an issued row. It holds a private key: hand it on and forget it.
+    ///
+    /// # Errors
+    /// [`IssueError::NotReady`] while the cluster has no certificates yet.
+    async fn kubeconfig(&self, cluster: ClusterId, kubeconfig: &Kubeconfig) -> Result<String, IssueError>;
+}
+
+/// Why no kubeconfig was signed.
+#[derive(Debug, thiserror::Error)]
+pub enum IssueError {
+    /// The cluster has no certificates yet.
+    #[error("the cluster has no certificates yet")]
+    NotReady,
+    /// Anything else.
+    #[error("signing the kubeconfig failed")]
+    Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}

@@ -1,0 +1,287 @@
+//! The one error of the portal, with two faces.
+//!
+//! Handlers and operations answer [`Error`]. As a response it is only a status and a note of what happened; the
+//! middleware in [`crate::face`] gives it its face: `application/problem+json` for programs, a page for people. So a
+//! rejection by the framework itself (405, 413, an unreadable body) and an error of ours leave in the same shape.
+
+pub mod catalogue;
+
+use api_types::{FieldError, Problem};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use catalogue::Entry;
+use migrations::StoreError;
+use std::sync::Arc;
+
+/// What an error has as its cause: anything, kept for the log and never shown.
+pub type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Everything that can be answered instead of what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// No session, no token, or one that has ended.
+    #[error("no valid session or token was sent")]
+    Unauthenticated,
+    /// Signing in failed; which of the two was wrong is not told.
+    #[error("the e-mail address or the password is wrong")]
+    BadCredentials,
+    /// The caller may see the thing but not do this to it.
+    #[error("this needs the role {needed}, and the role held here is {held}")]
+    Forbidden {
+        /// The least role that may.
+        needed: &'static str,
+        /// The caller's role.
+        held: &'static str,
+    },
+    /// A browser sent it from another site.
+    #[error("the request came from another site")]
+    CrossSite,
+    /// Not there, or not the caller's to see.
+    #[error("there is no such {what}")]
+    NotFound {
+        /// The kind of thing, lower case.
+        what: &'static str,
+    },
+    /// No route has this path.
+    #[error("nothing has this address")]
+    NoRoute,
+    /// The path exists, the method does not.
+    #[error("this address does not know this method")]
+    MethodNotAllowed,
+    /// The body is no JSON, or the request is broken otherwise.
+    #[error("{detail}")]
+    Malformed {
+        /// What is broken.
+        detail: String,
+    },
+    /// Fields with values that cannot be.
+    #[error("{}", first_detail(.0))]
+    Invalid(Vec<FieldError>),
+    /// The cursor belongs to another list or filter.
+    #[error("the cursor does not belong to this list and filter")]
+    CursorMismatch,
+    /// Not `application/json`.
+    #[error("the body must be sent as `content-type: application/json`")]
+    MediaType,
+    /// More than the body limit.
+    #[error("the body is larger than 1 MiB")]
+    TooLarge,
+    /// Not done in time.
+    #[error("the request was not done in time")]
+    Timeout,
+    /// The name is in use under the same parent.
+    #[error("the name `{name}` is taken by another {what}")]
+    NameTaken {
+        /// The kind of thing, lower case.
+        what: &'static str,
+        /// The name asked for.
+        name: String,
+    },
+    /// The state of the thing does not allow it.
+    #[error("{detail}")]
+    Conflict {
+        /// Why.
+        detail: String,
+    },
+    /// `If-Match` names another version.
+    #[error("it has changed since it was read: its etag is now {current}")]
+    PreconditionFailed {
+        /// The etag it has now.
+        current: String,
+    },
+    /// The cluster cannot do that before it runs.
+    #[error("the cluster is not ready yet: {state_message}")]
+    ClusterNotReady {
+        /// What it is doing.
+        state_message: String,
+        /// The operation to wait for.
+        operation: Option<String>,
+    },
+    /// It is being deleted.
+    #[error("the {what} is being deleted")]
+    Deleting {
+        /// The kind of thing, lower case.
+        what: &'static str,
+    },
+    /// Too many tries.
+    #[error("too many attempts; the next one is possible in {retry_after_seconds} s")]
+    RateLimited {
+        /// Seconds to wait.
+        retry_after_seconds: u64,
+    },
+    /// The first owner exists.
+    #[error("set-up was done already")]
+    SetupDone,
+    /// The set-up token is wrong, used or replaced.
+    #[error("the set-up token is not valid")]
+    SetupToken,
+    /// The database cannot be reached now.
+    #[error("the database does not answer")]
+    Unavailable(#[source] Source),
+    /// A fault of ours.
+    #[error("something failed on our side")]
+    Internal(#[source] Source),
+}
+
+fn first_detail(errors: &[FieldError]) -> &str {
+    errors.first().map_or("a value cannot be accepted", |error| error.detail.as_str())
+}
+
+impl Error {
+    /// One field of the body at fault; `pointer` is a JSON pointer such as `/name`.
+    pub fn field(pointer: &str, code: &str, detail: impl ToString) -> Self {
+        Self::Invalid(vec![FieldError { pointer: pointer.into(), code: code.into(), detail: detail.to_string() }])
+    }
+
+    /// A fault of ours with its cause.
+    pub fn internal(source: impl Into<Source>) -> Self {
+        Self::Internal(source.into())
+    }
+
+    /// The error a bare status of the framework stands for.
+    pub fn from_status(status: StatusCode) -> Self {
+        match status {
+            StatusCode::UNAUTHORIZED => Self::Unauthenticated,
+            StatusCode::NOT_FOUND => Self::NoRoute,
+            StatusCode::METHOD_NOT_ALLOWED => Self::MethodNotAllowed,
+            StatusCode::PAYLOAD_TOO_LARGE => Self::TooLarge,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE => Self::MediaType,
+            StatusCode::REQUEST_TIMEOUT | StatusCode::GATEWAY_TIMEOUT => Self::Timeout,
+            status if status.is_client_error() => Self::Malformed { detail: "the request cannot be read".into() },
+            status => Self::internal(format!("the framework answered {status}")),
+        }
+    }
+
+    /// Its line in the catalogue.
+    pub fn entry(&self) -> &'static Entry {
+        match self {
+            Self::Unauthenticated => &catalogue::UNAUTHENTICATED,
+            Self::BadCredentials => &catalogue::BAD_CREDENTIALS,
+            Self::Forbidden { .. } => &catalogue::PERMISSION_DENIED,
+            Self::CrossSite => &catalogue::CROSS_SITE_REQUEST,
+            Self::NotFound { .. } => &catalogue::NOT_FOUND,
+            Self::NoRoute => &catalogue::ROUTE_NOT_FOUND,
+            Self::MethodNotAllowed => &catalogue::METHOD_NOT_ALLOWED,
+            Self::Malformed { .. } => &catalogue::MALFORMED_REQUEST,
+            Self::Invalid(_) => &catalogue::VALIDATION_FAILED,
+            Self::CursorMismatch => &catalogue::CURSOR_MISMATCH,
+            Self::MediaType => &catalogue::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => &catalogue::BODY_TOO_LARGE,
+            Self::Timeout => &catalogue::TIMEOUT,
+            Self::NameTaken { .. } => &catalogue::NAME_TAKEN,
+            Self::Conflict { .. } => &catalogue::CONFLICT,
+            Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
+            Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
+            Self::Deleting { .. } => &catalogue::DELETION_IN_PROGRESS,
+            Self::RateLimited { .. } => &catalogue::RATE_LIMITED,
+            Self::SetupDone => &catalogue::SETUP_DONE,
+            Self::SetupToken => &catalogue::SETUP_TOKEN_INVALID,
+            Self::Unavailable(_) => &catalogue::DATABASE_UNAVAILABLE,
+            Self::Internal(_) => &catalogue::INTERNAL,
+        }
+    }
+
+    /// The body for programs; `type`, `instance` and `request_id` are filled in by [`crate::face`].
+    pub fn problem(&self) -> Problem {
+        let entry = self.entry();
+        Problem {
+            kind: entry.address(),
+            title: entry.title.into(),
+            status: entry.status,
+            detail: sentence(&self.to_string()),
+            instance: None,
+            code: entry.code.into(),
+            class: entry.class.into(),
+            retryable: entry.retryable,
+            remediation: entry.remediation.into(),
+            request_id: String::new(),
+            errors: self.fields(),
+            operation_id: self.operation(),
+        }
+    }
+
+    fn fields(&self) -> Vec<FieldError> {
+        match self {
+            Self::Invalid(errors) => errors.clone(),
+            Self::NameTaken { .. } => {
+                let (pointer, code) = ("/name".to_owned(), catalogue::NAME_TAKEN.code.to_owned());
+                vec![FieldError { pointer, code, detail: sentence(&self.to_string()) }]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    fn operation(&self) -> Option<String> {
+        match self {
+            Self::ClusterNotReady { operation, .. } => operation.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// Begins with a capital and ends with a full stop, as text for people does.
+fn sentence(text: &str) -> String {
+    let mut letters = text.chars();
+    let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
+    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
+    format!("{first}{}{stop}", letters.as_str())
+}
+
+impl From<StoreError> for Error {
+    fn from(error: StoreError) -> Self {
+        match error {
+            StoreError::NotFound { what } => Self::NotFound { what },
+            StoreError::Conflict { message, .. } => Self::Conflict { detail: message },
+            error @ StoreError::Unavailable(_) => Self::Unavailable(Box::new(error)),
+            error => Self::Internal(Box::new(error)),
+        }
+    }
+}
+
+/// What an error leaves on its response for the middleware that gives it a face.
+#[derive(Clone)]
+pub struct Fault(pub Arc<Problem>);
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let problem = self.problem();
+        let status = StatusCode::from_u16(problem.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = status.into_response();
+        if let Some((name, value)) = self.header() {
+            response.headers_mut().insert(name, value);
+        }
+        response.extensions_mut().insert(Fault(Arc::new(problem)));
+        response
+    }
+}
+
+impl Error {
+    /// Faults of ours are logged with every cause; what the caller did wrong is not.
+    fn log(&self) {
+        if let Self::Internal(source) | Self::Unavailable(source) = self {
+            let causes: Vec<String> = chain(source.as_ref()).map(ToString::to_string).collect();
+            tracing::error!(code = self.entry().code, cause = causes.join(": "), "request failed");
+        }
+    }
+
+    fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
+        match self {
+            Self::Unauthenticated => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
+            Self::RateLimited { retry_after_seconds } => Some((header::RETRY_AFTER, (*retry_after_seconds).into())),
+            Self::PreconditionFailed { current } => {
+                HeaderValue::from_str(current).ok().map(|value| (header::ETAG, value))
+            }
+            Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
+            Self::ClusterNotReady { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("2"))),
+            _ => None,
+        }
+    }
+}
+
+fn chain<'a>(
+    first: &'a (dyn std::error::Error + Send + Sync + 'static),
+) -> impl Iterator<Item = &'a (dyn std::error::Error + 'static)> {
+    let first: &(dyn std::error::Error + 'static) = first;
+    std::iter::successors(Some(first), |error| error.source())
+}

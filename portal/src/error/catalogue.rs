@@ -1,0 +1,93 @@
+//! The catalogue of codes. A code, once served, keeps its meaning; `GET /api/v1/errors` shows this very list.
+
+use api_types::ErrorCode;
+
+/// One code: what it means wherever it appears.
+#[derive(Debug)]
+pub struct Entry {
+    /// Stable, UPPER_SNAKE.
+    pub code: &'static str,
+    /// The HTTP status it comes with.
+    pub status: u16,
+    /// Short text for people.
+    pub title: &'static str,
+    /// `user`, `platform`, `provider` or `quota`.
+    pub class: &'static str,
+    /// Whether the same request may succeed later.
+    pub retryable: bool,
+    /// The next step.
+    pub remediation: &'static str,
+}
+
+impl Entry {
+    /// The address of its explanation, relative to the portal.
+    pub fn address(&self) -> String {
+        format!("/api/v1/errors#{}", self.code)
+    }
+
+    fn shown(&self) -> ErrorCode {
+        ErrorCode {
+            code: self.code.into(),
+            status: self.status,
+            title: self.title.into(),
+            class: self.class.into(),
+            retryable: self.retryable,
+            remediation: self.remediation.into(),
+        }
+    }
+}
+
+macro_rules! catalogue {
+    ($($name:ident $status:literal $class:literal $retryable:literal $title:literal, $remediation:literal;)+) => {
+        $(
+            #[doc = $title]
+            pub static $name: Entry = Entry {
+                code: stringify!($name),
+                status: $status,
+                title: $title,
+                class: $class,
+                retryable: $retryable,
+                remediation: $remediation,
+            };
+        )+
+
+        /// Every code, in the order of the statuses.
+        static ALL: &[&Entry] = &[$(&$name),+];
+    };
+}
+
+catalogue! {
+    MALFORMED_REQUEST 400 "user" false "The request cannot be read", "Send valid JSON as described in /api/v1/openapi.json.";
+    CURSOR_MISMATCH 400 "user" false "The cursor belongs to another list", "Start again without `cursor`.";
+    UNAUTHENTICATED 401 "user" false "Not signed in", "Sign in, or send `Authorization: Bearer pilothouse_…` with a token that has not expired.";
+    BAD_CREDENTIALS 401 "user" false "Wrong e-mail address or password", "Check both and try again.";
+    SETUP_TOKEN_INVALID 401 "user" false "The set-up link is not valid", "Use the newest set-up link; `pilothouse up` prints one for as long as set-up is not done.";
+    PERMISSION_DENIED 403 "user" false "Not allowed", "Ask an owner or admin of the organization to do it, or for a higher role.";
+    CROSS_SITE_REQUEST 403 "user" false "Sent from another site", "Open the portal itself and try again. A proxy in front of it must keep `Host` and `Origin`.";
+    NOT_FOUND 404 "user" false "Not found", "Check the id or name, and that you are in the right organization.";
+    ROUTE_NOT_FOUND 404 "user" false "Nothing at this address", "See /api/v1/openapi.json for the addresses there are.";
+    METHOD_NOT_ALLOWED 405 "user" false "Method not allowed", "The `Allow` header lists the methods of this address.";
+    NAME_TAKEN 409 "user" false "The name is taken", "Choose another name.";
+    CONFLICT 409 "user" true "Not possible now", "Look at the present state and try again.";
+    CLUSTER_NOT_READY 409 "user" true "The cluster is not ready yet", "Wait for the operation `operation_id` (GET /api/v1/operations/{id}?wait=60) and try again.";
+    DELETION_IN_PROGRESS 409 "user" false "Being deleted", "Wait until it is gone.";
+    PRECONDITION_FAILED 412 "user" false "Changed in the meantime", "Read it again and repeat the change with the new etag.";
+    BODY_TOO_LARGE 413 "user" false "The body is too large", "Send at most 1 MiB.";
+    UNSUPPORTED_MEDIA_TYPE 415 "user" false "Not JSON", "Send `content-type: application/json`.";
+    VALIDATION_FAILED 422 "user" false "A value cannot be accepted", "Correct the fields listed in `errors`.";
+    RATE_LIMITED 429 "user" true "Too many attempts", "Wait as long as `Retry-After` says.";
+    SETUP_DONE 409 "user" false "Set-up was done already", "Sign in. If nobody can, run `pilothouse admin token` on the machine.";
+    INTERNAL 500 "platform" true "Something failed on our side", "Try again. If it stays, give the request id to the operators: it leads to the log line.";
+    DATABASE_UNAVAILABLE 503 "platform" true "The database does not answer", "Try again in a few seconds. Nothing was changed.";
+    TIMEOUT 504 "platform" true "Not done in time", "Try again; `?wait=` may be at most 60.";
+}
+
+/// The catalogue as it is served.
+pub fn all() -> Vec<ErrorCode> {
+    ALL.iter().map(|entry| entry.shown()).collect()
+}
+
+/// The title of a code, if it is one of ours.
+pub fn title(code: &str) -> Option<&'static str> {
+    ALL.iter().find(|entry| entry.code == code).map(|entry| entry.title)
+}

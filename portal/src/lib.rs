@@ -1,0 +1,36 @@
+//! The people's door: pages, REST v1, sign-in. The portal writes what should be and reads what is; making it so is the
+//! provisioner's work, and the two meet only in the store.
+//!
+//! A request passes [`router`] (the whole table of routes), a handler in [`api`] or [`web`] (text in, text out), an
+//! operation in [`app`] (authorise → rules → store), and leaves through [`face`], which gives errors their shape.
+//! What is absent here: no Kubernetes client, no cloud, no tenant's key. Kubeconfigs are signed behind [`Issuer`].
+
+pub mod api;
+pub mod app;
+pub mod auth;
+pub mod config;
+pub mod connection;
+pub mod error;
+pub mod extract;
+pub mod face;
+mod install;
+pub mod paging;
+mod router;
+pub mod state;
+pub mod web;
+
+pub use config::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+pub use connection::Connection;
+
+/// The whole portal as one service: pages, `/api/v1`, `/install`, `/healthz`, `/readyz`.
+///
+/// The caller serves it on any number of listeners and inserts a [`Connection`] into each request's extensions, so that
+/// rate limits know the peer and cookies know TLS.
+pub fn app(config: PortalConfig) -> axum::Router {
+    router::build(state::AppState::new(config))
+}
+
+/// The OpenAPI 3.1 document served at `/api/v1/openapi.json`.
+pub fn openapi() -> utoipa::openapi::OpenApi {
+    router::openapi()
+}

@@ -1,0 +1,76 @@
+//! Pages for people: server-rendered, readable without script, live by htmx.
+//!
+//! One file per page, its template struct above its handler and its template under `templates/` with the same name.
+//! Reading is GET, every change is a form that posts and is answered with 303; only what is shown once (a kubeconfig, a
+//! join line) is the answer of its own POST. Pages call [`crate::app`], never the store.
+
+mod assets;
+mod clusters;
+mod create;
+mod delete;
+mod form;
+mod join;
+mod kubeconfigs;
+mod live;
+mod nodes;
+mod overview;
+mod parts;
+mod pools;
+mod preferences;
+mod problem;
+mod render;
+mod setup;
+mod shell;
+mod signin;
+mod tokens;
+mod ui;
+
+use axum::Router;
+use axum::response::{Redirect, Response};
+use axum::routing::{get, post};
+
+use crate::state::AppState;
+
+/// Every page, fragment and static file. Mounted at the root, beside `/api`.
+pub fn routes() -> Router<AppState> {
+    let pages = Router::new()
+        .route("/", get(|| async { Redirect::to("/clusters") }))
+        .route("/setup/{token}", get(setup::show).post(setup::submit))
+        .route("/signin", get(signin::show).post(signin::submit))
+        .route("/signout", post(signin::sign_out))
+        .route("/preferences/theme", post(preferences::theme))
+        .route("/tokens", get(tokens::show).post(tokens::create))
+        .route("/tokens/{token}/revoke", post(tokens::revoke))
+        .merge(cluster_pages())
+        .layer(axum::middleware::map_response(async |response| render::page_headers(response)));
+    pages.route("/static/{name}", get(assets::serve))
+}
+
+fn cluster_pages() -> Router<AppState> {
+    Router::new()
+        .route("/clusters", get(clusters::list).post(create::submit))
+        .route("/clusters/live", get(clusters::live))
+        .route("/clusters/new", get(create::show))
+        .route("/clusters/{cluster}", get(overview::show))
+        .route("/clusters/{cluster}/live", get(overview::live))
+        .route("/clusters/{cluster}/delete", get(delete::show).post(delete::submit))
+        .route("/clusters/{cluster}/kubeconfigs", get(kubeconfigs::show).post(kubeconfigs::issue))
+        .route("/clusters/{cluster}/kubeconfigs/{kubeconfig}/revoke", post(kubeconfigs::revoke))
+        .route("/clusters/{cluster}/join", get(join::show).post(join::submit))
+        .route("/clusters/{cluster}/join/live", get(join::live))
+        .route("/clusters/{cluster}/join/{token}/revoke", post(join::revoke))
+        .route("/clusters/{cluster}/pools/new", get(pools::new))
+        .route("/clusters/{cluster}/pools", post(pools::create))
+        .route("/pools/{pool}", get(pools::show))
+        .route("/pools/{pool}/scale", post(pools::scale))
+        .route("/pools/{pool}/delete", post(pools::delete))
+        .route("/nodes/{node}", get(nodes::show))
+        .route("/nodes/{node}/remove", post(nodes::remove))
+}
+
+/// The page for an error: what happened, whose move it is, the next step, and the request id to quote.
+///
+/// The caller sets the status.
+pub fn error_page(problem: &api_types::Problem) -> Response {
+    problem::page(problem)
+}

@@ -1,0 +1,115 @@
+//! Create a cluster: name, version, and where its nodes come from.
+
+use api_types::{CreateCluster, CreateNodePool, KubernetesVersion, Project};
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::clusters::{Choice, chosen};
+use super::form::Refusal;
+use super::shell::{Shell, Visitor};
+use super::{assets, render, ui};
+use crate::app;
+use crate::error::Error;
+use crate::state::AppState;
+
+/// Machines a first pool may have; as the API allows.
+const MOST: u32 = 20;
+
+#[derive(Template)]
+#[template(path = "create.html")]
+struct Page {
+    shell: Shell,
+    project: Project,
+    versions: Vec<KubernetesVersion>,
+    local: bool,
+    typed: Typed,
+    refusal: Refusal,
+}
+
+/// What was typed.
+#[derive(Clone, Default, Deserialize)]
+pub struct Typed {
+    project: String,
+    name: String,
+    #[serde(default)]
+    version: String,
+    #[serde(default)]
+    workers: String,
+    #[serde(default)]
+    count: String,
+    #[serde(default)]
+    pod_cidr: String,
+    #[serde(default)]
+    service_cidr: String,
+}
+
+/// `GET /clusters/new`
+pub async fn show(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Query(choice): Query<Choice>,
+) -> Result<Response, Error> {
+    let (project, _) = chosen(&state, &visitor.actor, choice.project.as_deref()).await?;
+    let workers = if state.config().capabilities.local { "local" } else { "byo" };
+    let typed = Typed { project: project.id.clone(), workers: workers.into(), count: "1".into(), ..Typed::default() };
+    render::page(&page(&state, visitor.shell, project, (typed, Refusal::default())))
+}
+
+/// `POST /clusters`: makes it, and its first pool, and goes to its page; or shows the form again.
+pub async fn submit(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let (project, _) = chosen(&state, &visitor.actor, Some(&typed.project)).await?;
+    match make(&state, &visitor, &typed).await {
+        Ok(id) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
+        Err(error) => {
+            let refusal = Refusal::of(error)?;
+            let status = refusal.status();
+            render::page_as(status, &page(&state, visitor.shell, project, (typed, refusal)))
+        }
+    }
+}
+
+fn page(state: &AppState, shell: Shell, project: Project, (typed, refusal): (Typed, Refusal)) -> Page {
+    let local = state.config().capabilities.local;
+    Page { shell, project, versions: app::versions::list(state), local, typed, refusal }
+}
+
+async fn make(state: &AppState, visitor: &Visitor, typed: &Typed) -> Result<String, Error> {
+    let pool = first_pool(typed)?;
+    let wish = CreateCluster {
+        name: typed.name.trim().to_owned(),
+        version: given(&typed.version),
+        pod_cidr: given(&typed.pod_cidr),
+        service_cidr: given(&typed.service_cidr),
+        ..CreateCluster::default()
+    };
+    let cluster = app::clusters::create(state, &visitor.actor, &typed.project, wish).await?;
+    if let Some(pool) = pool {
+        app::pools::create(state, &visitor.actor, &cluster.id, pool).await?;
+    }
+    Ok(cluster.id)
+}
+
+/// The pool the choice stands for; checked before the cluster is made, so that nothing is made by halves.
+fn first_pool(typed: &Typed) -> Result<Option<CreateNodePool>, Error> {
+    let pool = |name: &str, kind: &str, count| CreateNodePool { name: name.into(), kind: kind.into(), count };
+    match typed.workers.as_str() {
+        "local" => {
+            let count = typed.count.trim().parse().ok().filter(|count| (1..=MOST).contains(count));
+            let wrong = || Error::field("/count", "OUT_OF_RANGE", format!("Choose 1 to {MOST} machines."));
+            Ok(Some(pool("local", "local", Some(count.ok_or_else(wrong)?))))
+        }
+        "byo" => Ok(Some(pool("byo", "byo", None))),
+        _ => Ok(None),
+    }
+}
+
+fn given(text: &str) -> Option<String> {
+    Some(text.trim().to_owned()).filter(|text| !text.is_empty())
+}

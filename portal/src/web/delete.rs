@@ -1,0 +1,68 @@
+//! Delete a cluster by typing its name: the page behind the dialog, and the form both send.
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::form::Refusal;
+use super::shell::{Shell, Visitor};
+use super::{assets, render, ui};
+use crate::app;
+use crate::error::Error;
+use crate::paging::Paging;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "delete.html")]
+struct Page {
+    shell: Shell,
+    id: String,
+    name: String,
+    nodes: usize,
+    may_write: bool,
+    refusal: Refusal,
+}
+
+/// What was typed.
+#[derive(Deserialize)]
+pub struct Typed {
+    name: String,
+}
+
+/// `GET /clusters/{cluster}/delete`
+pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    page(&state, visitor, &id, Refusal::default()).await
+}
+
+/// `POST /clusters/{cluster}/delete`: starts the deletion and goes to the cluster's page, which shows it.
+pub async fn submit(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    match delete(&state, &visitor, &id, typed.name.trim()).await {
+        Ok(()) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
+        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+    }
+}
+
+async fn delete(state: &AppState, visitor: &Visitor, id: &str, typed: &str) -> Result<(), Error> {
+    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
+    if typed != cluster.name {
+        let detail = format!("That is not its name. Type {} to delete it.", cluster.name);
+        return Err(Error::field("/name", "NAME_MISMATCH", detail));
+    }
+    app::clusters::delete(state, &visitor.actor, id, None).await.map(drop)
+}
+
+async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {
+    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
+    let nodes = app::nodes::list(state, &visitor.actor, id, &Paging::all()).await?.items.len();
+    let may_write = visitor.may_write(&cluster.organization_id);
+    let status = refusal.status();
+    let page = Page { shell: visitor.shell, id: cluster.id, name: cluster.name, nodes, may_write, refusal };
+    render::page_as(status, &page)
+}

@@ -1,0 +1,133 @@
+//! Ways into a cluster: issue a kubeconfig as a file, see those issued, revoke one.
+
+use api_types::{Cluster, IssueKubeconfig, IssuedKubeconfig, Kubeconfig};
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::form::Refusal;
+use super::shell::{Shell, Visitor};
+use super::ui::{Moment, Status, ago, day};
+use super::{assets, render, ui};
+use crate::app;
+use crate::error::Error;
+use crate::paging::Paging;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "kubeconfigs.html")]
+struct Page {
+    shell: Shell,
+    cluster: Cluster,
+    ready: bool,
+    may_write: bool,
+    typed: Typed,
+    refusal: Refusal,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    id: String,
+    name: String,
+    role: String,
+    status: Status,
+    issued: Moment,
+    ends: String,
+    usable: bool,
+}
+
+/// What was typed.
+#[derive(Clone, Default, Deserialize)]
+pub struct Typed {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    role: String,
+    /// Lifetime in seconds.
+    #[serde(default)]
+    lifetime: String,
+}
+
+/// `GET /clusters/{cluster}/kubeconfigs`
+pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    let typed = Typed { role: "admin".into(), lifetime: "2592000".into(), ..Typed::default() };
+    page(&state, visitor, &id, (typed, Refusal::default())).await
+}
+
+/// `POST /clusters/{cluster}/kubeconfigs`: the file itself, this once; or the form again.
+pub async fn issue(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let wish = IssueKubeconfig {
+        name: Some(typed.name.trim().to_owned()).filter(|name| !name.is_empty()),
+        kind: None,
+        role: Some(typed.role.clone()).filter(|role| !role.is_empty()),
+        expires_in_seconds: typed.lifetime.parse().ok(),
+    };
+    match app::kubeconfigs::issue(&state, &visitor.actor, &id, wish).await {
+        Ok(issued) => download(&state, &visitor, issued).await,
+        Err(error) => page(&state, visitor, &id, (typed, Refusal::of(error)?)).await,
+    }
+}
+
+/// `POST /clusters/{cluster}/kubeconfigs/{kubeconfig}/revoke`
+pub async fn revoke(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path((cluster, id)): Path<(String, String)>,
+) -> Result<Response, Error> {
+    app::kubeconfigs::revoke(&state, &visitor.actor, &id).await?;
+    Ok(Redirect::to(&format!("/clusters/{cluster}/kubeconfigs")).into_response())
+}
+
+async fn download(state: &AppState, visitor: &Visitor, issued: IssuedKubeconfig) -> Result<Response, Error> {
+    let cluster = app::clusters::get(state, &visitor.actor, &issued.issued.cluster_id).await?;
+    // A cluster's name is a DNS label, so it needs no quoting.
+    let file = format!("attachment; filename=\"{}.kubeconfig\"", cluster.name);
+    let head = [
+        (CONTENT_TYPE, "application/yaml".to_owned()),
+        (CONTENT_DISPOSITION, file),
+        (CACHE_CONTROL, "no-store".to_owned()),
+    ];
+    Ok((head, issued.kubeconfig).into_response())
+}
+
+async fn page(
+    state: &AppState,
+    visitor: Visitor,
+    id: &str,
+    (typed, refusal): (Typed, Refusal),
+) -> Result<Response, Error> {
+    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
+    let issued = app::kubeconfigs::list(state, &visitor.actor, id, &Paging::all()).await?.items;
+    let status = refusal.status();
+    let page = Page {
+        may_write: visitor.may_write(&cluster.organization_id),
+        ready: matches!(cluster.state.as_str(), "running" | "degraded"),
+        rows: issued.into_iter().rev().map(row).collect(),
+        shell: visitor.shell,
+        cluster,
+        typed,
+        refusal,
+    };
+    render::page_as(status, &page)
+}
+
+fn row(kubeconfig: Kubeconfig) -> Row {
+    let status = Status::credential(Some(kubeconfig.expires_at), kubeconfig.revoked_at.is_some());
+    Row {
+        usable: status.group != "deleting",
+        status,
+        issued: ago(kubeconfig.created_at),
+        ends: day(kubeconfig.expires_at),
+        id: kubeconfig.id,
+        name: kubeconfig.name,
+        role: kubeconfig.role,
+    }
+}

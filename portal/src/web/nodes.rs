@@ -1,0 +1,82 @@
+//! One node: what it told about itself, what is wrong, and how to take it out.
+
+use api_types::{Cluster, Node, NodePool};
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::form::Refusal;
+use super::parts::NodeRow;
+use super::problem::whose;
+use super::shell::{Shell, Visitor};
+use super::ui::{Moment, ago};
+use super::{assets, render, ui};
+use crate::app;
+use crate::error::Error;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "nodes.html")]
+struct Page {
+    shell: Shell,
+    cluster: Cluster,
+    pool: NodePool,
+    node: Node,
+    row: NodeRow,
+    whose: &'static str,
+    seen: Option<Moment>,
+    may_write: bool,
+    refusal: Refusal,
+}
+
+/// What was typed.
+#[derive(Deserialize)]
+pub struct Typed {
+    #[serde(default)]
+    name: String,
+}
+
+/// `GET /nodes/{node}`
+pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    page(&state, visitor, &id, Refusal::default()).await
+}
+
+/// `POST /nodes/{node}/remove`: starts the removal once the name was typed.
+pub async fn remove(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let node = app::nodes::get(&state, &visitor.actor, &id).await?;
+    let removed = if typed.name.trim() == node.name {
+        app::nodes::delete(&state, &visitor.actor, &id, None).await
+    } else {
+        let detail = format!("That is not its name. Type {} to remove it.", node.name);
+        Err(Error::field("/name", "NAME_MISMATCH", detail))
+    };
+    match removed {
+        Ok(node) => Ok(Redirect::to(&format!("/clusters/{}", node.cluster_id)).into_response()),
+        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+    }
+}
+
+async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {
+    let node = app::nodes::get(state, &visitor.actor, id).await?;
+    let cluster = app::clusters::get(state, &visitor.actor, &node.cluster_id).await?;
+    let pool = app::pools::get(state, &visitor.actor, &node.node_pool_id).await?;
+    let page = Page {
+        row: NodeRow::of(&node, std::slice::from_ref(&pool)),
+        whose: node.problem.as_ref().map_or("", |problem| whose(&problem.class)),
+        seen: node.last_seen_at.map(ago),
+        may_write: visitor.may_write(&cluster.organization_id),
+        shell: visitor.shell,
+        cluster,
+        pool,
+        node,
+        refusal,
+    };
+    render::page_as(page.refusal.status(), &page)
+}

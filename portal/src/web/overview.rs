@@ -1,0 +1,139 @@
+//! One cluster: its state, the steps under way, what is wrong and what to do, its nodes and pools.
+
+use api_types::{Cluster, Node, NodePool, Operation, Problem};
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+
+use super::live::{self, Fragment};
+use super::parts::{Check, NodeRow, PoolRow, Progress};
+use super::problem::whose;
+use super::shell::{Shell, Visitor};
+use super::ui::{Moment, Status, ago};
+use super::{assets, render, ui};
+use crate::app;
+use crate::auth::{Action, Actor};
+use crate::error::Error;
+use crate::paging::Paging;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "overview.html")]
+struct Page {
+    shell: Shell,
+    id: String,
+    name: String,
+    may_write: bool,
+    deleting: bool,
+    live: Live,
+}
+
+/// The part of the page that is live: all of it but the frame and the danger zone.
+#[derive(Template)]
+#[template(path = "overview_live.html")]
+struct Live {
+    id: String,
+    name: String,
+    status: Status,
+    message: String,
+    version: String,
+    endpoint: Option<String>,
+    pod_cidr: String,
+    service_cidr: String,
+    age: Moment,
+    problem: Option<Problem>,
+    whose: &'static str,
+    progress: Option<Progress>,
+    checks: Vec<Check>,
+    nodes: Vec<NodeRow>,
+    ready_nodes: usize,
+    pools: Vec<PoolRow>,
+    may_write: bool,
+    ready: bool,
+    deleting: bool,
+}
+
+#[derive(Template)]
+#[template(path = "overview_gone.html")]
+struct Gone<'a> {
+    name: &'a str,
+}
+
+/// Everything the page tells, read at one moment.
+struct Facts {
+    cluster: Cluster,
+    operation: Option<Operation>,
+    pools: Vec<NodePool>,
+    nodes: Vec<Node>,
+}
+
+/// `GET /clusters/{cluster}`
+pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    let facts = gather(&state, &visitor.actor, &id).await?;
+    let live = Live::of(facts, &visitor.actor);
+    render::page(&Page {
+        shell: visitor.shell,
+        id: live.id.clone(),
+        name: live.name.clone(),
+        may_write: live.may_write,
+        deleting: live.deleting,
+        live,
+    })
+}
+
+/// `GET /clusters/{cluster}/live`: the same as a stream.
+pub async fn live(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    let name = app::clusters::get(&state, &visitor.actor, &id).await?.name;
+    let gone = Gone { name: &name }.render().map_err(Error::internal)?;
+    let (again, actor) = (state.clone(), visitor.actor);
+    let stream = live::stream(&state, gone, move || {
+        let (state, actor, id) = (again.clone(), actor.clone(), id.clone());
+        async move {
+            let live = Live::of(gather(&state, &actor, &id).await?, &actor);
+            let busy = live.progress.as_ref().is_some_and(|progress| progress.running);
+            Ok(Fragment { html: live.render().map_err(Error::internal)?, busy })
+        }
+    });
+    Ok(stream.into_response())
+}
+
+async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<Facts, Error> {
+    let cluster = app::clusters::get(state, actor, id).await?;
+    let all = Paging::all();
+    let (operations, pools, nodes) = tokio::try_join!(
+        app::operations::list(state, actor, id, &all),
+        app::pools::list(state, actor, id, &all),
+        app::nodes::list(state, actor, id, &all),
+    )?;
+    Ok(Facts { cluster, operation: operations.items.into_iter().next(), pools: pools.items, nodes: nodes.items })
+}
+
+impl Live {
+    fn of(facts: Facts, actor: &Actor) -> Self {
+        let Facts { cluster, operation, pools, nodes } = facts;
+        let failed = operation.as_ref().and_then(|operation| operation.error.clone());
+        let problem = cluster.problem.or(failed);
+        let at_work = operation.as_ref().is_some_and(|operation| !operation.is_finished());
+        Live {
+            status: Status::cluster(&cluster.state),
+            whose: problem.as_ref().map_or("", |problem| whose(&problem.class)),
+            progress: operation.as_ref().map(Progress::of),
+            checks: cluster.conditions.iter().map(|condition| Check::of(condition, at_work)).collect(),
+            ready_nodes: nodes.iter().filter(|node| node.state == "ready").count(),
+            nodes: nodes.iter().map(|node| NodeRow::of(node, &pools)).collect(),
+            pools: pools.iter().map(|pool| PoolRow::of(pool, &nodes)).collect(),
+            may_write: actor.may(Action::Write, &cluster.organization_id),
+            ready: matches!(cluster.state.as_str(), "running" | "degraded"),
+            deleting: cluster.deletion_requested_at.is_some(),
+            age: ago(cluster.created_at),
+            id: cluster.id,
+            name: cluster.name,
+            message: cluster.state_message,
+            version: cluster.version,
+            endpoint: cluster.endpoint,
+            pod_cidr: cluster.pod_cidr,
+            service_cidr: cluster.service_cidr,
+            problem,
+        }
+    }
+}

@@ -1,0 +1,146 @@
+//! One node pool: make it, change its size, delete it.
+
+use api_types::{Cluster, CreateNodePool, NodePool, PatchNodePool};
+use askama::Template;
+use axum::Form;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::form::Refusal;
+use super::parts::{NodeRow, PoolRow};
+use super::shell::{Shell, Visitor};
+use super::{assets, render, ui};
+use crate::app;
+use crate::error::Error;
+use crate::paging::Paging;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "pools_new.html")]
+struct NewPage {
+    shell: Shell,
+    cluster: Cluster,
+    local: bool,
+    typed: Typed,
+    refusal: Refusal,
+}
+
+#[derive(Template)]
+#[template(path = "pools.html")]
+struct Page {
+    shell: Shell,
+    cluster: Cluster,
+    pool: NodePool,
+    row: PoolRow,
+    nodes: Vec<NodeRow>,
+    may_write: bool,
+    refusal: Refusal,
+}
+
+/// What was typed.
+#[derive(Clone, Default, Deserialize)]
+pub struct Typed {
+    #[serde(default)]
+    name: String,
+    #[serde(default)]
+    kind: String,
+    #[serde(default)]
+    count: String,
+}
+
+/// `GET /clusters/{cluster}/pools/new`
+pub async fn new(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    let kind = if state.config().capabilities.local { "local" } else { "byo" };
+    let typed = Typed { kind: kind.into(), count: "1".into(), ..Typed::default() };
+    new_page(&state, visitor, &id, (typed, Refusal::default())).await
+}
+
+/// `POST /clusters/{cluster}/pools`
+pub async fn create(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let count = typed.count.trim().parse().ok().filter(|_| typed.kind == "local");
+    let wish = CreateNodePool { name: typed.name.trim().to_owned(), kind: typed.kind.clone(), count };
+    match app::pools::create(&state, &visitor.actor, &id, wish).await {
+        Ok(pool) if pool.kind == "byo" => Ok(Redirect::to(&format!("/clusters/{id}/join")).into_response()),
+        Ok(_) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
+        Err(error) => new_page(&state, visitor, &id, (typed, Refusal::of(error)?)).await,
+    }
+}
+
+/// `GET /pools/{pool}`
+pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+    page(&state, visitor, &id, Refusal::default()).await
+}
+
+/// `POST /pools/{pool}/scale`
+pub async fn scale(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let count = typed.count.trim().parse();
+    let wish = count.map_err(|_| Error::field("/count", "NOT_A_NUMBER", "Write a whole number."));
+    let changed = match wish {
+        Ok(count) => app::pools::patch(&state, &visitor.actor, &id, None, PatchNodePool { count: Some(count) }).await,
+        Err(error) => Err(error),
+    };
+    match changed {
+        Ok(pool) => Ok(Redirect::to(&format!("/clusters/{}", pool.cluster_id)).into_response()),
+        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+    }
+}
+
+/// `POST /pools/{pool}/delete`: starts the deletion once the name was typed.
+pub async fn delete(
+    State(state): State<AppState>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let pool = app::pools::get(&state, &visitor.actor, &id).await?;
+    let deleted = if typed.name.trim() == pool.name {
+        app::pools::delete(&state, &visitor.actor, &id, None).await
+    } else {
+        let detail = format!("That is not its name. Type {} to delete it.", pool.name);
+        Err(Error::field("/name", "NAME_MISMATCH", detail))
+    };
+    match deleted {
+        Ok(pool) => Ok(Redirect::to(&format!("/clusters/{}", pool.cluster_id)).into_response()),
+        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+    }
+}
+
+async fn new_page(
+    state: &AppState,
+    visitor: Visitor,
+    id: &str,
+    (typed, refusal): (Typed, Refusal),
+) -> Result<Response, Error> {
+    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
+    let (status, local) = (refusal.status(), state.config().capabilities.local);
+    render::page_as(status, &NewPage { shell: visitor.shell, cluster, local, typed, refusal })
+}
+
+async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {
+    let pool = app::pools::get(state, &visitor.actor, id).await?;
+    let cluster = app::clusters::get(state, &visitor.actor, &pool.cluster_id).await?;
+    let all = app::nodes::list(state, &visitor.actor, &cluster.id, &Paging::all()).await?.items;
+    let pools = [pool.clone()];
+    let mine = all.iter().filter(|node| node.node_pool_id == pool.id);
+    let page = Page {
+        nodes: mine.map(|node| NodeRow::of(node, &pools)).collect(),
+        row: PoolRow::of(&pool, &all),
+        may_write: visitor.may_write(&cluster.organization_id),
+        shell: visitor.shell,
+        cluster,
+        pool,
+        refusal,
+    };
+    render::page_as(page.refusal.status(), &page)
+}

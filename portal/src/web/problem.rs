@@ -1,0 +1,32 @@
+//! The page for an error.
+
+use api_types::Problem;
+use askama::Template;
+use axum::response::{IntoResponse, Response};
+
+use super::{assets, render};
+
+#[derive(Template)]
+#[template(path = "problem.html")]
+struct Page<'a> {
+    theme: &'static str,
+    problem: &'a Problem,
+    /// Whose move it is, in words.
+    whose: &'static str,
+}
+
+/// Renders the page; a template that fails leaves the problem's own sentence.
+pub fn page(problem: &Problem) -> Response {
+    let page = Page { theme: "auto", problem, whose: whose(&problem.class) };
+    render::page(&page).unwrap_or_else(|_| render::page_headers(problem.detail.clone().into_response()))
+}
+
+/// Whose move it is.
+pub fn whose(class: &str) -> &'static str {
+    match class {
+        "user" => "Yours",
+        "quota" => "An owner of your organization",
+        "provider" => "The cloud provider",
+        _ => "The people who run this portal",
+    }
+}

@@ -1,0 +1,129 @@
+//! Signing in and out.
+
+use askama::Template;
+use axum::Form;
+use axum::extract::{Query, State};
+use axum::http::HeaderMap;
+use axum::http::header::SET_COOKIE;
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use serde::Deserialize;
+
+use super::form::Refusal;
+use super::{assets, render, shell, ui};
+use crate::app;
+use crate::auth::MaybeActor;
+use crate::connection::Connection;
+use crate::error::Error;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "signin.html")]
+struct Page {
+    theme: &'static str,
+    instance: String,
+    /// Whether the first owner is still to come.
+    setup_needed: bool,
+    email: String,
+    next: String,
+    refusal: Refusal,
+}
+
+/// Where to go afterwards.
+#[derive(Deserialize)]
+pub struct Onward {
+    next: Option<String>,
+}
+
+/// What was typed.
+#[derive(Deserialize)]
+pub struct Typed {
+    email: String,
+    password: String,
+    #[serde(default)]
+    next: String,
+}
+
+/// `GET /signin`
+pub async fn show(
+    State(state): State<AppState>,
+    MaybeActor(actor): MaybeActor,
+    Query(onward): Query<Onward>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let next = local_path(onward.next.as_deref());
+    if actor.is_some() {
+        return Ok(Redirect::to(&next).into_response());
+    }
+    let page = Page { next, ..empty(&state, &headers).await? };
+    render::page(&page)
+}
+
+/// `POST /signin`: 303 onward with a session, or the form again.
+pub async fn submit(
+    State(state): State<AppState>,
+    connection: Connection,
+    headers: HeaderMap,
+    Form(typed): Form<Typed>,
+) -> Result<Response, Error> {
+    let next = local_path(Some(&typed.next));
+    match app::sessions::sign_in(&state, &connection, typed.email.trim(), &typed.password).await {
+        Ok(cookie) => Ok((AppendHeaders([(SET_COOKIE, cookie)]), Redirect::to(&next)).into_response()),
+        Err(error) => {
+            let refusal = Refusal::of(error)?;
+            let status = refusal.status();
+            let page = Page { email: typed.email, next, refusal, ..empty(&state, &headers).await? };
+            render::page_as(status, &page)
+        }
+    }
+}
+
+/// `POST /signout`: ends the session.
+pub async fn sign_out(
+    State(state): State<AppState>,
+    connection: Connection,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let cookie = app::sessions::sign_out(&state, &headers, &connection).await?;
+    Ok((AppendHeaders([(SET_COOKIE, cookie)]), Redirect::to("/signin")).into_response())
+}
+
+async fn empty(state: &AppState, headers: &HeaderMap) -> Result<Page, Error> {
+    Ok(Page {
+        theme: shell::theme(headers),
+        instance: instance(state),
+        setup_needed: app::setup::needed(state).await?,
+        email: String::new(),
+        next: "/clusters".into(),
+        refusal: Refusal::default(),
+    })
+}
+
+/// The portal's address as people know it, without its scheme.
+pub fn instance(state: &AppState) -> String {
+    let url = state.config().public_url.as_str();
+    url.split_once("://").map_or(url, |(_, rest)| rest).to_owned()
+}
+
+/// A path on this portal and nowhere else; the cluster list for anything that is not one.
+pub fn local_path(text: Option<&str>) -> String {
+    let fine = |path: &&str| {
+        let own = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\n', '\r']);
+        own && !path.starts_with("/signin") && !path.starts_with("/setup")
+    };
+    text.filter(fine).unwrap_or("/clusters").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn going_onward_never_leaves_the_portal() {
+        assert_eq!(local_path(Some("/clusters/cls_1?a=b")), "/clusters/cls_1?a=b");
+        for wrong in
+            ["https://evil.example", "//evil.example", "/\\evil.example", "clusters", "", "/signin", "/setup/x"]
+        {
+            assert_eq!(local_path(Some(wrong)), "/clusters", "{wrong}");
+        }
+    }
+}

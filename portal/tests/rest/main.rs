@@ -1,0 +1,11 @@
+//! REST v1 in process, on a real SQLite store: who may call what, what refusals look like, and the flows of a first day.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
+mod flows;
+mod openapi;
+mod refusals;
+mod sessions;
+mod tenancy;
+mod waiting;
+mod world;

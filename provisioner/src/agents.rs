@@ -1,0 +1,200 @@
+//! What node agents talk to: enrolment with a token, and the node link with a certificate.
+//!
+//! The gateway has ended TLS. Whoever comes without a certificate gets enrolment and nothing else; whoever comes with one is that node,
+//! named by a [`Caller`] in the request's extensions, and gets its link. Nothing an agent says about who it is counts.
+
+mod certificates;
+mod desired;
+mod enroll;
+mod fetch;
+mod renew;
+mod report;
+#[cfg(test)]
+mod tests;
+mod watch;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use futures::Stream;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use migrations::{Node, Store, StoreError};
+use node_protocol::enrollment_server::{Enrollment, EnrollmentServer};
+use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
+use node_protocol::{
+    Certificates, Chunk, EnrollReply, EnrollRequest, FetchRequest, NodeConfig, NodeReport, RenewRequest, ReportReply,
+    WatchRequest,
+};
+use tenant_controlplane::id::{ClusterId, NodeId};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use tower::ServiceBuilder;
+use tower::ServiceExt;
+
+use crate::config::Facts;
+use crate::parts::Parts;
+
+pub(crate) use desired::forget;
+
+/// The most bytes of one message from an agent.
+const MESSAGE_LIMIT: usize = 256 * 1024;
+/// HTTP/2: so a fetch of a part is not held up by small windows.
+const WINDOW: u32 = 1 << 20;
+const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(20);
+
+/// Who calls over the node link, as its certificate says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The cluster whose CA signed it.
+    pub cluster: ClusterId,
+    /// The node.
+    pub node: NodeId,
+}
+
+/// Both services.
+#[derive(Clone)]
+pub struct Agents {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    store: Store,
+    parts: Arc<dyn Parts>,
+    facts: Arc<Facts>,
+    /// One at a time decides a generation.
+    deciding: tokio::sync::Mutex<()>,
+}
+
+type Reply<T> = Result<Response<T>, Status>;
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+impl Agents {
+    /// Services over a store, without an engine.
+    pub fn new(store: Store, parts: Arc<dyn Parts>, facts: Arc<Facts>) -> Self {
+        let deciding = tokio::sync::Mutex::default();
+        Self { inner: Arc::new(Inner { store, parts, facts, deciding }) }
+    }
+
+    /// Enrolment, for connections without a client certificate.
+    pub fn enrollment(&self) -> EnrollmentServer<Self> {
+        EnrollmentServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// The node link, for connections whose requests carry a [`Caller`].
+    pub fn node_link(&self) -> NodeLinkServer<Self> {
+        NodeLinkServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+    }
+
+    /// Serves one connection (HTTP/2, TLS ended): enrolment without a caller, the node link with one. Returns when it is over.
+    pub async fn serve<I>(&self, io: I, caller: Option<Caller>, cancel: CancellationToken)
+    where
+        I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        match caller {
+            None => serve(io, self.enrollment().boxed_clone(), cancel).await,
+            Some(caller) => {
+                let name = move |mut request: http::Request<_>| {
+                    request.extensions_mut().insert(caller);
+                    request
+                };
+                let service = ServiceBuilder::new().map_request(name).service(self.node_link());
+                serve(io, service.boxed_clone(), cancel).await;
+            }
+        }
+    }
+
+    /// The calling node's row.
+    ///
+    /// # Errors
+    /// `UNAUTHENTICATED` without a certificate, `PERMISSION_DENIED` when the node is not (or no longer) of that cluster.
+    async fn node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
+        let caller = *request
+            .extensions()
+            .get::<Caller>()
+            .ok_or_else(|| Status::unauthenticated("show the node's certificate"))?;
+        match self.inner.store.nodes().load(caller.node).await {
+            Ok(node) if node.cluster == caller.cluster => Ok(node),
+            Ok(_) => Err(Status::permission_denied("the certificate names a node of another cluster")),
+            Err(StoreError::NotFound { .. }) => Err(was_removed(&caller.node.to_string())),
+            Err(error) => Err(unavailable(&error)),
+        }
+    }
+
+    /// The same for a node that is not on its way out for good.
+    async fn staying_node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
+        let node = self.node(request).await?;
+        if node.removed { Err(was_removed(node.name.as_str())) } else { Ok(node) }
+    }
+}
+
+/// Agents know these words: they reset the machine.
+fn was_removed(name: &str) -> Status {
+    Status::permission_denied(format!("node {name} was removed from its cluster"))
+}
+
+/// For agents: they try again. For the log: why.
+fn unavailable(error: &dyn std::error::Error) -> Status {
+    tracing::warn!(error = crate::chain(error), "serve an agent");
+    Status::unavailable("the platform cannot answer at the moment: try again")
+}
+
+type Body = hyper::body::Incoming;
+type Boxed =
+    tower::util::BoxCloneService<http::Request<Body>, http::Response<tonic::body::Body>, std::convert::Infallible>;
+
+async fn serve<I>(io: I, service: Boxed, cancel: CancellationToken)
+where
+    I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
+    builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
+    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+    let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
+    let mut connection = std::pin::pin!(connection);
+    let ended = tokio::select! {
+        ended = connection.as_mut() => ended,
+        () = cancel.cancelled() => {
+            connection.as_mut().graceful_shutdown();
+            // A watch never ends by itself.
+            tokio::time::timeout(std::time::Duration::from_secs(1), connection).await.unwrap_or(Ok(()))
+        }
+    };
+    if let Err(error) = ended {
+        tracing::debug!(error = crate::chain(&error), "an agent's connection ended");
+    }
+}
+
+#[tonic::async_trait]
+impl Enrollment for Agents {
+    async fn enroll(&self, request: Request<EnrollRequest>) -> Reply<EnrollReply> {
+        enroll::enroll(self, request.into_inner()).await.map(Response::new)
+    }
+}
+
+#[tonic::async_trait]
+impl NodeLink for Agents {
+    type WatchStream = BoxStream<NodeConfig>;
+    type FetchStream = BoxStream<Chunk>;
+
+    async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
+        let node = self.node(&request).await?;
+        Ok(Response::new(watch::watch(self.clone(), node.id)))
+    }
+
+    async fn report(&self, request: Request<NodeReport>) -> Reply<ReportReply> {
+        let node = self.node(&request).await?;
+        report::report(self, node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
+        let node = self.staying_node(&request).await?;
+        fetch::fetch(self, &node, request.into_inner()).await.map(Response::new)
+    }
+
+    async fn renew(&self, request: Request<RenewRequest>) -> Reply<Certificates> {
+        let node = self.staying_node(&request).await?;
+        renew::renew(self, &node, request.into_inner()).await.map(Response::new)
+    }
+}

@@ -1,0 +1,82 @@
+//! A token and four signing requests become a node: its row, its certificates, its first configuration.
+//!
+//! The same machine may repeat the call with the same token and gets the same node; that is how a lost answer is made good.
+
+use migrations::{EnrolError, Enrolled, Enrolment, NodeFacts, WorkKind};
+use node_protocol::{EnrollReply, EnrollRequest, MachineFacts};
+use tonic::Status;
+
+use super::certificates::{Requests, sign};
+use super::{Agents, unavailable};
+use crate::family::Family;
+
+/// The longest of any of an agent's words on itself.
+const WORD: usize = 200;
+const ADDRESSES: usize = 32;
+
+/// Lets a machine in.
+///
+/// # Errors
+/// As agent.proto says.
+pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollReply, Status> {
+    if request.fingerprint.is_empty() || request.fingerprint.len() > WORD {
+        return Err(Status::invalid_argument("the machine's fingerprint is missing or too long"));
+    }
+    let reported = request.facts.unwrap_or_default();
+    let store = &agents.inner.store;
+    let enrolment = Enrolment {
+        token_secret: &request.token,
+        fingerprint: &request.fingerprint,
+        hostname: &reported.hostname,
+        wished_name: &request.node_name,
+        facts: facts(&reported, ""),
+    };
+    let Enrolled { node, cluster, pool } = store.nodes().enroll(enrolment).await.map_err(|error| refused(&error))?;
+    let pki = store.pki().get(cluster.id).await.map_err(|error| unavailable(&error))?;
+    let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster is still being created: try again"))?;
+    let requests = Requests {
+        link: request.link_csr,
+        kubelet: request.kubelet_csr,
+        proxy: request.proxy_csr,
+        serving: request.serving_csr,
+    };
+    let certificates = sign(&pki, &node, &requests)?;
+    let own = Family { node, pool, cluster };
+    let config = agents.desired(&own, &pki).await.map_err(|error| unavailable(&error))?;
+    store.work().due(WorkKind::Node, own.node.id.uuid()).await.map_err(|error| unavailable(&error))?;
+    tracing::info!(node = %own.node.id, name = %own.node.name, cluster = %own.cluster.id, "a machine joined");
+    Ok(EnrollReply {
+        node_id: own.node.id.to_string(),
+        cluster_id: own.cluster.id.to_string(),
+        node_name: own.node.name.to_string(),
+        certificates: Some(certificates),
+        config: Some(config),
+    })
+}
+
+fn refused(error: &EnrolError) -> Status {
+    let message = error.to_string();
+    match error {
+        EnrolError::Unknown | EnrolError::Expired | EnrolError::Revoked | EnrolError::UsedUp => {
+            Status::unauthenticated(message)
+        }
+        EnrolError::UsedElsewhere | EnrolError::Removed => Status::permission_denied(message),
+        EnrolError::Store(error) => unavailable(error),
+        _ => Status::invalid_argument(message),
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(WORD).collect()
+}
+
+/// What a machine says of itself, cut to sizes that fit; the kubelet's version comes from Kubernetes.
+pub fn facts(reported: &MachineFacts, kubelet_version: &str) -> NodeFacts {
+    NodeFacts {
+        kubelet_version: kubelet_version.to_owned(),
+        os: short(&reported.os),
+        arch: short(&reported.arch),
+        kernel: short(&reported.kernel),
+        addresses: reported.addresses.iter().take(ADDRESSES).map(|address| short(address)).collect(),
+    }
+}

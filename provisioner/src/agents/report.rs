@@ -1,0 +1,74 @@
+//! What a machine says of itself; also its heartbeat. Rows are written only for news; the node's reconcile draws the conclusions.
+
+use migrations::{Node, NodeReport as RowReport, StoreError, WorkKind};
+use node_protocol::{Check, NodeReport, ReportReply};
+use tenant_controlplane::status::{Class, Problem};
+use time::OffsetDateTime;
+use tonic::Status;
+
+use super::enroll::facts;
+use super::{Agents, unavailable};
+use crate::node::REPORTED_BY_AGENT;
+
+/// The longest message that is kept.
+const LONGEST: usize = 1000;
+
+/// Takes a report in.
+///
+/// # Errors
+/// `UNAVAILABLE` while the database is.
+pub async fn report(agents: &Agents, node: Node, report: NodeReport) -> Result<ReportReply, Status> {
+    let generation = report.observed_generation;
+    take(agents, &node, report).await.map_err(|error| unavailable(&error))?;
+    Ok(ReportReply { generation })
+}
+
+async fn take(agents: &Agents, node: &Node, report: NodeReport) -> Result<(), StoreError> {
+    let store = &agents.inner.store;
+    if report.phase == "reset" {
+        tracing::info!(node = %node.id, name = %node.name, "the machine has reset itself");
+        store.nodes().mark_removed(node.id).await?;
+        return store.work().due(WorkKind::Node, node.id.uuid()).await;
+    }
+    let problem = problem(node, &report);
+    let facts =
+        report.facts.as_ref().map(|told| facts(told, &node.facts.kubelet_version)).filter(|new| *new != node.facts);
+    if problem == node.problem && facts.is_none() {
+        return store.nodes().seen(node.id).await;
+    }
+    let (state, state_message) = (node.state, node.state_message.clone());
+    let last_seen_at = Some(OffsetDateTime::now_utc());
+    store.nodes().report(node.id, RowReport { state, state_message, problem, facts, last_seen_at }).await?;
+    store.work().due(WorkKind::Node, node.id.uuid()).await
+}
+
+/// The problem to show: the agent's own while it fails, none of the agent's when it does not, and others' as they are.
+fn problem(node: &Node, report: &NodeReport) -> Option<Problem> {
+    let is_agents = node.problem.as_ref().is_some_and(|problem| problem.code == REPORTED_BY_AGENT);
+    match report.phase.as_str() {
+        "failed" => Some(told(report)),
+        _ if is_agents => None,
+        _ => node.problem.clone(),
+    }
+}
+
+fn told(report: &NodeReport) -> Problem {
+    let failed: Vec<&Check> = report.checks.iter().filter(|check| check.status == "fail").collect();
+    let observed = failed.iter().map(|check| format!("{}: {}", check.id, check.observed));
+    let detail: Vec<String> =
+        Some(report.message.clone()).filter(|text| !text.is_empty()).into_iter().chain(observed).collect();
+    let remedies: Vec<_> =
+        failed.iter().map(|check| check.remediation.as_str()).filter(|text| !text.is_empty()).collect();
+    let remediation = if remedies.is_empty() {
+        "Look at `pilothouse-node status` on the machine.".to_owned()
+    } else {
+        remedies.join(" ")
+    };
+    let cut = |text: String| text.chars().take(LONGEST).collect();
+    Problem {
+        code: REPORTED_BY_AGENT.to_owned(),
+        class: Class::User,
+        detail: cut(detail.join("; ")),
+        remediation: cut(remediation),
+    }
+}

@@ -1,0 +1,49 @@
+//! The control plane into the host: namespace, then what everything stands on, then etcd and the control plane together.
+//!
+//! The answer to applying etcd's service says its address, which the control plane's pods get as a host alias: the embedded host has no
+//! DNS. Nothing waits for etcd to be ready.
+
+use std::net::IpAddr;
+
+use futures::future::try_join_all;
+use migrations::Cluster;
+use serde_json::Value;
+use tenant_controlplane::pki::ClusterPki;
+use tenant_controlplane::render::{ETCD, Manifests, Placement, RenderInput, render};
+
+use crate::context::{Context, Place, fingerprint};
+use crate::trouble::Trouble;
+
+fn rendered(cluster: &Cluster, pki: &ClusterPki, placement: &Placement) -> Manifests {
+    render(&RenderInput { cluster: cluster.id, name: &cluster.name, spec: &cluster.spec, pki, placement })
+}
+
+/// Applies everything of a cluster that lives in the host, unless this process did so a while ago.
+///
+/// # Errors
+/// [`Trouble`] of the host.
+pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<(), Trouble> {
+    let mut placement = Placement { etcd_ip: None, ..ctx.facts.placement.clone() };
+    let manifests = rendered(cluster, pki, &placement);
+    let hash = fingerprint(&manifests.objects);
+    if ctx.is_applied(cluster.id, Place::Host, hash) {
+        return Ok(());
+    }
+    let (first, rest) = manifests.foundation().split_at(1.min(manifests.foundation().len()));
+    all(ctx, first).await?;
+    placement.etcd_ip = service_address(&all(ctx, rest).await?);
+    all(ctx, rendered(cluster, pki, &placement).workloads()).await?;
+    ctx.set_applied(cluster.id, Place::Host, hash);
+    Ok(())
+}
+
+async fn all(ctx: &Context, objects: &[Value]) -> Result<Vec<Value>, Trouble> {
+    let applied = try_join_all(objects.iter().map(|object| ctx.host.apply(object))).await;
+    applied.map_err(|error| Trouble::api("host", error))
+}
+
+/// The address of etcd's service, as the host answered.
+fn service_address(applied: &[Value]) -> Option<IpAddr> {
+    let service = applied.iter().find(|object| object["kind"] == "Service" && object["metadata"]["name"] == ETCD)?;
+    service["spec"]["clusterIP"].as_str()?.parse().ok()
+}

@@ -1,0 +1,165 @@
+//! Looking at a cluster: its pods from the shared watch, its API server by asking it at its pod's address, and the way from outside
+//! through the gateway. What could not be seen stays unknown.
+
+use std::sync::Arc;
+
+use futures::future::join_all;
+use migrations::Cluster;
+use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::pki::ClusterPki;
+use tenant_controlplane::plan::{NodeCount, Observed};
+use tenant_controlplane::spec::API_PORT;
+use tenant_controlplane::status::NodeState;
+
+use crate::context::Context;
+use crate::host::facts::Component;
+use crate::host::{Health, Kubernetes, PodFact};
+use crate::tenants::Identity;
+use crate::trouble::Trouble;
+
+/// What one look saw.
+pub struct Look {
+    /// In the domain's words.
+    pub observed: Observed,
+    /// Whether the watch of pods knows anything yet.
+    pub pods_known: bool,
+    /// The API server to work with, when one serves.
+    pub api: Option<Arc<dyn Kubernetes>>,
+    /// What the host complains of; empty when of nothing.
+    pub complaint: String,
+    health: Option<Health>,
+    candidates: usize,
+}
+
+impl Look {
+    /// Whether nothing is left to do: it answers from outside and is furnished.
+    pub fn is_settled(&self) -> bool {
+        self.observed.probe == Some(true) && self.observed.addons == Some(true)
+    }
+
+    /// Whether the API server calls itself ready.
+    pub fn is_ready(&self) -> bool {
+        self.health == Some(Health::Ready)
+    }
+
+    /// Whether there is an address to ask.
+    pub const fn has_candidate(&self) -> bool {
+        self.candidates > 0
+    }
+
+    /// What is waited for.
+    pub fn reason(&self) -> String {
+        match &self.health {
+            _ if !self.complaint.is_empty() => self.complaint.clone(),
+            _ if !self.pods_known => "the list of the host's pods".to_owned(),
+            None => "a control-plane pod with an address".to_owned(),
+            Some(Health::Down(why)) => format!("the API server: {why}"),
+            Some(Health::Starting(what)) => format!("the API server: {what}"),
+            Some(Health::Serving) => "the API server's first objects".to_owned(),
+            Some(Health::Ready) => {
+                self.observed.trouble.clone().unwrap_or_else(|| "the way through the gateway".to_owned())
+            }
+        }
+    }
+}
+
+fn address(pod: &PodFact) -> Option<String> {
+    pod.address
+        .filter(|_| pod.component == Component::ControlPlane && !pod.leaving)
+        .map(|ip| format!("{ip}:{API_PORT}"))
+}
+
+/// Looks from inside the host. `current` is the address the gateway uses now; it is kept while its pod lives and nothing better answers.
+///
+/// # Errors
+/// [`Trouble`] of the store, or when no client can be made.
+pub async fn inside(
+    ctx: &Context,
+    cluster: &Cluster,
+    pki: &ClusterPki,
+    current: Option<&str>,
+) -> Result<Look, Trouble> {
+    let pods = ctx.pods.of(cluster.id);
+    let known = pods.as_deref().unwrap_or_default();
+    let mut addresses: Vec<String> = known.iter().filter_map(address).collect();
+    addresses.sort_by_key(|address| Some(address.as_str()) != current);
+    let (health, best) = ask(ctx, cluster, pki, &addresses).await?;
+    let serving = best.as_ref().map(|(address, _)| address.clone());
+    let kept = || {
+        current
+            .filter(|current| pods.is_none() || addresses.iter().any(|known| known == current))
+            .map(ToOwned::to_owned)
+    };
+    let observed = Observed {
+        namespace: Some(true),
+        etcd_ready: if best.is_some() { Some(true) } else { pods.as_deref().map(quorum) },
+        control_plane_ready: health.as_ref().map(|health| *health == Health::Ready).or(pods.as_ref().map(|_| false)),
+        endpoint: serving.or_else(kept),
+        probe: if pods.is_some() { Some(false) } else { None },
+        addons: None,
+        nodes: None,
+        trouble: None,
+    };
+    let complaint = known.iter().map(|pod| pod.complaint.clone()).find(|text| !text.is_empty()).unwrap_or_default();
+    let api = best.map(|(_, api)| api);
+    Ok(Look { observed, pods_known: pods.is_some(), api, complaint, health, candidates: addresses.len() })
+}
+
+type Answering = (String, Arc<dyn Kubernetes>);
+
+/// Asks every address; answers the best health seen and, when it serves, who that was. The first address wins a tie.
+async fn ask(
+    ctx: &Context,
+    cluster: &Cluster,
+    pki: &ClusterPki,
+    addresses: &[String],
+) -> Result<(Option<Health>, Option<Answering>), Trouble> {
+    let doors = addresses.iter().map(|address| {
+        let api = ctx.tenants.door(cluster.id, pki, address, Identity::First)?;
+        Ok((address.clone(), api))
+    });
+    let doors: Vec<Answering> = doors.collect::<Result<_, Trouble>>()?;
+    let answers = join_all(doors.iter().map(|(_, api)| api.health())).await;
+    let rank = |health: &Health| match health {
+        Health::Ready => 0,
+        Health::Serving => 1,
+        Health::Starting(_) => 2,
+        Health::Down(_) => 3,
+    };
+    let best = answers.into_iter().zip(doors).min_by_key(|(health, _)| rank(health));
+    Ok(match best {
+        Some((health, door)) if health.serves() => (Some(health), Some(door)),
+        Some((health, _)) => (Some(health), None),
+        None => (None, None),
+    })
+}
+
+/// Whether more than half of etcd's members are ready.
+fn quorum(pods: &[PodFact]) -> bool {
+    let members = || pods.iter().filter(|pod| pod.component == Component::Etcd);
+    members().filter(|pod| pod.ready).count() * 2 > members().count()
+}
+
+/// How many nodes are ready, as their rows say.
+///
+/// # Errors
+/// [`Trouble`] of the store.
+pub async fn nodes(ctx: &Context, cluster: ClusterId) -> Result<NodeCount, Trouble> {
+    let nodes = ctx.store.nodes().of_cluster(cluster).await?;
+    let ready = nodes.iter().filter(|node| node.state == NodeState::Ready).count();
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    Ok(NodeCount { ready: count(ready), total: count(nodes.len()) })
+}
+
+/// Looks from outside: through the gateway, by name, with a client certificate of the cluster's own CA.
+///
+/// # Errors
+/// [`Trouble`] when no client can be made.
+pub async fn outside(ctx: &Context, cluster: &Cluster, pki: &ClusterPki, look: &mut Look) -> Result<(), Trouble> {
+    let gateway = ctx.facts.gateway.to_string();
+    let api = ctx.tenants.door(cluster.id, pki, &gateway, Identity::Platform)?;
+    let answer = api.answers().await;
+    look.observed.probe = Some(answer.is_ok());
+    look.observed.trouble = answer.err().map(|error| format!("through the gateway: {error}"));
+    Ok(())
+}

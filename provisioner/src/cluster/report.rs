@@ -1,0 +1,167 @@
+//! Telling people: the cluster's row, and the steps of its operation.
+
+use migrations::{Cluster, ClusterReport, Store};
+use tenant_controlplane::plan::{self, Observed, Progress, Situation};
+use tenant_controlplane::status::{Class, ClusterState, Condition, Problem};
+use time::OffsetDateTime;
+
+use super::Run;
+use super::observe::Look;
+use crate::context::{Context, leaving};
+use crate::steps::Steps;
+use crate::trouble::Trouble;
+
+/// Puts a new address of the API server where the gateway finds it, before anything else is told.
+pub(super) async fn endpoint(run: &mut Run<'_>, endpoint: Option<String>) -> Result<(), Trouble> {
+    let report = ClusterReport { endpoint, ..run.told.clone() };
+    tell(run, report).await
+}
+
+/// Writes news, and nothing when there are none.
+async fn tell(run: &mut Run<'_>, report: ClusterReport) -> Result<(), Trouble> {
+    if report != run.told {
+        run.ctx.store.clusters().report(run.cluster.id, report.clone()).await?;
+        run.told = report;
+    }
+    Ok(())
+}
+
+/// What the row says already.
+pub(super) fn repeated(cluster: &Cluster) -> ClusterReport {
+    ClusterReport {
+        observed_generation: cluster.observed_generation,
+        state: cluster.state,
+        state_message: cluster.state_message.clone(),
+        conditions: cluster.conditions.clone(),
+        endpoint: cluster.endpoint.clone(),
+        problem: cluster.problem.clone(),
+    }
+}
+
+/// Tells what a look saw, and closes the operation when everything is there.
+pub(super) async fn seen(run: &mut Run<'_>, look: &Look) -> Result<(), Trouble> {
+    let (state, conditions) = summary(run.cluster, &run.told, &look.observed);
+    let settled = look.is_settled();
+    let problem = problem(look, state);
+    let report = ClusterReport {
+        observed_generation: if settled { run.cluster.generation } else { run.told.observed_generation },
+        state_message: headline(&conditions, problem.as_ref()),
+        endpoint: run.told.endpoint.clone(),
+        state,
+        conditions,
+        problem,
+    };
+    tell(run, report).await?;
+    steps(&mut run.steps, look).await?;
+    if settled && run.steps.is_open() {
+        run.steps.finish().await?;
+        wake_pools(run.ctx, run.cluster).await?;
+    }
+    Ok(())
+}
+
+/// Pools wait for their cluster.
+async fn wake_pools(ctx: &Context, cluster: &Cluster) -> Result<(), Trouble> {
+    for pool in ctx.store.pools().of_cluster(cluster.id).await? {
+        ctx.due(migrations::WorkKind::NodePool, pool.id.uuid()).await?;
+    }
+    Ok(())
+}
+
+fn summary(cluster: &Cluster, told: &ClusterReport, observed: &Observed) -> (ClusterState, Vec<Condition>) {
+    plan::summarize(&Situation {
+        observed,
+        generation: cluster.generation,
+        deleting: leaving(cluster),
+        invalid: false,
+        state: told.state,
+        conditions: &told.conditions,
+        now: OffsetDateTime::now_utc(),
+    })
+}
+
+fn headline(conditions: &[Condition], problem: Option<&Problem>) -> String {
+    let ready = conditions.iter().find(|condition| condition.kind == "Ready");
+    let ready = || ready.map(|condition| condition.message.clone()).unwrap_or_default();
+    problem.map_or_else(ready, |problem| problem.detail.clone())
+}
+
+/// What to tell people is wrong: what the host complains of, or that a running cluster no longer answers.
+fn problem(look: &Look, state: ClusterState) -> Option<Problem> {
+    let made = |code: &str, detail: String, remediation: &str| {
+        let (code, remediation) = (code.to_owned(), remediation.to_owned());
+        Some(Problem { code, class: Class::Platform, detail, remediation })
+    };
+    if state == ClusterState::Running {
+        return None;
+    }
+    if !look.complaint.is_empty() {
+        let remediation =
+            "Look at the host: its pods say what they lack. The cluster comes up by itself once they have it.";
+        return made(
+            "CONTROL_PLANE_PODS",
+            format!("A control-plane pod does not run: {}", look.complaint),
+            remediation,
+        );
+    }
+    if state == ClusterState::Degraded {
+        let remediation =
+            "It is looked after every second and comes back by itself; if it does not, look at the host's pods.";
+        return made(
+            "CLUSTER_UNREACHABLE",
+            format!("The cluster does not answer; waiting for {}", look.reason()),
+            remediation,
+        );
+    }
+    None
+}
+
+async fn steps(steps: &mut Steps<'_>, look: &Look) -> Result<(), Trouble> {
+    for (step, progress) in plan::create_progress(&look.observed) {
+        match progress {
+            Progress::Done => steps.done(step.key).await?,
+            Progress::Running => steps.running(step.key, &look.complaint).await?,
+            Progress::Waiting => {}
+        }
+    }
+    Ok(())
+}
+
+/// Puts a failed reconcile on the row and the operation. What cannot be told now is told by the next try.
+pub(super) async fn trouble(ctx: &Context, cluster: &Cluster, trouble: &Trouble) {
+    if let Err(error) = try_trouble(ctx, cluster, trouble).await {
+        tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "tell of a failed reconcile");
+    }
+}
+
+async fn try_trouble(ctx: &Context, cluster: &Cluster, trouble: &Trouble) -> Result<(), Trouble> {
+    let now = ctx.store.clusters().load(cluster.id).await?;
+    let state = match now.state {
+        _ if leaving(&now) => ClusterState::Deleting,
+        ClusterState::Pending => ClusterState::Provisioning,
+        _ if trouble.lasting => ClusterState::Error,
+        other => other,
+    };
+    let problem = Some(trouble.problem.clone());
+    let report = ClusterReport { state, problem, state_message: trouble.problem.detail.clone(), ..repeated(&now) };
+    ctx.store.clusters().report(cluster.id, report).await?;
+    let mut steps = open(&ctx.store, &now).await?;
+    Ok(steps.failed(&trouble.problem.detail).await?)
+}
+
+async fn open<'a>(store: &'a Store, cluster: &Cluster) -> Result<Steps<'a>, Trouble> {
+    let target = cluster.id.to_string();
+    Ok(match leaving(cluster) {
+        true => Steps::open(store, &target, &["cluster.delete"], &plan::CLUSTER_DELETE).await?,
+        false => Steps::open(store, &target, &["cluster.create"], &plan::CLUSTER_CREATE).await?,
+    })
+}
+
+/// Tells that a cluster is going.
+pub(super) async fn going(ctx: &Context, cluster: &Cluster, message: &str) -> Result<(), Trouble> {
+    let unknown = Observed { endpoint: cluster.endpoint.clone(), ..Observed::default() };
+    let (state, conditions) = summary(cluster, &repeated(cluster), &unknown);
+    let state_message = message.to_owned();
+    let report = ClusterReport { state, conditions, state_message, ..repeated(cluster) };
+    Ok(ctx.store.clusters().report(cluster.id, report).await?)
+}

@@ -1,0 +1,139 @@
+//! A cluster's end: nodes told to leave, machines gone, the namespace and its volumes gone, keys destroyed, then the row.
+//!
+//! Each thing counts as gone when its absence was observed. The nodes' own reconciles do the nodes' part, so nothing makes a machine
+//! while this removes it: one lease per id.
+
+use std::time::Duration;
+
+use migrations::{Cluster, Node, PoolKind, WorkKind};
+use serde_json::Value;
+use tenant_controlplane::{plan, sni};
+use tokio::time::Instant;
+
+use super::report;
+use crate::context::Context;
+use crate::engine::Outcome;
+use crate::host::ObjectKey;
+use crate::steps::Steps;
+use crate::trouble::Trouble;
+
+/// Between two looks at something on its way out.
+const LOOK: Duration = Duration::from_millis(100);
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Takes a cluster away.
+///
+/// # Errors
+/// [`Trouble`]; everything done so far stays done.
+pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
+    let mut steps =
+        Steps::open(&ctx.store, &cluster.id.to_string(), &["cluster.delete"], &plan::CLUSTER_DELETE).await?;
+    let begun = Instant::now();
+    let mut waits = Waits { until: begun + ctx.tuning.patience };
+    steps.running("nodes", "").await?;
+    report::going(ctx, cluster, "its nodes are leaving").await?;
+    if let Some(wait) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
+        return Ok(wait);
+    }
+    steps.done("nodes").await?;
+    steps.done("machines").await?;
+    steps.running("namespace", "").await?;
+    report::going(ctx, cluster, "its control plane is being removed").await?;
+    if let Some(wait) = waits.for_absence(&mut steps, || namespace(ctx, cluster)).await? {
+        return Ok(wait);
+    }
+    steps.done("namespace").await?;
+    // The row's end closes the operation; the last step cannot be told after it.
+    steps.done("keys").await?;
+    ctx.store.clusters().purge(cluster.id).await?;
+    ctx.forget(cluster.id);
+    Ok(Outcome::Gone)
+}
+
+/// Something that is not gone yet.
+struct Left {
+    step: &'static str,
+    what: String,
+}
+
+struct Waits {
+    until: Instant,
+}
+
+impl Waits {
+    /// Looks until nothing is left, or others should have a turn.
+    async fn for_absence<F>(
+        &mut self,
+        steps: &mut Steps<'_>,
+        mut look: impl FnMut() -> F,
+    ) -> Result<Option<Outcome>, Trouble>
+    where
+        F: Future<Output = Result<Option<Left>, Trouble>>,
+    {
+        loop {
+            let Some(left) = look().await? else { return Ok(None) };
+            if left.step == "machines" {
+                steps.done("nodes").await?;
+            }
+            steps.running(left.step, &left.what).await?;
+            if Instant::now() >= self.until {
+                return Ok(Some(Outcome::waiting(left.what, AGAIN)));
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+}
+
+/// Makes every node's own reconcile see to it; they know that the cluster is going.
+async fn nodes(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble> {
+    let nodes = ctx.store.nodes().of_cluster(cluster.id).await?;
+    if nodes.is_empty() {
+        return Ok(None);
+    }
+    let mut brought = 0;
+    for pool in ctx.store.pools().of_cluster(cluster.id).await? {
+        let own = nodes.iter().filter(|node| node.pool == pool.id);
+        brought += if pool.kind == PoolKind::Byo { own.count() } else { 0 };
+    }
+    for node in nodes.iter().filter(|node| is_idle(node)) {
+        ctx.due(WorkKind::Node, node.id.uuid()).await?;
+    }
+    let step = if brought > 0 { "nodes" } else { "machines" };
+    let names: Vec<_> = nodes.iter().take(5).map(|node| node.name.to_string()).collect();
+    let more = if nodes.len() > names.len() { ", …" } else { "" };
+    Ok(Some(Left { step, what: format!("waiting for {}{more}", names.join(", ")) }))
+}
+
+/// A node whose own reconcile has not begun to take it away.
+fn is_idle(node: &Node) -> bool {
+    node.state != tenant_controlplane::status::NodeState::Deleting
+}
+
+/// Deletes the namespace, and then waits for the volumes that were claimed in it.
+async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble> {
+    let name = sni::namespace(cluster.id);
+    let key = ObjectKey::global("v1", "Namespace", &name);
+    let host = |error| Trouble::api("host", error);
+    if let Some(found) = ctx.host.get(&key).await.map_err(host)? {
+        if found["metadata"]["deletionTimestamp"].is_null() {
+            ctx.host.delete(&key).await.map_err(host)?;
+        }
+        return Ok(Some(Left { step: "namespace", what: remaining(&found) }));
+    }
+    let volumes = ctx.host.list("v1", "PersistentVolume").await.map_err(host)?;
+    let own = |volume: &&Value| volume["spec"]["claimRef"]["namespace"] == name.as_str();
+    Ok(volumes.iter().find(own).map(|volume| {
+        let volume = volume["metadata"]["name"].as_str().unwrap_or_default();
+        Left { step: "namespace", what: format!("waiting for the volume {volume} to be deleted") }
+    }))
+}
+
+/// What the host says is still in a namespace on its way out.
+fn remaining(namespace: &Value) -> String {
+    let conditions = namespace["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let tells = |condition: &&Value| {
+        condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
+    };
+    let words = conditions.iter().find(tells).and_then(|condition| condition["message"].as_str());
+    words.map_or_else(|| "waiting for its pods to end".to_owned(), ToOwned::to_owned)
+}

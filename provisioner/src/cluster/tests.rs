@@ -1,0 +1,216 @@
+use std::sync::atomic::Ordering;
+
+use migrations::{Actor, KubeconfigKind, NewKubeconfig, OperationState, PoolKind, StepState};
+use tenant_controlplane::status::{AccessRole, ClusterState, NodeState, PoolState};
+use time::OffsetDateTime;
+
+use super::*;
+use crate::engine::Outcome;
+use crate::host::Health;
+use crate::testing::World;
+
+const API: [u8; 4] = [100, 64, 0, 3];
+
+async fn operation(world: &World, cluster: &Cluster) -> migrations::Operation {
+    world.store.operations().list(world.organization.id, &cluster.id.to_string()).await.unwrap().remove(0)
+}
+
+#[tokio::test]
+async fn a_cluster_comes_up_and_a_second_visit_changes_nothing() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!(
+        (row.state, row.observed_generation, row.endpoint.as_deref()),
+        (ClusterState::Running, 1, Some("100.64.0.3:6443"))
+    );
+    let done = operation(&world, &cluster).await;
+    assert_eq!(done.state, OperationState::Succeeded);
+    assert!(done.steps.iter().all(|step| step.state == StepState::Done), "{:?}", done.steps);
+    let (objects, inside) = (world.host.objects.lock().unwrap().clone(), world.tenant.objects.lock().unwrap().clone());
+    let alias = objects.iter().find(|(key, _)| key.kind == "Deployment").unwrap().1;
+    assert!(alias.to_string().contains("100.64.128.9"), "the control plane knows etcd's address");
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert_eq!(*world.host.objects.lock().unwrap(), objects);
+    assert_eq!(*world.tenant.objects.lock().unwrap(), inside);
+    assert_eq!(world.store.clusters().load(cluster.id).await.unwrap(), row);
+}
+
+#[tokio::test]
+async fn nothing_is_claimed_while_pods_are_unknown() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!((row.state, row.endpoint), (ClusterState::Provisioning, None));
+}
+
+#[tokio::test]
+async fn serving_is_enough_for_us_and_not_for_people() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    *world.tenant.health.lock().unwrap() = Health::Serving;
+    world.start_pods(cluster.id, API);
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!((row.state, row.endpoint.is_some()), (ClusterState::Provisioning, true));
+    assert!(!world.tenant.objects.lock().unwrap().is_empty(), "addons are applied already");
+    *world.tenant.health.lock().unwrap() = Health::Ready;
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+}
+
+#[tokio::test]
+async fn a_moved_pod_moves_the_endpoint_and_an_unreachable_gateway_degrades() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    world.start_pods(cluster.id, [100, 64, 0, 77]);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!(row.endpoint.as_deref(), Some("100.64.0.77:6443"));
+    *world.tenant.reachable.lock().unwrap() = false;
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!(row.state, ClusterState::Degraded);
+    assert_eq!(row.problem.unwrap().code, "CLUSTER_UNREACHABLE");
+    *world.tenant.reachable.lock().unwrap() = true;
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert_eq!(world.store.clusters().load(cluster.id).await.unwrap().problem, None);
+}
+
+#[tokio::test]
+async fn kubeconfigs_are_bound_and_revoked() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    let expires_at = OffsetDateTime::now_utc() + time::Duration::hours(1);
+    let (organization, name) = (world.organization.id, "mine".to_owned());
+    let new = NewKubeconfig {
+        organization,
+        cluster: cluster.id,
+        name,
+        role: AccessRole::Admin,
+        kind: KubeconfigKind::File,
+        expires_at,
+        actor: Actor::System,
+    };
+    let kubeconfig = world.store.kubeconfigs().insert(new).await.unwrap();
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    let binding = format!("ClusterRoleBinding pilothouse:kubeconfig:{}", kubeconfig.id);
+    assert!(world.tenant.names().contains(&binding));
+    assert!(world.store.kubeconfigs().load(kubeconfig.id).await.unwrap().bound);
+    let text = crate::issue_kubeconfig(&world.store, &crate::testing::facts(), cluster.id, &kubeconfig).await.unwrap();
+    assert!(
+        text.contains("https://192.0.2.1:8443")
+            && text.contains(&format!("{}.api.pilothouse.internal", cluster.id.suffix()))
+    );
+    world.store.kubeconfigs().revoke(organization, kubeconfig.id, Actor::System).await.unwrap();
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    assert!(!world.tenant.names().contains(&binding));
+    let revoked = world.store.kubeconfigs().load(kubeconfig.id).await.unwrap();
+    assert!(crate::issue_kubeconfig(&world.store, &crate::testing::facts(), cluster.id, &revoked).await.is_err());
+}
+
+#[tokio::test]
+async fn an_error_stays_readable_on_row_and_operation() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.fate.fail_at(0);
+    let trouble = world.reconcile_cluster(cluster.id).await.unwrap_err();
+    assert_eq!(trouble.problem.code, "HOST_UNREACHABLE");
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!((row.state, row.problem.unwrap().code.as_str()), (ClusterState::Provisioning, "HOST_UNREACHABLE"));
+    let failed = operation(&world, &cluster).await;
+    assert!(
+        failed.steps.iter().any(|step| step.state == StepState::Failed && step.message.contains("host")),
+        "{:?}",
+        failed.steps
+    );
+}
+
+/// Creates with two machines and deletes again, with the `n`th outward call failing; `None` once nothing failed any more.
+async fn life(fail_at: Option<usize>) -> usize {
+    let world = World::new().await;
+    if let Some(call) = fail_at {
+        world.fate.fail_at(call);
+    }
+    let cluster = world.cluster("demo").await;
+    let pool = world.pool(cluster.id, PoolKind::Local, 2).await;
+    world.start_pods(cluster.id, API);
+    world.converge().await;
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!(row.state, ClusterState::Running, "call {fail_at:?}");
+    assert_eq!(operation(&world, &cluster).await.state, OperationState::Succeeded, "call {fail_at:?}");
+    let nodes = world.store.nodes().of_pool(pool.id).await.unwrap();
+    assert_eq!((nodes.len(), world.machines.made()), (2, 2), "call {fail_at:?}");
+    assert!(nodes.iter().all(|node| node.state == NodeState::Joining), "call {fail_at:?}: {nodes:?}");
+    world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
+    world.converge().await;
+    assert!(world.store.clusters().load(cluster.id).await.is_err(), "call {fail_at:?}");
+    assert_eq!(world.host.names(), Vec::<String>::new(), "call {fail_at:?}");
+    assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap(), Vec::new(), "call {fail_at:?}");
+    let ended = operation(&world, &cluster).await;
+    assert_eq!((ended.kind.as_str(), ended.state), ("cluster.delete", OperationState::Succeeded), "call {fail_at:?}");
+    world.fate.calls()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_call_fails_it_converges() {
+    let calls = life(None).await;
+    assert!(calls > 20, "{calls}");
+    // The calls are the same in the beginning; the later ones differ with timing, so a sample of them is enough.
+    for call in 0..calls.min(70) {
+        life(Some(call)).await;
+    }
+}
+
+#[tokio::test]
+async fn machines_whose_answer_was_lost_are_not_made_twice() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.pool(cluster.id, PoolKind::Local, 1).await;
+    world.start_pods(cluster.id, API);
+    world.machines.lose_answer(1);
+    world.converge().await;
+    assert_eq!(world.machines.made(), 1);
+}
+
+#[tokio::test]
+async fn a_pool_scales_and_goes() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    let pool = world.pool(cluster.id, PoolKind::Local, 3).await;
+    world.start_pods(cluster.id, API);
+    world.converge().await;
+    assert_eq!(world.store.nodes().of_pool(pool.id).await.unwrap().len(), 3);
+    world.store.pools().set_count(world.organization.id, pool.id, 1, Actor::System).await.unwrap();
+    world.converge().await;
+    assert_eq!(world.store.nodes().of_pool(pool.id).await.unwrap().len(), 1);
+    assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap().len(), 1);
+    let row = world.store.pools().load(pool.id).await.unwrap();
+    assert_eq!(row.state, PoolState::Scaling);
+    world.store.pools().request_deletion(world.organization.id, pool.id, Actor::System).await.unwrap();
+    world.converge().await;
+    assert!(world.store.pools().load(pool.id).await.is_err());
+    let operations = world.store.operations().list(world.organization.id, &pool.id.to_string()).await.unwrap();
+    assert_eq!((operations[0].kind.as_str(), operations[0].state), ("node_pool.delete", OperationState::Succeeded));
+    assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap(), Vec::new());
+}
+
+#[tokio::test]
+async fn a_namespace_that_lingers_is_waited_for() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    world.host.lingers.store(1000, Ordering::SeqCst);
+    world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    assert!(world.store.pki().get(cluster.id).await.unwrap().is_some(), "keys live as long as anything of it may");
+    world.host.lingers.store(0, Ordering::SeqCst);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Gone);
+    assert!(world.store.pki().get(cluster.id).await.unwrap().is_none());
+}

@@ -1,0 +1,94 @@
+//! What the provisioner is given: the store, the host, the facts of the installation, and how patient to be.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cloud_providers::Provider;
+use migrations::Store;
+use tenant_controlplane::render::Placement;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::parts::Parts;
+
+/// Everything [`start`](crate::start) needs.
+pub struct Config {
+    /// The memory.
+    pub store: Store,
+    /// A client of the host cluster.
+    pub host: kube::Client,
+    /// What this installation is like.
+    pub facts: Facts,
+    /// Sources of machines, by their kind.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// What nodes are made of.
+    pub parts: Arc<dyn Parts>,
+    /// Who leases work: the instance's name, unique per running process. Leases that a dead process of that name left are dropped at start.
+    pub owner: String,
+    /// How patient to be.
+    pub tuning: Tuning,
+    /// Ends everything: no new work is taken, and what runs is given [`Tuning::drain`].
+    pub cancel: CancellationToken,
+}
+
+/// What this installation is like, as far as clusters and machines must know.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    /// The DNS domain of SNI names.
+    pub domain: String,
+    /// Where and how control planes run; the address of each cluster's etcd is filled in here.
+    pub placement: Placement,
+    /// The gateway as this process dials it, for the outside-in probe.
+    pub gateway: SocketAddr,
+    /// The gateway as machines dial it, `address:port`.
+    pub machine_gateway: String,
+    /// PEM of the CA that signed the gateway's own certificate.
+    pub platform_ca_pem: String,
+    /// Where people and machines reach the portal, for the line that joins.
+    pub portal_url: String,
+    /// The image reference of CoreDNS inside tenants' clusters.
+    pub coredns_image: String,
+}
+
+/// How patient to be. The defaults are for production; tests shorten them.
+#[derive(Clone, Debug)]
+pub struct Tuning {
+    /// How many reconciles run at once.
+    pub concurrency: usize,
+    /// How long a lease lasts; renewed at a third of it.
+    pub lease: Duration,
+    /// How long one reconcile may wait inside for something to happen before it gives its place to others.
+    pub patience: Duration,
+    /// Between two looks at an API server that does not answer yet.
+    pub probe_every: Duration,
+    /// Between two visits to something that is well.
+    pub resync: Duration,
+    /// Between two applications of objects that did not change.
+    pub reapply: Duration,
+    /// How long a cluster that was running may fail its probes before people are told.
+    pub grace: Duration,
+    /// How long a machine of the user's own is given to reset itself before it is dropped.
+    pub farewell: Duration,
+    /// How long reconciles may go on after the end was asked for.
+    pub drain: Duration,
+    /// Waits after failures.
+    pub backoff: Backoff,
+}
+
+impl Default for Tuning {
+    fn default() -> Self {
+        Self {
+            concurrency: 16,
+            lease: Duration::from_secs(15),
+            patience: Duration::from_secs(20),
+            probe_every: Duration::from_millis(60),
+            resync: Duration::from_secs(30),
+            reapply: Duration::from_secs(600),
+            grace: Duration::from_secs(3),
+            farewell: Duration::from_secs(20),
+            drain: Duration::from_secs(10),
+            backoff: Backoff::default(),
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! What every reconcile has at hand: the store, the host, doors to tenants, and what was seen last.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use async_trait::async_trait;
+use cloud_providers::Provider;
+use migrations::{Cluster, PoolKind, Store, WorkKind};
+use serde_json::Value;
+use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId};
+use tenant_controlplane::pki::KeySource;
+use tokio::time::Instant;
+use uuid::Uuid;
+
+use crate::config::{Facts, Tuning};
+use crate::engine::{Outcome, Reconcile};
+use crate::host::{Connector, Kubernetes};
+use crate::pods::Pods;
+use crate::tenants::Tenants;
+use crate::trouble::Trouble;
+
+/// The hands and eyes of all reconcilers.
+pub struct Context {
+    /// The memory.
+    pub store: Store,
+    /// The host.
+    pub host: Arc<dyn Kubernetes>,
+    /// Doors to tenants, and their nodes as Kubernetes has them.
+    pub tenants: Arc<Tenants>,
+    /// Pods of control planes.
+    pub pods: Arc<Pods>,
+    /// Sources of machines.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Key pairs.
+    pub keys: Arc<dyn KeySource>,
+    /// What this installation is like.
+    pub facts: Arc<Facts>,
+    /// How patient to be.
+    pub tuning: Tuning,
+    applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
+}
+
+/// Where objects were applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Place {
+    /// In the host.
+    Host,
+    /// Inside the tenant.
+    Tenant,
+}
+
+/// What a [`Context`] is made of.
+pub struct Parts {
+    /// The memory.
+    pub store: Store,
+    /// The host.
+    pub host: Arc<dyn Kubernetes>,
+    /// Opens doors to tenants.
+    pub connector: Arc<dyn Connector>,
+    /// Sources of machines.
+    pub providers: Vec<Arc<dyn Provider>>,
+    /// Key pairs.
+    pub keys: Arc<dyn KeySource>,
+    /// What this installation is like.
+    pub facts: Arc<Facts>,
+    /// How patient to be.
+    pub tuning: Tuning,
+}
+
+impl Context {
+    /// A context that has seen nothing yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let Parts { store, host, connector, providers, keys, facts, tuning } = parts;
+        let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&facts)));
+        let (pods, applied) = (Arc::default(), Mutex::default());
+        Arc::new(Self { store, host, tenants, pods, providers, keys, facts, tuning, applied })
+    }
+
+    /// The provider of a pool's machines; `None` for machines users bring.
+    ///
+    /// # Errors
+    /// [`Trouble`] when this installation has no such provider.
+    pub fn provider(&self, kind: PoolKind) -> Result<Option<&dyn Provider>, Trouble> {
+        if kind == PoolKind::Byo {
+            return Ok(None);
+        }
+        let found = self.providers.iter().find(|provider| provider.kind() == kind.as_str());
+        let missing = || {
+            let detail = format!("This installation has no provider `{kind}`.");
+            let remediation = "Delete the pool, or run the platform where that provider works.";
+            Trouble::new("PROVIDER_MISSING", tenant_controlplane::status::Class::Platform, detail, remediation)
+        };
+        found.map(|provider| Some(&**provider)).ok_or_else(missing)
+    }
+
+    /// Whether these objects were applied a while ago at the longest, unchanged, by this process.
+    pub fn is_applied(&self, cluster: ClusterId, place: Place, hash: u64) -> bool {
+        let applied = self.applied();
+        let found = applied.get(&(cluster, place));
+        found.is_some_and(|(known, when)| *known == hash && when.elapsed() < self.tuning.reapply)
+    }
+
+    /// Remembers that these objects are applied.
+    pub fn set_applied(&self, cluster: ClusterId, place: Place, hash: u64) {
+        self.applied().insert((cluster, place), (hash, Instant::now()));
+    }
+
+    /// Forgets a cluster that is gone.
+    pub fn forget(&self, cluster: ClusterId) {
+        self.applied().retain(|(known, _), _| *known != cluster);
+        self.tenants.forget(cluster);
+    }
+
+    fn applied(&self) -> MutexGuard<'_, HashMap<(ClusterId, Place), (u64, Instant)>> {
+        self.applied.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Makes something due now.
+    ///
+    /// # Errors
+    /// [`Trouble`] when the database does not take it.
+    pub async fn due(&self, kind: WorkKind, id: Uuid) -> Result<(), Trouble> {
+        Ok(self.store.work().due(kind, id).await?)
+    }
+}
+
+/// A number that differs when the objects do.
+pub fn fingerprint<'a>(objects: impl IntoIterator<Item = &'a Value>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for object in objects {
+        object.to_string().hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Whether a cluster is on its way out.
+pub const fn leaving(cluster: &Cluster) -> bool {
+    cluster.deletion_requested_at.is_some()
+}
+
+#[async_trait]
+impl Reconcile for Context {
+    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, Trouble> {
+        match kind {
+            WorkKind::Cluster => crate::cluster::reconcile(self, ClusterId::from_uuid(id)).await,
+            WorkKind::NodePool => crate::node_pool::reconcile(self, NodePoolId::from_uuid(id)).await,
+            WorkKind::Node => crate::node::reconcile(self, NodeId::from_uuid(id)).await,
+        }
+    }
+}

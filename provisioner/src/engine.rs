@@ -1,0 +1,259 @@
+//! The loop: claim due work, reconcile it, settle it.
+//!
+//! The contract of a reconcile:
+//! - Its input is an id. It re-reads everything else, and trusts no signal to carry facts.
+//! - It may be cancelled at any `.await`, and may run twice. Unknown is not absent.
+//! - Names are deterministic and objects are server-side applied; a machine's row exists before its provider is called, and the row's id
+//!   is the idempotency token.
+//! - It ends in an [`Outcome`], or in a [`Trouble`] that is retried with backoff.
+//!
+//! One lease per id, renewed while the reconcile runs; a lost lease cancels it. Work is found by signal and by timer. The end drains:
+//! nothing new is claimed, what runs gets a while, the rest is dropped with its leases.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use futures::FutureExt;
+use migrations::{Settle, Store, StoreError, Work, WorkKind};
+use tenant_controlplane::status::Class;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::backoff::jitter;
+use crate::config::Tuning;
+use crate::trouble::Trouble;
+
+/// The longest the loop sleeps without a signal: what another process made due, or what came due by itself.
+const LONGEST_SLEEP: Duration = Duration::from_secs(1);
+/// How long to leave the database alone after it failed.
+const DATABASE_REST: Duration = Duration::from_millis(500);
+/// How long something that cannot be helped waits for its wish to change; a change makes it due at once.
+const INVALID_REST: Duration = Duration::from_secs(3600);
+
+/// How a reconcile ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Everything is as it should be; come back as routine.
+    Done,
+    /// Something has to happen first; come back after that long at the latest.
+    Waiting {
+        /// What is waited for, for the log.
+        reason: String,
+        /// When to look again.
+        after: Duration,
+    },
+    /// There is nothing left to reconcile.
+    Gone,
+}
+
+impl Outcome {
+    /// Waiting for `reason`.
+    pub fn waiting(reason: impl Into<String>, after: Duration) -> Self {
+        Self::Waiting { reason: reason.into(), after }
+    }
+}
+
+/// What the engine runs.
+#[async_trait]
+pub trait Reconcile: Send + Sync + 'static {
+    /// Makes one thing so.
+    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, Trouble>;
+}
+
+type Key = (WorkKind, Uuid);
+
+/// Claims and runs work.
+pub struct Engine {
+    store: Store,
+    runner: Arc<dyn Reconcile>,
+    tuning: Tuning,
+    owner: String,
+    places: Arc<Semaphore>,
+    wake: Notify,
+    /// What runs now, and whether it was nudged meanwhile.
+    running: Mutex<HashMap<Key, bool>>,
+}
+
+impl Engine {
+    /// An engine that claims as `owner`.
+    pub fn new(store: Store, runner: Arc<dyn Reconcile>, owner: String, tuning: Tuning) -> Arc<Self> {
+        let places = Arc::new(Semaphore::new(tuning.concurrency.max(1)));
+        Arc::new(Self { store, runner, tuning, owner, places, wake: Notify::new(), running: Mutex::default() })
+    }
+
+    /// Makes something due now. What runs at the moment runs once more afterwards.
+    pub async fn nudge(&self, kind: WorkKind, id: Uuid) {
+        if let Some(nudged) = self.running().get_mut(&(kind, id)) {
+            *nudged = true;
+            return;
+        }
+        self.make_due(kind, id).await;
+    }
+
+    async fn make_due(&self, kind: WorkKind, id: Uuid) {
+        if let Err(error) = self.store.work().due(kind, id).await {
+            // The routine visit will find it.
+            tracing::warn!(%kind, %id, error = crate::chain(&error), "make work due");
+        }
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<Key, bool>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Runs until cancelled, then drains.
+    pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
+        self.drop_old_leases().await;
+        let mut runs = JoinSet::new();
+        let mut signal = self.store.work().changed();
+        while !cancel.is_cancelled() {
+            let place = tokio::select! {
+                place = Arc::clone(&self.places).acquire_owned() => place,
+                () = cancel.cancelled() => break,
+            };
+            let Ok(place) = place else { break };
+            signal.borrow_and_update();
+            if let Some(work) = self.claim().await {
+                runs.spawn(Arc::clone(&self).one(work, place));
+                while runs.try_join_next().is_some() {}
+                continue;
+            }
+            drop(place);
+            tokio::select! {
+                _ = signal.changed() => {}
+                () = self.wake.notified() => {}
+                () = tokio::time::sleep(LONGEST_SLEEP) => {}
+                () = cancel.cancelled() => {}
+            }
+        }
+        self.drain(runs).await;
+    }
+
+    /// A process of our name that died holds leases nobody will renew.
+    async fn drop_old_leases(&self) {
+        match self.store.work().release(&self.owner).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "took over the leases of a process that ended"),
+            Err(error) => tracing::warn!(error = crate::chain(&error), "drop old leases"),
+        }
+    }
+
+    async fn claim(&self) -> Option<Work> {
+        let kinds = [WorkKind::Cluster, WorkKind::NodePool, WorkKind::Node];
+        match self.store.work().claim(&self.owner, self.tuning.lease, &kinds).await {
+            Ok(work) => work,
+            Err(error) => {
+                tracing::warn!(error = crate::chain(&error), "claim work");
+                tokio::time::sleep(DATABASE_REST).await;
+                None
+            }
+        }
+    }
+
+    async fn drain(&self, mut runs: JoinSet<()>) {
+        let all = async { while runs.join_next().await.is_some() {} };
+        if tokio::time::timeout(self.tuning.drain, all).await.is_err() {
+            tracing::info!(count = runs.len(), "dropping reconciles that did not end in time");
+            runs.shutdown().await;
+        }
+        self.drop_old_leases().await;
+    }
+
+    async fn one(self: Arc<Self>, work: Work, _place: OwnedSemaphorePermit) {
+        let key = (work.kind, work.id);
+        self.running().insert(key, false);
+        let ended = tokio::select! {
+            ended = AssertUnwindSafe(self.runner.reconcile(work.kind, work.id)).catch_unwind() => Some(ended),
+            () = self.keep_lease(&work) => None,
+        };
+        let nudged = self.running().remove(&key).unwrap_or_default();
+        let Some(ended) = ended else {
+            tracing::warn!(kind = %work.kind, id = %work.id, "lost the lease, dropped the reconcile");
+            return;
+        };
+        let ended = ended.unwrap_or_else(|_| Err(panicked()));
+        let gone = matches!(ended, Ok(Outcome::Gone));
+        self.settle(&work, self.verdict(&work, ended)).await;
+        if nudged && !gone {
+            self.make_due(work.kind, work.id).await;
+        }
+    }
+
+    /// Ends when the lease is lost.
+    async fn keep_lease(&self, work: &Work) {
+        let mut sure_until = tokio::time::Instant::now() + self.tuning.lease;
+        loop {
+            tokio::time::sleep(self.tuning.lease / 3).await;
+            match self.store.work().renew(work, self.tuning.lease).await {
+                Ok(true) => sure_until = tokio::time::Instant::now() + self.tuning.lease,
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(kind = %work.kind, id = %work.id, error = crate::chain(&error), "renew lease");
+                    if tokio::time::Instant::now() + self.tuning.lease / 3 >= sure_until {
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn verdict(&self, work: &Work, ended: Result<Outcome, Trouble>) -> Settle {
+        let (kind, id) = (work.kind, work.id);
+        match ended {
+            Ok(Outcome::Done) => Settle::Later(jitter(self.tuning.resync)),
+            Ok(Outcome::Gone) => Settle::Done,
+            Ok(Outcome::Waiting { reason, after }) => {
+                tracing::debug!(%kind, %id, reason, ?after, "waiting");
+                Settle::Later(after)
+            }
+            Err(trouble) if trouble.lasting => {
+                tracing::warn!(%kind, %id, error = crate::chain(&trouble), "cannot be done until the wish changes");
+                Settle::Later(INVALID_REST)
+            }
+            Err(trouble) => {
+                let backoff = self.tuning.backoff.after(work.failures.saturating_add(1));
+                tracing::warn!(%kind, %id, ?backoff, error = crate::chain(&trouble), "reconcile failed");
+                Settle::Failed { backoff }
+            }
+        }
+    }
+
+    /// Settles; while the database is away this is tried as long as the lease may be ours.
+    async fn settle(self: &Arc<Self>, work: &Work, settle: Settle) {
+        let pause = match settle {
+            Settle::Done => None,
+            Settle::Later(pause) | Settle::Failed { backoff: pause } => Some(pause),
+        };
+        let mut settled = self.store.work().settle(work, settle).await;
+        let begun = tokio::time::Instant::now();
+        while matches!(&settled, Err(StoreError::Unavailable(_))) && begun.elapsed() < self.tuning.lease {
+            tokio::time::sleep(DATABASE_REST).await;
+            settled = self.store.work().settle(work, settle).await;
+        }
+        if let Err(error) = settled {
+            tracing::warn!(kind = %work.kind, id = %work.id, error = crate::chain(&error), "settle work");
+        }
+        if let Some(pause) = pause.filter(|pause| *pause < LONGEST_SLEEP) {
+            let engine = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(pause).await;
+                if let Some(engine) = engine.upgrade() {
+                    engine.wake.notify_one();
+                }
+            });
+        }
+    }
+}
+
+fn panicked() -> Trouble {
+    let (detail, remediation) = ("The platform failed inside.", "This is a defect: report it with the platform's log.");
+    Trouble::new("DEFECT", Class::Platform, detail, remediation)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,182 @@
+//! A Kubernetes API as the reconcilers use it: apply, get, list, delete, health, two watches. The host is one, each tenant is one.
+//!
+//! Two implementations: [`kube`], and in tests a scripted one that fails at any call it is told to. Objects are JSON values from the
+//! domain crate; server-side apply with one field manager makes every call safe to repeat. `None` and an empty list mean *observed*
+//! absence; what could not be seen is an error.
+
+use async_trait::async_trait;
+use futures::stream::BoxStream;
+use serde_json::Value;
+use std::sync::Arc;
+use std::time::Duration;
+use thiserror::Error;
+
+pub mod facts;
+pub mod kube;
+pub mod resources;
+#[cfg(test)]
+pub(crate) mod scripted;
+
+pub use facts::{NodeFact, PodFact};
+
+/// The field manager of everything we apply.
+pub const FIELD_MANAGER: &str = "pilothouse";
+/// How long one call may take.
+pub const CALL_LIMIT: Duration = Duration::from_secs(15);
+
+/// Why a call did not succeed.
+#[derive(Debug, Error)]
+pub enum ApiError {
+    /// It answered, and refused.
+    #[error("{what} was refused ({code}): {message}")]
+    Rejected {
+        /// The call.
+        what: String,
+        /// The HTTP status.
+        code: u16,
+        /// Its words.
+        message: String,
+    },
+    /// It did not answer.
+    #[error("it cannot be reached")]
+    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// It did not answer in time.
+    #[error("it did not answer within {} s", CALL_LIMIT.as_secs())]
+    Timeout,
+    /// The object is of a kind we never apply, or lacks its name.
+    #[error("`{0}` is no object we can name")]
+    Unknown(String),
+    /// Certificates or addresses that no client can be made of.
+    #[error("no client can be made for it")]
+    Client(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl ApiError {
+    /// A word for problem codes.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Rejected { .. } => "REFUSED",
+            Self::Unreachable(_) | Self::Timeout => "UNREACHABLE",
+            Self::Unknown(_) | Self::Client(_) => "DEFECT",
+        }
+    }
+}
+
+/// Where an object is: what is needed to get or delete it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectKey {
+    /// `v1`, `apps/v1`, …
+    pub api_version: String,
+    /// `Namespace`, `StatefulSet`, …
+    pub kind: String,
+    /// None for cluster-wide kinds.
+    pub namespace: Option<String>,
+    /// Its name.
+    pub name: String,
+}
+
+impl ObjectKey {
+    /// A cluster-wide object.
+    pub fn global(api_version: &str, kind: &str, name: &str) -> Self {
+        let (api_version, kind, name) = (api_version.to_owned(), kind.to_owned(), name.to_owned());
+        Self { api_version, kind, namespace: None, name }
+    }
+
+    /// An object in a namespace.
+    pub fn namespaced(api_version: &str, kind: &str, namespace: &str, name: &str) -> Self {
+        Self { namespace: Some(namespace.to_owned()), ..Self::global(api_version, kind, name) }
+    }
+
+    /// Where this object is.
+    ///
+    /// # Errors
+    /// [`ApiError::Unknown`] when it does not say what and where it is.
+    pub fn of(object: &Value) -> Result<Self, ApiError> {
+        let text = |value: &Value| value.as_str().map(ToOwned::to_owned);
+        let unknown = || ApiError::Unknown(format!("{} {}", object["kind"], object["metadata"]["name"]));
+        Ok(Self {
+            api_version: text(&object["apiVersion"]).ok_or_else(unknown)?,
+            kind: text(&object["kind"]).ok_or_else(unknown)?,
+            namespace: text(&object["metadata"]["namespace"]),
+            name: text(&object["metadata"]["name"]).ok_or_else(unknown)?,
+        })
+    }
+}
+
+/// How far an API server has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing answers; why.
+    Down(String),
+    /// It answers and cannot do its work yet; what is missing.
+    Starting(String),
+    /// It stores and serves objects; only the first filling of RBAC and priority classes is missing. Good for us, who need no role;
+    /// never for people, who would get wrong refusals.
+    Serving,
+    /// Everything is there.
+    Ready,
+}
+
+impl Health {
+    /// Whether we can work with it.
+    pub const fn serves(&self) -> bool {
+        matches!(self, Self::Serving | Self::Ready)
+    }
+}
+
+/// A change of what is watched.
+#[derive(Clone, Debug)]
+pub enum Seen<T> {
+    /// The whole truth, again.
+    All(Vec<T>),
+    /// One is new or different.
+    Changed(T),
+    /// One is gone.
+    Gone(T),
+}
+
+/// A watch; it ends with an error when it breaks, and is then begun again by its owner.
+pub type Watch<T> = BoxStream<'static, Result<Seen<T>, ApiError>>;
+
+/// One Kubernetes API.
+#[async_trait]
+pub trait Kubernetes: Send + Sync {
+    /// Server-side applies one object, taking fields over from others; answers it as it is now.
+    async fn apply(&self, object: &Value) -> Result<Value, ApiError>;
+    /// One object; `None` is observed absence.
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError>;
+    /// All objects of a kind, in all namespaces.
+    async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, ApiError>;
+    /// Begins the deletion of one object; one that is not there is fine.
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
+    /// How far the API server has come.
+    async fn health(&self) -> Health;
+    /// Whether an ordinary authenticated request is answered.
+    async fn answers(&self) -> Result<(), ApiError>;
+    /// Watches all pods of tenants' control planes.
+    fn watch_pods(&self) -> Watch<PodFact>;
+    /// Watches the nodes.
+    fn watch_nodes(&self) -> Watch<NodeFact>;
+}
+
+/// What is needed to reach a tenant's API as someone.
+#[derive(Clone)]
+pub struct Door {
+    /// `address:port` to dial.
+    pub address: String,
+    /// The name to ask for and to expect.
+    pub server_name: String,
+    /// What to trust, PEM.
+    pub ca_pem: String,
+    /// Who calls.
+    pub identity: tenant_controlplane::pki::Leaf,
+}
+
+/// Opens doors to tenants.
+pub trait Connector: Send + Sync {
+    /// A client for that door; nothing is dialled yet.
+    ///
+    /// # Errors
+    /// [`ApiError::Client`] when no client can be made of what was given.
+    fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError>;
+}

@@ -1,0 +1,247 @@
+//! The real thing: a Kubernetes API over the `kube` client.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use ::kube::client::Body;
+use ::kube::config::AuthInfo;
+use ::kube::runtime::watcher::{self, Event, watcher};
+use ::kube::{Client, Config};
+use async_trait::async_trait;
+use futures::{Stream, StreamExt};
+use k8s_openapi::api::core::v1::{Node, Pod};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use serde_json::Value;
+use tenant_controlplane::render::CLUSTER_LABEL;
+
+use super::resources::kind;
+use super::{
+    ApiError, CALL_LIMIT, Connector, Door, FIELD_MANAGER, Health, Kubernetes, NodeFact, ObjectKey, PodFact, Seen, Watch,
+};
+
+/// How long one probe may take.
+const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// What may be missing from `/readyz` while we already work with the API server: both only wait out a poll of a second and then fill in
+/// objects that the group `system:masters` does not need.
+const LATE_HOOKS: [&str; 2] =
+    ["poststarthook/rbac/bootstrap-roles", "poststarthook/scheduling/bootstrap-system-priority-classes"];
+
+/// A Kubernetes API behind a client.
+#[derive(Clone)]
+pub struct KubeApi {
+    client: Client,
+}
+
+impl KubeApi {
+    /// Wraps a client.
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn api(&self, key: &ObjectKey) -> Result<Api<DynamicObject>, ApiError> {
+        let kind = kind(&key.api_version, &key.kind)?;
+        Ok(match (&key.namespace, kind.namespaced) {
+            (Some(namespace), true) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource),
+            (None, false) => Api::all_with(self.client.clone(), &kind.resource),
+            _ => return Err(ApiError::Unknown(format!("{} {}", key.kind, key.name))),
+        })
+    }
+
+    /// Sends a plain GET; answers status and text.
+    async fn plain(&self, path: &str) -> Result<(u16, String), ApiError> {
+        let request =
+            http::Request::get(path).body(Body::empty()).map_err(|error| ApiError::Client(Box::new(error)))?;
+        let exchange = async {
+            let answer = self.client.send(request).await?;
+            let code = answer.status().as_u16();
+            let body = answer.into_body().collect_bytes().await?;
+            Ok::<_, ::kube::Error>((code, String::from_utf8_lossy(&body).into_owned()))
+        };
+        let answer = tokio::time::timeout(PROBE_LIMIT, exchange).await.map_err(|_| ApiError::Timeout)?;
+        answer.map_err(|error| failed("GET", path, error))
+    }
+}
+
+/// Our error for kube's.
+fn failed(verb: &str, what: &str, error: ::kube::Error) -> ApiError {
+    match error {
+        ::kube::Error::Api(status) => {
+            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: status.message.clone() }
+        }
+        other => ApiError::Unreachable(Box::new(other)),
+    }
+}
+
+async fn call<T>(verb: &str, what: &str, call: impl Future<Output = ::kube::Result<T>>) -> Result<T, ApiError> {
+    let answer = tokio::time::timeout(CALL_LIMIT, call).await.map_err(|_| ApiError::Timeout)?;
+    answer.map_err(|error| failed(verb, what, error))
+}
+
+fn value(object: &DynamicObject) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+/// Reads `/readyz?verbose`: one line per check, `[+]name ok` or `[-]name failed: …`.
+fn read_health(code: u16, text: &str) -> Health {
+    if code == 200 {
+        return Health::Ready;
+    }
+    let failing: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("[-]")?.split_whitespace().next()).collect();
+    match failing.as_slice() {
+        [] => Health::Starting(format!("/readyz answered {code}")),
+        missing if missing.iter().all(|hook| LATE_HOOKS.contains(hook)) => Health::Serving,
+        missing => Health::Starting(format!("waiting for {}", missing.join(", "))),
+    }
+}
+
+fn deepest(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[async_trait]
+impl Kubernetes for KubeApi {
+    async fn apply(&self, object: &Value) -> Result<Value, ApiError> {
+        let key = ObjectKey::of(object)?;
+        let api = self.api(&key)?;
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        let what = format!("{} {}", key.kind, key.name);
+        call("apply", &what, api.patch(&key.name, &params, &Patch::Apply(object))).await.map(|object| value(&object))
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError> {
+        let found = call("get", &format!("{} {}", key.kind, key.name), self.api(key)?.get_opt(&key.name)).await?;
+        Ok(found.as_ref().map(value))
+    }
+
+    async fn list(&self, api_version: &str, name: &str) -> Result<Vec<Value>, ApiError> {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind(api_version, name)?.resource);
+        let found = call("list", name, api.list(&ListParams::default())).await?;
+        Ok(found.items.iter().map(value).collect())
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        let api = self.api(key)?;
+        let params = DeleteParams::background();
+        match call("delete", &format!("{} {}", key.kind, key.name), api.delete(&key.name, &params)).await {
+            Ok(_) | Err(ApiError::Rejected { code: 404, .. }) => Ok(()),
+            // A namespace that is being deleted already answers 409.
+            Err(ApiError::Rejected { code: 409, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn health(&self) -> Health {
+        match self.plain("/readyz?verbose").await {
+            Ok((code, text)) => read_health(code, &text),
+            Err(ApiError::Unreachable(error)) => Health::Down(deepest(&*error)),
+            Err(error) => Health::Down(error.to_string()),
+        }
+    }
+
+    async fn answers(&self) -> Result<(), ApiError> {
+        match self.plain("/version").await? {
+            (200, _) => Ok(()),
+            (code, message) => Err(ApiError::Rejected { what: "GET /version".to_owned(), code, message }),
+        }
+    }
+
+    fn watch_pods(&self) -> Watch<PodFact> {
+        let config = watcher::Config::default().labels(CLUSTER_LABEL);
+        let events = watcher(Api::<Pod>::all(self.client.clone()), config);
+        gather(events, PodFact::of, |pod: &Pod| pod.metadata.uid.clone()).boxed()
+    }
+
+    fn watch_nodes(&self) -> Watch<NodeFact> {
+        let events = watcher(Api::<Node>::all(self.client.clone()), watcher::Config::default());
+        gather(events, |node| Some(NodeFact::of(node)), |node: &Node| node.metadata.uid.clone()).boxed()
+    }
+}
+
+type Events<K> = Result<Event<K>, watcher::Error>;
+
+/// Turns a watcher's events into facts: what comes between `Init` and `InitDone` is one whole truth.
+fn gather<K: 'static, T: Send + 'static>(
+    events: impl Stream<Item = Events<K>> + Send + 'static,
+    fact: impl Fn(&K) -> Option<T> + Send + 'static,
+    uid: impl Fn(&K) -> Option<String> + Send + 'static,
+) -> impl Stream<Item = Result<Seen<T>, ApiError>> + Send + 'static
+where
+    K: Send,
+{
+    let mut listed: HashMap<Option<String>, T> = HashMap::new();
+    events.filter_map(move |event| {
+        let seen = match event {
+            Err(error) => Some(Err(ApiError::Unreachable(Box::new(error)))),
+            Ok(Event::Init) => {
+                listed.clear();
+                None
+            }
+            Ok(Event::InitApply(object)) => {
+                if let Some(fact) = fact(&object) {
+                    listed.insert(uid(&object), fact);
+                }
+                None
+            }
+            Ok(Event::InitDone) => Some(Ok(Seen::All(listed.drain().map(|(_, fact)| fact).collect()))),
+            Ok(Event::Apply(object)) => fact(&object).map(|fact| Ok(Seen::Changed(fact))),
+            Ok(Event::Delete(object)) => fact(&object).map(|fact| Ok(Seen::Gone(fact))),
+        };
+        futures::future::ready(seen)
+    })
+}
+
+/// Opens doors with the `kube` client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct KubeConnector;
+
+fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ApiError {
+    ApiError::Client(Box::new(error))
+}
+
+fn base64(text: &str) -> String {
+    use base64::Engine;
+    base64::engine::general_purpose::STANDARD.encode(text)
+}
+
+impl Connector for KubeConnector {
+    fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
+        let url = format!("https://{}", door.address).parse().map_err(unusable)?;
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(door.ca_pem.as_bytes()).collect();
+        let mut config = Config::new(url);
+        config.root_cert = Some(roots.map_err(unusable)?.iter().map(|root| root.to_vec()).collect());
+        config.tls_server_name = Some(door.server_name.clone());
+        config.connect_timeout = Some(PROBE_LIMIT);
+        // A probe wants the first answer, not the third.
+        config.default_retry = false;
+        config.auth_info = AuthInfo {
+            client_certificate_data: Some(base64(&door.identity.cert_pem)),
+            client_key_data: Some(base64(&door.identity.key_pem).into()),
+            ..AuthInfo::default()
+        };
+        let client = Client::try_from(config).map_err(unusable)?;
+        Ok(Arc::new(KubeApi::new(client)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn health_is_read_check_by_check() {
+        let late = "[+]ping ok\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\nreadyz check failed\n";
+        let early = "[-]etcd failed: reason withheld\n[-]poststarthook/rbac/bootstrap-roles failed: reason withheld\n";
+        assert_eq!(read_health(200, "ok"), Health::Ready);
+        assert_eq!(read_health(500, late), Health::Serving);
+        assert!(matches!(read_health(500, early), Health::Starting(what) if what.contains("etcd, poststarthook")));
+        assert!(matches!(read_health(401, "Unauthorized"), Health::Starting(_)));
+    }
+}

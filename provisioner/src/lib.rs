@@ -1,0 +1,114 @@
+//! Makes it so: takes due work from the store, looks at the host, at tenants and at machines, and does what is missing.
+//!
+//! The way through: [`engine`] claims an id and calls `cluster`, `node_pool` or `node`, which re-read everything, observe, let the domain
+//! crate say what should be, apply that, and report once. [`pods`] and [`tenants`] watch and wake. [`agents`] is what machines talk to.
+//!
+//! What is deliberately not here: no rule of what a control plane looks like (the domain's), no SQL (the store's), no words with people
+//! (the portal's).
+
+pub mod agents;
+pub mod backoff;
+mod cluster;
+pub mod config;
+mod context;
+pub mod engine;
+mod family;
+pub mod host;
+mod isolation;
+mod keys;
+mod kubeconfig;
+mod node;
+mod node_pool;
+mod nudge;
+mod parts;
+pub mod pods;
+mod steps;
+pub mod tenants;
+#[cfg(test)]
+mod testing;
+mod trouble;
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+
+pub use agents::{Agents, Caller};
+pub use config::{Config, Facts, Tuning};
+pub use isolation::IsolationState;
+pub use keys::SystemKeys;
+pub use kubeconfig::{KubeconfigError, issue_kubeconfig};
+pub use parts::{Part, Parts};
+pub use trouble::Trouble;
+
+use context::Context;
+use engine::Engine;
+use host::Kubernetes;
+use host::kube::{KubeApi, KubeConnector};
+
+/// A running provisioner.
+pub struct Handle {
+    isolation: watch::Receiver<IsolationState>,
+    agents: Agents,
+    tasks: JoinSet<()>,
+}
+
+impl Handle {
+    /// Who may talk to whom among tenants' pods, as it changes.
+    pub fn isolation(&self) -> watch::Receiver<IsolationState> {
+        self.isolation.clone()
+    }
+
+    /// What node agents talk to.
+    pub fn agents(&self) -> Agents {
+        self.agents.clone()
+    }
+
+    /// Waits, after the configured token was cancelled, until everything has ended.
+    pub async fn finish(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// Starts the provisioner; it runs until `config.cancel` is cancelled.
+pub fn start(config: Config) -> Handle {
+    let host: Arc<dyn Kubernetes> = Arc::new(KubeApi::new(config.host));
+    let facts = Arc::new(config.facts);
+    let agents = Agents::new(config.store.clone(), config.parts, Arc::clone(&facts));
+    let ctx = Context::new(context::Parts {
+        store: config.store.clone(),
+        host: Arc::clone(&host),
+        connector: Arc::new(KubeConnector),
+        providers: config.providers,
+        keys: Arc::new(SystemKeys),
+        facts,
+        tuning: config.tuning.clone(),
+    });
+    let engine = Engine::new(config.store, Arc::clone(&ctx) as Arc<_>, config.owner, config.tuning);
+    let (publisher, isolation) = watch::channel(IsolationState::default());
+    let mut tasks = JoinSet::new();
+    let (pods, cancel) = (Arc::clone(&ctx.pods), config.cancel);
+    tasks.spawn(isolation::publish(Arc::clone(&pods), publisher, cancel.clone()));
+    tasks.spawn(nudge::run(ctx, Arc::clone(&engine), cancel.clone()));
+    let watching = cancel.clone();
+    tasks.spawn(async move { pods.run(&*host, watching).await });
+    tasks.spawn(engine.run(cancel));
+    Handle { isolation, agents, tasks }
+}
+
+/// Runs the provisioner until `config.cancel` is cancelled and everything has ended.
+pub async fn run(config: Config) {
+    start(config).finish().await;
+}
+
+/// An error with all its causes, for the log.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}

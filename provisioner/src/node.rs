@@ -1,0 +1,80 @@
+//! One node: its machine, its way into the cluster, and its way out.
+//!
+//! The row is there before the provider is called, and its id is the machine's idempotency token. A join token is made right before a
+//! machine is, and bound to that node; a machine that exists is left alone.
+
+mod decide;
+mod machine;
+mod teardown;
+
+use std::time::Duration;
+
+use migrations::{NodeReport, WorkKind};
+use tenant_controlplane::id::NodeId;
+use tenant_controlplane::status::NodeState;
+
+use crate::context::Context;
+use crate::engine::Outcome;
+use crate::family::Family;
+use crate::trouble::Trouble;
+
+pub use decide::REPORTED_BY_AGENT;
+
+use decide::Sight;
+
+/// Between two visits to a node that is on its way; signals come sooner.
+const ROUTINE_LOOK: Duration = Duration::from_secs(1);
+/// The same for a machine of the user's own that nobody can hurry.
+const PATIENT_LOOK: Duration = Duration::from_secs(10);
+
+/// Makes a node so.
+///
+/// # Errors
+/// [`Trouble`], which has been put on the node already.
+pub async fn reconcile(ctx: &Context, id: NodeId) -> Result<Outcome, Trouble> {
+    let Some(family) = Family::load(&ctx.store, id).await? else { return Ok(Outcome::Gone) };
+    let ended = if family.is_leaving() { teardown::run(ctx, &family).await } else { bring_up(ctx, &family).await };
+    if let Err(trouble) = &ended {
+        tell(ctx, &family, trouble).await;
+    }
+    ended
+}
+
+async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
+    let machine = match ctx.provider(family.pool.kind)? {
+        Some(provider) => Some(machine::ensure(ctx, family, provider).await?),
+        None => None,
+    };
+    ctx.tenants.watch(family.cluster.id);
+    let known = ctx.tenants.node(family.cluster.id, family.node.name.as_str());
+    let report = decide::report(&family.node, &Sight { machine, known });
+    let ready = report.state == NodeState::Ready;
+    write(ctx, family, report).await?;
+    Ok(match family.node.machine_fingerprint {
+        _ if ready => Outcome::Done,
+        Some(_) if !family.node.link_connected => Outcome::waiting("the machine to come back", PATIENT_LOOK),
+        _ => Outcome::waiting("the node to be ready", ROUTINE_LOOK),
+    })
+}
+
+/// Writes a report, and wakes those who add nodes up when the state changed.
+async fn write(ctx: &Context, family: &Family, report: NodeReport) -> Result<(), Trouble> {
+    let node = &family.node;
+    let changed = report.state != node.state || report.problem != node.problem;
+    ctx.store.nodes().report(node.id, report).await?;
+    if changed {
+        ctx.due(WorkKind::NodePool, family.pool.id.uuid()).await?;
+        ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
+    }
+    Ok(())
+}
+
+/// Puts a failed reconcile on the node. What cannot be told now is told by the next try.
+async fn tell(ctx: &Context, family: &Family, trouble: &Trouble) {
+    let state = if family.is_leaving() { NodeState::Deleting } else { family.node.state };
+    let (problem, state_message) = (Some(trouble.problem.clone()), trouble.problem.detail.clone());
+    let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
+    if let Err(error) = write(ctx, family, report).await {
+        tracing::debug!(node = %family.node.id, error = crate::chain(&error), "tell of a failed reconcile");
+    }
+}

@@ -1,0 +1,88 @@
+//! A provider's machine for a node: made once, started again when it stopped, never made twice.
+
+use cloud_providers::{JoinMaterial, Machine, MachineRequest, MachineState, Provider, Removal};
+use migrations::{Actor, NewJoinToken, NodeReport, Secret};
+use tenant_controlplane::node::{self, cloud_init};
+use tenant_controlplane::status::NodeState;
+use time::{Duration, OffsetDateTime};
+
+use super::decide::Machinery;
+use crate::context::Context;
+use crate::family::Family;
+use crate::trouble::Trouble;
+
+/// How long a machine may take to come up and use its token.
+const TOKEN_LIFE: Duration = Duration::minutes(15);
+
+/// The node's machine, made if it never was.
+///
+/// # Errors
+/// [`Trouble`] of the store or the provider.
+pub async fn ensure(ctx: &Context, family: &Family, provider: &dyn Provider) -> Result<Machinery, Trouble> {
+    let id = family.node.id.to_string();
+    let joined = family.node.machine_fingerprint.is_some();
+    Ok(Machinery::There(match provider.get(&id).await? {
+        None if joined => return Ok(Machinery::Lost),
+        Some(stale) if !joined && is_overdue(family) => replace(ctx, family, provider, stale).await?,
+        Some(machine) if machine.state == MachineState::Stopped => start(provider, machine).await?,
+        Some(machine) => machine,
+        None => make(ctx, family, provider).await?,
+    }))
+}
+
+/// Whether the machine had its time and its token ended before it joined.
+fn is_overdue(family: &Family) -> bool {
+    let waits = matches!(family.node.state, NodeState::Creating | NodeState::Joining);
+    waits && OffsetDateTime::now_utc() - family.node.updated_at > TOKEN_LIFE
+}
+
+async fn start(provider: &dyn Provider, machine: Machine) -> Result<Machine, Trouble> {
+    provider.start(&machine.id).await?;
+    Ok(Machine { state: MachineState::Running, ..machine })
+}
+
+async fn replace(ctx: &Context, family: &Family, provider: &dyn Provider, stale: Machine) -> Result<Machine, Trouble> {
+    tracing::warn!(node = %family.node.id, "the machine never joined: making it anew");
+    match provider.remove(&stale.id).await? {
+        Removal::Gone => {
+            // Written so that its time begins again.
+            let state_message = "its machine never joined and is made anew".to_owned();
+            let (state, problem) = (NodeState::Creating, None);
+            let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
+            ctx.store.nodes().report(family.node.id, report).await?;
+            make(ctx, family, provider).await
+        }
+        Removal::InProgress => Ok(Machine { state: MachineState::Creating, ..stale }),
+    }
+}
+
+async fn make(ctx: &Context, family: &Family, provider: &dyn Provider) -> Result<Machine, Trouble> {
+    let node = &family.node;
+    let new = NewJoinToken {
+        organization: node.organization,
+        cluster: node.cluster,
+        pool: Some(node.pool),
+        node: Some(node.id),
+        expires_at: OffsetDateTime::now_utc() + TOKEN_LIFE,
+        max_uses: 1,
+        actor: Actor::System,
+    };
+    let (_, secret) = ctx.store.join_tokens().create(new).await?;
+    Ok(provider.ensure(&request(ctx, family, secret)).await?)
+}
+
+fn request(ctx: &Context, family: &Family, token: Secret) -> MachineRequest {
+    let facts = &ctx.facts;
+    let (server, domain) = (facts.machine_gateway.clone(), facts.domain.clone());
+    let ca_pem = facts.platform_ca_pem.clone();
+    let material = node::JoinMaterial { server, domain, ca_pem, token };
+    let user_data = cloud_init(&material, &facts.portal_url);
+    let node::JoinMaterial { server, domain, ca_pem, token } = material;
+    MachineRequest {
+        id: family.node.id.to_string(),
+        name: family.node.name.to_string(),
+        cluster: family.cluster.id.to_string(),
+        join: JoinMaterial { server, domain, ca_pem, token },
+        user_data,
+    }
+}

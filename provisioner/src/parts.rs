@@ -1,0 +1,34 @@
+//! The pieces a machine needs to become a node, as the platform holds them: by checksum, with no other source.
+
+use std::fs::File;
+
+use tenant_controlplane::version::KubernetesVersion;
+
+/// One piece: a binary or an image.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Part {
+    /// `kubelet`, `containerd`, `pause`, …
+    pub name: String,
+    /// `binary` or `image`.
+    pub kind: String,
+    /// Its version.
+    pub version: String,
+    /// SHA-256 of its content, lower-case hex.
+    pub sha256: String,
+    /// Its length in bytes.
+    pub size: u64,
+    /// The reference under which an image is imported; empty for binaries.
+    pub image: String,
+}
+
+/// Where the pieces are.
+pub trait Parts: Send + Sync {
+    /// What a node of that version needs; empty for a version that is not there.
+    fn list(&self, version: KubernetesVersion) -> Vec<Part>;
+
+    /// Opens one piece by its checksum.
+    ///
+    /// # Errors
+    /// The file system's error; `NotFound` for a checksum that is not there.
+    fn open(&self, sha256: &str) -> std::io::Result<File>;
+}

@@ -1,0 +1,168 @@
+//! The pods of all control planes, from one shared watch: who has which address now, and a signal each time that changes.
+//!
+//! Signals only wake; what is true is read from the index. Before the first full list nothing is known, which is not the same as empty.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{PoisonError, RwLock};
+use std::time::Duration;
+
+use futures::StreamExt;
+use tenant_controlplane::id::ClusterId;
+use tokio::sync::broadcast;
+use tokio_util::sync::CancellationToken;
+
+use crate::host::{Kubernetes, PodFact, Seen, Watch};
+
+/// Signals kept for a slow listener; one that misses some is told so and looks at everything.
+const BACKLOG: usize = 1024;
+const REST: Duration = Duration::from_millis(500);
+
+type ByCluster = HashMap<ClusterId, BTreeMap<String, PodFact>>;
+
+/// The index.
+#[derive(Debug)]
+pub struct Pods {
+    known: RwLock<Option<ByCluster>>,
+    changes: broadcast::Sender<ClusterId>,
+}
+
+impl Default for Pods {
+    fn default() -> Self {
+        Self { known: RwLock::new(None), changes: broadcast::Sender::new(BACKLOG) }
+    }
+}
+
+impl Pods {
+    /// A cluster's pods, etcd first; `None` while nothing is known.
+    pub fn of(&self, cluster: ClusterId) -> Option<Vec<PodFact>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        let mut pods: Vec<_> = known.as_ref()?.get(&cluster).into_iter().flat_map(BTreeMap::values).cloned().collect();
+        pods.sort_by(|a, b| (a.component, &a.name).cmp(&(b.component, &b.name)));
+        Some(pods)
+    }
+
+    /// Every pod there is; `None` while nothing is known.
+    pub fn all(&self) -> Option<Vec<PodFact>> {
+        let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
+        Some(known.as_ref()?.values().flat_map(BTreeMap::values).cloned().collect())
+    }
+
+    /// Signals: the cluster one of whose pods changed.
+    pub fn changes(&self) -> broadcast::Receiver<ClusterId> {
+        self.changes.subscribe()
+    }
+
+    /// Takes in what a watch saw.
+    pub fn take(&self, seen: Seen<PodFact>) {
+        let changed = {
+            let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+            update(&mut known, seen)
+        };
+        for cluster in changed {
+            // Nobody listening is fine.
+            let _ = self.changes.send(cluster);
+        }
+    }
+
+    /// Watches until cancelled; a watch that breaks is begun again, and what was known stays known meanwhile.
+    pub async fn run(&self, host: &dyn Kubernetes, cancel: CancellationToken) {
+        while !cancel.is_cancelled() {
+            tokio::select! {
+                () = self.follow(host.watch_pods()) => {}
+                () = cancel.cancelled() => return,
+            }
+            tokio::select! {
+                () = tokio::time::sleep(REST) => {}
+                () = cancel.cancelled() => {}
+            }
+        }
+    }
+
+    async fn follow(&self, mut watch: Watch<PodFact>) {
+        while let Some(seen) = watch.next().await {
+            match seen {
+                Ok(seen) => self.take(seen),
+                Err(error) => {
+                    tracing::warn!(error = crate::chain(&error), "watch of the host's pods broke");
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Applies what was seen; answers whose pods changed.
+fn update(known: &mut Option<ByCluster>, seen: Seen<PodFact>) -> Vec<ClusterId> {
+    match seen {
+        Seen::All(pods) => {
+            let mut fresh = ByCluster::new();
+            for pod in pods {
+                fresh.entry(pod.cluster).or_default().insert(pod.name.clone(), pod);
+            }
+            let old = known.replace(fresh).unwrap_or_default();
+            let fresh = known.iter().flatten();
+            let changed = fresh.filter(|(cluster, pods)| old.get(cluster) != Some(pods)).map(|(cluster, _)| *cluster);
+            let mut changed: Vec<_> = changed.collect();
+            changed
+                .extend(old.keys().filter(|cluster| !known.as_ref().is_some_and(|fresh| fresh.contains_key(cluster))));
+            changed
+        }
+        Seen::Changed(pod) => {
+            let cluster = pod.cluster;
+            let pods = known.get_or_insert_default().entry(cluster).or_default();
+            let same = pods.get(&pod.name) == Some(&pod);
+            pods.insert(pod.name.clone(), pod);
+            if same { Vec::new() } else { vec![cluster] }
+        }
+        Seen::Gone(pod) => {
+            let Some(all) = known.as_mut() else { return Vec::new() };
+            if let Some(pods) = all.get_mut(&pod.cluster) {
+                pods.remove(&pod.name);
+                if pods.is_empty() {
+                    all.remove(&pod.cluster);
+                }
+            }
+            vec![pod.cluster]
+        }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::host::facts::Component;
+
+    /// A running pod.
+    pub fn pod(cluster: u128, component: Component, name: &str, address: [u8; 4]) -> PodFact {
+        let cluster = ClusterId::from_uuid(uuid::Uuid::from_u128(cluster));
+        let (address, complaint) = (Some(address.into()), String::new());
+        PodFact { cluster, component, name: name.to_owned(), address, ready: false, leaving: false, complaint }
+    }
+
+    #[test]
+    fn unknown_is_not_empty() {
+        let pods = Pods::default();
+        let one = pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]);
+        assert_eq!(pods.of(one.cluster), None);
+        pods.take(Seen::All(Vec::new()));
+        assert_eq!(pods.of(one.cluster), Some(Vec::new()));
+    }
+
+    #[test]
+    fn tells_whose_pods_changed_and_nobody_elses() {
+        let pods = Pods::default();
+        let (one, two) =
+            (pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]), pod(2, Component::Etcd, "etcd-0", [10, 0, 0, 2]));
+        pods.take(Seen::All(vec![one.clone(), two.clone()]));
+        let mut changes = pods.changes();
+        pods.take(Seen::Changed(one.clone()));
+        pods.take(Seen::All(vec![one.clone()]));
+        assert_eq!(changes.try_recv().unwrap(), two.cluster);
+        pods.take(Seen::Changed(PodFact { ready: true, ..one.clone() }));
+        assert_eq!(changes.try_recv().unwrap(), one.cluster);
+        pods.take(Seen::Gone(one.clone()));
+        assert_eq!(changes.try_recv().unwrap(), one.cluster);
+        assert!(changes.try_recv().is_err());
+        assert_eq!(pods.all(), Some(Vec::new()));
+    }
+}

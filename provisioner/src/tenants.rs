@@ -1,0 +1,235 @@
+//! Doors to tenants' API servers, and their nodes as Kubernetes has them.
+//!
+//! Clients are kept while their short certificates last. A cluster that has nodes is watched; one without is left alone.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::StreamExt;
+use migrations::{Cluster, Store};
+use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::pki::{ClusterPki, KeySource, platform_access, provisioner_access};
+use tenant_controlplane::sni;
+use time::OffsetDateTime;
+use tokio::sync::broadcast;
+use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::config::Facts;
+use crate::host::{Connector, Door, Kubernetes, NodeFact, Seen, Watch};
+use crate::trouble::Trouble;
+
+/// Signals kept for a slow listener.
+const BACKLOG: usize = 1024;
+const FIRST_REST: Duration = Duration::from_millis(200);
+const LONGEST_REST: Duration = Duration::from_secs(5);
+/// How long nodes are believed after the watch broke.
+const TRUST: Duration = Duration::from_secs(10);
+
+/// As whom to call a tenant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Identity {
+    /// The very first access, that needs no binding; only to set up and to look.
+    First,
+    /// The platform's own, bound like anybody's.
+    Platform,
+}
+
+impl Identity {
+    /// How long a client is kept: well below its certificate's life.
+    const fn keep(self) -> Duration {
+        match self {
+            Self::First => Duration::from_secs(8 * 60),
+            Self::Platform => Duration::from_secs(12 * 3600),
+        }
+    }
+}
+
+type DoorKey = (ClusterId, String, Identity);
+type Nodes = BTreeMap<String, NodeFact>;
+
+/// The doors and the watches.
+pub struct Tenants {
+    store: Store,
+    connector: Arc<dyn Connector>,
+    keys: Arc<dyn KeySource>,
+    facts: Arc<Facts>,
+    doors: Mutex<HashMap<DoorKey, (Arc<dyn Kubernetes>, Instant)>>,
+    watched: Mutex<HashMap<ClusterId, Watched>>,
+    changes: broadcast::Sender<(ClusterId, String)>,
+}
+
+struct Watched {
+    nodes: Option<Nodes>,
+    broken_since: Option<Instant>,
+    _stop: DropGuard,
+}
+
+impl Tenants {
+    /// Nothing opened, nothing watched.
+    pub fn new(store: Store, connector: Arc<dyn Connector>, keys: Arc<dyn KeySource>, facts: Arc<Facts>) -> Self {
+        let changes = broadcast::Sender::new(BACKLOG);
+        Self { store, connector, keys, facts, doors: Mutex::default(), watched: Mutex::default(), changes }
+    }
+
+    /// A client of a cluster's API server at `address`.
+    ///
+    /// # Errors
+    /// [`Trouble`] when no certificate or client can be made.
+    pub fn door(
+        &self,
+        cluster: ClusterId,
+        pki: &ClusterPki,
+        address: &str,
+        identity: Identity,
+    ) -> Result<Arc<dyn Kubernetes>, Trouble> {
+        let key = (cluster, address.to_owned(), identity);
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.retain(|(_, _, identity), (_, made)| made.elapsed() < identity.keep());
+        if let Some((api, _)) = doors.get(&key) {
+            return Ok(Arc::clone(api));
+        }
+        let now = OffsetDateTime::now_utc();
+        let leaf = match identity {
+            Identity::First => provisioner_access(pki, now, &*self.keys)?,
+            Identity::Platform => platform_access(pki, now, &*self.keys)?,
+        };
+        let (server_name, ca_pem) = (sni::api(cluster, &self.facts.domain), pki.serving.trust_pem());
+        let door = Door { address: address.to_owned(), server_name, ca_pem, identity: leaf };
+        let api = self.connector.connect(&door).map_err(|error| Trouble::api("cluster", error))?;
+        doors.insert(key, (Arc::clone(&api), Instant::now()));
+        Ok(api)
+    }
+
+    /// The way to a cluster that has an endpoint and keys; `None` while it has none.
+    ///
+    /// # Errors
+    /// [`Trouble`] of the store, or when no client can be made.
+    pub async fn reach(&self, cluster: &Cluster) -> Result<Option<Arc<dyn Kubernetes>>, Trouble> {
+        let Some(endpoint) = cluster.endpoint.as_deref() else { return Ok(None) };
+        let Some(pki) = self.store.pki().get(cluster.id).await? else { return Ok(None) };
+        self.door(cluster.id, &pki, endpoint, Identity::Platform).map(Some)
+    }
+
+    /// Signals: a cluster and the name of one of its nodes that changed; an empty name stands for all.
+    pub fn changes(&self) -> broadcast::Receiver<(ClusterId, String)> {
+        self.changes.subscribe()
+    }
+
+    /// What Kubernetes knows of a node: `None` when that cannot be told, `Some(None)` when it was seen not to be there.
+    pub fn node(&self, cluster: ClusterId, name: &str) -> Option<Option<NodeFact>> {
+        let watched = self.watched();
+        let found = watched.get(&cluster)?;
+        let stale = found.broken_since.is_some_and(|since| since.elapsed() > TRUST);
+        found.nodes.as_ref().filter(|_| !stale).map(|nodes| nodes.get(name).cloned())
+    }
+
+    /// Watches a cluster's nodes from now on.
+    pub fn watch(self: &Arc<Self>, cluster: ClusterId) {
+        let mut watched = self.watched();
+        if watched.contains_key(&cluster) {
+            return;
+        }
+        let cancel = CancellationToken::new();
+        let stop = cancel.clone().drop_guard();
+        watched.insert(cluster, Watched { nodes: None, broken_since: Some(Instant::now()), _stop: stop });
+        let this = Arc::downgrade(self);
+        tokio::spawn(async move {
+            let mut rest = FIRST_REST;
+            while let Some(this) = this.upgrade() {
+                let began = Instant::now();
+                tokio::select! {
+                    () = this.follow(cluster) => {}
+                    () = cancel.cancelled() => return,
+                }
+                this.broke(cluster);
+                drop(this);
+                rest = if began.elapsed() > LONGEST_REST { FIRST_REST } else { (rest * 2).min(LONGEST_REST) };
+                tokio::select! {
+                    () = tokio::time::sleep(rest) => {}
+                    () = cancel.cancelled() => return,
+                }
+            }
+        });
+    }
+
+    /// Stops watching a cluster and closes its doors.
+    pub fn forget(&self, cluster: ClusterId) {
+        self.watched().remove(&cluster);
+        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
+        doors.retain(|(known, _, _), _| *known != cluster);
+    }
+
+    fn watched(&self) -> MutexGuard<'_, HashMap<ClusterId, Watched>> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn broke(&self, cluster: ClusterId) {
+        if let Some(watched) = self.watched().get_mut(&cluster) {
+            watched.broken_since.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Watches until the watch breaks or its certificate grows old.
+    async fn follow(&self, cluster: ClusterId) {
+        let Some(watch) = self.open(cluster).await else { return };
+        let whole = self.take_all(cluster, watch);
+        if tokio::time::timeout(Identity::Platform.keep(), whole).await.is_err() {
+            tracing::debug!(%cluster, "renewing the watch of nodes");
+        }
+    }
+
+    async fn open(&self, cluster: ClusterId) -> Option<Watch<NodeFact>> {
+        let row = self.store.clusters().load(cluster).await.ok()?;
+        match self.reach(&row).await {
+            Ok(api) => api.map(|api| api.watch_nodes()),
+            Err(error) => {
+                tracing::warn!(%cluster, error = crate::chain(&error), "watch nodes");
+                None
+            }
+        }
+    }
+
+    async fn take_all(&self, cluster: ClusterId, mut watch: Watch<NodeFact>) {
+        while let Some(seen) = watch.next().await {
+            match seen {
+                Ok(seen) => self.take(cluster, seen),
+                Err(error) => {
+                    tracing::debug!(%cluster, error = crate::chain(&error), "watch of nodes broke");
+                    return;
+                }
+            }
+        }
+    }
+
+    fn take(&self, cluster: ClusterId, seen: Seen<NodeFact>) {
+        let name = {
+            let mut watched = self.watched();
+            let Some(watched) = watched.get_mut(&cluster) else { return };
+            watched.broken_since = None;
+            update(&mut watched.nodes, seen)
+        };
+        if let Some(name) = name {
+            // Nobody listening is fine.
+            let _ = self.changes.send((cluster, name));
+        }
+    }
+}
+
+/// Applies what was seen; answers the name to signal, if anything changed.
+fn update(known: &mut Option<Nodes>, seen: Seen<NodeFact>) -> Option<String> {
+    match seen {
+        Seen::All(nodes) => {
+            *known = Some(nodes.into_iter().map(|node| (node.name.clone(), node)).collect());
+            Some(String::new())
+        }
+        Seen::Changed(node) => {
+            let (name, nodes) = (node.name.clone(), known.get_or_insert_default());
+            let different = nodes.get(&name) != Some(&node);
+            nodes.insert(name.clone(), node);
+            different.then_some(name)
+        }
+        Seen::Gone(node) => known.as_mut()?.remove(&node.name).map(|node| node.name),
+    }
+}

@@ -1,0 +1,98 @@
+//! What a reconcile ends in when it cannot go on: the cause for the log, and a [`Problem`] with the next step for people.
+
+use cloud_providers::{ProviderError, ProviderErrorClass};
+use migrations::StoreError;
+use tenant_controlplane::pki::PkiError;
+use tenant_controlplane::status::{Class, Problem};
+use thiserror::Error;
+
+use crate::host::ApiError;
+
+/// A failed reconcile. It is retried with backoff unless `lasting`.
+#[derive(Debug, Error)]
+#[error("{}", problem.detail)]
+pub struct Trouble {
+    /// What people are shown.
+    pub problem: Problem,
+    /// Whether only a change of the wish can help.
+    pub lasting: bool,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl Trouble {
+    /// Trouble that is worth another try.
+    pub fn new(code: &str, class: Class, detail: impl Into<String>, remediation: impl Into<String>) -> Self {
+        let (detail, remediation) = (detail.into(), remediation.into());
+        let problem = Problem { code: code.to_owned(), class, detail, remediation };
+        Self { problem, lasting: false, source: None }
+    }
+
+    /// The same with its cause, for the log.
+    #[must_use]
+    pub fn because(mut self, source: impl std::error::Error + Send + Sync + 'static) -> Self {
+        self.source = Some(Box::new(source));
+        self
+    }
+
+    /// Says more exactly where it happened: `place` begins the sentence people read.
+    #[must_use]
+    pub fn at(mut self, place: &str) -> Self {
+        self.problem.detail = format!("{place}: {}", self.problem.detail);
+        self
+    }
+
+    /// An API server did not do what it was asked; `whose` is `host` or `cluster`.
+    pub fn api(whose: &str, error: ApiError) -> Self {
+        let code = format!("{}_{}", whose.to_uppercase(), error.code());
+        let (class, remediation) = match &error {
+            ApiError::Rejected { message, .. } if message.contains("exceeded quota") => {
+                (Class::Quota, "Raise the quota of the host's namespace; this is tried again by itself.".to_owned())
+            }
+            _ => (
+                Class::Platform,
+                format!("This is tried again by itself; if it stays, look at the {whose}'s API server."),
+            ),
+        };
+        Self::new(&code, class, format!("The {whose}'s API server: {error}."), remediation).because(error)
+    }
+}
+
+impl From<StoreError> for Trouble {
+    fn from(error: StoreError) -> Self {
+        let detail = format!("The database: {error}.");
+        let remediation = "This is tried again by itself; if it stays, look at the database.";
+        Self::new("DATABASE_UNAVAILABLE", Class::Platform, detail, remediation).because(error)
+    }
+}
+
+impl From<PkiError> for Trouble {
+    fn from(error: PkiError) -> Self {
+        let remediation = "This is a defect: report it with the platform's log.";
+        Self::new("CERTIFICATES", Class::Platform, format!("Certificates cannot be made: {error}."), remediation)
+            .because(error)
+    }
+}
+
+impl From<ProviderError> for Trouble {
+    fn from(error: ProviderError) -> Self {
+        let class = match error.class {
+            ProviderErrorClass::User => Class::User,
+            ProviderErrorClass::Platform => Class::Platform,
+            ProviderErrorClass::Provider => Class::Provider,
+            ProviderErrorClass::Quota => Class::Quota,
+        };
+        let lasting = !error.retryable;
+        let trouble = Self::new("MACHINE", class, error.message.clone(), error.remediation.clone());
+        Self { lasting, ..trouble.because(error) }
+    }
+}
+
+/// What a load found: a row, or that there is none.
+pub fn present<T>(loaded: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+    match loaded {
+        Ok(row) => Ok(Some(row)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(error),
+    }
+}

@@ -1,0 +1,55 @@
+//! What only the operator may do, on the machine itself: whoever reads the data directory is the operator.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use migrations::{Actor, ExposeSecret, Kek, NewToken, Role, Store};
+use time::{Duration, OffsetDateTime};
+
+use crate::instance::{Instance, Record};
+use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs};
+use crate::platform::database_url;
+
+/// Runs one of the operator's commands.
+pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
+    match command {
+        AdminCommand::Token(args) => token(args).await,
+        AdminCommand::SetupLink(args) => setup_link(args).await,
+    }
+}
+
+async fn open(args: &InstanceArgs) -> Result<(Record, Store)> {
+    let instance = Instance::new(&args.name, args.data_dir.clone())?;
+    let record = instance.existing()?;
+    let kek = Kek::load_or_create(&instance.path("kek")).context("read the key-encryption key; are you root?")?;
+    let store = Store::connect(&database_url(&instance)?, kek).await.context("open the database")?;
+    Ok((record, store))
+}
+
+async fn token(args: AdminTokenArgs) -> Result<ExitCode> {
+    println!("{}", make_token(&args.instance, args.days).await?);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A new token of the operator, good for `days`.
+pub async fn make_token(args: &InstanceArgs, days: u16) -> Result<String> {
+    let (_, store) = open(args).await?;
+    let (user, organization) = store.identity().ensure_admin().await?;
+    let wanted = NewToken {
+        organization: organization.id,
+        user: user.id,
+        name: "operator".to_owned(),
+        role: Role::Owner,
+        expires_at: Some(OffsetDateTime::now_utc() + Duration::days(i64::from(days))),
+        actor: Actor::System,
+    };
+    let (_, secret) = store.identity().create_token(wanted).await?;
+    Ok(secret.expose_secret().to_owned())
+}
+
+async fn setup_link(args: InstanceArgs) -> Result<ExitCode> {
+    let (record, store) = open(&args).await?;
+    let secret = store.identity().create_setup_token().await.context("make a set-up link; is there an owner already?")?;
+    println!("http://{}/setup/{}", record.portal, secret.expose_secret());
+    Ok(ExitCode::SUCCESS)
+}

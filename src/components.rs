@@ -1,0 +1,135 @@
+//! Getting the Kubernetes components: what `up` needs before anything runs, and the verbs of `pilothouse bundle`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use bundle::node_image::{self, NodeImageOptions};
+use bundle::{AgentSource, BuildOptions, Bundle, Cache, Source, Version};
+
+use crate::options::{BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, UpArgs};
+use crate::progress::{Event, Progress};
+
+/// The workspace this program was built in; the agent is built there when the bundle has none yet.
+const WORKSPACE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// Opens the bundle of the default version, or builds it. Either way its agent is the one that belongs to this program.
+pub async fn obtain(args: &UpArgs, progress: &Progress) -> Result<Bundle> {
+    let version = Version::default();
+    let options = BuildOptions { source: source(&args.bundle_source)?, ..options(args.cache.clone(), version) };
+    let title = format!("components of Kubernetes {version}");
+    let report = |event: bundle::Progress| tell(progress, &event);
+    progress.step(&title, async { Ok(Bundle::build(&options, &report).await?) }).await
+}
+
+/// The machines' Debian tree, built at the first need.
+pub async fn node_tree(cache: Option<PathBuf>, progress: &Progress) -> Result<PathBuf> {
+    let options = NodeImageOptions::new(cache.unwrap_or_else(Cache::default_dir));
+    if let Some(root) = node_image::locate(&options) {
+        return Ok(root);
+    }
+    let report = |event: bundle::Progress| tell(progress, &event);
+    progress.step("Debian tree of machine containers", async { Ok(node_image::build(&options, &report).await?) }).await
+}
+
+fn options(cache: Option<PathBuf>, version: Version) -> BuildOptions {
+    let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| dir.join("node-bootstrap/Cargo.toml").exists());
+    BuildOptions {
+        cache: cache.unwrap_or_else(Cache::default_dir),
+        agent: AgentSource::Auto { workspace },
+        ..BuildOptions::new(version)
+    }
+}
+
+fn source(word: &str) -> Result<Source> {
+    let known = [Source::Auto, Source::Release, Source::Modules];
+    known.into_iter().find(|one| one.as_str() == word).with_context(|| format!("unknown source \"{word}\": use auto, release or modules"))
+}
+
+/// What was in the cache already is not worth a line.
+fn tell(progress: &Progress, event: &bundle::Progress) {
+    if !matches!(event, bundle::Progress::Done { cached: true, .. } | bundle::Progress::Space { .. }) {
+        progress.tell(&Event::Note { text: event.to_string() });
+    }
+}
+
+/// `pilothouse bundle …`.
+pub async fn bundle(command: BundleCommand) -> Result<ExitCode> {
+    match command {
+        BundleCommand::Build(args) => build(args).await,
+        BundleCommand::List(args) => list(&args),
+        BundleCommand::Verify(args) => verify(&args),
+        BundleCommand::Export(args) => export(&args),
+        BundleCommand::Import(args) => import(args).await,
+        BundleCommand::NodeImage(args) => tree(args).await,
+    }
+}
+
+fn print(output: Output, text: &str, json: &serde_json::Value) -> ExitCode {
+    match output {
+        Output::Text => println!("{text}"),
+        Output::Json => println!("{json}"),
+    }
+    ExitCode::SUCCESS
+}
+
+fn open(args: &BundleArgs) -> Result<Bundle> {
+    let cache = args.at.cache.clone().unwrap_or_else(Cache::default_dir);
+    Ok(Bundle::open(&cache, Version::parse(&args.version)?)?)
+}
+
+async fn build(args: BundleArgs) -> Result<ExitCode> {
+    let options = BuildOptions { source: source(&args.source)?, ..options(args.at.cache, Version::parse(&args.version)?) };
+    let made = Bundle::build(&options, &|event| eprintln!("{event}")).await?;
+    let text = format!("{} in {}", made.id(), options.cache.display());
+    let json = serde_json::json!({ "id": made.id(), "cache": options.cache, "size": made.manifest().size() });
+    Ok(print(args.at.output, &text, &json))
+}
+
+fn list(args: &CacheArgs) -> Result<ExitCode> {
+    let cache = args.cache.clone().unwrap_or_else(Cache::default_dir);
+    let all = bundle::list(&cache)?;
+    if args.output == Output::Json {
+        let items: Vec<_> = all.iter().map(|one| serde_json::json!({ "id": one.id, "kubernetes": one.kubernetes, "current": one.current, "parts": one.parts, "size": one.size })).collect();
+        println!("{}", serde_json::json!({ "items": items }));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if all.is_empty() {
+        println!("No bundle in {}. Build one: pilothouse bundle build", cache.display());
+    }
+    for one in all {
+        let mark = if one.current { '*' } else { ' ' };
+        println!("{mark} {:<24} {:>3} parts {:>6} MiB", one.id, one.parts, one.size >> 20);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn verify(args: &BundleArgs) -> Result<ExitCode> {
+    let bundle = open(args)?;
+    bundle.verify(&|event| eprintln!("{event}"))?;
+    let text = format!("{}: every file is as it was built", bundle.id());
+    Ok(print(args.at.output, &text, &serde_json::json!({ "id": bundle.id(), "ok": true })))
+}
+
+fn export(args: &ExportArgs) -> Result<ExitCode> {
+    let bundle = open(&args.bundle)?;
+    if args.file.exists() {
+        bail!("{} exists already: remove it or choose another name", args.file.display());
+    }
+    bundle.export(&args.file, &|event| eprintln!("{event}"))?;
+    let text = format!("{} written to {}", bundle.id(), args.file.display());
+    Ok(print(args.bundle.at.output, &text, &serde_json::json!({ "id": bundle.id(), "file": args.file })))
+}
+
+async fn import(args: ImportArgs) -> Result<ExitCode> {
+    let cache = args.at.cache.unwrap_or_else(Cache::default_dir);
+    let bundle = Bundle::import(&cache, &args.file, &|event| eprintln!("{event}")).await?;
+    let text = format!("{} in {}", bundle.id(), cache.display());
+    Ok(print(args.at.output, &text, &serde_json::json!({ "id": bundle.id(), "cache": cache })))
+}
+
+async fn tree(args: CacheArgs) -> Result<ExitCode> {
+    let options = NodeImageOptions::new(args.cache.unwrap_or_else(Cache::default_dir));
+    let root = node_image::build(&options, &|event| eprintln!("{event}")).await?;
+    Ok(print(args.output, &root.display().to_string(), &serde_json::json!({ "root": root })))
+}

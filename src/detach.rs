@@ -1,0 +1,107 @@
+//! `up --detach`: the platform goes on in a process of its own while this one shows its progress and then returns.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::path::Path;
+use std::process::{ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::{Child, Command};
+use tokio::time::interval;
+
+use crate::instance::Instance;
+use crate::options::{Output, UpArgs};
+use crate::progress::{Event, Ready, describe};
+
+/// Starts `up` again in the background and follows it until it is ready or has failed.
+pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
+    if instance.running() {
+        return already(instance, args.output);
+    }
+    fs::create_dir_all(instance.path("run"))?;
+    fs::create_dir_all(instance.path("logs"))?;
+    let progress = instance.path("run/progress.jsonl");
+    fs::write(&progress, "")?;
+    let mut child = spawn(instance, &progress)?;
+    match follow(&mut child, &progress).await? {
+        Some(ready) => print_ready(&ready, args.output),
+        None => bail!("`up` ended before it was ready; its log: {}", instance.path("logs/pilothouse.log").display()),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn already(instance: &Instance, output: Output) -> Result<ExitCode> {
+    let ready = read_ready(instance).context("it is starting: see `pilothouse status`")?;
+    print_ready(&ready, output);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What the running instance said of itself.
+pub fn read_ready(instance: &Instance) -> Result<Ready> {
+    let text = fs::read(instance.path("run/ready.json")).context("the instance is not ready yet")?;
+    serde_json::from_slice(&text).context("understand run/ready.json")
+}
+
+/// The same command line without `--detach`, in a session of its own, its output in the log.
+fn spawn(instance: &Instance, progress: &Path) -> Result<Child> {
+    let log = File::options().create(true).append(true).open(instance.path("logs/pilothouse.log"))?;
+    let mut args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).filter(|arg| arg != "--detach").collect();
+    args.extend(["--progress-file".into(), progress.as_os_str().to_owned()]);
+    Command::new("setsid")
+        .arg(std::env::current_exe().context("find this program")?)
+        .args(args)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .context("start in the background (setsid, Debian package util-linux)")
+}
+
+/// Shows events as they are written. Ends with what is ready, or with nothing where the process ended first.
+async fn follow(child: &mut Child, progress: &Path) -> Result<Option<Ready>> {
+    let mut at = 0;
+    let mut tick = interval(Duration::from_millis(50));
+    loop {
+        tick.tick().await;
+        let ended = child.try_wait()?.is_some();
+        for event in read_from(progress, &mut at)? {
+            match event {
+                Event::Ready(ready) => return Ok(Some(ready)),
+                Event::Failed { why } => bail!("{why}"),
+                other => describe(&other).into_iter().for_each(|line| eprintln!("{line}")),
+            }
+        }
+        if ended {
+            return Ok(None);
+        }
+    }
+}
+
+/// The whole lines written since the last call.
+fn read_from(path: &Path, at: &mut u64) -> Result<Vec<Event>> {
+    let mut reader = BufReader::new(File::open(path)?);
+    reader.seek(SeekFrom::Start(*at))?;
+    let mut events = Vec::new();
+    let mut line = String::new();
+    while reader.read_line(&mut line)? > 0 && line.ends_with('\n') {
+        *at += line.len() as u64;
+        events.extend(serde_json::from_str(&line).ok());
+        line.clear();
+    }
+    Ok(events)
+}
+
+/// The last word of `up`.
+pub fn print_ready(ready: &Ready, output: Output) {
+    if output == Output::Json {
+        println!("{}", serde_json::json!(ready));
+        return;
+    }
+    println!("Pilothouse \"{}\" is ready.", ready.name);
+    println!("  portal    {}", ready.portal_url);
+    println!("  gateway   https://{}  (CA: {})", ready.gateway, ready.ca_file.display());
+    if let Some(link) = &ready.setup_url {
+        println!("  set up    {link}   (once; makes the first owner)");
+    }
+}

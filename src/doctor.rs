@@ -1,0 +1,94 @@
+//! What is wrong on this machine and what to do about it. `up` asks the same questions before it changes anything.
+
+pub mod checks;
+pub mod isolation;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::instance::{Addresses, Instance};
+use crate::options::{DoctorArgs, Output};
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// As it should be.
+    Pass,
+    /// Works, but somebody should know.
+    Warn,
+    /// Does not work.
+    Fail,
+}
+
+/// One question and its answer; the same shape everywhere (doctor, `up`, the node's preflight).
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// Stable name, for scripts.
+    pub id: &'static str,
+    /// How it ended.
+    pub status: Verdict,
+    /// What was seen.
+    pub observed: String,
+    /// What to do; empty where nothing is to be done.
+    pub remediation: String,
+}
+
+impl Check {
+    /// A good answer.
+    pub fn pass(id: &'static str, observed: impl Into<String>) -> Self {
+        Self { id, status: Verdict::Pass, observed: observed.into(), remediation: String::new() }
+    }
+
+    /// An answer to know about.
+    pub fn warn(id: &'static str, observed: impl Into<String>, remediation: impl Into<String>) -> Self {
+        Self { id, status: Verdict::Warn, observed: observed.into(), remediation: remediation.into() }
+    }
+
+    /// A bad answer.
+    pub fn fail(id: &'static str, observed: impl Into<String>, remediation: impl Into<String>) -> Self {
+        Self { id, status: Verdict::Fail, observed: observed.into(), remediation: remediation.into() }
+    }
+}
+
+/// Asks everything and prints it. Exit status 1 where something does not work.
+pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
+    let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
+    let mut all = checks::machine(&instance);
+    all.extend(checks::leftovers().await);
+    if let (Some(record), true) = (instance.record()?, instance.running()) {
+        all.push(isolation::probe(&instance, Addresses::of(record.slot)).await);
+    }
+    print(&all, args.output)?;
+    let failed = all.iter().any(|check| check.status == Verdict::Fail);
+    Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+fn print(all: &[Check], output: Output) -> Result<()> {
+    if output == Output::Json {
+        println!("{}", serde_json::json!({ "checks": all }));
+        return Ok(());
+    }
+    for check in all {
+        println!("{}", line(check));
+    }
+    let count = |verdict| all.iter().filter(|check| check.status == verdict).count();
+    println!("{} passed, {} warnings, {} failed", count(Verdict::Pass), count(Verdict::Warn), count(Verdict::Fail));
+    Ok(())
+}
+
+/// One check as a person reads it.
+pub fn line(check: &Check) -> String {
+    let mark = match check.status {
+        Verdict::Pass => '✔',
+        Verdict::Warn => '‼',
+        Verdict::Fail => '×',
+    };
+    let mut text = format!(" {mark} {:<12} {}", check.id, check.observed);
+    if !check.remediation.is_empty() {
+        text.push_str(&format!("\n     → {}", check.remediation));
+    }
+    text
+}

@@ -1,0 +1,91 @@
+//! The embedded host: a Kubernetes cluster of one node on this machine, tenant zero of the platform.
+//!
+//! The same component specs that tenants get run here as supervised processes, and the machine joins as node by the same
+//! agent, all in a network namespace and a cgroup of the instance's own.
+
+pub mod control_plane;
+pub mod isolation;
+pub mod node;
+pub mod pki;
+pub mod storage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use bundle::Bundle;
+use kube::Client;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
+
+use crate::cgroup;
+use crate::instance::{Addresses, Instance};
+use crate::network;
+use crate::progress::Progress;
+
+/// The node's name inside the embedded host.
+pub const NODE: &str = "host";
+/// How long the API server may take to its first readiness.
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What the host is made of.
+#[derive(Clone)]
+pub struct Host {
+    /// Whose host it is.
+    pub instance: Instance,
+    /// Its addresses on this machine.
+    pub addresses: Addresses,
+    /// The components.
+    pub bundle: Arc<Bundle>,
+}
+
+impl Host {
+    /// Where its API server answers.
+    pub fn api(&self) -> SocketAddr {
+        (self.addresses.inside(), control_plane::API_PORT).into()
+    }
+
+    /// Starts what is not running and waits until the node can take pods. Processes of an earlier run that was killed are
+    /// ended first; pods keep running meanwhile.
+    pub async fn start(&self, cancel: &CancellationToken, progress: &Progress) -> Result<Client> {
+        cgroup::stop(&format!("{}/platform", self.instance.cgroup()), Duration::from_secs(5)).await?;
+        network::ensure(&self.instance, self.addresses).await?;
+        let pki = pki::load_or_create(self)?;
+        pki::write_files(self, &pki)?;
+        storage::write_files(&self.instance.path("host/storage"), &self.instance.path("volumes"), &self.image("busybox")?)?;
+        control_plane::start(self, &pki, cancel)?;
+        node::start(self, cancel)?;
+        let client = control_plane::client(self).await?;
+        progress.step("host API server", self.wait_ready(&client, cancel)).await?;
+        control_plane::allow_kubelet_access(&client).await?;
+        storage::install(&client, &self.instance.path("host/storage")).await?;
+        control_plane::start_storage(self, cancel)?;
+        progress.step("host node", node::wait_ready(self, &client, cancel)).await?;
+        let volumes = self.instance.path("volumes");
+        tokio::spawn(storage::keep_ready(client.clone(), volumes, NODE.to_owned(), cancel.clone()));
+        Ok(client)
+    }
+
+    /// The reference of a bundled image.
+    pub fn image(&self, name: &str) -> Result<String> {
+        let image = self.bundle.image_ref(name).with_context(|| format!("the bundle has no image \"{name}\""))?;
+        Ok(image.to_string())
+    }
+
+    async fn wait_ready(&self, client: &Client, cancel: &CancellationToken) -> Result<()> {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let request = hyper::Request::get("/readyz").body(Vec::new())?;
+            let last = match client.request_text(request).await {
+                Ok(_) => return Ok(()),
+                Err(error) => error.to_string(),
+            };
+            if cancel.is_cancelled() || Instant::now() > end {
+                let log = self.instance.path("logs/kube-apiserver.log");
+                bail!("the host's API server is not ready ({last}): read {}", log.display());
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}

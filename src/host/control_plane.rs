@@ -1,0 +1,157 @@
+//! The host's etcd, API server, controller manager and scheduler: the specs of every tenant, as supervised processes.
+//!
+//! They live in the instance's network namespace, so their ports are fixed and nothing of the machine's is taken.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Api, Client, Config};
+use serde_json::json;
+use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd, scheduler};
+use tenant_controlplane::pki::ClusterPki;
+use tokio_util::sync::CancellationToken;
+
+use super::{Host, pki, storage};
+use crate::supervise::{Process, keep};
+
+/// The port of the host's API server, in the instance's own namespace.
+pub const API_PORT: u16 = 6443;
+const ETCD_PORT: u16 = 2379;
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// Writes what each process reads and starts the four of them at once: each waits for what it needs by itself.
+pub fn start(host: &Host, pki: &ClusterPki, cancel: &CancellationToken) -> Result<()> {
+    let api = format!("https://{}", host.api());
+    let logs = host.instance.path("logs");
+    let etcd_dir = write(host, etcd::NAME, &etcd::files(pki))?;
+    let data = host.instance.path("host/etcd");
+    let audit = logs.join("audit.log");
+    let api_dir = write(host, apiserver::NAME, &apiserver::files(pki, None))?;
+    let manager_dir = write(host, controller_manager::NAME, &controller_manager::files(pki, &api))?;
+    let scheduler_dir = write(host, scheduler::NAME, &scheduler::files(pki, &api))?;
+    let scratch = host.instance.path("host").display().to_string();
+    let settings = etcd::Settings {
+        files: &etcd_dir,
+        data: &data.display().to_string(),
+        member: "host",
+        bind: LOOPBACK,
+        client_port: ETCD_PORT,
+        peer_port: 2380,
+        http_port: 2382,
+        health_port: 2381,
+        fsync: true,
+    };
+    run(host, etcd::NAME, etcd::flags(&settings), cancel)?;
+    run(host, apiserver::NAME, api_flags(host, &api_dir, &audit.display().to_string()), cancel)?;
+    let settings = controller_manager::Settings { files: &manager_dir, scratch: &scratch, leader_elect: false };
+    run(host, controller_manager::NAME, manager_flags(&settings), cancel)?;
+    let settings = scheduler::Settings { files: &scheduler_dir, leader_elect: false };
+    run(host, scheduler::NAME, client_rate(scheduler::flags(&settings)), cancel)
+}
+
+fn api_flags(host: &Host, files: &str, audit_log: &str) -> Vec<String> {
+    let inside = IpAddr::V4(host.addresses.inside());
+    let mut flags = apiserver::flags(&apiserver::Settings {
+        files,
+        audit_log,
+        bind: inside,
+        port: API_PORT,
+        advertise: inside,
+        external_name: "host.internal",
+        issuer: "https://host.internal",
+        etcd_url: &format!("https://127.0.0.1:{ETCD_PORT}"),
+        service_cidr: host.addresses.services(),
+        tunnel: false,
+        publishes_endpoint: true,
+    });
+    // The host's pods speak to no API server, so nothing of theirs may be mounted by accident either.
+    flags.push("--disable-admission-plugins=ServiceAccount".to_owned());
+    flags
+}
+
+fn manager_flags(settings: &controller_manager::Settings<'_>) -> Vec<String> {
+    let mut flags = client_rate(controller_manager::flags(settings));
+    // A namespace with a whole control plane goes away in one sweep instead of ten at a time.
+    flags.extend(["--concurrent-namespace-syncs=20", "--pvclaimbinder-sync-period=1s"].map(str::to_owned));
+    flags
+}
+
+/// The defaults (20 and 50 a second) would make five clusters at once wait for each other.
+fn client_rate(mut flags: Vec<String>) -> Vec<String> {
+    flags.extend(["--kube-api-qps=200", "--kube-api-burst=400"].map(str::to_owned));
+    flags
+}
+
+/// Writes a component's files below `host/<name>` and returns that directory.
+fn write(host: &Host, name: &str, files: &Files) -> Result<String> {
+    let dir = host.instance.path("host").join(format!("{name}.d"));
+    for (file, text) in files.iter() {
+        pki::write_secret(&dir.join(file), text.as_bytes())?;
+    }
+    Ok(dir.display().to_string())
+}
+
+fn run(host: &Host, name: &'static str, args: Vec<String>, cancel: &CancellationToken) -> Result<()> {
+    process(host, name, args).and_then(|process| keep(process, cancel.clone())).map(drop)
+}
+
+fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process> {
+    Ok(Process {
+        name,
+        program: host.bundle.program(name)?,
+        args,
+        env: vec![("GOGC", "100".to_owned())],
+        netns: host.instance.netns(),
+        cgroup: format!("{}/platform/{name}", host.instance.cgroup()),
+        log: host.instance.path("logs").join(format!("{name}.log")),
+        grace: Duration::from_secs(10),
+    })
+}
+
+/// The local-path provisioner beside them: it needs the API and nothing of a pod.
+pub fn start_storage(host: &Host, cancel: &CancellationToken) -> Result<()> {
+    let dir = host.instance.path("host/storage");
+    let at = |name: &str| dir.join(name).display().to_string();
+    let args = vec![
+        "start".to_owned(),
+        format!("--kubeconfig={}", operator_file(host).display()),
+        format!("--namespace={}", storage::NAMESPACE),
+        format!("--config={}", at("config.json")),
+        "--configmap-name=local-path-config".to_owned(),
+        format!("--helper-image={}", host.image("busybox")?),
+        format!("--helper-pod-file={}", at("helperPod.yaml")),
+        "--service-account-name=default".to_owned(),
+    ];
+    run(host, "local-path-provisioner", args, cancel)
+}
+
+fn operator_file(host: &Host) -> PathBuf {
+    pki::file(&host.instance, "operator.kubeconfig")
+}
+
+/// The platform's own client of its host.
+pub async fn client(host: &Host) -> Result<Client> {
+    from_file(&operator_file(host)).await
+}
+
+/// A client by kubeconfig.
+pub async fn from_file(file: &std::path::Path) -> Result<Client> {
+    let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
+    let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
+    Client::try_from(config.with_context(|| format!("use {}", file.display()))?).context("make a client of the host")
+}
+
+/// Lets the host's API server speak to its kubelet (logs and exec of tenants' pods, for the operator).
+pub async fn allow_kubelet_access(client: &Client) -> Result<()> {
+    let binding = json!({
+        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
+        "metadata": { "name": "pilothouse:kubelet-api" },
+        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin" },
+        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "kube-apiserver-kubelet-client" }]
+    });
+    storage::apply::<ClusterRoleBinding>(&Api::all(client.clone()), binding).await
+}

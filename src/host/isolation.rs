@@ -1,0 +1,103 @@
+//! The embedded host's wall between tenants: an nftables table in the host's own network namespace.
+//!
+//! Pods hang on point-to-point links (CNI `ptp`), so every packet between two of them is routed and passes the forward
+//! hook. Everything from or to a pod is dropped but the few ways listed here; a pod nobody has told us about yet reaches
+//! nothing. Addresses are compared after kube-proxy's translation, so pairs of pod addresses suffice.
+
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+use crate::instance::{Addresses, Instance, write_atomic};
+use crate::run::run_with_input;
+
+const TABLE: &str = "pilothouse_isolation";
+
+/// Who may talk to whom inside the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct State {
+    /// Allowed ways, as (source pod, destination pod).
+    pub pairs: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
+    /// Every pod of every tenant.
+    pub tenants: BTreeSet<Ipv4Addr>,
+}
+
+impl State {
+    /// The state last put in force, for the probe of `doctor`.
+    pub fn load(instance: &Instance) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(instance.path("run/isolation.json")).ok()?).ok()
+    }
+}
+
+/// The wall of one instance.
+#[derive(Debug, Clone)]
+pub struct Wall {
+    instance: Instance,
+    addresses: Addresses,
+    gateway: SocketAddrV4,
+}
+
+impl Wall {
+    /// A wall whose only door is the gateway at `gateway`, as pods reach it.
+    pub fn new(instance: &Instance, addresses: Addresses, gateway: SocketAddrV4) -> Self {
+        Self { instance: instance.clone(), addresses, gateway }
+    }
+
+    /// Puts the whole table in force in one transaction.
+    pub async fn apply(&self, state: &State) -> Result<()> {
+        let enter = format!("--net={}", self.instance.netns().display());
+        run_with_input(&["nsenter", &enter, "--", "nft", "-f", "-"], &self.text(state)).await.context("isolate tenants (nftables)")?;
+        write_atomic(&self.instance.path("run/isolation.json"), &serde_json::to_vec(state)?)
+    }
+
+    /// The table's text. The first two lines make the third possible whether or not the table exists.
+    fn text(&self, state: &State) -> String {
+        let pods = self.addresses.pods();
+        let (gateway, port) = (self.gateway.ip(), self.gateway.port());
+        let outside = self.addresses.outside();
+        let pairs: Vec<String> = state.pairs.iter().map(|(from, to)| format!("{from} . {to}")).collect();
+        let elements = if pairs.is_empty() { String::new() } else { format!("elements = {{ {} }}", pairs.join(", ")) };
+        format!(
+            "table inet {TABLE}\ndelete table inet {TABLE}\ntable inet {TABLE} {{
+  set pairs {{ type ipv4_addr . ipv4_addr; {elements} }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    ct state established,related accept
+    ip saddr {pods} ip saddr . ip daddr @pairs accept
+    ip saddr {pods} ip daddr {gateway} tcp dport {port} accept
+    ip saddr {pods} drop
+    ip daddr {pods} ip saddr != {outside} drop
+    meta nfproto ipv6 drop
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    ct state established,related accept
+    ip saddr {pods} drop
+    iifname \"veth*\" drop
+  }}
+}}
+"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_listed_ways_are_open() {
+        let instance = Instance::new("wall", None).unwrap();
+        let wall = Wall::new(&instance, Addresses::of(1), "100.65.192.1:8443".parse().unwrap());
+        let mut state = State::default();
+        assert!(!wall.text(&state).contains("elements"));
+        state.pairs.insert((Ipv4Addr::new(100, 65, 0, 2), Ipv4Addr::new(100, 65, 0, 3)));
+        let text = wall.text(&state);
+        assert!(text.contains("elements = { 100.65.0.2 . 100.65.0.3 }"));
+        assert!(text.contains("ip daddr 100.65.192.1 tcp dport 8443 accept"));
+        let accept = text.find("@pairs accept").unwrap();
+        assert!(accept < text.find("ip saddr 100.65.0.0/17 drop").unwrap(), "the drop comes last");
+    }
+}

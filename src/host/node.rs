@@ -1,0 +1,121 @@
+//! This machine as the embedded host's node: the very agent that joins any machine, told by a file what to do.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use futures::{StreamExt, TryStreamExt, pin_mut};
+use k8s_openapi::api::core::v1::Node;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Api, Client};
+use serde_json::{Value, json};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use super::{Host, NODE, pki};
+use crate::instance::{Instance, write_atomic};
+use crate::platform::parts::PROGRAMS;
+use crate::run::run;
+use crate::supervise::{Process, keep};
+
+/// The images that tenants' pods and volumes need; nothing is ever pulled.
+const IMAGES: [&str; 6] = ["pause", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "busybox"];
+/// Importing images on a slow disk is what takes long here.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Starts the agent, and starts it again whenever it ends. Pods outlive it.
+pub fn start(host: &Host, cancel: &CancellationToken) -> Result<()> {
+    let file = host.instance.path("host/node.json");
+    write_atomic(&file, &serde_json::to_vec_pretty(&specification(host)?)?)?;
+    let agent = host.bundle.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
+    let program = host.bundle.path(agent);
+    write_atomic(&host.instance.path("host/agent"), program.as_os_str().as_encoded_bytes())?;
+    let process = Process {
+        name: "node",
+        program,
+        args: vec!["run".into(), "--static".into(), file.display().to_string()],
+        env: Vec::new(),
+        netns: host.instance.netns(),
+        cgroup: format!("{}/platform/node", host.instance.cgroup()),
+        log: host.instance.path("logs/node.log"),
+        grace: Duration::from_secs(15),
+    };
+    keep(process, cancel.clone())?;
+    Ok(())
+}
+
+fn specification(host: &Host) -> Result<Value> {
+    let file = |name: &str| pki::file(&host.instance, name);
+    let pair = |name: &str| json!({ "cert_file": file(&format!("{name}.crt")), "key_file": file(&format!("{name}.key")) });
+    let addresses = host.addresses;
+    Ok(json!({
+        "root_dir": root(&host.instance), "run_dir": host.instance.run_dir().join("n"),
+        "cgroup_root": format!("/{}/node", host.instance.cgroup()),
+        "node_name": NODE, "node_ip": addresses.inside(), "server_url": format!("https://{}", host.api()),
+        "api_ca_file": file("serving-ca.crt"), "client_ca_file": file("client-ca.crt"),
+        "kubelet": pair("kubelet"), "proxy": pair("kube-proxy"), "serving": pair("kubelet-serving"),
+        "pod_cidr": addresses.pods(), "cluster_pod_cidr": addresses.pods(), "service_cidr": addresses.services(),
+        "labels": { "pilothouse.dev/host": "true" }, "masquerade": false, "network_name": host.instance.cgroup(),
+        "parts": parts(host)?,
+        "kubelet_config": { "maxPods": 500, "registryPullQPS": 0, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "podPidsLimit": 4096 },
+        "kube_proxy_config": { "nftables": { "minSyncPeriod": "50ms" } }
+    }))
+}
+
+fn parts(host: &Host) -> Result<Vec<Value>> {
+    let programs = PROGRAMS.iter().map(|name| (host.bundle.artefact(name), *name, "binary"));
+    let images = IMAGES.iter().map(|name| (host.bundle.image(name), *name, "image"));
+    programs.chain(images).map(|(found, name, kind)| {
+        let artefact = found.with_context(|| format!("the bundle has no {name}: build it again"))?;
+        let image = artefact.image.clone().unwrap_or_default();
+        Ok(json!({ "name": name, "kind": kind, "version": artefact.version, "sha256": artefact.sha256, "size": artefact.size, "path": host.bundle.path(artefact), "image": image }))
+    }).collect()
+}
+
+/// Where the node keeps everything of its own.
+fn root(instance: &Instance) -> PathBuf {
+    instance.path("node")
+}
+
+/// Waits until the node is ready and its images are there.
+pub async fn wait_ready(host: &Host, client: &Client, cancel: &CancellationToken) -> Result<()> {
+    let waited = tokio::select! {
+        () = cancel.cancelled() => bail!("interrupted"),
+        waited = timeout(PATIENCE, ready(host, client)) => waited,
+    };
+    let logs = root(&host.instance).join("logs");
+    waited.with_context(|| format!("the node is not ready after {PATIENCE:?}: read kubelet.log in {}", logs.display()))?
+}
+
+async fn ready(host: &Host, client: &Client) -> Result<()> {
+    let api: Api<Node> = Api::all(client.clone());
+    let changes = watcher(api, watcher::Config::default().fields(&format!("metadata.name={NODE}"))).default_backoff().applied_objects();
+    pin_mut!(changes);
+    while let Some(node) = changes.try_next().await? {
+        let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();
+        if conditions.iter().any(|condition| condition.type_ == "Ready" && condition.status == "True") {
+            return marker(host).await;
+        }
+    }
+    bail!("the watch of the node ended")
+}
+
+/// The agent's own mark: its images are imported.
+async fn marker(host: &Host) -> Result<()> {
+    let path = host.instance.run_dir().join("n/ready");
+    let mut tick = tokio_stream::wrappers::IntervalStream::new(tokio::time::interval(Duration::from_millis(50)));
+    while tick.next().await.is_some() && !path.exists() {}
+    Ok(())
+}
+
+/// Ends every pod and unmounts what they had. Runs any number of times.
+pub async fn halt(instance: &Instance) -> Result<()> {
+    let agent = fs::read_to_string(instance.path("host/agent")).unwrap_or_default();
+    if agent.trim().is_empty() || !root(instance).exists() {
+        return Ok(());
+    }
+    let root = root(instance).display().to_string();
+    run(&[agent.trim(), "halt", "--root-dir", &root, "--grace", "2"]).await.context("stop the host's pods")?;
+    Ok(())
+}

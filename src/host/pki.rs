@@ -1,0 +1,112 @@
+//! Certificates of the embedded host: tenant zero's, made once and kept in files that only root reads.
+
+use std::fs::{self, OpenOptions};
+use std::io::Write;
+use std::net::IpAddr;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig};
+use tenant_controlplane::name::NodeName;
+use tenant_controlplane::pki::{self, CaKind, ClusterPki, Leaf, PkiContext, Subject, Validity};
+use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::version::KubernetesVersion;
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+use super::{Host, NODE};
+use crate::instance::Instance;
+use crate::keys::Keys;
+
+/// The host's certificates are made anew with every data directory; a year's lifetime is renewed at each `up`.
+const LIFETIME: Duration = Duration::days(365);
+
+/// Where a file of the host's certificates lies.
+pub fn file(instance: &Instance, name: &str) -> PathBuf {
+    instance.path("host/pki").join(name)
+}
+
+/// The specification by which the domain crate describes the host. Its ranges are shared address space (RFC 6598), which no
+/// tenant may choose: so they never collide.
+fn spec(host: &Host) -> ClusterSpec {
+    let (pod_cidr, service_cidr) = (host.addresses.pods(), host.addresses.services());
+    ClusterSpec { pod_cidr, service_cidr, ..ClusterSpec::new(KubernetesVersion::default()) }
+}
+
+/// Reads the host's authorities, or makes them at the first start; leaves are made anew each time.
+pub fn load_or_create(host: &Host) -> Result<ClusterPki> {
+    let path = file(&host.instance, "authorities.json");
+    let now = OffsetDateTime::now_utc();
+    let spec = spec(host);
+    let ips = [IpAddr::V4(host.addresses.inside())];
+    let zero = ClusterId::from_uuid(Uuid::nil());
+    let context = PkiContext { extra_ips: &ips, ..PkiContext::new(zero, "host.internal", &spec) };
+    if let Ok(text) = fs::read_to_string(&path) {
+        let mut known = ClusterPki::from_secret_json(&text).context("read the host's certificates")?;
+        known.renew_leaves(&context, now, &Keys).context("renew the host's certificates")?;
+        return Ok(known);
+    }
+    let made = ClusterPki::generate(&context, now, &Keys).context("make the host's certificates")?;
+    write_secret(&path, made.to_secret_json()?.as_bytes())?;
+    Ok(made)
+}
+
+/// Writes what the node and the platform itself read.
+pub fn write_files(host: &Host, pki: &ClusterPki) -> Result<()> {
+    let write = |name: &str, text: &str| write_secret(&file(&host.instance, name), text.as_bytes());
+    for kind in CaKind::ALL {
+        write(&format!("{}-ca.crt", kind.as_str()), &pki.ca(kind).trust_pem())?;
+    }
+    let node = NodeName::parse(NODE).context("name the host's node")?;
+    let serving = pki::kubelet_serving(&node, &[IpAddr::V4(host.addresses.inside())]);
+    for (name, ca, subject) in [
+        ("kubelet", CaKind::Client, pki::kubelet_client(&node)),
+        ("kubelet-serving", CaKind::Kubelet, serving),
+        ("kube-proxy", CaKind::Client, pki::kube_proxy()),
+    ] {
+        let leaf = issue(pki, ca, &subject)?;
+        write(&format!("{name}.crt"), &leaf.cert_pem)?;
+        write(&format!("{name}.key"), &leaf.key_pem)?;
+    }
+    write("operator.kubeconfig", &operator_kubeconfig(host, pki)?)?;
+    Ok(())
+}
+
+fn issue(pki: &ClusterPki, ca: CaKind, subject: &Subject) -> Result<Leaf> {
+    let validity = Validity::from_now(OffsetDateTime::now_utc(), LIFETIME);
+    pki::issue(&pki.ca(ca).current, subject, validity, &Keys).with_context(|| format!("issue a certificate for {}", subject.cn))
+}
+
+/// The platform's own access to its host. Only root reads the file, and the host is the platform's alone.
+fn operator_kubeconfig(host: &Host, pki: &ClusterPki) -> Result<String> {
+    let subject = Subject { cn: "pilothouse:platform".to_owned(), o: vec!["system:masters".to_owned()], ..Subject::default() };
+    let leaf = issue(pki, CaKind::Client, &subject)?;
+    Ok(with_certificate(host, pki, (&leaf.cert_pem, &leaf.key_pem)))
+}
+
+fn with_certificate(host: &Host, pki: &ClusterPki, (cert, key): (&str, &str)) -> String {
+    kubeconfig(&KubeconfigInput {
+        name: &host.instance.name,
+        server_url: &format!("https://{}", host.api()),
+        tls_server_name: None,
+        ca_pem: &pki.ca(CaKind::Serving).trust_pem(),
+        user: UserAuth::ClientCert { cert_pem: cert, key_pem: key },
+    })
+}
+
+/// Writes a file that nobody but root reads, in one step.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = path.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    fs::remove_file(&temporary).ok();
+    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary);
+    let mut file = file.with_context(|| format!("write {}", temporary.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))
+}

@@ -1,0 +1,305 @@
+//! One running Pilothouse: its name, its data directory and the number that keeps two of them apart on one machine.
+//!
+//! Whatever is global to a machine (address ranges, bridges, cgroups, tables) follows from the *slot*, a number that an
+//! instance takes at its first `up` and keeps for as long as its data directory exists.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::Write;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// Instances that fit on one machine: the slots of 100.64.0.0/10 (RFC 6598), a /16 each.
+const SLOTS: u8 = 64;
+/// Machine-wide run-time state; gone after a reboot, as it should be.
+const RUN_ROOT: &str = "/run/pilothouse";
+
+/// What an instance remembers between two `up`s, in `instance.json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Record {
+    /// The instance's name, so that a data directory is never used under another one.
+    pub name: String,
+    /// Its number on this machine, 0 to 63.
+    pub slot: u8,
+    /// The gateway's address, its port settled: kubeconfigs carry it.
+    pub listen: SocketAddr,
+    /// The address that people and nodes dial.
+    pub advertise: SocketAddr,
+    /// Plain HTTP for the portal, on loopback only.
+    pub portal: SocketAddr,
+    /// The DNS domain under which the gateway's names live.
+    pub domain: String,
+}
+
+/// An instance on this machine.
+#[derive(Debug, Clone)]
+pub struct Instance {
+    /// DNS label of at most 16 characters.
+    pub name: String,
+    /// Where all of its state lives.
+    pub dir: PathBuf,
+}
+
+impl Instance {
+    /// Checks the name and settles the data directory.
+    pub fn new(name: &str, dir: Option<PathBuf>) -> Result<Self> {
+        let fits = !name.is_empty() && name.len() <= 16 && !name.starts_with('-') && !name.ends_with('-');
+        if !fits || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
+            bail!("instance name \"{name}\" is not valid: use 1 to 16 of a-z, 0-9 and -, not at an end");
+        }
+        let dir = dir.unwrap_or_else(|| Path::new("/var/lib/pilothouse").join(name));
+        let dir = std::path::absolute(&dir).with_context(|| format!("resolve {}", dir.display()))?;
+        Ok(Self { name: name.to_owned(), dir })
+    }
+
+    /// A path under the data directory.
+    pub fn path(&self, relative: &str) -> PathBuf {
+        self.dir.join(relative)
+    }
+
+    /// Machine-wide run-time files of this instance (its network namespace).
+    pub fn run_dir(&self) -> PathBuf {
+        Path::new(RUN_ROOT).join(&self.name)
+    }
+
+    /// The pinned network namespace in which the embedded host lives.
+    pub fn netns(&self) -> PathBuf {
+        self.run_dir().join("netns")
+    }
+
+    /// The cgroup of this instance, relative to each hierarchy's root.
+    pub fn cgroup(&self) -> String {
+        format!("pilothouse-{}", self.name)
+    }
+
+    /// Reads the record, or nothing where this directory never held an instance.
+    pub fn record(&self) -> Result<Option<Record>> {
+        let path = self.path("instance.json");
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        };
+        let record: Record = serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))?;
+        if record.name != self.name {
+            bail!(
+                "{} belongs to the instance \"{}\", not \"{}\": pass --name {} or another --data-dir",
+                self.dir.display(),
+                record.name,
+                self.name,
+                record.name
+            );
+        }
+        Ok(Some(record))
+    }
+
+    /// The record of an instance that must exist already.
+    pub fn existing(&self) -> Result<Record> {
+        self.record()?.with_context(|| {
+            format!("there is no instance \"{}\" in {}: start it with `pilothouse up`", self.name, self.dir.display())
+        })
+    }
+
+    /// Writes the record in one step.
+    pub fn save(&self, record: &Record) -> Result<()> {
+        write_atomic(&self.path("instance.json"), serde_json::to_vec_pretty(record)?.as_slice())
+    }
+
+    /// Holds the data directory for the life of the returned file; a second `up` on it is refused.
+    pub fn lock(&self) -> Result<File> {
+        fs::create_dir_all(self.path("run")).with_context(|| format!("create {}", self.dir.display()))?;
+        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("run/lock"))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                bail!("instance \"{}\" is already running: see `pilothouse status --name {}`", self.name, self.name)
+            }
+            Err(TryLockError::Error(error)) => Err(error).context("lock the data directory"),
+        }
+    }
+
+    /// True while an `up` of this instance runs.
+    pub fn running(&self) -> bool {
+        let Ok(file) = File::open(self.path("run/lock")) else { return false };
+        matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
+    }
+
+    /// The process that runs this instance, as it wrote itself down.
+    pub fn pid(&self) -> Option<i32> {
+        fs::read_to_string(self.path("run/pid")).ok()?.trim().parse().ok()
+    }
+
+    /// Takes this instance's slot again, or the first free one.
+    pub fn claim_slot(&self, known: Option<u8>) -> Result<u8> {
+        let slots = Path::new(RUN_ROOT).join("slots");
+        fs::create_dir_all(&slots).with_context(|| format!("create {}", slots.display()))?;
+        let mine = format!("{}\n{}\n", self.name, self.dir.display());
+        let order = known.into_iter().chain(0..SLOTS);
+        for slot in order {
+            if take_slot(&slots.join(slot.to_string()), &mine)? {
+                return Ok(slot);
+            }
+            if known == Some(slot) {
+                bail!("slot {slot} of instance \"{}\" is held by another instance on this machine: stop that one first", self.name);
+            }
+        }
+        bail!("all {SLOTS} slots of this machine are taken: stop an instance with `pilothouse down --purge`")
+    }
+
+    /// Gives the slot back.
+    pub fn release_slot(&self, slot: u8) {
+        let path = Path::new(RUN_ROOT).join("slots").join(slot.to_string());
+        let mine = fs::read_to_string(&path).is_ok_and(|text| text.lines().next() == Some(self.name.as_str()));
+        if mine {
+            fs::remove_file(path).ok();
+        }
+    }
+}
+
+/// Creates the slot's file, or accepts one that is ours, or one whose instance no longer exists.
+fn take_slot(path: &Path, mine: &str) -> Result<bool> {
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(mut file) => {
+            file.write_all(mine.as_bytes())?;
+            Ok(true)
+        }
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let text = fs::read_to_string(path).unwrap_or_default();
+            let gone = text.lines().nth(1).is_none_or(|dir| !Path::new(dir).join("instance.json").exists());
+            if text == mine {
+                return Ok(true);
+            }
+            if gone && !text.is_empty() {
+                fs::write(path, mine)?;
+                return Ok(true);
+            }
+            Ok(false)
+        }
+        Err(error) => Err(error).with_context(|| format!("take {}", path.display())),
+    }
+}
+
+/// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between.
+pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    let parent = path.parent().context("a file has a directory")?;
+    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
+    let temporary = path.with_extension("new");
+    let mut file = File::create(&temporary).with_context(|| format!("write {}", temporary.display()))?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))
+}
+
+/// The addresses of a slot: one /16 of 100.64.0.0/10 each.
+#[derive(Debug, Clone, Copy)]
+pub struct Addresses {
+    slot: u8,
+}
+
+impl Addresses {
+    /// The addresses of `slot` (0 to 63).
+    pub fn of(slot: u8) -> Self {
+        Self { slot }
+    }
+
+    fn at(self, third: u8, fourth: u8) -> Ipv4Addr {
+        Ipv4Addr::new(100, 64 + self.slot, third, fourth)
+    }
+
+    fn net(self, third: u8, bits: u8) -> Ipv4Net {
+        Ipv4Net::new_assert(self.at(third, 0), bits)
+    }
+
+    /// Pods of the embedded host: tenants' control planes.
+    pub fn pods(self) -> Ipv4Net {
+        self.net(0, 17)
+    }
+
+    /// Services of the embedded host.
+    pub fn services(self) -> Ipv4Net {
+        self.net(128, 18)
+    }
+
+    /// The machine's end of the wire into the host's network namespace.
+    pub fn outside(self) -> Ipv4Addr {
+        self.at(192, 1)
+    }
+
+    /// The host's end: its node address and its API server's.
+    pub fn inside(self) -> Ipv4Addr {
+        self.at(192, 2)
+    }
+
+    /// Machine containers of the `local` provider.
+    pub fn machines(self) -> Ipv4Net {
+        self.net(208, 20)
+    }
+
+    /// The bridge of the machine containers.
+    pub fn bridge(self) -> String {
+        format!("phbr{}", self.slot)
+    }
+
+    /// The machine's end of the host's wire.
+    pub fn wire(self) -> String {
+        format!("ph{}h", self.slot)
+    }
+
+    /// Every address under which the gateway's own certificate must be good.
+    pub fn gateway_names(self, advertise: IpAddr) -> Vec<IpAddr> {
+        let bridge = self.at(208, 1);
+        let qemu = Ipv4Addr::new(10, 0, 2, 2);
+        let mut all = vec![advertise];
+        all.extend([Ipv4Addr::LOCALHOST, self.outside(), bridge, qemu].map(IpAddr::from));
+        all.dedup();
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_labels() {
+        assert!(Instance::new("a-1", None).is_ok());
+        for bad in ["", "-a", "a-", "A", "a_b", "abcdefghijklmnopq"] {
+            assert!(Instance::new(bad, None).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ranges_of_a_slot_do_not_overlap() {
+        let a = Addresses::of(63);
+        let all = [a.pods(), a.services(), Ipv4Net::new_assert(a.outside(), 30).trunc(), a.machines()];
+        for (i, one) in all.iter().enumerate() {
+            assert!(all.iter().skip(i + 1).all(|other| !one.contains(other) && !other.contains(one)));
+        }
+        assert_eq!(a.pods().to_string(), "100.127.0.0/17");
+    }
+
+    #[test]
+    fn another_instances_directory_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
+        let at = "127.0.0.1:1".parse().unwrap();
+        one.save(&Record { name: "one".into(), slot: 0, listen: at, advertise: at, portal: at, domain: "x".into() }).unwrap();
+        let two = Instance::new("two", Some(dir.path().to_owned())).unwrap();
+        assert!(two.record().unwrap_err().to_string().contains("belongs to the instance \"one\""));
+        assert!(one.record().unwrap().is_some());
+    }
+
+    #[test]
+    fn a_running_instance_is_locked() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
+        let held = one.lock().unwrap();
+        assert!(one.running());
+        assert!(one.lock().is_err());
+        drop(held);
+        assert!(!one.running());
+    }
+}

@@ -1,0 +1,67 @@
+//! `pilothouse`: one program for the operator's verbs and the user's. It only composes: the portal writes what should be, the
+//! provisioner makes it so, the gateway is the door, and the embedded host is where control planes run.
+
+mod admin;
+mod bench;
+mod cgroup;
+mod components;
+mod detach;
+mod doctor;
+mod down;
+mod host;
+mod instance;
+mod keys;
+mod logs;
+mod network;
+mod options;
+mod platform;
+mod progress;
+mod run;
+mod status;
+mod supervise;
+mod up;
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::options::{Cli, Command};
+
+fn main() -> ExitCode {
+    rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,pilothouse=info,provisioner=info,gateway=info,kube_client=off"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
+    match dispatch(Cli::parse().command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("pilothouse: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The stages of a machine must not run beside threads: they change namespaces. All else is asynchronous.
+fn dispatch(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::MachineRun(args) => Ok(cloud_local::stage::run(&args.spec)?),
+        Command::MachineInit(args) => Ok(cloud_local::stage::init(&args.spec)?),
+        other => tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run_command(other)),
+    }
+}
+
+async fn run_command(command: Command) -> Result<ExitCode> {
+    match command {
+        Command::Up(args) => up::up(args).await,
+        Command::Down(args) => down::down(args).await,
+        Command::Status(args) => status::status(args).await,
+        Command::Logs(args) => logs::logs(args).await,
+        Command::Doctor(args) => doctor::doctor(args).await,
+        Command::Bundle(command) => components::bundle(command).await,
+        Command::Admin(command) => admin::admin(command).await,
+        Command::Bench(args) => bench::bench(args).await,
+        Command::Client(command) => Ok(cli::run(command).await),
+        Command::MachineRun(_) | Command::MachineInit(_) => Ok(ExitCode::FAILURE),
+    }
+}

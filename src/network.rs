@@ -1,0 +1,75 @@
+//! The instance's own network namespace and the wire into it. Nothing here touches the machine's own firewall or routes
+//! beyond two routes that lead into the wire.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+
+use crate::instance::{Addresses, Instance};
+use crate::run::{run, succeeds};
+
+/// The name of the host's end of the wire, inside the namespace.
+pub const UPLINK: &str = "uplink";
+
+/// Makes the namespace and the wire, or finds them as they were. Runs any number of times.
+pub async fn ensure(instance: &Instance, addresses: Addresses) -> Result<()> {
+    ensure_namespace(&instance.netns()).await?;
+    if !succeeds(&["ip", "link", "show", &addresses.wire()]).await {
+        connect(instance, addresses).await.context("wire the host's network namespace")?;
+    }
+    for range in [addresses.pods(), addresses.services()] {
+        let via = addresses.inside().to_string();
+        run(&["ip", "route", "replace", &range.to_string(), "via", &via]).await?;
+    }
+    Ok(())
+}
+
+/// Pins a new network namespace to a file, unless a living one is pinned there.
+async fn ensure_namespace(file: &Path) -> Result<()> {
+    let name = file.to_string_lossy().into_owned();
+    if succeeds(&["nsenter", &format!("--net={name}"), "true"]).await {
+        return Ok(());
+    }
+    let parent = file.parent().context("the namespace's file has a directory")?;
+    std::fs::create_dir_all(parent)?;
+    std::fs::write(file, "")?;
+    run(&["unshare", &format!("--net={name}"), "true"]).await.context("make a network namespace; are you root?")?;
+    Ok(())
+}
+
+async fn connect(instance: &Instance, addresses: Addresses) -> Result<()> {
+    let netns = instance.netns().to_string_lossy().into_owned();
+    let wire = addresses.wire();
+    let outside = format!("{}/30", addresses.outside());
+    let inside = format!("{}/30", addresses.inside());
+    run(&["ip", "link", "add", &wire, "type", "veth", "peer", "name", UPLINK, "netns", &netns]).await?;
+    run(&["ip", "address", "replace", &outside, "dev", &wire]).await?;
+    run(&["ip", "link", "set", &wire, "up"]).await?;
+    for order in [
+        vec!["ip", "link", "set", "lo", "up"],
+        vec!["ip", "address", "replace", &inside, "dev", UPLINK],
+        vec!["ip", "link", "set", UPLINK, "up"],
+        vec!["ip", "route", "replace", "default", "via", &addresses.outside().to_string()],
+        vec!["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
+    ] {
+        inside_namespace(instance, &order).await?;
+    }
+    Ok(())
+}
+
+/// Runs a tool inside the instance's network namespace.
+pub async fn inside_namespace(instance: &Instance, argv: &[&str]) -> Result<String> {
+    let enter = format!("--net={}", instance.netns().display());
+    let mut all = vec!["nsenter", enter.as_str(), "--"];
+    all.extend(argv);
+    run(&all).await
+}
+
+/// Takes the wire and the namespace away. Routes go with the wire.
+pub async fn remove(instance: &Instance, addresses: Addresses) {
+    run(&["ip", "link", "delete", &addresses.wire()]).await.ok();
+    let netns = instance.netns();
+    run(&["umount", "--lazy", &netns.to_string_lossy()]).await.ok();
+    std::fs::remove_file(&netns).ok();
+    std::fs::remove_dir(instance.run_dir()).ok();
+}

@@ -1,0 +1,287 @@
+//! The command line. Words here are promises: scripts rely on them.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Pilothouse: anyone can run EKS.
+#[derive(Debug, Parser)]
+#[command(name = "pilothouse", version, about, max_term_width = 110)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Everything `pilothouse` does.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start the platform on this machine, or resume it
+    Up(UpArgs),
+    /// Stop the platform; clusters come back with the next `up`
+    Down(DownArgs),
+    /// Say what runs and where
+    Status(StatusArgs),
+    /// Show logs of the platform and of the embedded host
+    Logs(LogsArgs),
+    /// Find what is wrong on this machine, and what to do
+    Doctor(DoctorArgs),
+    /// Get, check and pack the Kubernetes components
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Work of the operator, on the machine itself
+    #[command(subcommand)]
+    Admin(AdminCommand),
+    /// Measure on this machine; JSON lines
+    Bench(BenchArgs),
+    /// First stage of a machine container (internal)
+    #[command(name = "machine-run", hide = true)]
+    MachineRun(MachineArgs),
+    /// Second stage of a machine container (internal)
+    #[command(name = "machine-init", hide = true)]
+    MachineInit(MachineArgs),
+    #[command(flatten)]
+    Client(cli::Command),
+}
+
+/// Which instance.
+#[derive(Debug, Clone, Args)]
+pub struct InstanceArgs {
+    /// Name of the instance; two of them run side by side under two names
+    #[arg(long, default_value = "pilothouse", env = "PILOTHOUSE_NAME")]
+    pub name: String,
+    /// Where its state lives [default: /var/lib/pilothouse/NAME]
+    #[arg(long, env = "PILOTHOUSE_DATA_DIR")]
+    pub data_dir: Option<PathBuf>,
+}
+
+/// `pilothouse up`.
+#[derive(Debug, Clone, Args)]
+pub struct UpArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Address and port of the gateway [default: 0.0.0.0:8443, or a free port where that is taken]
+    #[arg(long)]
+    pub listen: Option<SocketAddr>,
+    /// Address that people and nodes dial [default: this machine's own]
+    #[arg(long)]
+    pub advertise: Option<std::net::IpAddr>,
+    /// DNS domain of the gateway's names
+    #[arg(long, default_value = "pilothouse.internal")]
+    pub domain: String,
+    /// Database [default: an SQLite file in the data directory]
+    #[arg(long, env = "PILOTHOUSE_DATABASE_URL", hide_env_values = true)]
+    pub database_url: Option<String>,
+    /// Use this existing cluster as host; needs no root
+    #[arg(long, value_name = "FILE")]
+    pub host_kubeconfig: Option<PathBuf>,
+    /// Where the Kubernetes components come from
+    #[arg(long, default_value = "auto")]
+    pub bundle_source: String,
+    /// Directory of the bundle cache
+    #[arg(long, env = "PILOTHOUSE_CACHE")]
+    pub cache: Option<PathBuf>,
+    /// Name missing Debian packages instead of installing them
+    #[arg(long)]
+    pub no_install: bool,
+    /// Return once it is ready and leave it running
+    #[arg(long)]
+    pub detach: bool,
+    /// How the last line is printed
+    #[arg(long, default_value = "text")]
+    pub output: Output,
+    /// Write progress there (internal)
+    #[arg(long, hide = true)]
+    pub progress_file: Option<PathBuf>,
+}
+
+/// Text for people or JSON for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    Text,
+    Json,
+}
+
+/// `pilothouse down`.
+#[derive(Debug, Args)]
+pub struct DownArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Remove the data directory and everything else of this instance as well
+    #[arg(long)]
+    pub purge: bool,
+    /// Do not ask
+    #[arg(long)]
+    pub yes: bool,
+}
+
+/// `pilothouse status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `pilothouse logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// One component: pilothouse, etcd, kube-apiserver, kubelet, … [default: all of them]
+    pub component: Option<String>,
+    /// Lines from the end of each
+    #[arg(long, default_value_t = 40)]
+    pub tail: usize,
+    /// Go on with what is written from now on
+    #[arg(long, short)]
+    pub follow: bool,
+}
+
+/// `pilothouse doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `pilothouse bundle …`.
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Get every component of one Kubernetes version into the cache
+    Build(BundleArgs),
+    /// List the bundles in the cache
+    List(CacheArgs),
+    /// Read every file again and name those that changed
+    Verify(BundleArgs),
+    /// Write one bundle to a file, for a machine without internet
+    Export(ExportArgs),
+    /// Read a bundle from a file that `export` wrote
+    Import(ImportArgs),
+    /// Build the Debian tree that machine containers and test machines start from
+    NodeImage(CacheArgs),
+}
+
+/// Where the bundle cache is.
+#[derive(Debug, Clone, Args)]
+pub struct CacheArgs {
+    /// Directory of the bundle cache [default: /var/cache/pilothouse]
+    #[arg(long, env = "PILOTHOUSE_CACHE")]
+    pub cache: Option<PathBuf>,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub output: Output,
+}
+
+/// Which bundle.
+#[derive(Debug, Clone, Args)]
+pub struct BundleArgs {
+    #[command(flatten)]
+    pub at: CacheArgs,
+    /// Kubernetes version
+    #[arg(long, default_value = "1.36.3")]
+    pub version: String,
+    /// auto, release or modules
+    #[arg(long, default_value = "auto")]
+    pub source: String,
+}
+
+/// `pilothouse bundle export`.
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    #[command(flatten)]
+    pub bundle: BundleArgs,
+    /// The file to write
+    pub file: PathBuf,
+}
+
+/// `pilothouse bundle import`.
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    #[command(flatten)]
+    pub at: CacheArgs,
+    /// The file to read
+    pub file: PathBuf,
+}
+
+/// `pilothouse admin …`.
+#[derive(Debug, Subcommand)]
+pub enum AdminCommand {
+    /// Print a new API token of the machine's operator
+    Token(AdminTokenArgs),
+    /// Print a new one-use link that makes the first owner
+    SetupLink(InstanceArgs),
+}
+
+/// `pilothouse admin token`.
+#[derive(Debug, Args)]
+pub struct AdminTokenArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Days until it ends
+    #[arg(long, default_value_t = 90)]
+    pub days: u16,
+}
+
+/// `pilothouse bench …`.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    #[command(subcommand)]
+    pub what: BenchCommand,
+}
+
+/// What is measured.
+#[derive(Debug, Subcommand)]
+pub enum BenchCommand {
+    /// Request → first successful `kubectl get ns` through the gateway
+    Create(BenchCreateArgs),
+    /// Memory and CPU of tenants, host and platform at rest
+    Idle(BenchIdleArgs),
+    /// Line pasted → node Ready → pod Running
+    Join(BenchJoinArgs),
+}
+
+/// `pilothouse bench create`.
+#[derive(Debug, Args)]
+pub struct BenchCreateArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Clusters made one after another
+    #[arg(long, default_value_t = 5)]
+    pub count: u16,
+    /// Clusters then made at once
+    #[arg(long, default_value_t = 5)]
+    pub parallel: u16,
+}
+
+/// `pilothouse bench idle`.
+#[derive(Debug, Args)]
+pub struct BenchIdleArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Seconds over which CPU is measured
+    #[arg(long, default_value_t = 30)]
+    pub seconds: u64,
+}
+
+/// `pilothouse bench join`.
+#[derive(Debug, Args)]
+pub struct BenchJoinArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Machines made one after another
+    #[arg(long, default_value_t = 3)]
+    pub count: u16,
+}
+
+/// The stages of a machine container.
+#[derive(Debug, Args)]
+pub struct MachineArgs {
+    /// The machine's specification
+    pub spec: PathBuf,
+}

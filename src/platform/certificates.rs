@@ -1,0 +1,49 @@
+//! The platform's own CA and the gateway's certificate: the CA is made once and kept encrypted, the leaf follows addresses.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use migrations::Store;
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tenant_controlplane::pki::{PlatformNames, PlatformPki};
+use time::OffsetDateTime;
+
+use crate::instance::{Instance, write_atomic};
+use crate::keys::Keys;
+
+const SETTING: &str = "platform.pki";
+
+/// What the gateway shows, and what everybody else pins.
+pub struct Certificates {
+    /// The CA's certificate, PEM; public.
+    pub ca_pem: String,
+    /// The same in a file for curl and the CLI.
+    pub ca_file: PathBuf,
+    /// The gateway's chain.
+    pub chain: Vec<CertificateDer<'static>>,
+    /// The gateway's key.
+    pub key: PrivateKeyDer<'static>,
+}
+
+/// Reads the CA or makes it, and issues a fresh certificate for today's addresses.
+pub async fn load_or_create(store: &Store, instance: &Instance, domain: &str, ips: &[IpAddr]) -> Result<Certificates> {
+    let names = PlatformNames { domain, names: &[], ips };
+    let now = OffsetDateTime::now_utc();
+    let made = PlatformPki::generate(&names, now, &Keys).context("make the platform's CA")?;
+    let kept = store.settings().put_secret_new(SETTING, &made.to_secret_json()?).await.context("keep the platform's CA")?;
+    let kept = PlatformPki::from_secret_json(&kept).context("read the platform's CA")?;
+    let fresh = kept.with_new_server(&names, now, &Keys).context("issue the gateway's certificate")?;
+    let ca_pem = fresh.ca.trust_pem();
+    let ca_file = instance.path("ca.crt");
+    write_atomic(&ca_file, ca_pem.as_bytes())?;
+    let chain = CertificateDer::pem_slice_iter(fresh.server.cert_pem.as_bytes()).collect::<Result<_, _>>();
+    let key = PrivateKeyDer::from_pem_slice(fresh.server.key_pem.as_bytes());
+    Ok(Certificates {
+        ca_pem,
+        ca_file,
+        chain: chain.context("read the gateway's certificate")?,
+        key: key.context("read the gateway's key")?,
+    })
+}

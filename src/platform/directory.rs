@@ -1,0 +1,66 @@
+//! What the gateway must know, read from the store.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use gateway::{ClusterRoute, Directory, DirectoryError, NodeRoute};
+use migrations::{Store, StoreError};
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+use tenant_controlplane::id::{ClusterId, NodeId};
+use tracing::warn;
+
+/// The gateway's view of the store.
+pub struct StoreDirectory {
+    store: Store,
+}
+
+impl StoreDirectory {
+    /// A view of `store`.
+    pub fn new(store: Store) -> Arc<Self> {
+        Arc::new(Self { store })
+    }
+}
+
+/// An id that is no id names nothing.
+fn ids(cluster: &str, node: &str) -> Option<(ClusterId, NodeId)> {
+    Some((cluster.parse().ok()?, node.parse().ok()?))
+}
+
+fn absent_is_none<T>(outcome: Result<Option<T>, StoreError>) -> Result<Option<T>, DirectoryError> {
+    match outcome {
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        other => other.map_err(DirectoryError::new),
+    }
+}
+
+#[async_trait]
+impl Directory for StoreDirectory {
+    async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        let route = absent_is_none(self.store.clusters().route(label).await)?;
+        Ok(route.map(|route| ClusterRoute {
+            cluster_id: route.cluster.to_string(),
+            api: route.endpoint.and_then(|endpoint| endpoint.parse().ok()),
+            link_trust: certificates(&route.link_trust_pem.unwrap_or_default()),
+        }))
+    }
+
+    async fn node(&self, cluster_id: &str, node_id: &str) -> Result<Option<NodeRoute>, DirectoryError> {
+        let Some((cluster, node)) = ids(cluster_id, node_id) else { return Ok(None) };
+        let route = absent_is_none(self.store.nodes().route(cluster, node).await)?;
+        Ok(route.map(|route| NodeRoute { name: route.name.to_string(), pod_cidr: route.pod_cidr }))
+    }
+
+    async fn link_changed(&self, _cluster_id: &str, node_id: &str, connected: bool) {
+        let Ok(node) = node_id.parse::<NodeId>() else { return };
+        match self.store.nodes().set_link(node, connected).await {
+            // The row of a removed node goes before its link does.
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => warn!("remember that the link of {node} is {}: {error}", if connected { "up" } else { "down" }),
+        }
+    }
+}
+
+fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+    CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
+}

@@ -1,0 +1,118 @@
+//! What a person sees while something long runs: named steps with their times, on standard error and, for whoever waits in
+//! another process, as JSON lines in the data directory.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+
+/// One thing worth telling.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A step began.
+    Begin {
+        /// What is being done.
+        title: String,
+    },
+    /// A step ended well.
+    Done {
+        /// What was done.
+        title: String,
+        /// How long it took.
+        seconds: f64,
+    },
+    /// Something in between that a waiting person wants to know.
+    Note {
+        /// The sentence.
+        text: String,
+    },
+    /// The instance answers.
+    Ready(Ready),
+    /// It does not, and why.
+    Failed {
+        /// The whole chain of causes, outermost first.
+        why: String,
+    },
+}
+
+/// What `up` hands over at its end; the last line of `--output json`.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Ready {
+    /// The portal over plain HTTP on loopback.
+    pub portal_url: String,
+    /// `address:port` of the gateway.
+    pub gateway: String,
+    /// The CA that signed the gateway's certificate.
+    pub ca_file: PathBuf,
+    /// The one-use link that makes the first owner, until there is one.
+    pub setup_url: Option<String>,
+    /// The instance.
+    pub name: String,
+    /// Its data directory.
+    pub data_dir: PathBuf,
+    /// Its process.
+    pub pid: u32,
+    /// From the start of `up` until the portal answered.
+    pub portal_seconds: f64,
+    /// From the start of `up` until the host was ready for clusters.
+    pub ready_seconds: f64,
+}
+
+/// Where events go.
+#[derive(Debug)]
+pub struct Progress {
+    file: Option<Mutex<File>>,
+}
+
+impl Progress {
+    /// Events go to standard error only.
+    pub fn to_terminal() -> Self {
+        Self { file: None }
+    }
+
+    /// Events go to standard error and, one JSON object a line, to a fresh file at `path`.
+    pub fn to_file(path: &Path) -> Result<Self> {
+        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path);
+        Ok(Self { file: Some(Mutex::new(file.with_context(|| format!("write {}", path.display()))?)) })
+    }
+
+    /// Tells one event.
+    pub fn tell(&self, event: &Event) {
+        if let Some(line) = describe(event) {
+            eprintln!("{line}");
+        }
+        let Some(file) = &self.file else { return };
+        let (Ok(mut file), Ok(mut line)) = (file.lock(), serde_json::to_string(event)) else { return };
+        line.push('\n');
+        file.write_all(line.as_bytes()).ok();
+    }
+
+    /// Tells a sentence.
+    pub fn note(&self, text: impl Into<String>) {
+        self.tell(&Event::Note { text: text.into() });
+    }
+
+    /// Runs one step and tells its beginning, its end and its time; a failure carries the step's title.
+    pub async fn step<T>(&self, title: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+        self.tell(&Event::Begin { title: title.to_owned() });
+        let begun = Instant::now();
+        let outcome = work.await.with_context(|| title.to_owned())?;
+        self.tell(&Event::Done { title: title.to_owned(), seconds: begun.elapsed().as_secs_f64() });
+        Ok(outcome)
+    }
+}
+
+/// The line a person reads; nothing for the last word, which its teller prints in the form asked for.
+pub fn describe(event: &Event) -> Option<String> {
+    match event {
+        Event::Begin { title } => Some(format!("  … {title}")),
+        Event::Done { title, seconds } => Some(format!("  ✔ {title} ({seconds:.1} s)")),
+        Event::Note { text } => Some(format!("    {text}")),
+        Event::Ready(_) | Event::Failed { .. } => None,
+    }
+}

@@ -1,0 +1,3 @@
+module pilothouse.local/pause
+
+go 1.26.0

@@ -1,0 +1,208 @@
+//! Builds a bundle: programs from a source, images from programs, the agent, and the manifest over all of them.
+
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use crate::bundle::Bundle;
+use crate::cache::{Cache, DATA, Stored, key};
+use crate::catalog::{Catalog, ImageRecipe};
+use crate::manifest::{Artefact, Kind, Manifest};
+use crate::oci::Image;
+use crate::source::Plan;
+use crate::{
+    AgentSource, BundleError, FreeSpace, Progress, ReleaseOptions, Report, Result, Source, Version, agent, disk,
+    free_space, images, modules, oci, release, source,
+};
+
+/// Bumped when the way of packing changes, so that earlier images are not taken for new ones.
+const PACKING: &str = "1";
+/// Programs and images of one version; what the release source needs at most.
+const OUTPUT: u64 = 1600 << 20;
+
+/// What to build, from where, into which cache.
+#[derive(Clone)]
+pub struct BuildOptions {
+    /// Kubernetes version.
+    pub version: Version,
+    /// Cache directory; made if missing.
+    pub cache: PathBuf,
+    /// Where the programs come from.
+    pub source: Source,
+    /// Where the agent comes from.
+    pub agent: AgentSource,
+    /// For the source `release`.
+    pub release: ReleaseOptions,
+    /// The Go toolchain for the source `modules`; `None` looks on `PATH`.
+    pub go: Option<PathBuf>,
+    /// How free disk space is measured.
+    pub free_space: FreeSpace,
+}
+
+impl BuildOptions {
+    /// The defaults for a version: default cache, automatic source, agent beside this program.
+    pub fn new(version: Version) -> BuildOptions {
+        BuildOptions {
+            version,
+            cache: Cache::default_dir(),
+            source: Source::Auto,
+            agent: AgentSource::default(),
+            release: ReleaseOptions::from_env(),
+            go: None,
+            free_space: free_space(),
+        }
+    }
+}
+
+/// One build under way: what was asked, the table, the store and where progress goes.
+pub(crate) struct Job<'a> {
+    pub(crate) opts: &'a BuildOptions,
+    pub(crate) catalog: Catalog,
+    pub(crate) cache: Cache,
+    pub(crate) report: Report<'a>,
+}
+
+impl Bundle {
+    /// Builds the bundle and makes it the current one of its version. What is in the cache already is checked by
+    /// checksum and kept; what is damaged or missing is made again. Dropping the future stops all of it, child
+    /// processes included; the next call goes on from there.
+    ///
+    /// # Errors
+    /// Any [`BundleError`]; nothing current is replaced then.
+    pub async fn build(opts: &BuildOptions, report: Report<'_>) -> Result<Bundle> {
+        let begun = Instant::now();
+        let job = Job { opts, catalog: Catalog::load(opts.version)?, cache: Cache::new(&opts.cache), report };
+        let _lock = job.cache.lock(report).await?;
+        let (busybox, busybox_version) = images::find_busybox().await?;
+        let mut artefacts = match source::choose(&job).await? {
+            Plan::Modules(go) => modules::build(&job, &go).await?,
+            Plan::Release(table) => {
+                disk::check(&[(opts.cache.clone(), OUTPUT)], &opts.free_space, report)?;
+                release::fetch(&job, &table).await?
+            }
+        };
+        let mut packed = Vec::new();
+        for recipe in &job.catalog.images {
+            packed.push(job.component(recipe, &artefacts).await?);
+        }
+        packed.push(job.busybox(&busybox, &busybox_version).await?);
+        artefacts.append(&mut packed);
+        artefacts.extend(agent::add(&job).await?);
+        let bundle = Bundle::record(&job.cache, Manifest::new(opts.version.as_str(), artefacts))?;
+        let (parts, size) = (bundle.artefacts().len(), bundle.manifest().size());
+        report(Progress::Finished { what: format!("bundle {}", bundle.id()), parts, size, elapsed: begun.elapsed() });
+        Ok(bundle)
+    }
+}
+
+impl Job<'_> {
+    /// Hashing hundreds of megabytes must not hold up the runtime.
+    pub(crate) async fn done(&self, key: &str) -> Result<Option<Stored>> {
+        let (cache, key) = (self.cache.clone(), key.to_owned());
+        blocking(move || Ok(cache.done(&key))).await
+    }
+
+    /// [`Cache::adopt`], off the runtime.
+    pub(crate) async fn adopt(&self, from: &Path, mode: u32) -> Result<Stored> {
+        let (cache, from) = (self.cache.clone(), from.to_owned());
+        blocking(move || cache.adopt(&from, mode)).await
+    }
+
+    /// [`Cache::copy_in`], off the runtime.
+    pub(crate) async fn copy_in(&self, from: &Path, mode: u32) -> Result<Stored> {
+        let (cache, from) = (self.cache.clone(), from.to_owned());
+        blocking(move || cache.copy_in(&from, mode)).await
+    }
+
+    /// Reports a part that was there already, and passes it on.
+    pub(crate) fn cached(&self, name: &str, stored: &Stored, artefact: Artefact) -> Artefact {
+        (self.report)(Progress::Done {
+            name: name.to_owned(),
+            size: stored.size,
+            elapsed: Default::default(),
+            cached: true,
+        });
+        artefact
+    }
+
+    /// Reports a part that was made just now.
+    pub(crate) fn done_report(&self, name: &str, stored: &Stored, begun: Instant) {
+        let (name, size, elapsed) = (name.to_owned(), stored.size, begun.elapsed());
+        (self.report)(Progress::Done { name, size, elapsed, cached: false });
+    }
+
+    async fn component(&self, recipe: &ImageRecipe, programs: &[Artefact]) -> Result<Artefact> {
+        let find = |name: &String| {
+            let missing =
+                || BundleError::NoArtefact { bundle: recipe.name.clone(), kind: "binary", name: name.clone() };
+            programs.iter().find(|artefact| artefact.name == *name).ok_or_else(missing)
+        };
+        let parts = recipe.files.iter().map(find).collect::<Result<Vec<&Artefact>>>()?;
+        let version = parts.first().map(|part| part.version.clone()).unwrap_or_default();
+        let digests = parts.iter().map(|part| part.sha256.as_str()).collect::<Vec<_>>().join(",");
+        let files = parts.iter().map(|part| self.cache.blob(&part.sha256)).collect::<Vec<_>>();
+        let image = images::component(recipe, &version, &files);
+        self.pack((&recipe.name, &version), image, ("bundle".to_owned(), digests)).await
+    }
+
+    async fn busybox(&self, program: &Path, version: &str) -> Result<Artefact> {
+        let digest = crate::cache::digest(program)?.sha256;
+        let source = format!("file:{}", program.display());
+        self.pack(("busybox", version), images::busybox(version, program), (source, digest)).await
+    }
+
+    async fn pack(
+        &self,
+        (name, version): (&str, &str),
+        image: Image,
+        (source, inputs): (String, String),
+    ) -> Result<Artefact> {
+        let reference = image.reference.clone();
+        let key = key(&["image", PACKING, env!("CARGO_PKG_VERSION"), &reference, &image.user, &inputs]);
+        let label = format!("image {name}");
+        let finish = |stored: &Stored| Artefact {
+            image: Some(reference.clone()),
+            ..Artefact::stored((name, Kind::Image), version, source.clone(), stored)
+        };
+        if let Some(stored) = self.done(&key).await? {
+            return Ok(self.cached(&label, &stored, finish(&stored)));
+        }
+        let begun = Instant::now();
+        let (cache, out, layer) = (self.cache.clone(), self.cache.scratch(), self.cache.scratch());
+        let stored = blocking(move || {
+            oci::write(&image, &out, &layer).map_err(|source| BundleError::Io {
+                verb: "write",
+                path: out.clone(),
+                source,
+            })?;
+            cache.adopt(&out, DATA)
+        })
+        .await?;
+        self.cache.mark_done(&key, &stored)?;
+        self.done_report(&label, &stored, begun);
+        Ok(finish(&stored))
+    }
+}
+
+impl Artefact {
+    /// What the manifest says of stored bytes.
+    pub(crate) fn stored((name, kind): (&str, Kind), version: &str, source: String, stored: &Stored) -> Artefact {
+        Artefact {
+            name: name.to_owned(),
+            kind,
+            version: version.to_owned(),
+            sha256: stored.sha256.clone(),
+            size: stored.size,
+            source,
+            file: format!("sha256/{}", stored.sha256),
+            image: None,
+        }
+    }
+}
+
+/// Runs file work on a thread where waiting is allowed.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        let source = std::io::Error::other(error);
+        Err(BundleError::Io { verb: "work on", path: PathBuf::from("the cache"), source })
+    })
+}

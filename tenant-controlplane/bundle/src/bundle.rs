@@ -1,0 +1,250 @@
+//! A built bundle: opened, asked for its parts, checked, given another agent, listed.
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::time::{Instant, SystemTime};
+
+use crate::build::blocking;
+use crate::cache::{Cache, PROGRAM, digest, key};
+use crate::error::At;
+use crate::manifest::{Artefact, Kind, Manifest};
+use crate::{BundleError, Damage, Progress, Report, Result, Version, agent};
+
+const FILE: &str = "bundle.json";
+
+/// A bundle in a cache. Its manifest is in memory; its bytes are files.
+#[derive(Debug, Clone)]
+pub struct Bundle {
+    cache: Cache,
+    id: String,
+    manifest: Manifest,
+}
+
+/// One line of [`list`].
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// `<version>-<hash>`.
+    pub id: String,
+    /// Kubernetes version.
+    pub kubernetes: String,
+    /// Whether this is the one [`Bundle::open`] takes for its version.
+    pub current: bool,
+    /// How many parts it has.
+    pub parts: usize,
+    /// Bytes of all its parts.
+    pub size: u64,
+    /// When its manifest was written.
+    pub built: SystemTime,
+}
+
+impl Bundle {
+    /// Opens the current bundle of a version. Looks that every part is there with its size, but reads none of them:
+    /// it takes a millisecond. [`Bundle::verify`] reads them.
+    ///
+    /// # Errors
+    /// [`BundleError::NotBuilt`], [`BundleError::Damaged`], or the manifest cannot be read.
+    pub fn open(cache: &Path, version: Version) -> Result<Bundle> {
+        let cache = Cache::new(cache);
+        let dir = cache.bundles().join(version.as_str());
+        let id = match fs::read_link(&dir) {
+            Ok(target) => target.to_string_lossy().into_owned(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                let version = version.to_string();
+                return Err(BundleError::NotBuilt { version, cache: cache.dir().to_owned() });
+            }
+            Err(error) => return Err(error).at("read", &dir),
+        };
+        let bundle = Bundle { manifest: read(&dir.join(FILE))?, id, cache };
+        bundle.damage(size_differs)?;
+        Ok(bundle)
+    }
+
+    /// Opens the current bundle of a version from the default cache, or else from the machine's.
+    ///
+    /// # Errors
+    /// As [`Bundle::open`], of the last cache tried.
+    pub fn locate(version: Version) -> Result<Bundle> {
+        let mut result = Err(BundleError::NotBuilt { version: version.to_string(), cache: Cache::default_dir() });
+        for dir in Cache::candidates() {
+            match Bundle::open(&dir, version) {
+                Err(BundleError::NotBuilt { .. }) => continue,
+                other => result = other,
+            }
+            break;
+        }
+        result
+    }
+
+    /// Writes the manifest and makes it the current one of its version.
+    pub(crate) fn record(cache: &Cache, manifest: Manifest) -> Result<Bundle> {
+        let text = manifest.to_json();
+        let hash: String = key(&[&text]).chars().take(12).collect();
+        let id = format!("{}-{hash}", manifest.kubernetes);
+        let dir = cache.bundles().join(&id);
+        fs::create_dir_all(&dir).at("create", &dir)?;
+        cache.replace(&dir.join(FILE), text.as_bytes())?;
+        let (scratch, pointer) = (cache.scratch(), cache.bundles().join(&manifest.kubernetes));
+        symlink(&id, &scratch).at("write", &scratch)?;
+        fs::rename(&scratch, &pointer).at("write", &pointer)?;
+        Ok(Bundle { cache: cache.clone(), id, manifest })
+    }
+
+    /// `<version>-<hash>`; equal for equal contents.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// The cache it lies in.
+    pub fn cache(&self) -> &Cache {
+        &self.cache
+    }
+
+    /// The list as written to `bundle.json`.
+    pub fn manifest(&self) -> &Manifest {
+        &self.manifest
+    }
+
+    /// Every part, sorted by name.
+    pub fn artefacts(&self) -> &[Artefact] {
+        &self.manifest.artefacts
+    }
+
+    /// A program by name, the agent (`pilothouse-node`) included.
+    pub fn artefact(&self, name: &str) -> Option<&Artefact> {
+        self.artefacts().iter().find(|artefact| artefact.kind != Kind::Image && artefact.name == name)
+    }
+
+    /// An image by its component's name.
+    pub fn image(&self, name: &str) -> Option<&Artefact> {
+        self.artefacts().iter().find(|artefact| artefact.kind == Kind::Image && artefact.name == name)
+    }
+
+    /// The part with these bytes (SHA-256, lower-case hex).
+    pub fn by_sha256(&self, sha256: &str) -> Option<&Artefact> {
+        self.artefacts().iter().find(|artefact| artefact.sha256 == sha256)
+    }
+
+    /// Where a part's bytes are.
+    pub fn path(&self, artefact: &Artefact) -> PathBuf {
+        self.cache.blob(&artefact.sha256)
+    }
+
+    /// The file of a program by name, ready to be executed.
+    ///
+    /// # Errors
+    /// [`BundleError::NoArtefact`].
+    pub fn program(&self, name: &str) -> Result<PathBuf> {
+        self.artefact(name).map(|artefact| self.path(artefact)).ok_or_else(|| self.lacks("binary", name))
+    }
+
+    /// The reference of an image by its component's name: `pilothouse.local/etcd:3.6.16`.
+    ///
+    /// # Errors
+    /// [`BundleError::NoArtefact`].
+    pub fn image_ref(&self, name: &str) -> Result<&str> {
+        self.image(name).and_then(|artefact| artefact.image.as_deref()).ok_or_else(|| self.lacks("image", name))
+    }
+
+    fn lacks(&self, kind: &'static str, name: &str) -> BundleError {
+        BundleError::NoArtefact { bundle: self.id.clone(), kind, name: name.to_owned() }
+    }
+
+    /// Reads every part and compares it with its checksum. Blocks for a second or two.
+    ///
+    /// # Errors
+    /// [`BundleError::Damaged`], naming every part that changed and what to do.
+    pub fn verify(&self, report: Report<'_>) -> Result<()> {
+        self.damage(|artefact, path| {
+            let begun = Instant::now();
+            let found = size_differs(artefact, path).or_else(|| checksum_differs(artefact, path));
+            if found.is_none() {
+                let (name, size, elapsed) = (artefact.name.clone(), artefact.size, begun.elapsed());
+                report(Progress::Done { name, size, elapsed, cached: false });
+            }
+            found
+        })
+    }
+
+    /// Fails with every part for which `differs` gives a reason.
+    fn damage(&self, differs: impl Fn(&Artefact, &Path) -> Option<String>) -> Result<()> {
+        let check = |artefact: &Artefact| {
+            let file = self.path(artefact);
+            differs(artefact, &file).map(|reason| Damage { name: artefact.name.clone(), file, reason })
+        };
+        let damage: Vec<Damage> = self.manifest.blobs().filter_map(check).collect();
+        if damage.is_empty() {
+            return Ok(());
+        }
+        Err(BundleError::Damaged { bundle: self.id.clone(), version: self.manifest.kubernetes.clone(), damage })
+    }
+
+    /// The same bundle with another agent, made the current one. Nothing else is built or fetched.
+    ///
+    /// # Errors
+    /// The file is not a static program, or cannot be stored.
+    pub async fn with_agent(&self, path: &Path, report: Report<'_>) -> Result<Bundle> {
+        agent::check(path)?;
+        let _lock = self.cache.lock(report).await?;
+        let (cache, from) = (self.cache.clone(), path.to_owned());
+        let stored = blocking(move || cache.copy_in(&from, PROGRAM)).await?;
+        let others = self.artefacts().iter().filter(|artefact| artefact.kind != Kind::Agent).cloned();
+        let artefacts = others.chain([agent::artefact(&stored)]).collect();
+        Bundle::record(&self.cache, Manifest::new(&self.manifest.kubernetes, artefacts))
+    }
+}
+
+fn size_differs(artefact: &Artefact, path: &Path) -> Option<String> {
+    match fs::metadata(path) {
+        Ok(data) if data.len() == artefact.size => None,
+        Ok(data) => Some(format!("{} bytes instead of {}", data.len(), artefact.size)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some("missing".to_owned()),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn checksum_differs(artefact: &Artefact, path: &Path) -> Option<String> {
+    match digest(path) {
+        Ok(stored) if stored.sha256 == artefact.sha256 => None,
+        Ok(stored) => Some(format!("checksum is {} now", stored.sha256)),
+        Err(error) => Some(error.to_string()),
+    }
+}
+
+fn read(path: &Path) -> Result<Manifest> {
+    let text = fs::read_to_string(path).at("read", path)?;
+    Manifest::parse(&text).map_err(|reason| BundleError::Table { path: path.to_owned(), reason })
+}
+
+/// Every bundle of a cache, current and earlier ones, by id. An absent cache has none.
+///
+/// # Errors
+/// The cache cannot be read.
+pub fn list(cache: &Path) -> Result<Vec<Summary>> {
+    let dir = Cache::new(cache).bundles();
+    let entries = match fs::read_dir(&dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error).at("read", &dir),
+    };
+    let mut all = Vec::new();
+    for entry in entries {
+        let entry = entry.at("read", &dir)?;
+        if entry.file_type().at("look at", &entry.path())?.is_dir() {
+            all.push(summary(&dir, &entry.path())?);
+        }
+    }
+    all.sort_by(|a, b| a.id.cmp(&b.id));
+    Ok(all)
+}
+
+fn summary(bundles: &Path, dir: &Path) -> Result<Summary> {
+    let path = dir.join(FILE);
+    let manifest = read(&path)?;
+    let built = fs::metadata(&path).and_then(|data| data.modified()).at("look at", &path)?;
+    let id = dir.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let current = fs::read_link(bundles.join(&manifest.kubernetes)).is_ok_and(|target| target == Path::new(&id));
+    let (parts, size) = (manifest.artefacts.len(), manifest.size());
+    Ok(Summary { id, kubernetes: manifest.kubernetes, current, parts, size, built })
+}

@@ -1,0 +1,257 @@
+//! The content-addressed store and its neighbours: done markers, the build lock, scratch space.
+//!
+//! Every file appears under its final name by a rename after its bytes are on disk, so a crash leaves scratch files
+//! (removed by the next build) but never half an artefact.
+
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, BufReader, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::error::At;
+use crate::{Progress, Report, Result};
+
+/// Mode of a stored program: read-only and executable by all.
+pub(crate) const PROGRAM: u32 = 0o555;
+/// Mode of a stored image or anything else that is not run.
+pub(crate) const DATA: u32 = 0o444;
+
+const SYSTEM: &str = "/var/cache/pilothouse";
+
+/// A cache directory. Cheap to clone; holds no lock.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    dir: PathBuf,
+}
+
+/// What is known of stored bytes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Stored {
+    pub(crate) sha256: String,
+    pub(crate) size: u64,
+}
+
+/// Held while a cache is written to; released on drop, and by the kernel when the process dies.
+pub(crate) struct CacheLock(#[allow(dead_code, reason = "held for its drop")] File);
+
+impl Cache {
+    /// The cache in `dir`, which need not exist yet.
+    pub fn new(dir: impl Into<PathBuf>) -> Cache {
+        let dir = dir.into();
+        // Child processes run in other directories and get paths from here.
+        Cache { dir: std::path::absolute(&dir).unwrap_or(dir) }
+    }
+
+    /// `$PILOTHOUSE_CACHE`; else `/var/cache/pilothouse` for root; else `pilothouse` in the user's cache directory.
+    pub fn default_dir() -> PathBuf {
+        let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        if let Some(dir) = variable("PILOTHOUSE_CACHE") {
+            return dir;
+        }
+        if nix::unistd::Uid::effective().is_root() {
+            return PathBuf::from(SYSTEM);
+        }
+        let user = variable("XDG_CACHE_HOME").or_else(|| variable("HOME").map(|home| home.join(".cache")));
+        user.map_or_else(|| PathBuf::from(SYSTEM), |dir| dir.join("pilothouse"))
+    }
+
+    /// Where a bundle is looked for when no cache is named: the default, then the machine's.
+    pub(crate) fn candidates() -> Vec<PathBuf> {
+        let mut all = vec![Cache::default_dir(), PathBuf::from(SYSTEM)];
+        all.dedup();
+        all
+    }
+
+    /// The directory.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    /// Where the bytes with this SHA-256 (lower-case hex) are or would be.
+    pub fn blob(&self, sha256: &str) -> PathBuf {
+        self.dir.join("sha256").join(sha256)
+    }
+
+    /// The directory of all blobs, to hand to machines read-only.
+    pub fn blobs(&self) -> PathBuf {
+        self.dir.join("sha256")
+    }
+
+    /// The directory of all manifests, `<version>-<hash>/bundle.json`.
+    pub fn bundles(&self) -> PathBuf {
+        self.dir.join("bundles")
+    }
+
+    pub(crate) fn work(&self) -> PathBuf {
+        self.dir.join("work")
+    }
+
+    pub(crate) fn downloads(&self) -> PathBuf {
+        self.dir.join("downloads")
+    }
+
+    /// A fresh name for a scratch file on the store's own disk.
+    pub(crate) fn scratch(&self) -> PathBuf {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.dir.join("tmp").join(format!("{}-{number}", std::process::id()))
+    }
+
+    /// Makes the directories and waits for the lock; others' builds in the same cache then wait for us.
+    pub(crate) async fn lock(&self, report: Report<'_>) -> Result<CacheLock> {
+        for dir in ["", "sha256", "bundles", "done", "downloads", "work"] {
+            let path = self.dir.join(dir);
+            fs::create_dir_all(&path).at("create", &path)?;
+        }
+        let path = self.dir.join("lock");
+        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        let mut told = false;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::Error(error)) => return Err(error).at("lock", &path),
+                Err(TryLockError::WouldBlock) if !told => {
+                    report(Progress::Note(format!("waiting for another build in {}", self.dir.display())));
+                    told = true;
+                }
+                Err(TryLockError::WouldBlock) => tokio::time::sleep(Duration::from_millis(300)).await,
+            }
+        }
+        self.clear_scratch()?;
+        Ok(CacheLock(file))
+    }
+
+    fn clear_scratch(&self) -> Result<()> {
+        let path = self.dir.join("tmp");
+        match fs::remove_dir_all(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &path),
+            _ => fs::create_dir(&path).at("create", &path),
+        }
+    }
+
+    /// Moves a finished file of this cache's own disk into the store.
+    pub(crate) fn adopt(&self, from: &Path, mode: u32) -> Result<Stored> {
+        let stored = digest(from)?;
+        fs::set_permissions(from, Permissions::from_mode(mode)).at("change the mode of", from)?;
+        File::open(from).and_then(|file| file.sync_all()).at("sync", from)?;
+        let to = self.blob(&stored.sha256);
+        fs::rename(from, &to).at("rename", from)?;
+        Ok(stored)
+    }
+
+    /// Copies a foreign file into the store.
+    pub(crate) fn copy_in(&self, from: &Path, mode: u32) -> Result<Stored> {
+        let scratch = self.scratch();
+        fs::copy(from, &scratch).at("copy", from)?;
+        self.adopt(&scratch, mode)
+    }
+
+    /// What an earlier build stored under this input key, if its bytes are still what they were.
+    pub(crate) fn done(&self, key: &str) -> Option<Stored> {
+        let stored: Stored = serde_json::from_slice(&fs::read(self.marker(key)).ok()?).ok()?;
+        let path = self.blob(&stored.sha256);
+        (digest(&path).ok()? == stored).then_some(stored)
+    }
+
+    /// Remembers what the input key led to.
+    pub(crate) fn mark_done(&self, key: &str, stored: &Stored) -> Result<()> {
+        let text = serde_json::to_string(stored).unwrap_or_default();
+        self.replace(&self.marker(key), text.as_bytes())
+    }
+
+    fn marker(&self, key: &str) -> PathBuf {
+        self.dir.join("done").join(key)
+    }
+
+    /// Writes a small file so that readers see the old or the new text, never a part.
+    pub(crate) fn replace(&self, path: &Path, text: &[u8]) -> Result<()> {
+        let scratch = self.scratch();
+        let write = || -> io::Result<()> {
+            let mut file = File::create(&scratch)?;
+            file.write_all(text)?;
+            file.sync_all()
+        };
+        write().at("write", &scratch)?;
+        fs::rename(&scratch, path).at("write", path)
+    }
+}
+
+/// SHA-256 and size of a file.
+pub(crate) fn digest(path: &Path) -> Result<Stored> {
+    let file = File::open(path).at("open", path)?;
+    let mut reader = BufReader::with_capacity(1 << 18, file);
+    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0u64, vec![0u8; 1 << 18]);
+    loop {
+        match reader.read(&mut buffer).at("read", path)? {
+            0 => return Ok(Stored { sha256: hex(hasher), size }),
+            count => {
+                hasher.update(&buffer[..count]);
+                size += count as u64;
+            }
+        }
+    }
+}
+
+/// Lower-case hex of a finished hash.
+pub(crate) fn hex(hasher: Sha256) -> String {
+    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 over parts that cannot run into one another: each is preceded by its length.
+pub(crate) fn key(parts: &[&str]) -> String {
+    let mut hasher = Sha256::new();
+    for part in parts {
+        hasher.update((part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hex(hasher)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn stored_bytes_are_found_again_until_they_change() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let _lock = cache.lock(&|_| {}).await.unwrap();
+        let from = dir.path().join("from");
+        fs::write(&from, b"abc").unwrap();
+        let stored = cache.copy_in(&from, PROGRAM).unwrap();
+        assert_eq!(stored.sha256, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+        assert_eq!(fs::metadata(cache.blob(&stored.sha256)).unwrap().permissions().mode() & 0o777, PROGRAM);
+        cache.mark_done("k", &stored).unwrap();
+        assert_eq!(cache.done("k"), Some(stored.clone()));
+        fs::remove_file(cache.blob(&stored.sha256)).unwrap();
+        fs::write(cache.blob(&stored.sha256), b"abd").unwrap();
+        assert_eq!(cache.done("k"), None);
+    }
+
+    #[tokio::test]
+    async fn a_second_build_waits_and_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::new(dir.path());
+        let first = cache.lock(&|_| {}).await.unwrap();
+        let (told, heard) = std::sync::mpsc::channel();
+        let report = move |progress: Progress| told.send(progress.to_string()).unwrap();
+        let second = tokio::spawn({
+            let cache = cache.clone();
+            async move { cache.lock(&report).await.map(drop) }
+        });
+        let line = tokio::task::spawn_blocking(move || heard.recv().unwrap()).await.unwrap();
+        assert!(line.starts_with("waiting for another build"), "{line}");
+        drop(first);
+        second.await.unwrap().unwrap();
+    }
+
+    #[test]
+    fn keys_do_not_run_together() {
+        assert_ne!(key(&["ab", "c"]), key(&["a", "bc"]));
+    }
+}

@@ -1,0 +1,53 @@
+//! The **bundle**: every component of one Kubernetes version, pinned, by checksum, usable without internet.
+//!
+//! A bundle is a list ([`Manifest`]) over a content-addressed store ([`Cache`]):
+//!
+//! ```text
+//! <cache>/sha256/<hex>                          the bytes: binaries (mode 0555) and OCI image archives (mode 0444)
+//! <cache>/bundles/<version>-<hash>/bundle.json  what makes up a bundle: name, kind, version, sha256, size, source
+//! <cache>/bundles/<version>                     symbolic link to the current one, replaced atomically
+//! <cache>/node-image/<hash>/root                a Debian tree for machines, see [`node_image`]
+//! <cache>/{done,downloads,tmp,work}             what makes building resumable; may be deleted at any time
+//! ```
+//!
+//! The bytes come from one of two sources with the same result: official release artefacts by pinned checksum
+//! ([`Source::Release`]), or the same programs built here from pinned Go modules ([`Source::Modules`]).
+//! [`Source::Auto`] picks one and says which and why. The agent and the busybox image are always made locally.
+//!
+//! Deliberately not here: starting any of it, talking to a registry, and command-line parsing. Building is slow, so
+//! it reports through a callback ([`Progress`]) and stops, with its child processes, when its future is dropped.
+
+mod agent;
+mod archive;
+mod build;
+mod bundle;
+mod cache;
+mod catalog;
+mod command;
+mod disk;
+mod elf;
+mod error;
+mod images;
+mod manifest;
+mod modules;
+pub mod node_image;
+mod oci;
+mod progress;
+mod release;
+mod source;
+mod version;
+
+pub use agent::AgentSource;
+pub use build::BuildOptions;
+pub use bundle::{Bundle, Summary, list};
+pub use cache::Cache;
+pub use disk::{FreeSpace, free_space};
+pub use error::{BundleError, Damage};
+pub use manifest::{Artefact, Kind, Manifest};
+pub use progress::{Progress, Report};
+pub use release::ReleaseOptions;
+pub use source::Source;
+pub use version::Version;
+
+/// Shorthand for what nearly every function here returns.
+pub type Result<T, E = BundleError> = std::result::Result<T, E>;

@@ -1,0 +1,252 @@
+//! The `modules` source: builds every program from its pinned Go module graph with the machine's Go toolchain.
+//!
+//! An interruption costs at most the program at hand: Go's own cache keeps what was compiled, and each finished
+//! program leaves a marker named by all that went into it (module hashes, flags, toolchain).
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use tokio::process::Command;
+
+use crate::build::Job;
+use crate::cache::{PROGRAM, Stored, key};
+use crate::catalog::{Group, Program};
+use crate::command::{find, output, run};
+use crate::error::At;
+use crate::manifest::{Artefact, Kind, arch};
+use crate::{BundleError, Progress, Result, disk};
+
+const MIB: u64 = 1 << 20;
+/// What the images of all programs weigh, beside the programs themselves.
+const IMAGES: u64 = 520 * MIB;
+/// Bumped when the way of building changes, so that earlier results are not taken for new ones.
+const RECIPE: &str = "1";
+
+/// The Go toolchain of this machine.
+#[derive(Debug, Clone)]
+pub(crate) struct Go {
+    exe: PathBuf,
+    version: String,
+    build_cache: PathBuf,
+    module_cache: PathBuf,
+}
+
+impl Go {
+    /// The named one, or that on `PATH`, or that in Go's own place of installation.
+    pub(crate) async fn find(named: Option<&Path>, work: &Path) -> Result<Go> {
+        let usual = Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.is_file());
+        let exe = named.map(Path::to_owned).or_else(|| find("go")).or(usual);
+        let hint = "install a Go toolchain (1.26 or newer) and put it on PATH".to_owned();
+        let exe = exe.ok_or(BundleError::Tool { tool: "go", hint })?;
+        let mut ask = Command::new(&exe);
+        environment(&mut ask, work);
+        ask.args(["env", "GOVERSION", "GOCACHE", "GOMODCACHE"]);
+        let text = output(ask, "ask go for its version").await?;
+        let mut lines = text.lines().map(str::to_owned);
+        let mut next = || lines.next().unwrap_or_default();
+        let version = next().trim_start_matches("go").to_owned();
+        Ok(Go { exe, version, build_cache: next().into(), module_cache: next().into() })
+    }
+
+    fn check(&self, group: &Group) -> Result<()> {
+        let needs = group.lock()?.go();
+        if release(&self.version) >= release(needs) {
+            return Ok(());
+        }
+        Err(BundleError::OldGo { found: self.version.clone(), group: group.name.clone(), needs: needs.to_owned() })
+    }
+}
+
+/// Numbers of a Go version; `1.27rc1` counts as 1.27.
+fn release(version: &str) -> Vec<u32> {
+    let digits = |part: &str| part.chars().take_while(char::is_ascii_digit).collect::<String>().parse().unwrap_or(0);
+    version.split('.').map(digits).collect()
+}
+
+/// All programs of the catalogue, those that are there already untouched.
+pub(crate) async fn build(job: &Job<'_>, go: &Go) -> Result<Vec<Artefact>> {
+    let mut artefacts = Vec::new();
+    let mut missing = Vec::new();
+    for (group, program) in job.catalog.programs() {
+        let key = input_key(go, group, program)?;
+        match job.done(&key).await? {
+            Some(stored) => artefacts.push(job.cached(&program.name, &stored, artefact(group, program, &stored))),
+            None => missing.push((group, program, key)),
+        }
+    }
+    prepare(job, go, &missing).await?;
+    for (group, program, key) in missing {
+        let stored = one(job, go, group, program).await?;
+        job.cache.mark_done(&key, &stored)?;
+        artefacts.push(artefact(group, program, &stored));
+    }
+    Ok(artefacts)
+}
+
+/// Everything that would otherwise fail minutes later: toolchain, C libraries, disk.
+async fn prepare(job: &Job<'_>, go: &Go, missing: &[(&Group, &Program, String)]) -> Result<()> {
+    let mut groups: Vec<&Group> = missing.iter().map(|(group, ..)| *group).collect();
+    groups.dedup_by_key(|group| &group.name);
+    let (mut cold, mut size) = (0, 0);
+    for group in &groups {
+        go.check(group)?;
+        if group.cgo {
+            c_toolchain().await?;
+        }
+        cold += group.cold_mib * MIB;
+        size += group.size_mib * MIB;
+        lay_out(job, group)?;
+    }
+    let images = if size > 0 { IMAGES } else { 0 };
+    // Go's caches fill about half and half with compiled packages and module sources.
+    let wants = [
+        (job.cache.dir().to_owned(), size + images),
+        (go.build_cache.clone(), cold / 2),
+        (go.module_cache.clone(), cold / 2),
+    ];
+    disk::check(&wants, &job.opts.free_space, job.report)
+}
+
+async fn c_toolchain() -> Result<()> {
+    const HINT: &str = "install it with `apt-get install -y gcc pkg-config libseccomp-dev`";
+    for tool in ["gcc", "pkg-config"] {
+        find(tool).ok_or_else(|| BundleError::Tool { tool, hint: HINT.to_owned() })?;
+    }
+    let mut ask = Command::new("pkg-config");
+    ask.args(["--exists", "libseccomp"]);
+    output(ask, "look for libseccomp")
+        .await
+        .map(drop)
+        .map_err(|_| BundleError::Tool { tool: "libseccomp", hint: HINT.to_owned() })
+}
+
+/// Writes the group's `go.mod`, `go.sum` and, for our own programs, `main.go`.
+fn lay_out(job: &Job<'_>, group: &Group) -> Result<()> {
+    let dir = folder(job, group);
+    fs::create_dir_all(&dir).at("create", &dir)?;
+    let lock = group.lock()?;
+    let main = group.main().map(|text| ("main.go", text));
+    for (name, text) in [("go.mod", lock.modules), ("go.sum", lock.sums)].into_iter().chain(main) {
+        let path = dir.join(name);
+        // Unchanged files keep their times; Go then has less to look at.
+        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            continue;
+        }
+        fs::write(&path, text).at("write", &path)?;
+    }
+    Ok(())
+}
+
+fn folder(job: &Job<'_>, group: &Group) -> PathBuf {
+    job.cache.work().join(&group.lock)
+}
+
+async fn one(job: &Job<'_>, go: &Go, group: &Group, program: &Program) -> Result<Stored> {
+    let begun = Instant::now();
+    (job.report)(Progress::Started { name: program.name.clone(), action: "build" });
+    let out = job.cache.scratch();
+    let mut command = Command::new(&go.exe);
+    environment(&mut command, &job.cache.work());
+    command.current_dir(folder(job, group)).env("CGO_ENABLED", if group.cgo { "1" } else { "0" });
+    command.arg("build").args(flags(group)).arg("-v").arg("-o").arg(&out).arg(&program.package);
+    let mut compiled = 0u32;
+    let mut describe = |line: &str| describe(line, &mut compiled);
+    run(command, &program.name, job.report, &mut describe).await?;
+    let stored = job.adopt(&out, PROGRAM).await?;
+    job.done_report(&program.name, &stored, begun);
+    Ok(stored)
+}
+
+/// `go build -v` names each package it compiles, alone on a line; downloads begin with `go: downloading`.
+fn describe(line: &str, compiled: &mut u32) -> Option<String> {
+    if let Some(module) = line.strip_prefix("go: downloading ") {
+        return Some(format!("downloading {module}"));
+    }
+    if line.is_empty() || line.contains([' ', ':', '#', '\t']) {
+        return None;
+    }
+    *compiled += 1;
+    Some(format!("{compiled} packages compiled"))
+}
+
+fn flags(group: &Group) -> Vec<String> {
+    let mut flags = vec!["-mod=readonly".to_owned(), "-trimpath".to_owned(), "-buildvcs=false".to_owned()];
+    if !group.tags.is_empty() {
+        flags.push(format!("-tags={}", group.tags.join(",")));
+    }
+    let mut link = vec!["-s".to_owned(), "-w".to_owned()];
+    if group.cgo {
+        link.push("-extldflags=-static".to_owned());
+    }
+    link.extend(group.stamps.iter().map(|(symbol, value)| format!("-X={symbol}={value}")));
+    flags.push(format!("-ldflags={}", link.join(" ")));
+    flags
+}
+
+/// The person's proxy settings stay; what would change the result is fixed. Without a home Go gets one in the cache.
+fn environment(command: &mut Command, work: &Path) {
+    for name in ["GOEXPERIMENT", "GOAMD64", "GOARM64", "GODEBUG", "CGO_CFLAGS", "CGO_LDFLAGS"] {
+        command.env_remove(name);
+    }
+    command.env("GOOS", "linux").env("GOARCH", arch()).env("GOWORK", "off").env("GO111MODULE", "on");
+    // Not merely unset: Go would then take the value from its own configuration file.
+    command.env("GOFLAGS", "-buildvcs=false");
+    if std::env::var_os("HOME").is_none_or(|home| home.is_empty()) {
+        command.env("HOME", work);
+    }
+}
+
+fn input_key(go: &Go, group: &Group, program: &Program) -> Result<String> {
+    let lock = group.lock()?;
+    let flags = flags(group).join("\n");
+    let cgo = if group.cgo { "cgo" } else { "" };
+    let main = group.main().unwrap_or_default();
+    let inputs = [RECIPE, &go.version, arch(), lock.modules, lock.sums, main, &flags, cgo, &program.package];
+    Ok(key(&inputs))
+}
+
+fn artefact(group: &Group, program: &Program, stored: &Stored) -> Artefact {
+    let source = match group.main() {
+        Some(_) => format!("go:pilothouse.local/{}", program.name),
+        None => format!("go:{}@v{}", program.package, group.version),
+    };
+    Artefact::stored((&program.name, Kind::Binary), &group.version, source, stored)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Version;
+    use crate::catalog::Catalog;
+
+    #[test]
+    fn go_versions_compare_by_number() {
+        assert!(release("1.26.8") >= release("1.26.0"));
+        assert!(release("1.9") < release("1.26.0"));
+        assert!(release("1.27rc1") >= release("1.26.6"));
+    }
+
+    #[test]
+    fn verbose_lines_count_packages_and_keep_errors() {
+        let mut compiled = 0;
+        assert_eq!(describe("k8s.io/api/core/v1", &mut compiled).unwrap(), "1 packages compiled");
+        assert_eq!(
+            describe("go: downloading k8s.io/api v0.36.3", &mut compiled).unwrap(),
+            "downloading k8s.io/api v0.36.3"
+        );
+        assert_eq!(describe("# k8s.io/api", &mut compiled), None);
+        assert_eq!(describe("main.go:3:1: syntax error", &mut compiled), None);
+    }
+
+    #[test]
+    fn flags_stamp_the_version_and_keys_depend_on_them() {
+        let newest = Catalog::load(Version::default()).unwrap();
+        let (group, program) = newest.programs().find(|(_, program)| program.name == "kubelet").unwrap();
+        let link = flags(group).pop().unwrap();
+        assert!(link.starts_with("-ldflags=-s -w -X=") && link.contains("version.gitVersion=v1.36.3"), "{link}");
+        let go = Go { exe: "go".into(), version: "1.26.8".into(), build_cache: "/".into(), module_cache: "/".into() };
+        let newer = Go { version: "1.26.9".into(), ..go.clone() };
+        assert_ne!(input_key(&go, group, program).unwrap(), input_key(&newer, group, program).unwrap());
+    }
+}

@@ -1,0 +1,182 @@
+//! The listener's loop and a visitor's first steps: read the ClientHello, look at the name, send it on its way.
+//!
+//! A visitor holds a place among the pending ones until its handshake is over. There are [`Limits::pending`] places;
+//! while they are scarce, a ClientHello gets a fifth of its time.
+//!
+//! [`Limits::pending`]: crate::Limits::pending
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::OwnedSemaphorePermit,
+    time::{sleep, timeout},
+};
+use tokio_rustls::StartHandshake;
+use tracing::{debug, warn};
+
+use crate::{
+    Door, Peer,
+    conn::{Conn, TlsStream},
+    counters::{Kind, Refused},
+    directory::ClusterRoute,
+    egress,
+    hello::{self, Alert, Hello, HelloError},
+    link,
+    name::{Target, target},
+    passthrough, socket,
+};
+
+/// Pause after a failed `accept`: out of file descriptors, mostly.
+const BREATH: Duration = Duration::from_millis(50);
+/// A dismissed visitor's last words are read this long, so that the answer is not lost to a TCP reset.
+const LINGER: Duration = Duration::from_secs(1);
+/// And at most this many bytes of them.
+const LAST_WORDS: u64 = 64 * 1024;
+
+const TLS_PORT: &[u8] =
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 61\r\n\
+    Connection: close\r\n\r\nThis port speaks TLS only. Use https:// in place of http://.\n";
+
+/// A visitor whose ClientHello is complete.
+pub(crate) struct Visitor {
+    /// The connection, nothing answered yet.
+    pub(crate) tcp: TcpStream,
+    /// The other end.
+    pub(crate) address: SocketAddr,
+    /// What it said.
+    pub(crate) hello: Hello,
+    /// Its place among the pending ones; dropped when it is on its way.
+    pub(crate) place: OwnedSemaphorePermit,
+}
+
+/// Accepts until the gateway stops.
+pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
+    while let Ok(place) = door.pending.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((tcp, address)) => spawn(door, serve(door.clone(), tcp, address, place)),
+            Err(error) => {
+                warn!(%error, "accept refused");
+                sleep(BREATH).await;
+            }
+        }
+    }
+}
+
+fn spawn(door: &Arc<Door>, task: impl Future<Output = ()> + Send + 'static) {
+    let hard = door.hard.clone();
+    door.tasks.spawn(async move {
+        let _ = hard.run_until_cancelled(task).await;
+    });
+}
+
+async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+    socket::tune(&tcp);
+    match timeout(hello_time(&door), hello::read(&mut tcp)).await {
+        Ok(Ok(hello)) => route(&door, Visitor { tcp, address, hello, place }).await,
+        Ok(Err(error)) => turn_away(&door, tcp, error).await,
+        Err(_) => {
+            debug!(%address, "no whole ClientHello in time");
+            door.counters.refuse(Refused::Slow);
+        }
+    }
+}
+
+fn hello_time(door: &Door) -> Duration {
+    let scarce = door.pending.available_permits() * 4 < door.limits.pending;
+    if scarce { door.limits.hello_time / 5 } else { door.limits.hello_time }
+}
+
+async fn turn_away(door: &Door, tcp: TcpStream, error: HelloError) {
+    debug!(error = &error as &dyn std::error::Error, "no ClientHello");
+    let (reason, answer): (_, &[u8]) = match &error {
+        HelloError::Closed | HelloError::Read(_) => return,
+        HelloError::PlainHttp => (Refused::PlainHttp, TLS_PORT),
+        HelloError::Refused { alert, .. } => (Refused::Hello, alert),
+        HelloError::NotTls | HelloError::Oversized => (Refused::Hello, &[]),
+    };
+    door.counters.refuse(reason);
+    dismiss(tcp, answer).await;
+}
+
+async fn route(door: &Arc<Door>, visitor: Visitor) {
+    let name = visitor.hello.server_name();
+    match target(name.as_deref(), &door.domain) {
+        Target::Portal => portal(door, visitor).await,
+        Target::Enrolment => link::enrolment(door, visitor).await,
+        Target::Nowhere => visitor.refuse(door, Refused::UnknownName).await,
+        Target::Api(label) => {
+            if let Some((visitor, cluster)) = find(door, visitor, &label).await {
+                passthrough::serve(door, visitor, cluster).await;
+            }
+        }
+        Target::Link(label) => {
+            if let Some((visitor, cluster)) = find(door, visitor, &label).await {
+                link::serve(door, visitor, cluster).await;
+            }
+        }
+        Target::Egress(label) => {
+            if let Some((visitor, cluster)) = find(door, visitor, &label).await {
+                egress::serve(door, visitor, cluster).await;
+            }
+        }
+    }
+}
+
+/// The cluster behind a label; a visitor for none is answered with an alert.
+async fn find(door: &Door, visitor: Visitor, label: &str) -> Option<(Visitor, ClusterRoute)> {
+    match door.routes.cluster(label).await {
+        Ok(Some(cluster)) => return Some((visitor, cluster)),
+        Ok(None) => visitor.refuse(door, Refused::UnknownName).await,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, label, "cluster not looked up");
+            visitor.refuse(door, Refused::NotReady).await;
+        }
+    }
+    None
+}
+
+async fn portal(door: &Arc<Door>, visitor: Visitor) {
+    let peer = Peer { address: visitor.address, node: None };
+    if let Some(mut stream) = visitor.finish(door, door.tls.portal()).await {
+        stream.get_mut().0.bind(door.hard.clone(), door.live(Kind::Portal));
+        (door.portal)(stream, peer);
+    }
+}
+
+impl Visitor {
+    /// Answers with an alert and closes: `unrecognized_name` for a name nobody has, else `internal_error`.
+    pub(crate) async fn refuse(self, door: &Door, reason: Refused) {
+        door.counters.refuse(reason);
+        let alert = if reason == Refused::UnknownName { Alert::UnrecognizedName } else { Alert::InternalError };
+        dismiss(self.tcp, &alert.record()).await;
+    }
+
+    /// Ends TLS here. `None`: the handshake failed, and the visitor has been told by an alert.
+    pub(crate) async fn finish(self, door: &Door, config: Arc<ServerConfig>) -> Option<TlsStream> {
+        let Self { tcp, address, hello, place } = self;
+        let handshake = StartHandshake::from_parts(hello.accepted, Conn::new(tcp)).into_stream(config);
+        let outcome = timeout(door.limits.handshake_time, handshake).await;
+        drop(place);
+        let error = match outcome {
+            Ok(Ok(stream)) => return Some(stream),
+            Ok(Err(error)) => error,
+            Err(late) => io::Error::from(late),
+        };
+        debug!(%address, %error, "handshake failed");
+        door.counters.refuse(Refused::Handshake);
+        None
+    }
+}
+
+/// Sends the last answer and closes in a way that lets it arrive.
+pub(crate) async fn dismiss(mut tcp: TcpStream, answer: &[u8]) {
+    let farewell = async {
+        tcp.write_all(answer).await?;
+        tcp.shutdown().await?;
+        tokio::io::copy(&mut (&mut tcp).take(LAST_WORDS), &mut tokio::io::sink()).await
+    };
+    let _ = timeout(LINGER, farewell).await;
+}

@@ -1,0 +1,50 @@
+//! What the gateway asks of the rest of the platform: which clusters and nodes there are.
+
+use std::{error::Error, net::SocketAddr};
+
+use async_trait::async_trait;
+use ipnet::Ipv4Net;
+use rustls_pki_types::CertificateDer;
+
+/// Where a cluster's connections go and whom it trusts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterRoute {
+    /// `cls_…`
+    pub cluster_id: String,
+    /// Where its API server listens; `None` while there is none.
+    pub api: Option<SocketAddr>,
+    /// The cluster's link CA: current and, during a rotation, previous.
+    pub link_trust: Vec<CertificateDer<'static>>,
+}
+
+/// A node as the tunnel needs it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NodeRoute {
+    /// Its Kubernetes name.
+    pub name: String,
+    /// Its pods' addresses.
+    pub pod_cidr: Ipv4Net,
+}
+
+/// The directory could not answer; the gateway then uses the last answer it got.
+#[derive(Debug, thiserror::Error)]
+#[error("ask the directory")]
+pub struct DirectoryError(#[source] Box<dyn Error + Send + Sync>);
+
+impl DirectoryError {
+    /// Wraps the reason.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(source.into())
+    }
+}
+
+/// Looks up clusters and nodes, and hears of links. "Not there" is `Ok(None)`; `Err` means "unknown just now".
+#[async_trait]
+pub trait Directory: Send + Sync + 'static {
+    /// The cluster with this label (the 26-character suffix of its id).
+    async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError>;
+    /// The node of that cluster; `None` also when it was removed.
+    async fn node(&self, cluster_id: &str, node_id: &str) -> Result<Option<NodeRoute>, DirectoryError>;
+    /// The node's tunnel came up or went away. Called one at a time; the last call is how things stand.
+    async fn link_changed(&self, cluster_id: &str, node_id: &str, connected: bool);
+}

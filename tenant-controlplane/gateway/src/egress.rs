@@ -1,0 +1,91 @@
+//! The API server's egress selector: TLS with the cluster's egress certificate, then one CONNECT per connection.
+//!
+//! kube-apiserver sets no deadline on the reply, so every CONNECT is answered; the reason phrase of an error is what
+//! kubectl's user reads. Once a stream stands, bytes go both ways; a lost stream drops the front without close_notify,
+//! so that the API server sees an abort and not an end.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tokio::{
+    io::AsyncWriteExt,
+    time::{Instant, timeout, timeout_at},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    Door,
+    accept::Visitor,
+    conn::TlsStream,
+    counters::{Kind, Refused},
+    directory::ClusterRoute,
+    tunnel::{
+        client::Opened,
+        head::{self, Head},
+        refusal::Refusal,
+        registry::Tenant,
+        relay::{Front, relay},
+    },
+};
+
+const ESTABLISHED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+
+/// Serves one egress connection to its end.
+pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRoute) {
+    let config = match door.tls.egress(&cluster) {
+        Ok(config) => config,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, cluster = cluster.cluster_id, "link trust unusable");
+            return visitor.refuse(door, Refused::NotReady).await;
+        }
+    };
+    let Some(mut stream) = visitor.finish(door, config).await else { return };
+    let tenant = door.registry.tenant(&cluster.cluster_id);
+    stream.get_mut().0.bind(tenant.token.clone(), door.live(Kind::Egress));
+    let asked = match timeout(door.limits.connect_time, head::read(&mut stream)).await {
+        Ok(Ok(head)) => head,
+        Ok(Err(refusal)) => return answer(door, stream, &refusal).await,
+        Err(_) => return answer(door, stream, &Refusal::new(408, "no whole CONNECT in time")).await,
+    };
+    match connect(door, &tenant, &asked).await {
+        Ok(opened) => splice(door, stream, (asked.early, opened)).await,
+        Err(refusal) => answer(door, stream, &refusal).await,
+    }
+}
+
+/// A stream to what was asked for, or the refusal to tell.
+async fn connect(door: &Door, tenant: &Tenant, asked: &Head) -> Result<Opened, Refusal> {
+    let place = tenant.streams.clone().try_acquire_owned().map_err(|_| {
+        let limit = door.limits.streams_per_cluster;
+        Refusal::new(503, format!("too many open tunnel streams in this cluster (limit {limit})"))
+    })?;
+    let link = tenant.pick(&asked.target)?;
+    let deadline = Instant::now() + door.limits.connect_time;
+    match timeout_at(deadline, link.open(&asked.target, place)).await {
+        Ok(outcome) => outcome,
+        Err(_) => {
+            let seconds = door.limits.connect_time.as_secs_f32();
+            Err(Refusal::new(504, format!("node {} did not answer within {seconds} s", link.name)))
+        }
+    }
+}
+
+async fn splice(door: &Door, mut stream: TlsStream, (early, opened): (Bytes, Opened)) {
+    if stream.write_all(ESTABLISHED).await.is_err() || stream.flush().await.is_err() {
+        return;
+    }
+    let _live = door.counters.open(Kind::Stream);
+    if let Err(broken) = relay(Front { stream, early }, opened, door.limits.half_closed).await {
+        debug!(error = &broken as &dyn std::error::Error, "tunnel stream broke off");
+    }
+}
+
+async fn answer(door: &Door, mut stream: TlsStream, refusal: &Refusal) {
+    debug!(status = refusal.status, reason = refusal.reason, "CONNECT refused");
+    door.counters.refuse(Refused::Connect);
+    let told = async {
+        stream.write_all(refusal.response().as_bytes()).await?;
+        stream.shutdown().await
+    };
+    let _ = timeout(door.limits.connect_time, told).await;
+}

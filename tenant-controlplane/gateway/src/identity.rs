@@ -1,0 +1,130 @@
+//! Who a client certificate speaks for. The chain is verified elsewhere; here its subject is read and compared.
+//!
+//! Nodes: CN node id, O cluster id, OU `node`. The API server's egress: CN cluster id, O `egress`. Both come from the
+//! same link CA, so neither may pass for the other; a subject with an attribute twice is refused as ambiguous.
+
+use rustls_pki_types::CertificateDer;
+use x509_parser::{parse_x509_certificate, x509::AttributeTypeAndValue};
+
+/// Organization of an egress certificate.
+const EGRESS: &str = "egress";
+/// Organizational unit of a node's certificate.
+const NODE: &str = "node";
+
+/// Why a certificate speaks for nobody.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum IdentityError {
+    /// Not an X.509 certificate, or a subject with odd strings or doubled attributes.
+    #[error("read the certificate's subject")]
+    Unreadable,
+    /// Another role or another cluster.
+    #[error("the certificate is not for this cluster and use")]
+    NotForThis,
+}
+
+/// For whom a server configuration accepts certificates.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// Nodes of this cluster.
+    NodeOf(String),
+    /// The egress selector of this cluster's API server.
+    EgressOf(String),
+}
+
+impl Expected {
+    /// Whether the certificate's subject is the expected one.
+    pub(crate) fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), IdentityError> {
+        let subject = Subject::of(certificate)?;
+        let fits = match self {
+            Self::NodeOf(cluster) => {
+                subject.unit.as_deref() == Some(NODE)
+                    && subject.organization.as_ref() == Some(cluster)
+                    && subject.common_name.is_some_and(|name| !name.is_empty())
+            }
+            Self::EgressOf(cluster) => {
+                subject.organization.as_deref() == Some(EGRESS) && subject.common_name.as_ref() == Some(cluster)
+            }
+        };
+        if fits { Ok(()) } else { Err(IdentityError::NotForThis) }
+    }
+}
+
+/// The node id of a certificate that [`Expected::NodeOf`] accepted.
+pub(crate) fn node_id(certificate: &CertificateDer<'_>) -> Option<String> {
+    Subject::of(certificate).ok()?.common_name
+}
+
+struct Subject {
+    common_name: Option<String>,
+    organization: Option<String>,
+    unit: Option<String>,
+}
+
+impl Subject {
+    fn of(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
+        let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| IdentityError::Unreadable)?;
+        let subject = parsed.subject();
+        Ok(Self {
+            common_name: only(subject.iter_common_name())?,
+            organization: only(subject.iter_organization())?,
+            unit: only(subject.iter_organizational_unit())?,
+        })
+    }
+}
+
+fn only<'a>(mut values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Option<String>, IdentityError> {
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => value.as_str().map(|text| Some(text.to_owned())).map_err(|_| IdentityError::Unreadable),
+        (Some(_), Some(_)) => Err(IdentityError::Unreadable),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DnType, KeyPair};
+
+    use super::*;
+
+    fn certificate(subject: &[(DnType, &str)]) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        for (kind, value) in subject {
+            params.distinguished_name.push(kind.clone(), *value);
+        }
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    fn node(cluster: &str) -> CertificateDer<'static> {
+        certificate(&[
+            (DnType::CommonName, "nod_1"),
+            (DnType::OrganizationName, cluster),
+            (DnType::OrganizationalUnitName, "node"),
+        ])
+    }
+
+    #[test]
+    fn a_node_speaks_for_its_own_cluster_only() {
+        assert_eq!(Expected::NodeOf("cls_1".into()).check(&node("cls_1")), Ok(()));
+        assert_eq!(Expected::NodeOf("cls_2".into()).check(&node("cls_1")), Err(IdentityError::NotForThis));
+        assert_eq!(node_id(&node("cls_1")).as_deref(), Some("nod_1"));
+    }
+
+    #[test]
+    fn a_node_is_not_an_egress_nor_the_other_way_round() {
+        let egress = certificate(&[(DnType::CommonName, "cls_1"), (DnType::OrganizationName, "egress")]);
+        assert_eq!(Expected::EgressOf("cls_1".into()).check(&egress), Ok(()));
+        assert!(Expected::EgressOf("cls_2".into()).check(&egress).is_err());
+        assert!(Expected::NodeOf("cls_1".into()).check(&egress).is_err());
+        assert!(Expected::NodeOf("egress".into()).check(&egress).is_err());
+        assert!(Expected::EgressOf("nod_1".into()).check(&node("egress")).is_ok(), "only the CA hands out O=egress");
+        assert!(Expected::EgressOf("cls_1".into()).check(&node("cls_1")).is_err());
+    }
+
+    #[test]
+    fn rubbish_speaks_for_nobody() {
+        let rubbish = CertificateDer::from(vec![0x30, 0x03, 1, 2, 3]);
+        assert_eq!(Expected::NodeOf("cls_1".into()).check(&rubbish), Err(IdentityError::Unreadable));
+        assert!(Expected::NodeOf("cls_1".into()).check(&certificate(&[])).is_err());
+    }
+}

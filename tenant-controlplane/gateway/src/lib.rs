@@ -1,0 +1,233 @@
+//! The door: one TLS port for every cluster, routed by SNI, and the reverse tunnel to nodes.
+//!
+//! A visitor's ClientHello is read first, within bounds ([`hello`]); its name says where it goes ([`name`]):
+//!
+//! ```text
+//! <label>.api, <label>.node ─▶ passthrough: the bytes go to the tenant API server untouched
+//! link                      ─▶ TLS ended here, gRPC enrolment            ─▶ link sink, no identity
+//! <label>.link              ─▶ TLS ended here, client certificate needed ─▶ by ALPN: link sink, tunnel, or API splice
+//! <label>.egress            ─▶ TLS ended here, client certificate needed ─▶ CONNECT: a stream over some node's tunnel
+//! anything else, no name    ─▶ TLS ended here                            ─▶ portal sink
+//! ```
+//!
+//! The gateway keeps nothing on disk and knows clusters only through [`Directory`]; what it last heard from there
+//! it goes on using while the directory cannot answer. What is absent: it never opens a connection to an address a
+//! tenant names; only agents do that, on their own machine.
+
+mod accept;
+mod api_splice;
+mod conn;
+mod counters;
+mod directory;
+mod egress;
+mod error;
+mod hello;
+mod identity;
+mod limits;
+mod link;
+mod name;
+mod passthrough;
+mod removed;
+mod routes;
+mod socket;
+mod tls;
+mod tunnel;
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio_util::{
+    sync::CancellationToken,
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+
+pub use crate::{
+    conn::{Conn, TlsStream},
+    counters::{Kind, Refused, Snapshot},
+    directory::{ClusterRoute, Directory, DirectoryError, NodeRoute},
+    error::GatewayError,
+    limits::Limits,
+    tunnel::registry::LinkInfo,
+};
+use crate::{
+    counters::{Counters, Live},
+    routes::Routes,
+    tls::Tls,
+    tunnel::{notify::Notifier, registry::Registry},
+};
+
+/// ALPN name of the reverse tunnel on `<label>.link.<domain>`: the agent is the HTTP/2 server.
+pub const ALPN_TUNNEL: &[u8] = b"pilothouse-tunnel/1";
+/// ALPN name of the API splice on `<label>.link.<domain>`: raw bytes to the tenant API server after the handshake.
+pub const ALPN_API: &[u8] = b"pilothouse-api/1";
+
+/// After the cut, how long owners of streams get to notice and drop them.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
+/// Who is at the other end of a decrypted stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Peer {
+    /// The TCP peer.
+    pub address: SocketAddr,
+    /// Cluster id and node id, from a client certificate verified against that cluster's link CA; `None` on the
+    /// portal and on `link.<domain>`.
+    pub node: Option<(String, String)>,
+}
+
+/// Takes over a decrypted stream. Called on the runtime: it must not block (spawn, and return).
+pub type Sink = Arc<dyn Fn(TlsStream, Peer) + Send + Sync>;
+
+/// What a gateway is made of.
+pub struct GatewayConfig {
+    /// The one port.
+    pub listener: TcpListener,
+    /// Domain of the instance, such as `pilothouse.internal`.
+    pub domain: String,
+    /// The gateway's own certificate chain (leaf first) and key, for every name whose TLS ends here.
+    pub server_cert: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
+    /// Where clusters and nodes are looked up.
+    pub directory: Arc<dyn Directory>,
+    /// Takes browsers and API clients (ALPN `h2` or `http/1.1`).
+    pub portal: Sink,
+    /// Takes agents' gRPC (ALPN `h2`): without identity only enrolment may be served.
+    pub link: Sink,
+    /// Bounds on time, memory and numbers.
+    pub limits: Limits,
+}
+
+/// Everything the parts of one gateway share.
+pub(crate) struct Door {
+    domain: String,
+    routes: Routes,
+    tls: Tls,
+    registry: Registry,
+    notifier: Notifier,
+    counters: Arc<Counters>,
+    portal: Sink,
+    link: Sink,
+    limits: Limits,
+    /// Bounds visitors whose handshake is not over.
+    pending: Arc<Semaphore>,
+    tasks: TaskTracker,
+    /// Cancelled first: no new visitors, links drain.
+    stopping: CancellationToken,
+    /// Cancelled last: whatever still runs is cut.
+    hard: CancellationToken,
+}
+
+impl Door {
+    /// What goes with a connection of this kind: it is counted as open, and waited for.
+    fn live(&self, kind: Kind) -> (Live, TaskTrackerToken) {
+        (self.counters.open(kind), self.tasks.token())
+    }
+}
+
+/// A running (or not yet running) gateway; clones are handles to the same one.
+#[derive(Clone)]
+pub struct Gateway {
+    door: Arc<Door>,
+    listener: Arc<Mutex<Option<TcpListener>>>,
+    address: SocketAddr,
+}
+
+impl Gateway {
+    /// Prepares the gateway; connections wait in the listener's backlog until [`Gateway::run`].
+    ///
+    /// # Errors
+    /// The listener has no local address, or key and certificate do not fit each other.
+    pub fn new(config: GatewayConfig) -> Result<Self, GatewayError> {
+        let address = config.listener.local_addr().map_err(GatewayError::ReadAddress)?;
+        let (chain, key) = config.server_cert;
+        let counters = Arc::new(Counters::default());
+        let hard = CancellationToken::new();
+        let stopping = hard.child_token();
+        let door = Door {
+            domain: config.domain.trim_matches('.').to_ascii_lowercase(),
+            routes: Routes::new(config.directory.clone(), config.limits.lookup_time),
+            tls: Tls::new(chain, key)?,
+            registry: Registry::new(&config.limits, hard.clone()),
+            notifier: Notifier::new(config.directory),
+            counters,
+            portal: config.portal,
+            link: config.link,
+            pending: Arc::new(Semaphore::new(config.limits.pending)),
+            limits: config.limits,
+            tasks: TaskTracker::new(),
+            stopping,
+            hard,
+        };
+        Ok(Self { door: Arc::new(door), listener: Arc::new(Mutex::new(Some(config.listener))), address })
+    }
+
+    /// The address the gateway listens on.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Serves until `cancel`, then stops accepting, lets what runs finish for at most [`Limits::drain`], and cuts
+    /// the rest (streams handed to sinks too).
+    ///
+    /// # Errors
+    /// [`GatewayError::AlreadyRunning`] when called a second time.
+    pub async fn run(&self, cancel: CancellationToken) -> Result<(), GatewayError> {
+        let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let listener = listener.ok_or(GatewayError::AlreadyRunning)?;
+        let door = &self.door;
+        tokio::select! {
+            () = accept::run(door, listener) => {}
+            () = door.notifier.run(&door.registry) => {}
+            () = cancel.cancelled() => {}
+        }
+        door.stopping.cancel();
+        door.tasks.close();
+        // The notifier goes on meanwhile: links that end now are still told to the directory.
+        tokio::select! {
+            _ = timeout(door.limits.drain, door.tasks.wait()) => {}
+            () = door.notifier.run(&door.registry) => {}
+        }
+        door.hard.cancel();
+        let _ = timeout(LAST_MOMENT, door.tasks.wait()).await;
+        door.notifier.flush(&door.registry).await;
+        Ok(())
+    }
+
+    /// Cuts everything a node has open here: tunnel, gRPC link, API splices. To call once the node is removed.
+    pub fn drop_node(&self, cluster_id: &str, node_id: &str) {
+        self.door.routes.forget_node(cluster_id, node_id);
+        self.door.registry.drop_node(cluster_id, node_id);
+    }
+
+    /// Cuts everything that belongs to a cluster, people's connections too. To call once the cluster is deleted.
+    pub fn drop_cluster(&self, cluster_id: &str) {
+        self.door.routes.forget_cluster(cluster_id);
+        self.door.tls.forget(cluster_id);
+        self.door.registry.drop_cluster(cluster_id);
+    }
+
+    /// The counters as they stand, for `/metrics`.
+    pub fn counters(&self) -> Snapshot {
+        self.door.counters.snapshot()
+    }
+
+    /// The live tunnels of a cluster.
+    pub fn links(&self, cluster_id: &str) -> Vec<LinkInfo> {
+        self.door.registry.links(cluster_id)
+    }
+
+    /// Replaces the gateway's own certificate; handshakes from now on show it.
+    ///
+    /// # Errors
+    /// Key and certificate do not fit each other.
+    pub fn set_certificate(
+        &self,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Result<(), GatewayError> {
+        self.door.tls.set_certificate(chain, key)
+    }
+}

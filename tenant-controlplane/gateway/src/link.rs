@@ -1,0 +1,115 @@
+//! Agents: enrolment without a certificate, and joined nodes, whose ALPN says what the connection is for.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tracing::{debug, warn};
+
+use crate::{
+    ALPN_API, ALPN_TUNNEL, Door, Peer,
+    accept::Visitor,
+    api_splice,
+    conn::TlsStream,
+    counters::{Kind, Refused},
+    directory::{ClusterRoute, NodeRoute},
+    identity, removed, tunnel,
+};
+
+/// A node that has proved who it is.
+pub(crate) struct Joined {
+    /// The TCP peer.
+    pub(crate) address: SocketAddr,
+    /// Its cluster.
+    pub(crate) cluster: ClusterRoute,
+    /// Its id.
+    pub(crate) node_id: String,
+}
+
+/// What a joined node opened the connection for.
+#[derive(Clone, Copy)]
+enum Purpose {
+    Grpc,
+    Tunnel,
+    Api,
+}
+
+/// `link.<domain>`: TLS, then the link sink without identity.
+pub(crate) async fn enrolment(door: &Arc<Door>, visitor: Visitor) {
+    let peer = Peer { address: visitor.address, node: None };
+    let Some(mut stream) = visitor.finish(door, door.tls.enrolment()).await else { return };
+    if stream.get_ref().1.alpn_protocol().is_none() {
+        debug!(address = %peer.address, "enrolment without ALPN");
+        return door.counters.refuse(Refused::Handshake);
+    }
+    stream.get_mut().0.bind(door.hard.clone(), door.live(Kind::Enrolment));
+    (door.link)(stream, peer);
+}
+
+/// `<label>.link.<domain>`: TLS with a client certificate, then by ALPN.
+pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRoute) {
+    let address = visitor.address;
+    let config = match door.tls.link(&cluster) {
+        Ok(config) => config,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, cluster = cluster.cluster_id, "link trust unusable");
+            return visitor.refuse(door, Refused::NotReady).await;
+        }
+    };
+    let Some(mut stream) = visitor.finish(door, config).await else { return };
+    let (Some(purpose), Some(node_id)) = (purpose(&stream), peer_node(&stream)) else {
+        debug!(%address, "link without a known ALPN");
+        return door.counters.refuse(Refused::Handshake);
+    };
+    let joined = Joined { address, cluster, node_id };
+    let token = door.registry.node_token(&joined.cluster.cluster_id, &joined.node_id);
+    stream.get_mut().0.bind(token, door.live(purpose.kind()));
+    match door.routes.node(&joined.cluster.cluster_id, &joined.node_id).await {
+        Ok(Some(node)) => hand_on(door, stream, joined, (purpose, node)).await,
+        Ok(None) => turn_away(door, stream, &joined, purpose).await,
+        Err(error) => {
+            warn!(error = &error as &dyn std::error::Error, node = joined.node_id, "node not looked up");
+            door.counters.refuse(Refused::NotReady);
+        }
+    }
+}
+
+async fn hand_on(door: &Arc<Door>, stream: TlsStream, joined: Joined, (purpose, node): (Purpose, NodeRoute)) {
+    match purpose {
+        Purpose::Grpc => {
+            let node = Some((joined.cluster.cluster_id, joined.node_id));
+            (door.link)(stream, Peer { address: joined.address, node });
+        }
+        Purpose::Tunnel => tunnel::serve(door, stream, joined, node).await,
+        Purpose::Api => api_splice::serve(door, stream, &joined.cluster).await,
+    }
+}
+
+async fn turn_away(door: &Arc<Door>, stream: TlsStream, joined: &Joined, purpose: Purpose) {
+    debug!(node = joined.node_id, "removed node turned away");
+    door.counters.refuse(Refused::Removed);
+    if let Purpose::Grpc = purpose {
+        removed::explain(stream, &joined.node_id, door.limits.connect_time).await;
+    }
+}
+
+fn purpose(stream: &TlsStream) -> Option<Purpose> {
+    match stream.get_ref().1.alpn_protocol()? {
+        b"h2" => Some(Purpose::Grpc),
+        ALPN_TUNNEL => Some(Purpose::Tunnel),
+        ALPN_API => Some(Purpose::Api),
+        _ => None,
+    }
+}
+
+fn peer_node(stream: &TlsStream) -> Option<String> {
+    identity::node_id(stream.get_ref().1.peer_certificates()?.first()?)
+}
+
+impl Purpose {
+    fn kind(self) -> Kind {
+        match self {
+            Self::Grpc => Kind::Link,
+            Self::Tunnel => Kind::Tunnel,
+            Self::Api => Kind::Api,
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! The directory with a memory: a cluster stays reachable while the database is not.
+//!
+//! Each lookup asks the directory, for a bounded time. "Not there" is believed and forgets; an error or silence falls
+//! back to the last answer. Only what once existed is remembered, so strangers' names cannot fill the memory.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::directory::{ClusterRoute, Directory, DirectoryError, NodeRoute};
+
+#[derive(Default)]
+struct Memory {
+    clusters: HashMap<String, ClusterRoute>,
+    nodes: HashMap<(String, String), NodeRoute>,
+}
+
+/// Lookups that outlive the directory's absences.
+pub(crate) struct Routes {
+    directory: Arc<dyn Directory>,
+    patience: Duration,
+    memory: Mutex<Memory>,
+}
+
+impl Routes {
+    /// Asks `directory`, waiting at most `patience` for each answer.
+    pub(crate) fn new(directory: Arc<dyn Directory>, patience: Duration) -> Self {
+        Self { directory, patience, memory: Mutex::default() }
+    }
+
+    /// The cluster with this label.
+    pub(crate) async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        match self.within(self.directory.cluster(label)).await {
+            Ok(Some(route)) => {
+                self.memory().clusters.insert(label.to_owned(), route.clone());
+                Ok(Some(route))
+            }
+            Ok(None) => {
+                self.memory().clusters.remove(label);
+                Ok(None)
+            }
+            Err(error) => recall(self.memory().clusters.get(label).cloned(), error),
+        }
+    }
+
+    /// The node, if it still belongs to that cluster.
+    pub(crate) async fn node(&self, cluster: &str, node: &str) -> Result<Option<NodeRoute>, DirectoryError> {
+        let key = (cluster.to_owned(), node.to_owned());
+        match self.within(self.directory.node(cluster, node)).await {
+            Ok(Some(route)) => {
+                self.memory().nodes.insert(key, route.clone());
+                Ok(Some(route))
+            }
+            Ok(None) => {
+                self.memory().nodes.remove(&key);
+                Ok(None)
+            }
+            Err(error) => recall(self.memory().nodes.get(&key).cloned(), error),
+        }
+    }
+
+    /// Forgets a removed node.
+    pub(crate) fn forget_node(&self, cluster: &str, node: &str) {
+        self.memory().nodes.remove(&(cluster.to_owned(), node.to_owned()));
+    }
+
+    /// Forgets a deleted cluster and its nodes.
+    pub(crate) fn forget_cluster(&self, cluster: &str) {
+        let mut memory = self.memory();
+        memory.clusters.retain(|_, route| route.cluster_id != cluster);
+        memory.nodes.retain(|(owner, _), _| owner != cluster);
+    }
+
+    async fn within<T>(&self, answer: impl Future<Output = Result<T, DirectoryError>>) -> Result<T, DirectoryError> {
+        timeout(self.patience, answer).await.unwrap_or_else(|_| Err(DirectoryError::new("no answer in time")))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn recall<T>(known: Option<T>, error: DirectoryError) -> Result<Option<T>, DirectoryError> {
+    let Some(known) = known else { return Err(error) };
+    warn!(error = &error as &dyn std::error::Error, "directory does not answer: using the last known route");
+    Ok(Some(known))
+}

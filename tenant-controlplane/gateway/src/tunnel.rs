@@ -1,0 +1,125 @@
+//! The reverse tunnel: an agent dials in, and over its one connection the API server reaches that node.
+//!
+//! On a link (ALPN `pilothouse-tunnel/1`) the agent is the HTTP/2 server and the gateway its client; each CONNECT of an
+//! API server becomes one stream. The `h2` crate is used directly: aborts must stay aborts (RST_STREAM, CONNECT_ERROR)
+//! in both directions, which upgraded connections of a higher layer turn into clean ends.
+//!
+//! One link's life is [`serve`]: handshake, a first ping (it proves the agent speaks, and its settings have arrived),
+//! entry into the registry, pings until something ends it, exit.
+
+pub(crate) mod client;
+pub(crate) mod head;
+pub(crate) mod notify;
+pub(crate) mod refusal;
+pub(crate) mod registry;
+pub(crate) mod relay;
+pub(crate) mod target;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use h2::{Ping, PingPong, client::Connection};
+use tokio::time::{MissedTickBehavior, interval, timeout};
+use tracing::{debug, info};
+
+use crate::{
+    Door,
+    conn::TlsStream,
+    directory::NodeRoute,
+    limits::Limits,
+    link::Joined,
+    socket,
+    tunnel::client::{Link, LinkParts},
+};
+
+/// Why a link ended.
+#[derive(Debug, thiserror::Error)]
+enum Ending {
+    /// The agent closed it, or the connection broke.
+    #[error("the agent closed the connection")]
+    Closed,
+    /// HTTP/2 failed.
+    #[error("speak HTTP/2 with the agent")]
+    Protocol(#[source] h2::Error),
+    /// A pong did not come in time.
+    #[error("the agent does not answer pings")]
+    Frozen,
+    /// A newer link of the same node took its place, or the gateway stops.
+    #[error("replaced by a newer link, or the gateway stops")]
+    Drained,
+    /// The node was removed or its cluster deleted.
+    #[error("cut: the node was removed")]
+    Cut,
+}
+
+/// Serves one link to its end.
+pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, node: NodeRoute) {
+    socket::keep_queue_short(&stream.get_ref().0.socket());
+    let Joined { address, cluster, node_id } = joined;
+    let tenant = door.registry.tenant(&cluster.cluster_id);
+    let (mut connection, mut pings, sender) = match greet(stream, &door.limits).await {
+        Ok(greeted) => greeted,
+        Err(ending) => {
+            return info!(error = &ending as &dyn std::error::Error, node = node.name, %address, "tunnel not set up");
+        }
+    };
+    let parts = LinkParts {
+        serial: door.registry.serial(),
+        closed: tenant.node_token(&node_id),
+        draining: door.stopping.child_token(),
+        limit: door.limits.streams_per_link,
+        sender,
+    };
+    let link = Arc::new(Link::new(node_id.clone(), node, parts));
+    if !tenant.enter(&link) {
+        return debug!(node = link.name, "node removed while its tunnel came up");
+    }
+    door.notifier.changed(&cluster.cluster_id, &node_id);
+    info!(node = link.name, cluster = cluster.cluster_id, %address, "tunnel up");
+    let ending = tokio::select! {
+        end = &mut connection => end.map_or_else(Ending::Protocol, |()| Ending::Closed),
+        ending = watch(&mut pings, &door.limits) => ending,
+        () = link.drained(door.limits.link_drain) => Ending::Drained,
+        () = link.closed.cancelled() => Ending::Cut,
+    };
+    tenant.leave(&link);
+    door.notifier.changed(&cluster.cluster_id, &node_id);
+    info!(error = &ending as &dyn std::error::Error, node = link.name, cluster = cluster.cluster_id, "tunnel down");
+}
+
+type Greeted = (Connection<TlsStream, Bytes>, PingPong, h2::client::SendRequest<Bytes>);
+
+/// HTTP/2 handshake and the first ping.
+async fn greet(stream: TlsStream, limits: &Limits) -> Result<Greeted, Ending> {
+    let handshake = client::builder(limits).handshake::<_, Bytes>(stream);
+    let (sender, mut connection) = match timeout(limits.ping_timeout, handshake).await {
+        Ok(outcome) => outcome.map_err(Ending::Protocol)?,
+        Err(_) => return Err(Ending::Frozen),
+    };
+    let mut pings = connection.ping_pong().ok_or(Ending::Closed)?;
+    tokio::select! {
+        end = &mut connection => return Err(end.map_or_else(Ending::Protocol, |()| Ending::Closed)),
+        alive = ping(&mut pings, limits) => alive?,
+    }
+    Ok((connection, pings, sender))
+}
+
+/// Pings for ever, idle or not; returns what ended it.
+async fn watch(pings: &mut PingPong, limits: &Limits) -> Ending {
+    let mut ticks = interval(limits.ping_every);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Err(ending) = ping(pings, limits).await {
+            return ending;
+        }
+    }
+}
+
+async fn ping(pings: &mut PingPong, limits: &Limits) -> Result<(), Ending> {
+    match timeout(limits.ping_timeout, pings.ping(Ping::opaque())).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(Ending::Protocol(error)),
+        Err(_) => Err(Ending::Frozen),
+    }
+}

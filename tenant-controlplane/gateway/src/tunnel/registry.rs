@@ -1,0 +1,191 @@
+//! Which clusters have what open here: live links by node, tokens that cut, and caps.
+//!
+//! This is the one place that knows where a link is. A tenant's entry is made when its cluster is first routed to and
+//! goes when the cluster is dropped; a node's when it first shows its certificate, until it is dropped.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    limits::Limits,
+    tunnel::{
+        client::Link,
+        refusal::Refusal,
+        target::{Host, Target},
+    },
+};
+
+/// A live tunnel, for people and metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LinkInfo {
+    /// `nod_…`
+    pub node_id: String,
+    /// The node's Kubernetes name.
+    pub name: String,
+    /// CONNECT streams open on it now.
+    pub streams: usize,
+}
+
+/// All tenants.
+pub(crate) struct Registry {
+    tenants: Mutex<HashMap<String, Arc<Tenant>>>,
+    serial: AtomicU64,
+    streams: usize,
+    connections: usize,
+    hard: CancellationToken,
+}
+
+/// What one cluster has open here.
+pub(crate) struct Tenant {
+    /// Cuts everything of this cluster.
+    pub(crate) token: CancellationToken,
+    /// Places for tunnel streams.
+    pub(crate) streams: Arc<Semaphore>,
+    /// Places for passthrough connections and API splices.
+    pub(crate) connections: Arc<Semaphore>,
+    nodes: Mutex<HashMap<String, Node>>,
+}
+
+struct Node {
+    token: CancellationToken,
+    link: Option<Arc<Link>>,
+}
+
+impl Registry {
+    /// An empty registry; `hard` cuts everything.
+    pub(crate) fn new(limits: &Limits, hard: CancellationToken) -> Self {
+        Self {
+            tenants: Mutex::default(),
+            serial: AtomicU64::new(0),
+            streams: limits.streams_per_cluster,
+            connections: limits.connections_per_cluster,
+            hard,
+        }
+    }
+
+    /// The tenant's entry, made if need be. Only for clusters the directory knows.
+    pub(crate) fn tenant(&self, cluster_id: &str) -> Arc<Tenant> {
+        let mut tenants = self.tenants();
+        tenants.entry(cluster_id.to_owned()).or_insert_with(|| Arc::new(self.new_tenant())).clone()
+    }
+
+    fn new_tenant(&self) -> Tenant {
+        Tenant {
+            token: self.hard.child_token(),
+            streams: Arc::new(Semaphore::new(self.streams)),
+            connections: Arc::new(Semaphore::new(self.connections)),
+            nodes: Mutex::default(),
+        }
+    }
+
+    /// Cuts a node's connections.
+    pub(crate) fn node_token(&self, cluster_id: &str, node_id: &str) -> CancellationToken {
+        self.tenant(cluster_id).node_token(node_id)
+    }
+
+    /// The next link's number: larger is newer.
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial.fetch_add(1, Relaxed)
+    }
+
+    /// Whether the node has a live link.
+    pub(crate) fn is_linked(&self, cluster_id: &str, node_id: &str) -> bool {
+        let tenant = self.tenants().get(cluster_id).cloned();
+        tenant.is_some_and(|tenant| tenant.nodes().get(node_id).is_some_and(|node| node.link.is_some()))
+    }
+
+    /// The live links of a cluster.
+    pub(crate) fn links(&self, cluster_id: &str) -> Vec<LinkInfo> {
+        let Some(tenant) = self.tenants().get(cluster_id).cloned() else { return Vec::new() };
+        let nodes = tenant.nodes();
+        nodes.values().filter_map(|node| node.link.as_deref()).map(LinkInfo::of).collect()
+    }
+
+    /// Cuts a node.
+    pub(crate) fn drop_node(&self, cluster_id: &str, node_id: &str) {
+        let tenant = self.tenants().get(cluster_id).cloned();
+        if let Some(node) = tenant.and_then(|tenant| tenant.nodes().remove(node_id)) {
+            node.token.cancel();
+        }
+    }
+
+    /// Cuts a cluster.
+    pub(crate) fn drop_cluster(&self, cluster_id: &str) {
+        if let Some(tenant) = self.tenants().remove(cluster_id) {
+            tenant.token.cancel();
+        }
+    }
+
+    fn tenants(&self) -> MutexGuard<'_, HashMap<String, Arc<Tenant>>> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tenant {
+    /// Cuts a node's connections.
+    pub(crate) fn node_token(&self, node_id: &str) -> CancellationToken {
+        let mut nodes = self.nodes();
+        let fresh = || Node { token: self.token.child_token(), link: None };
+        nodes.entry(node_id.to_owned()).or_insert_with(fresh).token.clone()
+    }
+
+    /// Makes `link` its node's link; the one before drains. `false`: the node was dropped meanwhile.
+    pub(crate) fn enter(&self, link: &Arc<Link>) -> bool {
+        let mut nodes = self.nodes();
+        let Some(node) = nodes.get_mut(&link.node_id) else { return false };
+        if link.closed.is_cancelled() {
+            return false;
+        }
+        if let Some(older) = node.link.replace(link.clone()) {
+            older.drain();
+        }
+        true
+    }
+
+    /// Takes `link` out, unless a newer one took its place already.
+    pub(crate) fn leave(&self, link: &Link) {
+        if let Some(node) = self.nodes().get_mut(&link.node_id) {
+            node.link.take_if(|current| current.serial == link.serial);
+        }
+    }
+
+    /// The link to reach `target` by: its own node's, or for addresses of no connected node the least busy one.
+    pub(crate) fn pick(&self, target: &Target) -> Result<Arc<Link>, Refusal> {
+        let nodes = self.nodes();
+        let links = || nodes.values().filter_map(|node| node.link.as_ref());
+        let own = links().filter(|link| link.owns(&target.host)).max_by_key(|link| link.serial);
+        match &target.host {
+            Host::Node(name) => own.cloned().ok_or_else(|| no_tunnel(name)),
+            Host::Address(_) => {
+                let any = || links().min_by_key(|link| link.streams());
+                own.or_else(any).cloned().ok_or_else(|| no_node(target))
+            }
+        }
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, HashMap<String, Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn no_tunnel(node: &str) -> Refusal {
+    Refusal::new(503, format!("node {node} has no tunnel: agent not connected"))
+}
+
+fn no_node(target: &Target) -> Refusal {
+    Refusal::new(503, format!("cannot reach {target}: no node of this cluster has a tunnel"))
+}
+
+impl LinkInfo {
+    fn of(link: &Link) -> Self {
+        Self { node_id: link.node_id.clone(), name: link.name.clone(), streams: link.streams() }
+    }
+}

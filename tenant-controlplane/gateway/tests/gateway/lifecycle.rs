@@ -1,0 +1,160 @@
+//! Links and the gateway itself, coming and going.
+
+use std::{
+    io::ErrorKind,
+    time::{Duration, Instant},
+};
+
+use gateway::{ALPN_TUNNEL, GatewayError, Kind, Limits};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    agent::{Agent, ECHO},
+    tunnel::connect,
+    world::{A, DOMAIN, LABEL_A, World, echo, next, until},
+};
+
+#[tokio::test]
+async fn a_second_link_replaces_the_first_which_drains() {
+    let world = World::new().await;
+    let first = Agent::join(&world).await;
+    let (_, mut old) = connect(&world, &format!("web-1:{ECHO}")).await;
+    echo(&mut old, b"on the first").await;
+    let second = Agent::join(&world).await;
+    assert_eq!(world.gateway.links(A).len(), 1);
+    let (_, mut new) = connect(&world, &format!("web-1:{ECHO}")).await;
+    echo(&mut new, b"on the second").await;
+    assert_eq!(second.seen.asked.lock().unwrap().len(), 1);
+    echo(&mut old, b"still on the first").await;
+    drop(old);
+    until(|| first.task.is_finished()).await;
+    until(|| world.gateway.counters().live(Kind::Tunnel) == 1).await;
+    let events = world.book.events.lock().unwrap().clone();
+    assert!(events.iter().all(|(_, _, connected)| *connected), "never told that the node was away: {events:?}");
+}
+
+#[tokio::test]
+async fn a_frozen_agent_is_noticed_while_idle() {
+    let limits = Limits {
+        ping_every: Duration::from_millis(100),
+        ping_timeout: Duration::from_millis(300),
+        ..Limits::default()
+    };
+    let world = World::with(limits).await;
+    let client = world.joined(ALPN_TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut connection = h2::server::handshake(client).await.unwrap();
+    // Alive for a while, idle, with nothing but pings.
+    let alive = timeout(Duration::from_millis(600), connection.accept()).await;
+    assert!(alive.is_err(), "still there after six pings");
+    assert_eq!(world.gateway.links(A).len(), 1);
+    // Frozen: the connection stays open and nobody polls it.
+    let began = Instant::now();
+    world.told("nod_1", false).await;
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(world.gateway.links(A).is_empty());
+    drop(connection);
+}
+
+#[tokio::test]
+async fn an_agent_that_never_speaks_is_never_linked() {
+    let limits = Limits { ping_timeout: Duration::from_millis(200), ..Limits::default() };
+    let world = World::with(limits).await;
+    let mut silent = world.joined(ALPN_TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut rest = Vec::new();
+    let _ = timeout(Duration::from_secs(10), silent.read_to_end(&mut rest)).await.expect("closed in time");
+    assert!(world.book.events.lock().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_dropped_node_loses_everything_it_has_open() {
+    let mut world = World::new().await;
+    let agent = Agent::join(&world).await;
+    let (_, mut stream) = connect(&world, &format!("web-1:{ECHO}")).await;
+    let mut grpc =
+        world.tls(&format!("{LABEL_A}.link.{DOMAIN}"), &[b"h2"], Some(world.link_a.node(A, "nod_1"))).await.unwrap();
+    let (mut served, _) = next(&mut world.link).await;
+    world.book.nodes.lock().unwrap().clear();
+    world.gateway.drop_node(A, "nod_1");
+    let error = served.read(&mut [0; 1]).await.unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::ConnectionAborted);
+    drop(served);
+    assert!(grpc.read(&mut [0; 1]).await.is_err());
+    assert!(stream.read(&mut [0; 1]).await.is_err());
+    until(|| agent.task.is_finished()).await;
+    world.told("nod_1", false).await;
+}
+
+#[tokio::test]
+async fn a_dropped_cluster_loses_passthrough_and_egress_too() {
+    let world = World::new().await;
+    let agent = Agent::join(&world).await;
+    let name = format!("{LABEL_A}.api.{DOMAIN}");
+    let mut person = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap();
+    echo(&mut person, b"kubectl").await;
+    let (_, mut stream) = connect(&world, &format!("web-1:{ECHO}")).await;
+    world.book.clusters.lock().unwrap().remove(LABEL_A);
+    world.gateway.drop_cluster(A);
+    assert!(person.read(&mut [0; 1]).await.is_err());
+    assert!(stream.read(&mut [0; 1]).await.is_err());
+    until(|| agent.task.is_finished()).await;
+    let error = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap_err();
+    assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+}
+
+#[tokio::test]
+async fn stopping_lets_streams_finish_and_then_cuts() {
+    let mut world = World::with(Limits { drain: Duration::from_millis(600), ..Limits::default() }).await;
+    let agent = Agent::join(&world).await;
+    let (_, mut finishing) = connect(&world, &format!("web-1:{ECHO}")).await;
+    let (_, mut lasting) = connect(&world, &format!("web-1:{ECHO}")).await;
+    let _browser = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
+    let (mut served, _) = next(&mut world.portal).await;
+    world.cancel.cancel();
+    until_refused(&world).await;
+    echo(&mut finishing, b"one more").await;
+    finishing.shutdown().await.unwrap();
+    assert_eq!(finishing.read(&mut [0; 1]).await.unwrap(), 0, "a clean end");
+    let error = timeout(Duration::from_secs(5), lasting.read(&mut [0; 1])).await.expect("cut in time").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
+    assert_eq!(served.read(&mut [0; 1]).await.unwrap_err().kind(), ErrorKind::ConnectionAborted);
+    drop(served);
+    timeout(Duration::from_secs(5), &mut world.running).await.expect("stopped in time").unwrap();
+    until(|| agent.task.is_finished()).await;
+    world.told("nod_1", false).await;
+    let again = world.gateway.run(CancellationToken::new()).await;
+    assert!(matches!(again, Err(GatewayError::AlreadyRunning)));
+}
+
+async fn until_refused(world: &World) {
+    while TcpStream::connect(world.address).await.is_ok() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+#[tokio::test]
+async fn an_idle_gateway_stops_at_once() {
+    let mut world = World::new().await;
+    let agent = Agent::join(&world).await;
+    let began = Instant::now();
+    world.cancel.cancel();
+    timeout(Duration::from_secs(5), &mut world.running).await.expect("stopped in time").unwrap();
+    assert!(began.elapsed() < Duration::from_secs(1), "an idle link need not be waited for: {:?}", began.elapsed());
+    until(|| agent.task.is_finished()).await;
+}
+
+#[tokio::test]
+async fn the_certificate_can_be_replaced() {
+    let world = World::new().await;
+    let renewed = crate::pki::Authority::new("platform, renewed");
+    let leaf = renewed.server(&["127.0.0.1"]);
+    world.gateway.set_certificate(leaf.chain.clone(), leaf.key.clone_key()).unwrap();
+    assert!(world.tls("127.0.0.1", &[], None).await.is_err());
+    world.tls_trusting(renewed.roots(), "127.0.0.1", (&[], None)).await.unwrap();
+    let other = renewed.server(&["127.0.0.1"]);
+    assert!(world.gateway.set_certificate(leaf.chain, other.key).is_err(), "another certificate's key");
+}

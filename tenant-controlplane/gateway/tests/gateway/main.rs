@@ -1,0 +1,12 @@
+//! The gateway on real sockets and real TLS: visitors, certificates, tunnels.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
+
+mod agent;
+mod hello;
+mod identity;
+mod lifecycle;
+mod names;
+mod pki;
+mod real;
+mod tunnel;
+mod world;

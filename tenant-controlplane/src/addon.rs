@@ -1,0 +1,55 @@
+//! Objects for inside a tenant's cluster: who may do what, where the API server is, and DNS.
+//!
+//! All but DNS are in place before the first node is; DNS waits as a pending pod until there is one.
+
+mod access;
+mod api_endpoint;
+mod coredns;
+
+use std::collections::BTreeMap;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::Serialize;
+use serde_json::Value;
+
+pub use access::{kubeconfig_binding, kubeconfig_binding_name};
+
+use crate::render::MANAGED_BY_LABEL;
+use crate::spec::ClusterSpec;
+
+/// What the addons depend on.
+pub struct AddonInput<'a> {
+    /// What the cluster should be.
+    pub spec: &'a ClusterSpec,
+    /// CoreDNS's image; its entry point is `/coredns`.
+    pub coredns_image: &'a str,
+}
+
+/// Every addon, in the order in which to apply them: the platform's own rights first, so that whatever applies the rest needs no more
+/// than those.
+pub fn addons(input: &AddonInput<'_>) -> Vec<Value> {
+    let access = access::objects();
+    let endpoint = api_endpoint::objects();
+    access.into_iter().chain(endpoint).chain(coredns::objects(input)).collect()
+}
+
+fn value(object: &impl Serialize) -> Value {
+    serde_json::to_value(object).unwrap_or_default()
+}
+
+fn labels(more: &[(&str, &str)]) -> BTreeMap<String, String> {
+    let own = [(MANAGED_BY_LABEL, "pilothouse")];
+    own.iter().chain(more).map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+}
+
+/// Metadata of a cluster-wide object.
+fn global(name: &str) -> ObjectMeta {
+    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels(&[])), ..ObjectMeta::default() }
+}
+
+fn namespaced(namespace: &str, name: &str) -> ObjectMeta {
+    ObjectMeta { namespace: Some(namespace.to_owned()), ..global(name) }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,62 @@
+//! Who may do what in a tenant's cluster: bindings only, to roles that Kubernetes itself brings.
+
+use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
+use serde_json::Value;
+
+use super::{global, value};
+use crate::id::KubeconfigId;
+use crate::pki::{KUBELET_API_USER, PLATFORM_GROUP, kubeconfig_user};
+use crate::status::AccessRole;
+
+const API_GROUP: &str = "rbac.authorization.k8s.io";
+
+/// Whom a binding names.
+enum Who<'a> {
+    User(&'a str),
+    Group(&'a str),
+}
+
+fn binding(name: &str, who: &Who<'_>, role: &str) -> Value {
+    let (kind, subject) = match who {
+        Who::User(user) => ("User", *user),
+        Who::Group(group) => ("Group", *group),
+    };
+    let subject = Subject {
+        api_group: Some(API_GROUP.to_owned()),
+        kind: kind.to_owned(),
+        name: subject.to_owned(),
+        namespace: None,
+    };
+    let role_ref = RoleRef { api_group: API_GROUP.to_owned(), kind: "ClusterRole".to_owned(), name: role.to_owned() };
+    value(&ClusterRoleBinding { metadata: global(name), role_ref, subjects: Some(vec![subject]) })
+}
+
+const fn cluster_role(role: AccessRole) -> &'static str {
+    match role {
+        AccessRole::View => "view",
+        AccessRole::Edit => "edit",
+        AccessRole::Admin => "cluster-admin",
+    }
+}
+
+/// The platform's own rights, the API server's towards kubelets, and the roles' of people with short-lived certificates.
+pub(super) fn objects() -> Vec<Value> {
+    let platform = binding(PLATFORM_GROUP, &Who::Group(PLATFORM_GROUP), "cluster-admin");
+    let kubelets = binding("pilothouse:kubelet-api", &Who::User(KUBELET_API_USER), "system:kubelet-api-admin");
+    let role = |role: &AccessRole| {
+        let group = format!("pilothouse:role:{role}");
+        binding(&group, &Who::Group(&group), cluster_role(*role))
+    };
+    [platform, kubelets].into_iter().chain(AccessRole::ALL.iter().map(role)).collect()
+}
+
+/// The name of a file kubeconfig's binding: what to delete to revoke exactly that file.
+pub fn kubeconfig_binding_name(kubeconfig: KubeconfigId) -> String {
+    kubeconfig_user(kubeconfig).cn
+}
+
+/// The ClusterRoleBinding that gives a file kubeconfig its role.
+pub fn kubeconfig_binding(kubeconfig: KubeconfigId, role: AccessRole) -> Value {
+    let user = kubeconfig_binding_name(kubeconfig);
+    binding(&user, &Who::User(&user), cluster_role(role))
+}

@@ -1,0 +1,43 @@
+use super::*;
+use crate::id::KubeconfigId;
+use crate::status::AccessRole;
+use crate::version::KubernetesVersion;
+
+fn all() -> Vec<Value> {
+    let spec = ClusterSpec::new(KubernetesVersion::default());
+    addons(&AddonInput { spec: &spec, coredns_image: "registry.pilothouse.internal/coredns:v1.15.0" })
+}
+
+#[test]
+fn golden() {
+    insta::with_settings!({sort_maps => true, snapshot_path => "../snapshots"}, {
+        insta::assert_yaml_snapshot!("addons", all());
+    });
+}
+
+#[test]
+fn every_object_is_named_and_labelled() {
+    for object in all() {
+        assert!(object["apiVersion"].is_string() && object["kind"].is_string(), "{object}");
+        assert!(object["metadata"]["name"].is_string(), "{object}");
+        assert_eq!(object["metadata"]["labels"][MANAGED_BY_LABEL], "pilothouse", "{object}");
+    }
+}
+
+#[test]
+fn the_platforms_rights_come_first() {
+    let first = &all()[0];
+    assert_eq!(first["kind"], "ClusterRoleBinding");
+    assert_eq!(first["subjects"][0]["name"], "pilothouse:platform");
+}
+
+#[test]
+fn a_kubeconfig_has_a_binding_of_its_own() {
+    let id = KubeconfigId::from_uuid(uuid::Uuid::from_u128(5));
+    let binding = kubeconfig_binding(id, AccessRole::Edit);
+    assert_eq!(binding["metadata"]["name"], kubeconfig_binding_name(id).as_str());
+    assert_eq!(binding["subjects"][0]["name"], format!("pilothouse:kubeconfig:{id}"));
+    assert_eq!(binding["subjects"][0]["kind"], "User");
+    assert_eq!(binding["roleRef"]["name"], "edit");
+    assert_eq!(kubeconfig_binding(id, AccessRole::Admin)["roleRef"]["name"], "cluster-admin");
+}

@@ -1,0 +1,255 @@
+//! kube-apiserver: the one program that a tenant's people, nodes and controllers talk to.
+//!
+//! Everything it dials for its tenant inside the cluster (kubelets, pods, webhooks, aggregated APIs) goes through the gateway's tunnel by
+//! the egress selector (KEP-1281), so a tenant cannot make it call into the host's network that way.
+//!
+//! It cannot stop without etcd: whoever stops both stops it first, or it hangs until it is killed.
+
+use std::net::IpAddr;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use ipnet::Ipv4Net;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
+
+use super::{Files, flag};
+use crate::pki::{ClusterPki, LeafKind};
+
+/// The binary's and the component's name.
+pub const NAME: &str = "kube-apiserver";
+
+/// The environment it runs with. Its heap is mostly long-lived caches: collecting at half growth keeps an idle one at 155 MB instead of
+/// 188, for about 0.25 core-seconds more at start (1.5 instead of 1.25; what it waits for then are polls of one second, not processors).
+pub const ENV: &[(&str, &str)] = &[("GOGC", "50")];
+
+/// Where to reach nodes and pods from, when it is not by plain dialling.
+pub struct Egress<'a> {
+    /// The gateway, `https://<label>.egress.<domain>:<port>`.
+    pub url: &'a str,
+    /// What signed the gateway's certificate, PEM.
+    pub ca_pem: &'a str,
+}
+
+/// What differs between one API server and another.
+pub struct Settings<'a> {
+    /// The directory that holds [`files`].
+    pub files: &'a str,
+    /// The audit log's path; at most 75 MB are kept there in three files.
+    pub audit_log: &'a str,
+    /// The address to listen on.
+    pub bind: IpAddr,
+    /// The port to listen on.
+    pub port: u16,
+    /// The address it tells the cluster; for tenants the node-local one.
+    pub advertise: IpAddr,
+    /// The name it calls itself by in documents.
+    pub external_name: &'a str,
+    /// Who signs service-account tokens, an https URL.
+    pub issuer: &'a str,
+    /// etcd, `https://name:port`.
+    pub etcd_url: &'a str,
+    /// Services' addresses.
+    pub service_cidr: Ipv4Net,
+    /// Whether nodes and pods are reached through the tunnel; [`files`] must have been given the egress then.
+    pub tunnel: bool,
+    /// Whether it keeps the endpoints of the service `kubernetes` itself; tenants' are ours.
+    pub publishes_endpoint: bool,
+}
+
+/// The flags, complete but for the binary's name.
+pub fn flags(settings: &Settings<'_>) -> Vec<String> {
+    let groups = [
+        serving(settings),
+        storage(settings),
+        authentication(settings),
+        service_accounts(settings),
+        nodes(settings),
+        limits(settings),
+    ];
+    groups.concat()
+}
+
+fn file(settings: &Settings<'_>, name: &str, file: &str) -> String {
+    flag(name, format_args!("{}/{file}", settings.files))
+}
+
+fn serving(settings: &Settings<'_>) -> Vec<String> {
+    vec![
+        flag("bind-address", settings.bind),
+        flag("secure-port", settings.port),
+        flag("advertise-address", settings.advertise),
+        flag("external-hostname", settings.external_name),
+        file(settings, "tls-cert-file", "serving.crt"),
+        file(settings, "tls-private-key-file", "serving.key"),
+        flag("tls-min-version", "VersionTLS12"),
+        flag("service-cluster-ip-range", settings.service_cidr),
+    ]
+}
+
+fn storage(settings: &Settings<'_>) -> Vec<String> {
+    vec![
+        flag("etcd-servers", settings.etcd_url),
+        file(settings, "etcd-cafile", "etcd-ca.crt"),
+        file(settings, "etcd-certfile", "etcd-client.crt"),
+        file(settings, "etcd-keyfile", "etcd-client.key"),
+        file(settings, "encryption-provider-config", "encryption.json"),
+        flag("event-ttl", "1h"),
+    ]
+}
+
+fn authentication(settings: &Settings<'_>) -> Vec<String> {
+    vec![
+        file(settings, "client-ca-file", "client-ca.crt"),
+        file(settings, "authentication-config", "authentication.json"),
+        flag("authorization-mode", "Node,RBAC"),
+        flag("enable-admission-plugins", "NodeRestriction"),
+        file(settings, "requestheader-client-ca-file", "front-proxy-ca.crt"),
+        flag("requestheader-allowed-names", crate::pki::FRONT_PROXY_NAME),
+        flag("requestheader-username-headers", "X-Remote-User"),
+        flag("requestheader-group-headers", "X-Remote-Group"),
+        flag("requestheader-extra-headers-prefix", "X-Remote-Extra-"),
+        file(settings, "proxy-client-cert-file", "front-proxy-client.crt"),
+        file(settings, "proxy-client-key-file", "front-proxy-client.key"),
+        file(settings, "audit-policy-file", "audit-policy.json"),
+        flag("audit-log-path", settings.audit_log),
+        flag("audit-log-mode", "batch"),
+        flag("audit-log-maxsize", 25),
+        flag("audit-log-maxbackup", 2),
+        flag("audit-log-maxage", 30),
+    ]
+}
+
+fn service_accounts(settings: &Settings<'_>) -> Vec<String> {
+    vec![
+        flag("service-account-issuer", settings.issuer),
+        // Older clients ask for a token for the in-cluster name; both are this cluster's alone, because the issuer and the key are.
+        flag("api-audiences", format_args!("{},https://kubernetes.default.svc", settings.issuer)),
+        file(settings, "service-account-signing-key-file", "service-account.key"),
+        file(settings, "service-account-key-file", "service-account.pub"),
+        flag("service-account-extend-token-expiration", false),
+    ]
+}
+
+fn nodes(settings: &Settings<'_>) -> Vec<String> {
+    let preferred = if settings.tunnel { "Hostname,InternalIP" } else { "InternalIP,Hostname" };
+    let always = [
+        file(settings, "kubelet-certificate-authority", "kubelet-ca.crt"),
+        file(settings, "kubelet-client-certificate", "kubelet-client.crt"),
+        file(settings, "kubelet-client-key", "kubelet-client.key"),
+        flag("kubelet-preferred-address-types", preferred),
+    ];
+    let tunnel =
+        [file(settings, "egress-selector-config-file", "egress.json"), flag("enable-aggregator-routing", true)];
+    let reconciler = flag("endpoint-reconciler-type", "none");
+    let tunnel = tunnel.into_iter().filter(|_| settings.tunnel);
+    always.into_iter().chain(tunnel).chain((!settings.publishes_endpoint).then_some(reconciler)).collect()
+}
+
+/// `goaway-chance` stays 0: behind a passthrough gateway a GOAWAY only costs a handshake and balances nothing. Without a watch
+/// termination period a stopping server waits a minute for its watchers (measured: 61.8 s; with it 1.2 s).
+fn limits(_: &Settings<'_>) -> Vec<String> {
+    vec![
+        flag("profiling", false),
+        flag("goaway-chance", 0),
+        flag("shutdown-delay-duration", "0s"),
+        flag("shutdown-watch-termination-grace-period", "1s"),
+        flag("allow-privileged", true),
+    ]
+}
+
+/// The files it reads; with an egress where nodes are reached through the tunnel.
+pub fn files(pki: &ClusterPki, egress: Option<&Egress<'_>>) -> Files {
+    let encryption = encryption(&pki.encryption_key);
+    let own = Files::new([
+        ("serving.crt", pki.cert(LeafKind::ApiServing)),
+        ("serving.key", pki.key(LeafKind::ApiServing)),
+        ("client-ca.crt", &pki.client.trust_pem()),
+        ("kubelet-ca.crt", &pki.kubelet.trust_pem()),
+        ("kubelet-client.crt", pki.cert(LeafKind::ApiKubeletClient)),
+        ("kubelet-client.key", pki.key(LeafKind::ApiKubeletClient)),
+        ("front-proxy-ca.crt", &pki.front_proxy.trust_pem()),
+        ("front-proxy-client.crt", pki.cert(LeafKind::FrontProxyClient)),
+        ("front-proxy-client.key", pki.key(LeafKind::FrontProxyClient)),
+        ("etcd-ca.crt", &pki.etcd.trust_pem()),
+        ("etcd-client.crt", pki.cert(LeafKind::ApiEtcdClient)),
+        ("etcd-client.key", pki.key(LeafKind::ApiEtcdClient)),
+        ("service-account.key", &pki.sa_key_pem),
+        ("service-account.pub", &pki.sa_public_pem),
+        ("encryption.json", &encryption),
+        ("authentication.json", &authentication_config().to_string()),
+        ("audit-policy.json", &audit_policy().to_string()),
+    ]);
+    match egress {
+        Some(egress) => own.and(egress_files(pki, egress)),
+        None => own,
+    }
+}
+
+fn egress_files(pki: &ClusterPki, egress: &Egress<'_>) -> Files {
+    Files::new([
+        ("egress.json", &egress_config(egress.url).to_string()),
+        ("egress-ca.crt", egress.ca_pem),
+        ("egress-client.crt", pki.cert(LeafKind::Egress)),
+        ("egress-client.key", pki.key(LeafKind::Egress)),
+    ])
+}
+
+// Keys in the objects below stand in alphabetical order, so that their text is the same whichever order the JSON library keeps.
+
+/// Secrets rest encrypted in etcd; nothing was ever written in clear, so nothing need be readable in clear.
+fn encryption(key: &[u8; 32]) -> Zeroizing<String> {
+    let key = Zeroizing::new(STANDARD.encode(key));
+    let providers = json!([{"secretbox": {"keys": [{"name": "key1", "secret": key.as_str()}]}}]);
+    let config = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "EncryptionConfiguration",
+        "resources": [{"providers": providers, "resources": ["secrets"]}],
+    });
+    Zeroizing::new(config.to_string())
+}
+
+/// Who may come without a certificate: health checks, and nobody else (KEP-4633).
+fn authentication_config() -> Value {
+    json!({
+        "anonymous": {"conditions": [{"path": "/livez"}, {"path": "/readyz"}, {"path": "/healthz"}], "enabled": true},
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "kind": "AuthenticationConfiguration",
+    })
+}
+
+/// Who did what and when, without bodies; health checks are left out.
+fn audit_policy() -> Value {
+    json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            {"level": "None", "nonResourceURLs": ["/livez*", "/readyz*", "/healthz*"]},
+            {"level": "Metadata"},
+        ],
+    })
+}
+
+/// Nodes, pods and services through the gateway; the rest directly. The paths are those inside a tenant's pod: only it has a tunnel.
+fn egress_config(url: &str) -> Value {
+    let path = |name: &str| format!("{POD_FILES}/{name}");
+    let tls = json!({
+        "caBundle": path("egress-ca.crt"),
+        "clientCert": path("egress-client.crt"),
+        "clientKey": path("egress-client.key"),
+    });
+    let cluster = json!({"proxyProtocol": "HTTPConnect", "transport": {"tcp": {"tlsConfig": tls, "url": url}}});
+    json!({
+        "apiVersion": "apiserver.k8s.io/v1beta1",
+        "egressSelections": [
+            {"connection": cluster, "name": "cluster"},
+            {"connection": {"proxyProtocol": "Direct"}, "name": "controlplane"},
+            {"connection": {"proxyProtocol": "Direct"}, "name": "etcd"},
+        ],
+        "kind": "EgressSelectorConfiguration",
+    })
+}
+
+/// Where a tenant's pod has [`files`].
+pub(crate) const POD_FILES: &str = "/etc/kubernetes/apiserver";

@@ -1,0 +1,123 @@
+//! Kubeconfig files, written so that kubectl needs no wildcard DNS: one address serves every cluster, `tls-server-name` says which.
+
+use std::fmt::Write;
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+use zeroize::Zeroizing;
+
+/// What a kubeconfig says.
+pub struct KubeconfigInput<'a> {
+    /// The name of its cluster, user and context.
+    pub name: &'a str,
+    /// Where to dial, `https://address:port`.
+    pub server_url: &'a str,
+    /// The name to ask for and to expect in the certificate, where it differs from the address.
+    pub tls_server_name: Option<&'a str>,
+    /// What to trust, PEM.
+    pub ca_pem: &'a str,
+    /// How to prove who calls.
+    pub user: UserAuth<'a>,
+}
+
+/// How a kubeconfig's user proves who it is.
+pub enum UserAuth<'a> {
+    /// By a client certificate inside the file.
+    ClientCert {
+        /// The certificate, PEM.
+        cert_pem: &'a str,
+        /// Its key, PEM.
+        key_pem: &'a str,
+    },
+    /// By a program that fetches a short-lived certificate (client.authentication.k8s.io/v1).
+    Exec {
+        /// The program.
+        command: &'a str,
+        /// Its arguments; never a secret.
+        args: &'a [String],
+        /// What people read when the program is missing.
+        install_hint: &'a str,
+    },
+}
+
+/// A text as a YAML scalar: JSON's double-quoted form is one.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
+}
+
+fn user(auth: &UserAuth<'_>) -> Zeroizing<String> {
+    Zeroizing::new(match auth {
+        UserAuth::ClientCert { cert_pem, key_pem } => format!(
+            "    client-certificate-data: {}\n    client-key-data: {}\n",
+            STANDARD.encode(cert_pem),
+            STANDARD.encode(key_pem)
+        ),
+        UserAuth::Exec { command, args, install_hint } => {
+            let args: String = args.iter().fold(String::new(), |mut text, argument| {
+                let _ = writeln!(text, "      - {}", quoted(argument));
+                text
+            });
+            let list = if args.is_empty() { "      args: []\n".to_owned() } else { format!("      args:\n{args}") };
+            format!(
+                "    exec:\n      apiVersion: client.authentication.k8s.io/v1\n      interactiveMode: IfAvailable\n      \
+                 provideClusterInfo: false\n      command: {}\n      installHint: {}\n{list}",
+                quoted(command),
+                quoted(install_hint)
+            )
+        }
+    })
+}
+
+/// The file's text, YAML. It holds a private key where the user is a client certificate: write it with mode 0600.
+pub fn kubeconfig(input: &KubeconfigInput<'_>) -> String {
+    let name = quoted(input.name);
+    let server = quoted(input.server_url);
+    let ca = STANDARD.encode(input.ca_pem);
+    let server_name =
+        input.tls_server_name.map(|name| format!("    tls-server-name: {}\n", quoted(name))).unwrap_or_default();
+    let user = user(&input.user);
+    format!(
+        "apiVersion: v1\nkind: Config\nclusters:\n- name: {name}\n  cluster:\n    server: {server}\n{server_name}    \
+         certificate-authority-data: {ca}\nusers:\n- name: {name}\n  user:\n{}contexts:\n- name: {name}\n  context:\n    \
+         cluster: {name}\n    user: {name}\ncurrent-context: {name}\n",
+        user.as_str()
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(auth: UserAuth<'_>) -> Value {
+        let text = kubeconfig(&KubeconfigInput {
+            name: "de\"mo: x",
+            server_url: "https://192.0.2.1:8443",
+            tls_server_name: Some("x.api.pilothouse.internal"),
+            ca_pem: "CA",
+            user: auth,
+        });
+        serde_yaml_ng::from_str(&text).unwrap()
+    }
+
+    #[test]
+    fn a_certificate_file_reads_back() {
+        let value = read(UserAuth::ClientCert { cert_pem: "CERT", key_pem: "KEY" });
+        assert_eq!(value["current-context"], "de\"mo: x");
+        assert_eq!(value["clusters"][0]["cluster"]["tls-server-name"], "x.api.pilothouse.internal");
+        assert_eq!(value["clusters"][0]["cluster"]["certificate-authority-data"], "Q0E=");
+        assert_eq!(value["users"][0]["user"]["client-key-data"], "S0VZ");
+        assert_eq!(value["contexts"][0]["context"]["user"], value["users"][0]["name"]);
+    }
+
+    #[test]
+    fn an_exec_file_reads_back() {
+        let args = ["kubeconfig".to_owned(), "credential: 1".to_owned()];
+        let value = read(UserAuth::Exec { command: "pilothouse", args: &args, install_hint: "install it" });
+        let exec = &value["users"][0]["user"]["exec"];
+        assert_eq!(exec["args"][1], "credential: 1");
+        assert_eq!(exec["interactiveMode"], "IfAvailable");
+        let none = read(UserAuth::Exec { command: "pilothouse", args: &[], install_hint: "" });
+        assert_eq!(none["users"][0]["user"]["exec"]["args"].as_array().unwrap().len(), 0);
+    }
+}

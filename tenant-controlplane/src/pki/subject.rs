@@ -1,0 +1,72 @@
+//! Who is who: the names that certificates of this system carry, in one place.
+
+use std::net::IpAddr;
+
+use time::{Duration, OffsetDateTime};
+
+use super::cluster::ClusterPki;
+use super::leaf::{Leaf, Subject, Usage, Validity, issue};
+use super::{KeySource, PkiError};
+use crate::id::{ClusterId, KubeconfigId, NodeId};
+use crate::name::NodeName;
+
+/// The group under which the platform itself acts in a tenant cluster once its binding is there.
+pub const PLATFORM_GROUP: &str = "pilothouse:platform";
+
+const PLATFORM_USER: &str = "pilothouse:provisioner";
+const FIRST_ACCESS: Duration = Duration::minutes(10);
+const PLATFORM_ACCESS: Duration = Duration::hours(24);
+
+fn client(cn: impl Into<String>, o: &[&str]) -> Subject {
+    Subject { cn: cn.into(), o: o.iter().map(ToString::to_string).collect(), ..Subject::default() }
+}
+
+/// A kubelet towards the API server: user `system:node:<name>`, held to its own objects by NodeRestriction.
+pub fn kubelet_client(node: &NodeName) -> Subject {
+    client(format!("system:node:{node}"), &["system:nodes"])
+}
+
+/// A kubelet towards the API server that dials it; by the kubelet CA. `addresses` must be the machine's recorded ones.
+pub fn kubelet_serving(node: &NodeName, addresses: &[IpAddr]) -> Subject {
+    let names = client(format!("system:node:{node}"), &["system:nodes"]);
+    Subject { dns_sans: vec![node.to_string()], ip_sans: addresses.to_vec(), usage: Usage::Server, ..names }
+}
+
+/// kube-proxy; Kubernetes binds this user to `system:node-proxier` by itself.
+pub fn kube_proxy() -> Subject {
+    client("system:kube-proxy", &[])
+}
+
+/// A joined agent at the gateway; by the link CA.
+pub fn link_node(cluster: ClusterId, node: NodeId) -> Subject {
+    Subject { ou: Some("node".to_owned()), ..client(node.to_string(), &[&cluster.to_string()]) }
+}
+
+/// The user a file kubeconfig acts as: unique to the file, so that deleting its one binding revokes exactly that file.
+pub fn kubeconfig_user(kubeconfig: KubeconfigId) -> Subject {
+    client(format!("pilothouse:kubeconfig:{kubeconfig}"), &[])
+}
+
+/// A person with a short-lived certificate: common name the person, group the role's (`pilothouse:role:<role>`).
+pub fn person(name: &str, role: crate::status::AccessRole) -> Subject {
+    client(name, &[&format!("pilothouse:role:{role}")])
+}
+
+/// The very first access to a new cluster, to make the binding that [`platform_access`] and everybody else needs. It is the only
+/// certificate in `system:masters` that ever exists: ten minutes long, kept in memory, never written into a kubeconfig.
+///
+/// # Errors
+/// [`PkiError`] when it cannot be made.
+pub fn provisioner_access(pki: &ClusterPki, now: OffsetDateTime, keys: &dyn KeySource) -> Result<Leaf, PkiError> {
+    let subject = client(PLATFORM_USER, &["system:masters"]);
+    issue(&pki.client.current, &subject, Validity::from_now(now, FIRST_ACCESS), keys)
+}
+
+/// The platform's later access, for one day, as a member of [`PLATFORM_GROUP`]; a binding of the addons gives it its rights.
+///
+/// # Errors
+/// [`PkiError`] when it cannot be made.
+pub fn platform_access(pki: &ClusterPki, now: OffsetDateTime, keys: &dyn KeySource) -> Result<Leaf, PkiError> {
+    let subject = client(PLATFORM_USER, &[PLATFORM_GROUP]);
+    issue(&pki.client.current, &subject, Validity::from_now(now, PLATFORM_ACCESS), keys)
+}

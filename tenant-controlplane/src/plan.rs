@@ -1,0 +1,343 @@
+//! From what was observed to what is next and what to tell people: pure, and never taking ignorance for absence.
+//!
+//! In [`Observed`], `None` is "could not tell". Nothing is made, removed or called broken on a `None`.
+
+use time::OffsetDateTime;
+
+use crate::status::{ClusterState, Condition, ConditionStatus};
+
+/// One step of an operation, as people see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepInfo {
+    /// A stable word for programs.
+    pub key: &'static str,
+    /// What people read.
+    pub title: &'static str,
+}
+
+const fn step(key: &'static str, title: &'static str) -> StepInfo {
+    StepInfo { key, title }
+}
+
+/// The steps of `cluster.create`, in order.
+pub const CLUSTER_CREATE: [StepInfo; 5] = [
+    step("accepted", "Accept the request"),
+    step("datastore", "Start the datastore"),
+    step("control_plane", "Start the control plane"),
+    step("endpoint", "Reach it through the gateway"),
+    step("addons", "Set up access and addons"),
+];
+
+/// The steps of `cluster.delete`, in order.
+pub const CLUSTER_DELETE: [StepInfo; 4] = [
+    step("nodes", "Tell nodes to leave"),
+    step("machines", "Remove machines"),
+    step("namespace", "Remove the control plane and its data"),
+    step("keys", "Destroy certificates and keys"),
+];
+
+/// The steps of `node_pool.create`, in order.
+pub const POOL_CREATE: [StepInfo; 3] = [
+    step("accepted", "Accept the request"),
+    step("machines", "Create machines"),
+    step("ready", "Wait for nodes to be ready"),
+];
+
+/// The steps of `node_pool.delete`, in order.
+pub const POOL_DELETE: [StepInfo; 2] = [step("nodes", "Tell nodes to leave"), step("machines", "Remove machines")];
+
+/// The steps of an operation of that kind; empty for kinds without any.
+pub const fn steps(operation_kind: &str) -> &'static [StepInfo] {
+    match operation_kind.as_bytes() {
+        b"cluster.create" => &CLUSTER_CREATE,
+        b"cluster.delete" => &CLUSTER_DELETE,
+        b"node_pool.create" => &POOL_CREATE,
+        b"node_pool.delete" => &POOL_DELETE,
+        _ => &[],
+    }
+}
+
+/// What was seen of a cluster, the last time somebody looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Observed {
+    /// Its namespace is in the host.
+    pub namespace: Option<bool>,
+    /// etcd is ready.
+    pub etcd_ready: Option<bool>,
+    /// At least one control-plane pod is ready.
+    pub control_plane_ready: Option<bool>,
+    /// Where the gateway dials its API server, `ip:port`.
+    pub endpoint: Option<String>,
+    /// Our own probe from outside, through the gateway, got an answer with a real kubeconfig.
+    pub probe: Option<bool>,
+    /// Bindings and addons are applied.
+    pub addons: Option<bool>,
+    /// How many nodes are ready, of how many.
+    pub nodes: Option<NodeCount>,
+    /// What went wrong last, for people; never a secret.
+    pub trouble: Option<String>,
+}
+
+/// Nodes of a cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NodeCount {
+    /// Ready ones.
+    pub ready: u32,
+    /// All that should be there.
+    pub total: u32,
+}
+
+impl Observed {
+    /// Whether a step of `cluster.create` is done, in the order of [`CLUSTER_CREATE`]. An answer from outside proves what lies below it.
+    fn created(&self) -> [bool; CLUSTER_CREATE.len()] {
+        let reached = self.probe == Some(true);
+        let control_plane = reached || self.control_plane_ready == Some(true);
+        let datastore = control_plane || self.etcd_ready == Some(true);
+        [true, datastore, control_plane, reached, reached && self.addons == Some(true)]
+    }
+}
+
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Not begun.
+    Waiting,
+    /// Begun, and not seen to be done.
+    Running,
+    /// Seen to be done.
+    Done,
+}
+
+/// The steps of `cluster.create` as they stand: done ones, then the running one, then the waiting ones.
+pub fn create_progress(observed: &Observed) -> [(StepInfo, Progress); CLUSTER_CREATE.len()] {
+    let done = observed.created();
+    let first_open = done.iter().position(|done| !done).unwrap_or(done.len());
+    let progress = |place: usize| match place.cmp(&first_open) {
+        std::cmp::Ordering::Less => Progress::Done,
+        std::cmp::Ordering::Equal => Progress::Running,
+        std::cmp::Ordering::Greater => Progress::Waiting,
+    };
+    std::array::from_fn(|place| (CLUSTER_CREATE[place], progress(place)))
+}
+
+/// The step that is next; none when the cluster is all it should be.
+pub fn next_step(observed: &Observed) -> Option<StepInfo> {
+    create_progress(observed).into_iter().find(|(_, progress)| *progress == Progress::Running).map(|(step, _)| step)
+}
+
+/// What a summary is made of.
+#[derive(Clone, Debug)]
+pub struct Situation<'a> {
+    /// What was seen.
+    pub observed: &'a Observed,
+    /// The wish it was seen for.
+    pub generation: i64,
+    /// Somebody asked for its removal.
+    pub deleting: bool,
+    /// It cannot be made unless the user acts.
+    pub invalid: bool,
+    /// Its state so far.
+    pub state: ClusterState,
+    /// Its conditions so far; they give unchanged ones their time.
+    pub conditions: &'a [Condition],
+    /// Now.
+    pub now: OffsetDateTime,
+}
+
+/// What to tell people: a state in one word, and each fact with its reason.
+pub fn summarize(situation: &Situation<'_>) -> (ClusterState, Vec<Condition>) {
+    let facts = facts(situation.observed);
+    (state(situation), facts.into_iter().map(|fact| condition(situation, fact)).collect())
+}
+
+fn state(situation: &Situation<'_>) -> ClusterState {
+    let was_running = matches!(situation.state, ClusterState::Running | ClusterState::Degraded);
+    match situation.observed.probe {
+        _ if situation.deleting => ClusterState::Deleting,
+        _ if situation.invalid && !was_running => ClusterState::Error,
+        Some(true) => ClusterState::Running,
+        Some(false) if was_running => ClusterState::Degraded,
+        None if was_running => situation.state,
+        Some(false) | None => ClusterState::Provisioning,
+    }
+}
+
+/// A fact with what to say when it holds, when it does not, and when nobody can tell.
+struct Fact {
+    kind: &'static str,
+    holds: Option<bool>,
+    reasons: [&'static str; 2],
+    message: String,
+}
+
+fn facts(observed: &Observed) -> Vec<Fact> {
+    let words = |holds: Option<bool>, words: [&str; 2]| match holds {
+        Some(true) => words[0].to_owned(),
+        Some(false) => words[1].to_owned(),
+        None => "not observed yet".to_owned(),
+    };
+    let fact = |kind, holds, reasons, text| Fact { kind, holds, reasons, message: words(holds, text) };
+    let endpoint = observed.endpoint.as_ref().and(observed.probe);
+    let mut facts = vec![
+        ready(observed),
+        fact("DatastoreReady", observed.etcd_ready, ["Ready", "Starting"], ["etcd is ready", "etcd is not ready"]),
+        fact(
+            "ControlPlaneAvailable",
+            observed.control_plane_ready,
+            ["Available", "Starting"],
+            ["the control plane is ready", "no control-plane pod is ready"],
+        ),
+        fact(
+            "EndpointReachable",
+            endpoint,
+            ["Reachable", "Unreachable"],
+            ["the API server answers through the gateway", "the API server does not answer through the gateway"],
+        ),
+        fact(
+            "AddonsHealthy",
+            observed.addons,
+            ["Applied", "Pending"],
+            ["access and addons are in place", "access and addons are not all in place"],
+        ),
+    ];
+    facts.extend(observed.nodes.map(nodes));
+    facts
+}
+
+fn ready(observed: &Observed) -> Fact {
+    let message = match (next_step(observed), &observed.trouble) {
+        (_, Some(trouble)) => trouble.clone(),
+        (Some(step), None) => format!("next: {}", step.title),
+        (None, None) => "the cluster is ready".to_owned(),
+    };
+    Fact { kind: "Ready", holds: observed.probe, reasons: ["Ready", "NotReady"], message }
+}
+
+fn nodes(count: NodeCount) -> Fact {
+    let message = match count {
+        NodeCount { total: 0, .. } => "no nodes have joined: workloads have nowhere to run".to_owned(),
+        NodeCount { ready, total } => format!("{ready} of {total} nodes are ready"),
+    };
+    let holds = Some(count.ready == count.total);
+    Fact { kind: "NodesHealthy", holds, reasons: ["Ready", "NotReady"], message }
+}
+
+fn condition(situation: &Situation<'_>, fact: Fact) -> Condition {
+    let status = ConditionStatus::from(fact.holds);
+    let before = situation.conditions.iter().find(|known| known.kind == fact.kind && known.status == status);
+    let reason = match status {
+        ConditionStatus::True => fact.reasons[0],
+        ConditionStatus::False => fact.reasons[1],
+        ConditionStatus::Unknown => "NotObserved",
+    };
+    Condition {
+        kind: fact.kind.to_owned(),
+        status,
+        reason: reason.to_owned(),
+        message: fact.message,
+        observed_generation: situation.generation,
+        last_transition_time: before.map_or(situation.now, |known| known.last_transition_time),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use time::Duration;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-20 12:00 UTC);
+
+    fn running() -> Observed {
+        Observed {
+            namespace: Some(true),
+            etcd_ready: Some(true),
+            control_plane_ready: Some(true),
+            endpoint: Some("192.0.2.1:6443".to_owned()),
+            probe: Some(true),
+            addons: Some(true),
+            nodes: Some(NodeCount { ready: 1, total: 1 }),
+            trouble: None,
+        }
+    }
+
+    fn situation(observed: &Observed, state: ClusterState) -> Situation<'_> {
+        Situation { observed, generation: 1, deleting: false, invalid: false, state, conditions: &[], now: NOW }
+    }
+
+    fn state_after(observed: &Observed, before: ClusterState) -> ClusterState {
+        summarize(&situation(observed, before)).0
+    }
+
+    #[test]
+    fn steps_follow_each_other() {
+        let mut observed = Observed::default();
+        let key = |observed: &Observed| next_step(observed).map(|step| step.key);
+        assert_eq!(key(&observed), Some("datastore"));
+        observed.etcd_ready = Some(true);
+        assert_eq!(key(&observed), Some("control_plane"));
+        observed.control_plane_ready = Some(true);
+        assert_eq!(key(&observed), Some("endpoint"));
+        observed.probe = Some(true);
+        assert_eq!(key(&observed), Some("addons"));
+        observed.addons = Some(true);
+        assert_eq!(key(&observed), None);
+        assert!(create_progress(&observed).iter().all(|(_, progress)| *progress == Progress::Done));
+    }
+
+    #[test]
+    fn an_answer_proves_what_lies_below_it() {
+        let observed = Observed { etcd_ready: None, control_plane_ready: None, ..running() };
+        assert_eq!(next_step(&observed), None);
+    }
+
+    #[test]
+    fn unknown_changes_nothing() {
+        let unknown = Observed::default();
+        assert_eq!(state_after(&unknown, ClusterState::Running), ClusterState::Running);
+        assert_eq!(state_after(&unknown, ClusterState::Degraded), ClusterState::Degraded);
+        assert_eq!(state_after(&unknown, ClusterState::Pending), ClusterState::Provisioning);
+        let (_, conditions) = summarize(&situation(&unknown, ClusterState::Running));
+        assert!(conditions.iter().all(|condition| condition.status == ConditionStatus::Unknown));
+    }
+
+    #[test]
+    fn states() {
+        let down = Observed { probe: Some(false), ..running() };
+        assert_eq!(state_after(&running(), ClusterState::Provisioning), ClusterState::Running);
+        assert_eq!(state_after(&down, ClusterState::Provisioning), ClusterState::Provisioning);
+        assert_eq!(state_after(&down, ClusterState::Running), ClusterState::Degraded);
+        assert_eq!(state_after(&running(), ClusterState::Degraded), ClusterState::Running);
+        let deleting = Situation { deleting: true, ..situation(&down, ClusterState::Running) };
+        assert_eq!(summarize(&deleting).0, ClusterState::Deleting);
+        let invalid = Situation { invalid: true, ..situation(&down, ClusterState::Pending) };
+        assert_eq!(summarize(&invalid).0, ClusterState::Error);
+    }
+
+    #[test]
+    fn conditions_keep_their_time_until_they_change() {
+        let observed = running();
+        let (_, first) = summarize(&situation(&observed, ClusterState::Running));
+        let later = NOW + Duration::minutes(5);
+        let down = Observed { probe: Some(false), trouble: Some("the gateway refused".to_owned()), ..running() };
+        let again = Situation { conditions: &first, now: later, ..situation(&down, ClusterState::Running) };
+        let (_, second) = summarize(&again);
+        let time = |kind: &str| second.iter().find(|known| known.kind == kind).map(|known| known.last_transition_time);
+        assert_eq!((time("Ready"), time("DatastoreReady")), (Some(later), Some(NOW)));
+        assert_eq!(second[0].message, "the gateway refused");
+    }
+
+    #[test]
+    fn a_cluster_without_nodes_says_so() {
+        let observed = Observed { nodes: Some(NodeCount::default()), ..running() };
+        let (_, conditions) = summarize(&situation(&observed, ClusterState::Running));
+        let nodes = conditions.iter().find(|condition| condition.kind == "NodesHealthy").unwrap();
+        assert!(nodes.message.contains("no nodes have joined"));
+    }
+
+    #[test]
+    fn kinds_have_their_steps() {
+        assert_eq!(steps("cluster.delete").len(), 4);
+        assert!(steps("kubeconfig.revoke").is_empty());
+    }
+}

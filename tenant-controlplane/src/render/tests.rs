@@ -1,0 +1,204 @@
+//! Golden manifests, with words in place of certificates: rendering only moves text, so words show best where each goes.
+
+use uuid::Uuid;
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::pki::{Ca, CaBundle, LeafKind};
+use crate::version::KubernetesVersion;
+
+fn ca(name: &str) -> CaBundle {
+    let key_pem = Zeroizing::new(format!("<{name} CA key>\n"));
+    CaBundle::new(Ca { cert_pem: format!("<{name} CA>\n"), key_pem })
+}
+
+fn pki() -> ClusterPki {
+    let leaf = |kind: LeafKind| {
+        let key_pem = Zeroizing::new(format!("<{kind:?} key>\n"));
+        (kind, crate::pki::Leaf { cert_pem: format!("<{kind:?} certificate>\n"), key_pem })
+    };
+    ClusterPki {
+        serving: ca("serving"),
+        client: ca("client"),
+        kubelet: ca("kubelet"),
+        front_proxy: ca("front proxy"),
+        etcd: ca("etcd"),
+        link: ca("link"),
+        sa_key_pem: Zeroizing::new("<service account key>\n".to_owned()),
+        sa_public_pem: "<service account public key>\n".to_owned(),
+        encryption_key: Zeroizing::new([7; 32]),
+        leaves: LeafKind::ALL.into_iter().map(leaf).collect(),
+    }
+}
+
+fn placement() -> Placement {
+    let image = |name: &str, version: &str| format!("registry.pilothouse.internal/{name}:{version}");
+    Placement {
+        domain: "pilothouse.internal".to_owned(),
+        gateway_ip: [100, 64, 192, 1].into(),
+        gateway_port: 8443,
+        advertised: "192.0.2.1:8443".to_owned(),
+        platform_ca_pem: "<platform CA>\n".to_owned(),
+        storage_class: Some("local-path".to_owned()),
+        images: Images {
+            apiserver: image("kube-apiserver", "v1"),
+            controller_manager: image("kube-controller-manager", "v1"),
+            scheduler: image("kube-scheduler", "v1"),
+            etcd: image("etcd", "v3"),
+        },
+        pull_policy: PullPolicy::Never,
+        fsync: true,
+        etcd_ip: Some([100, 64, 128, 7].into()),
+    }
+}
+
+fn rendered(version: &str, change: impl FnOnce(&mut ClusterSpec, &mut Placement, &mut ClusterPki)) -> Manifests {
+    let mut spec = ClusterSpec::new(KubernetesVersion::parse(version).unwrap());
+    let (mut placement, mut pki) = (placement(), pki());
+    change(&mut spec, &mut placement, &mut pki);
+    let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
+    render(&RenderInput { cluster, name: &name, spec: &spec, pki: &pki, placement: &placement })
+}
+
+/// Secrets' data as text, so that a person can read the golden file.
+fn readable(manifests: Manifests) -> Vec<Value> {
+    use base64::Engine;
+    let text = |value: &Value| {
+        let bytes = base64::engine::general_purpose::STANDARD.decode(value.as_str().unwrap()).unwrap();
+        Value::from(String::from_utf8(bytes).unwrap())
+    };
+    let mut objects = manifests.objects;
+    for object in objects.iter_mut().filter(|object| object["kind"] == "Secret") {
+        for value in object["data"].as_object_mut().unwrap().values_mut() {
+            *value = text(value);
+        }
+    }
+    objects
+}
+
+fn golden(version: &str) {
+    let objects = readable(rendered(version, |_, _, _| {}));
+    insta::with_settings!({sort_maps => true, snapshot_path => "../snapshots"}, {
+        insta::assert_yaml_snapshot!(format!("control-plane-{version}"), objects);
+    });
+}
+
+#[test]
+fn golden_1_36_3() {
+    golden("1.36.3");
+}
+
+#[test]
+fn golden_1_35_4() {
+    golden("1.35.4");
+}
+
+#[test]
+fn rendering_twice_gives_the_same() {
+    let text = |manifests: Manifests| serde_json::to_string(&manifests.objects).unwrap();
+    assert_eq!(text(rendered("1.36.3", |_, _, _| {})), text(rendered("1.36.3", |_, _, _| {})));
+}
+
+#[test]
+fn every_object_is_whole_and_labelled() {
+    let manifests = rendered("1.36.3", |_, _, _| {});
+    assert_eq!(manifests.objects[0]["kind"], "Namespace");
+    for object in &manifests.objects {
+        assert!(object["apiVersion"].is_string() && object["kind"].is_string(), "{object}");
+        let labels = &object["metadata"]["labels"];
+        assert_eq!(labels[MANAGED_BY_LABEL], "pilothouse");
+        assert_eq!(labels[CLUSTER_LABEL], ClusterId::from_uuid(Uuid::from_u128(42)).to_string().as_str());
+        assert!(object["kind"] == "Namespace" || object["metadata"]["namespace"].is_string(), "{object}");
+    }
+}
+
+#[test]
+fn only_the_control_plane_depends_on_etcds_address() {
+    let (before, after) =
+        (rendered("1.36.3", |_, placement, _| placement.etcd_ip = None), rendered("1.36.3", |_, _, _| {}));
+    assert_eq!(before.foundation(), after.foundation());
+    assert_eq!(before.workloads()[0], after.workloads()[0]);
+    let pod = |manifests: &Manifests| manifests.workloads()[1]["spec"]["template"]["spec"].clone();
+    assert_eq!(pod(&before)["dnsPolicy"], "ClusterFirst");
+    assert_eq!(pod(&after)["hostAliases"][0]["ip"], "100.64.128.7");
+    assert_eq!(pod(&before)["hostAliases"].as_array().unwrap().len(), 1);
+}
+
+fn annotation(manifests: &Manifests, workload: usize) -> String {
+    manifests.workloads()[workload]["spec"]["template"]["metadata"]["annotations"][CHECKSUM_ANNOTATION].to_string()
+}
+
+#[test]
+fn a_changed_file_rolls_the_pods_that_read_it() {
+    let before = rendered("1.36.3", |_, _, _| {});
+    let api = rendered("1.36.3", |_, _, pki| pki.client.previous = Some("<old client CA>\n".to_owned()));
+    assert_ne!(annotation(&before, 1), annotation(&api, 1));
+    assert_eq!(annotation(&before, 0), annotation(&api, 0));
+    let etcd = rendered("1.36.3", |_, _, pki| pki.etcd.previous = Some("<old etcd CA>\n".to_owned()));
+    assert_ne!(annotation(&before, 0), annotation(&etcd, 0));
+}
+
+#[test]
+fn pods_are_hardened() {
+    for workload in rendered("1.36.3", |_, _, _| {}).workloads() {
+        let pod = &workload["spec"]["template"]["spec"];
+        assert_eq!(pod["automountServiceAccountToken"], false);
+        assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
+        assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+        assert!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null());
+        for container in pod["containers"].as_array().unwrap() {
+            let context = &container["securityContext"];
+            assert_eq!(context["readOnlyRootFilesystem"], true);
+            assert_eq!(context["allowPrivilegeEscalation"], false);
+            assert_eq!(context["capabilities"]["drop"][0], "ALL");
+            assert!(container["resources"]["limits"]["cpu"].is_null());
+        }
+    }
+}
+
+#[test]
+fn no_secret_stands_in_an_argument_or_a_variable() {
+    for workload in rendered("1.36.3", |_, _, _| {}).workloads() {
+        let text = workload.to_string();
+        assert!(!text.contains("key>") && !text.contains("<platform"), "{text}");
+    }
+}
+
+#[test]
+fn no_ca_key_reaches_the_host() {
+    let text = serde_json::to_string(&readable(rendered("1.36.3", |_, _, _| {}))).unwrap();
+    assert!(!text.contains("CA key"), "a CA's key has no place in the host");
+}
+
+#[test]
+fn each_program_sees_its_own_files_only() {
+    let manifests = rendered("1.36.3", |_, _, _| {});
+    let containers = manifests.workloads()[1]["spec"]["template"]["spec"]["containers"].as_array().unwrap().clone();
+    for container in containers {
+        let mounts = container["volumeMounts"].as_array().unwrap();
+        let secrets: Vec<&str> = mounts
+            .iter()
+            .filter(|mount| mount["readOnly"] == true)
+            .map(|mount| mount["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(secrets, [container["name"].as_str().unwrap()]);
+    }
+}
+
+#[test]
+fn several_replicas_elect_a_leader() {
+    let flags = |replicas| {
+        let manifests = rendered("1.36.3", |spec, _, _| spec.replicas = replicas);
+        manifests.workloads()[1]["spec"]["template"]["spec"]["containers"][1]["args"].to_string()
+    };
+    assert!(flags(1).contains("--leader-elect=false") && flags(2).contains("--leader-elect=true"));
+}
+
+#[test]
+fn fsync_is_given_up_only_on_demand() {
+    let args = |fsync| {
+        let manifests = rendered("1.36.3", |_, placement, _| placement.fsync = fsync);
+        manifests.workloads()[0]["spec"]["template"]["spec"]["containers"][0]["args"].to_string()
+    };
+    assert!(!args(true).contains("fsync") && args(false).contains("--unsafe-no-fsync=true"));
+}

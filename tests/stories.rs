@@ -1,0 +1,12 @@
+//! Stories on real parts: a whole platform, a real kubectl, real machines. Run one at a time: `cargo test --test stories`.
+
+#[path = "stories/faults.rs"]
+mod faults;
+#[path = "stories/leftovers.rs"]
+mod leftovers;
+#[path = "stories/qemu.rs"]
+mod qemu;
+#[path = "stories/tour.rs"]
+mod tour;
+#[path = "stories/world.rs"]
+mod world;

@@ -1,0 +1,159 @@
+//! One platform of its own for each story, removed at the end also when the story fails.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+/// Two platforms at once would fit, but not on two cores with figures worth reading.
+static ALONE: Mutex<()> = Mutex::new(());
+
+pub struct World {
+    pub name: String,
+    pub dir: PathBuf,
+    pub ready: Value,
+    pub token: String,
+    pub before: crate::leftovers::Snapshot,
+    _alone: MutexGuard<'static, ()>,
+}
+
+/// The program under test.
+pub fn pilothouse() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pilothouse"));
+    command.stdin(Stdio::null()).env("HOME", "/nonexistent").env_remove("PILOTHOUSE_TOKEN");
+    command
+}
+
+pub fn ok(command: &mut Command) -> String {
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{command:?}\n{}\n{}", text(&output.stdout), text(&output.stderr));
+    text(&output.stdout)
+}
+
+pub fn fails(command: &mut Command) -> (Option<i32>, String) {
+    let output: Output = command.output().unwrap();
+    assert!(!output.status.success(), "{command:?} succeeded: {}", text(&output.stdout));
+    (output.status.code(), text(&output.stderr))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+/// Waits for a condition of the world; says what was seen last when it does not come.
+pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<T, String>) -> T {
+    let end = Instant::now() + Duration::from_secs(seconds);
+    loop {
+        match look() {
+            Ok(value) => return value,
+            Err(seen) if Instant::now() > end => panic!("{what}: not within {seconds} s; last seen: {seen}"),
+            Err(_) => std::thread::sleep(Duration::from_millis(100)),
+        }
+    }
+}
+
+impl World {
+    /// `up`, and a token of the operator. Skipped (None) where the machine cannot host: not root.
+    pub fn up(story: &str) -> Option<Self> {
+        if !nix::unistd::geteuid().is_root() {
+            eprintln!("{story}: skipped, stories on real parts need root");
+            return None;
+        }
+        let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("{story}{}", std::process::id() % 10000);
+        let dir = PathBuf::from(format!("/var/tmp/ph-{name}"));
+        let before = crate::leftovers::Snapshot::take();
+        let mut world = Self { name, dir, ready: Value::Null, token: String::new(), before, _alone: alone };
+        world.start();
+        world.token = ok(&mut world.command(&["admin", "token"])).trim().to_owned();
+        Some(world)
+    }
+
+    /// `up --detach`, in the tour's words.
+    pub fn start(&mut self) {
+        let out = ok(&mut self.command(&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"]));
+        self.ready = serde_json::from_str(out.lines().last().unwrap()).unwrap();
+    }
+
+    /// A verb of the operator on this instance.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let mut command = pilothouse();
+        command.args(words).args(["--name", &self.name, "--data-dir", self.dir.to_str().unwrap()]);
+        command
+    }
+
+    /// A verb of the user, in the environment that a script would set.
+    pub fn user(&self, words: &[&str]) -> Command {
+        let mut command = pilothouse();
+        command.args(words).env("PILOTHOUSE_SERVER", format!("https://{}", self.field("gateway")));
+        command.env("PILOTHOUSE_TOKEN", &self.token).env("PILOTHOUSE_CA_FILE", self.field("ca_file"));
+        command
+    }
+
+    pub fn field(&self, name: &str) -> String {
+        self.ready[name].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The bundle's kubectl with a kubeconfig of a cluster.
+    pub fn kubectl(&self, kubeconfig: &Path, words: &[&str]) -> Command {
+        let version = bundle::Bundle::locate(bundle::Version::default()).unwrap();
+        let mut command = Command::new(version.program("kubectl").unwrap());
+        command.arg("--kubeconfig").arg(kubeconfig).args(words).stdin(Stdio::null()).env("HOME", "/nonexistent");
+        command
+    }
+
+    /// The platform's own view of its host, as an operator debugging would have.
+    pub fn host_kubectl(&self, words: &[&str]) -> Command {
+        self.kubectl(&self.dir.join("host/pki/operator.kubeconfig"), words)
+    }
+
+    /// `kubeconfig CLUSTER > FILE`.
+    pub fn kubeconfig(&self, cluster: &str) -> PathBuf {
+        let path = self.dir.join(format!("{cluster}.kubeconfig"));
+        std::fs::write(&path, ok(&mut self.user(&["kubeconfig", cluster]))).unwrap();
+        path
+    }
+
+    /// Waits for every node of a cluster to be ready, and returns their names.
+    pub fn nodes(&self, kubeconfig: &Path, count: usize, seconds: u64) -> Vec<String> {
+        until("nodes ready", seconds, || {
+            let output = self.kubectl(kubeconfig, &["get", "nodes", "--no-headers"]).output().unwrap();
+            let seen = text(&output.stdout) + &text(&output.stderr);
+            let ready: Vec<String> = seen.lines().filter(|line| line.contains(" Ready ")).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+            if ready.len() == count { Ok(ready) } else { Err(seen) }
+        })
+    }
+
+    /// Waits until a pod with this label is ready and returns its name.
+    pub fn pod(&self, kubeconfig: &Path, namespace: &str, label: &str) -> String {
+        until("pod ready", 60, || {
+            let template = "{range .items[?(@.status.phase==\"Running\")]}{.metadata.name} {.status.containerStatuses[0].ready}{\"\\n\"}{end}";
+            let output = self.kubectl(kubeconfig, &["get", "pods", "-n", namespace, "-l", label, "-o", &format!("jsonpath={template}")]).output().unwrap();
+            let seen = text(&output.stdout) + &text(&output.stderr);
+            seen.lines().find_map(|line| line.strip_suffix(" true")).map(str::to_owned).ok_or(seen)
+        })
+    }
+
+    /// `down --purge`, and the machine must be as it was.
+    pub fn down(self) {
+        ok(&mut self.command(&["down", "--purge", "--yes"]));
+        let (before, name, dir) = (self.before.clone(), self.name.clone(), self.dir.clone());
+        drop(self);
+        before.assert_nothing_left(&name, &dir);
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("logs of the failed story:");
+            let logs = self.command(&["logs", "--tail", "15"]).output();
+            eprintln!("{}", logs.map(|output| text(&output.stdout)).unwrap_or_default());
+        }
+        if self.dir.exists() && std::env::var_os("PILOTHOUSE_KEEP").is_none() {
+            self.command(&["down", "--purge", "--yes"]).output().ok();
+        }
+    }
+}
