@@ -49,7 +49,8 @@ pub async fn make_token(args: &InstanceArgs, days: u16) -> Result<String> {
 
 async fn setup_link(args: InstanceArgs) -> Result<ExitCode> {
     let (record, store) = open(&args).await?;
-    let secret = store.identity().create_setup_token().await.context("make a set-up link; is there an owner already?")?;
+    let secret =
+        store.identity().create_setup_token().await.context("make a set-up link; is there an owner already?")?;
     println!("http://{}/setup/{}", record.portal, secret.expose_secret());
     Ok(ExitCode::SUCCESS)
 }

@@ -43,7 +43,10 @@ fn options(cache: Option<PathBuf>, version: Version) -> BuildOptions {
 
 fn source(word: &str) -> Result<Source> {
     let known = [Source::Auto, Source::Release, Source::Modules];
-    known.into_iter().find(|one| one.as_str() == word).with_context(|| format!("unknown source \"{word}\": use auto, release or modules"))
+    known
+        .into_iter()
+        .find(|one| one.as_str() == word)
+        .with_context(|| format!("unknown source \"{word}\": use auto, release or modules"))
 }
 
 /// What was in the cache already is not worth a line.
@@ -79,7 +82,8 @@ fn open(args: &BundleArgs) -> Result<Bundle> {
 }
 
 async fn build(args: BundleArgs) -> Result<ExitCode> {
-    let options = BuildOptions { source: source(&args.source)?, ..options(args.at.cache, Version::parse(&args.version)?) };
+    let options =
+        BuildOptions { source: source(&args.source)?, ..options(args.at.cache, Version::parse(&args.version)?) };
     let made = Bundle::build(&options, &|event| eprintln!("{event}")).await?;
     let text = format!("{} in {}", made.id(), options.cache.display());
     let json = serde_json::json!({ "id": made.id(), "cache": options.cache, "size": made.manifest().size() });

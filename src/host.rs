@@ -23,6 +23,7 @@ use crate::cgroup;
 use crate::instance::{Addresses, Instance};
 use crate::network;
 use crate::progress::Progress;
+use crate::supervise::Group;
 
 /// The node's name inside the embedded host.
 pub const NODE: &str = "host";
@@ -30,7 +31,6 @@ pub const NODE: &str = "host";
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What the host is made of.
-#[derive(Clone)]
 pub struct Host {
     /// Whose host it is.
     pub instance: Instance,
@@ -38,9 +38,18 @@ pub struct Host {
     pub addresses: Addresses,
     /// The components.
     pub bundle: Arc<Bundle>,
+    /// Everything that speaks to its API server, and that server.
+    processes: Group,
+    /// Its etcd, which must be the last to go: an API server that lost it does not end by itself.
+    memory: Group,
 }
 
 impl Host {
+    /// The host of an instance; nothing is started.
+    pub fn new(instance: &Instance, addresses: Addresses, bundle: Arc<Bundle>) -> Self {
+        Self { instance: instance.clone(), addresses, bundle, processes: Group::default(), memory: Group::default() }
+    }
+
     /// Where its API server answers.
     pub fn api(&self) -> SocketAddr {
         (self.addresses.inside(), control_plane::API_PORT).into()
@@ -53,18 +62,28 @@ impl Host {
         network::ensure(&self.instance, self.addresses).await?;
         let pki = pki::load_or_create(self)?;
         pki::write_files(self, &pki)?;
-        storage::write_files(&self.instance.path("host/storage"), &self.instance.path("volumes"), &self.image("busybox")?)?;
-        control_plane::start(self, &pki, cancel)?;
-        node::start(self, cancel)?;
+        storage::write_files(
+            &self.instance.path("host/storage"),
+            &self.instance.path("volumes"),
+            &self.image("busybox")?,
+        )?;
+        control_plane::start(self, &pki)?;
+        node::start(self)?;
         let client = control_plane::client(self).await?;
         progress.step("host API server", self.wait_ready(&client, cancel)).await?;
         control_plane::allow_kubelet_access(&client).await?;
         storage::install(&client, &self.instance.path("host/storage")).await?;
-        control_plane::start_storage(self, cancel)?;
+        control_plane::start_storage(self)?;
         progress.step("host node", node::wait_ready(self, &client, cancel)).await?;
         let volumes = self.instance.path("volumes");
         tokio::spawn(storage::keep_ready(client.clone(), volumes, NODE.to_owned(), cancel.clone()));
         Ok(client)
+    }
+
+    /// Stops the host's processes in order. Pods keep running.
+    pub async fn stop(&self) {
+        self.processes.stop().await;
+        self.memory.stop().await;
     }
 
     /// The reference of a bundled image.

@@ -143,7 +143,10 @@ impl Instance {
                 return Ok(slot);
             }
             if known == Some(slot) {
-                bail!("slot {slot} of instance \"{}\" is held by another instance on this machine: stop that one first", self.name);
+                bail!(
+                    "slot {slot} of instance \"{}\" is held by another instance on this machine: stop that one first",
+                    self.name
+                );
             }
         }
         bail!("all {SLOTS} slots of this machine are taken: stop an instance with `pilothouse down --purge`")
@@ -286,7 +289,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
         let at = "127.0.0.1:1".parse().unwrap();
-        one.save(&Record { name: "one".into(), slot: 0, listen: at, advertise: at, portal: at, domain: "x".into() }).unwrap();
+        one.save(&Record { name: "one".into(), slot: 0, listen: at, advertise: at, portal: at, domain: "x".into() })
+            .unwrap();
         let two = Instance::new("two", Some(dir.path().to_owned())).unwrap();
         assert!(two.record().unwrap_err().to_string().contains("belongs to the instance \"one\""));
         assert!(one.record().unwrap().is_some());

@@ -10,7 +10,6 @@ mod doctor;
 mod down;
 mod host;
 mod instance;
-mod keys;
 mod logs;
 mod network;
 mod options;
@@ -31,7 +30,8 @@ use crate::options::{Cli, Command};
 
 fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("warn,pilothouse=info,provisioner=info,gateway=info,kube_client=off"));
+    let filter = EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| EnvFilter::new("warn,pilothouse=info,provisioner=info,gateway=info,kube_client=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     match dispatch(Cli::parse().command) {
         Ok(code) => code,

@@ -26,7 +26,7 @@ use tracing::warn;
 
 use crate::components;
 use crate::host::isolation::{State, Wall};
-use crate::host::{control_plane, storage};
+use crate::host::{Host, control_plane, storage};
 use crate::instance::{Addresses, Instance, Record};
 use crate::options::UpArgs;
 use crate::progress::Progress;
@@ -49,11 +49,18 @@ pub struct Platform {
     ca_file: PathBuf,
     facts: Facts,
     handle: Option<Handle>,
+    host: Option<Host>,
 }
 
 impl Platform {
     /// Opens the store (migrating it) and both doors. The portal answers from here on, before the host is there.
-    pub async fn open(instance: &Instance, record: &Record, doors: Doors, bundle: Arc<Bundle>, cancel: &CancellationToken) -> Result<Self> {
+    pub async fn open(
+        instance: &Instance,
+        record: &Record,
+        doors: Doors,
+        bundle: Arc<Bundle>,
+        cancel: &CancellationToken,
+    ) -> Result<Self> {
         let kek = Kek::load_or_create(&instance.path("kek")).context("read the key-encryption key")?;
         let store = Store::connect(&database_url(instance)?, kek).await.context("open the database")?;
         store.nodes().reset_links().await.context("forget links of an earlier run")?;
@@ -61,9 +68,23 @@ impl Platform {
         let ips = addresses.gateway_names(record.advertise.ip());
         let certificates = certificates::load_or_create(&store, instance, &record.domain, &ips).await?;
         let facts = facts(record, &bundle, &certificates)?;
-        let platform = Self { instance: instance.clone(), record: record.clone(), store, bundle, ca_file: certificates.ca_file.clone(), facts, handle: None };
+        let platform = Self {
+            instance: instance.clone(),
+            record: record.clone(),
+            store,
+            bundle,
+            ca_file: certificates.ca_file.clone(),
+            facts,
+            handle: None,
+            host: None,
+        };
         platform.open_doors(doors, certificates, cancel)?;
         Ok(platform)
+    }
+
+    /// Remembers the host to stop at the end.
+    pub fn host_on(&mut self, host: Host) -> &Host {
+        self.host.insert(host)
     }
 
     fn open_doors(&self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
@@ -96,8 +117,14 @@ impl Platform {
             gateway_address: self.record.advertise.to_string(),
             domain: self.record.domain.clone(),
             platform_ca_pem: ca_pem.to_owned(),
-            versions: vec![KubernetesVersion::parse(&self.bundle.manifest().kubernetes).context("read the bundle's version")?],
-            agent: AgentFiles { path: self.bundle.path(agent), sha256: agent.sha256.clone(), machine: std::env::consts::ARCH.to_owned() },
+            versions: vec![
+                KubernetesVersion::parse(&self.bundle.manifest().kubernetes).context("read the bundle's version")?,
+            ],
+            agent: AgentFiles {
+                path: self.bundle.path(agent),
+                sha256: agent.sha256.clone(),
+                machine: std::env::consts::ARCH.to_owned(),
+            },
             capabilities: Capabilities { local: nix::unistd::geteuid().is_root() },
             issuer: Arc::new(issuer::StoreIssuer::new(self.store.clone(), self.facts.clone())),
         })
@@ -108,7 +135,12 @@ impl Platform {
     }
 
     /// Starts the provisioner on a host that is ready, with the providers that this machine can offer.
-    pub async fn provision(&mut self, host: kube::Client, args: &UpArgs, (cancel, progress): (&CancellationToken, &Progress)) -> Result<()> {
+    pub async fn provision(
+        &mut self,
+        host: kube::Client,
+        args: &UpArgs,
+        (cancel, progress): (&CancellationToken, &Progress),
+    ) -> Result<()> {
         let embedded = args.host_kubeconfig.is_none();
         if embedded {
             self.facts.placement.storage_class = Some(storage::CLASS.to_owned());
@@ -148,7 +180,10 @@ impl Platform {
         wall.apply(&State::default()).await?;
         tokio::spawn(async move {
             loop {
-                let state = { let now = changes.borrow_and_update(); State { pairs: now.pairs.clone(), tenants: now.tenants.clone() } };
+                let state = {
+                    let now = changes.borrow_and_update();
+                    State { pairs: now.pairs.clone(), tenants: now.tenants.clone() }
+                };
                 if let Err(error) = wall.apply(&state).await {
                     warn!("{error:#}");
                 }
@@ -181,6 +216,9 @@ impl Platform {
         if let Some(handle) = self.handle {
             handle.finish().await;
         }
+        if let Some(host) = self.host {
+            host.stop().await;
+        }
         self.store.close().await;
     }
 }
@@ -188,7 +226,8 @@ impl Platform {
 /// What every part of the platform must agree on.
 fn facts(record: &Record, bundle: &Bundle, certificates: &Certificates) -> Result<Facts> {
     let addresses = Addresses::of(record.slot);
-    let gateway_ip = if record.listen.ip().is_unspecified() { IpAddr::V4(addresses.outside()) } else { record.listen.ip() };
+    let gateway_ip =
+        if record.listen.ip().is_unspecified() { IpAddr::V4(addresses.outside()) } else { record.listen.ip() };
     let dial = if record.listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { record.listen.ip() };
     let image = |name: &str| -> Result<String> { Ok(bundle.image_ref(name)?.to_owned()) };
     let placement = Placement {

@@ -24,7 +24,10 @@ pub async fn status(args: StatusArgs) -> Result<ExitCode> {
     let processes = count(&instance);
     if args.output == Output::Json {
         let pid = instance.pid().filter(|_| running);
-        println!("{}", json!({ "name": instance.name, "state": state, "pid": pid, "processes": processes, "ready": ready, "gateway": record.advertise, "data_dir": instance.dir }));
+        println!(
+            "{}",
+            json!({ "name": instance.name, "state": state, "pid": pid, "processes": processes, "ready": ready, "gateway": record.advertise, "data_dir": instance.dir })
+        );
     } else {
         println!("{:<10} {state}", instance.name);
         println!("  portal   http://{}", record.portal);

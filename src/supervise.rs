@@ -4,6 +4,7 @@
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -77,10 +78,28 @@ impl Process {
     }
 }
 
-/// Keeps a process alive until `cancel`. The first start must succeed.
-pub fn keep(process: Process, cancel: CancellationToken) -> Result<JoinHandle<()>> {
-    let first = process.spawn()?;
-    Ok(tokio::spawn(watch(process, first, cancel)))
+/// Processes that are kept alive together and stopped together.
+#[derive(Debug, Default)]
+pub struct Group {
+    cancel: CancellationToken,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+impl Group {
+    /// Starts a process and keeps it alive until [`Group::stop`]. The first start must succeed.
+    pub fn keep(&self, process: Process) -> Result<()> {
+        let first = process.spawn()?;
+        let task = tokio::spawn(watch(process, first, self.cancel.clone()));
+        self.tasks.lock().unwrap_or_else(PoisonError::into_inner).push(task);
+        Ok(())
+    }
+
+    /// Stops every process of the group and waits for their ends.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        futures::future::join_all(tasks).await;
+    }
 }
 
 async fn watch(process: Process, mut child: Child, cancel: CancellationToken) {

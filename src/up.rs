@@ -4,14 +4,14 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use bundle::Bundle;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
+use crate::cgroup;
 use crate::components;
 use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks};
@@ -55,14 +55,11 @@ async fn stay_up(instance: &Instance, args: &UpArgs, progress: &Progress) -> Res
         ended = start(instance, args, (record, doors), (&cancel, progress, begun)) => ended,
         name = interrupted() => { progress.note(format!("{name}: stopping")); Ok(None) }
     };
-    let running = match ended {
-        Ok(running) => running,
-        Err(error) => {
-            cancel.cancel();
-            return Err(error);
-        }
-    };
-    if let Some(platform) = running {
+    if !matches!(ended, Ok(Some(_))) {
+        cancel.cancel();
+        cgroup::stop(&format!("{}/platform", instance.cgroup()), Duration::from_secs(10)).await.ok();
+    }
+    if let Some(platform) = ended? {
         let name = interrupted().await;
         progress.note(format!("{name}: stopping; clusters keep running until `pilothouse down`"));
         platform.stop(&cancel).await;
@@ -81,11 +78,12 @@ async fn start(
 ) -> Result<Option<Platform>> {
     let addresses = Addresses::of(record.slot);
     let bundle = Arc::new(components::obtain(args, progress).await?);
-    let mut platform = progress.step("portal and gateway", Platform::open(instance, &record, doors, bundle.clone(), cancel)).await?;
+    let mut platform =
+        progress.step("portal and gateway", Platform::open(instance, &record, doors, bundle.clone(), cancel)).await?;
     let portal_seconds = begun.elapsed().as_secs_f64();
     let client = match &args.host_kubeconfig {
         Some(file) => platform::foreign_host(file).await?,
-        None => host(instance, addresses, &bundle).start(cancel, progress).await?,
+        None => platform.host_on(Host::new(instance, addresses, bundle)).start(cancel, progress).await?,
     };
     platform.provision(client, args, (cancel, progress)).await?;
     let ready = Ready {
@@ -110,10 +108,6 @@ async fn start(
     Ok(Some(platform))
 }
 
-fn host(instance: &Instance, addresses: Addresses, bundle: &Arc<Bundle>) -> Host {
-    Host { instance: instance.clone(), addresses, bundle: bundle.clone() }
-}
-
 /// Refuses early and changes nothing: every question of `doctor` that decides, and the length of paths.
 async fn preflight(instance: &Instance, args: &UpArgs, progress: &Progress) -> Result<()> {
     instance.record()?;
@@ -122,12 +116,16 @@ async fn preflight(instance: &Instance, args: &UpArgs, progress: &Progress) -> R
     }
     let failed: Vec<_> = checks::machine(instance).into_iter().filter(|check| check.status == Verdict::Fail).collect();
     if !failed.is_empty() {
-        let lines: Vec<String> = failed.iter().map(|check| format!("{}: {}; {}", check.id, check.observed, check.remediation)).collect();
+        let lines: Vec<String> =
+            failed.iter().map(|check| format!("{}: {}; {}", check.id, check.observed, check.remediation)).collect();
         bail!("this machine cannot be a host yet, and nothing was changed:\n  {}", lines.join("\n  "));
     }
     let length = instance.dir.as_os_str().len();
     if length > LONGEST_DIR {
-        bail!("{} is {length} bytes long; sockets below it need a --data-dir of at most {LONGEST_DIR}", instance.dir.display());
+        bail!(
+            "{} is {length} bytes long; sockets below it need a --data-dir of at most {LONGEST_DIR}",
+            instance.dir.display()
+        );
     }
     let missing = checks::missing_packages();
     if missing.is_empty() {
@@ -141,7 +139,8 @@ async fn preflight(instance: &Instance, args: &UpArgs, progress: &Progress) -> R
 
 async fn install(packages: &[&str]) -> Result<()> {
     run(&["apt-get", "update", "-qq"]).await?;
-    let mut argv = vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends"];
+    let mut argv =
+        vec!["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "install", "-y", "-qq", "--no-install-recommends"];
     argv.extend(packages);
     run(&argv).await?;
     Ok(())
@@ -185,7 +184,8 @@ async fn bind(wanted: Option<SocketAddr>, default: (IpAddr, u16)) -> Result<TcpL
         Err(error) if wanted.is_none() && error.kind() == std::io::ErrorKind::AddrInUse => {
             TcpListener::bind((default.0, 0)).await.context("find a free port")
         }
-        Err(error) => Err(error).with_context(|| format!("listen on {address}; is the port taken? See: ss -ltnp, or pass --listen")),
+        Err(error) => Err(error)
+            .with_context(|| format!("listen on {address}; is the port taken? See: ss -ltnp, or pass --listen")),
     }
 }
 
@@ -197,7 +197,8 @@ fn own_address() -> Result<IpAddr> {
 }
 
 async fn interrupted() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
+    else {
         return std::future::pending().await;
     };
     tokio::select! {

@@ -7,22 +7,124 @@ use serde_json::Value;
 
 /// Crate → what it must never depend on directly. Names of our crates and of others' alike.
 const NEVER: [(&str, &[&str]); 11] = [
-    ("tenant-controlplane", &["tokio", "kube", "sea-orm", "migrations", "portal", "provisioner", "gateway", "bundle", "cloud-providers", "node-protocol", "reqwest"]),
-    ("gateway", &["tenant-controlplane", "migrations", "portal", "provisioner", "kube", "sea-orm", "node-bootstrap", "cloud-providers"]),
-    ("bundle", &["tenant-controlplane", "migrations", "portal", "provisioner", "kube", "sea-orm", "node-bootstrap", "cloud-providers"]),
-    ("node-protocol", &["tenant-controlplane", "migrations", "portal", "provisioner", "gateway", "node-bootstrap", "cloud-providers", "kube"]),
-    ("node-bootstrap", &["tenant-controlplane", "migrations", "portal", "provisioner", "gateway", "bundle", "cloud-providers", "kube", "sea-orm", "axum"]),
-    ("cloud-providers", &["tenant-controlplane", "migrations", "portal", "provisioner", "gateway", "node-bootstrap", "kube", "sea-orm"]),
-    ("cloud-local", &["tenant-controlplane", "migrations", "portal", "provisioner", "gateway", "node-bootstrap", "kube", "sea-orm"]),
-    ("migrations", &["portal", "provisioner", "gateway", "cloud-providers", "node-bootstrap", "node-protocol", "axum", "kube", "tonic"]),
-    ("portal", &["provisioner", "gateway", "cloud-providers", "cloud-local", "node-bootstrap", "node-protocol", "kube", "k8s-openapi", "sea-orm", "sqlx"]),
-    ("cli", &["portal", "provisioner", "migrations", "gateway", "cloud-providers", "node-bootstrap", "kube", "sea-orm"]),
+    (
+        "tenant-controlplane",
+        &[
+            "tokio",
+            "kube",
+            "sea-orm",
+            "migrations",
+            "portal",
+            "provisioner",
+            "gateway",
+            "bundle",
+            "cloud-providers",
+            "node-protocol",
+            "reqwest",
+        ],
+    ),
+    (
+        "gateway",
+        &[
+            "tenant-controlplane",
+            "migrations",
+            "portal",
+            "provisioner",
+            "kube",
+            "sea-orm",
+            "node-bootstrap",
+            "cloud-providers",
+        ],
+    ),
+    (
+        "bundle",
+        &[
+            "tenant-controlplane",
+            "migrations",
+            "portal",
+            "provisioner",
+            "kube",
+            "sea-orm",
+            "node-bootstrap",
+            "cloud-providers",
+        ],
+    ),
+    (
+        "node-protocol",
+        &[
+            "tenant-controlplane",
+            "migrations",
+            "portal",
+            "provisioner",
+            "gateway",
+            "node-bootstrap",
+            "cloud-providers",
+            "kube",
+        ],
+    ),
+    (
+        "node-bootstrap",
+        &[
+            "tenant-controlplane",
+            "migrations",
+            "portal",
+            "provisioner",
+            "gateway",
+            "bundle",
+            "cloud-providers",
+            "kube",
+            "sea-orm",
+            "axum",
+        ],
+    ),
+    (
+        "cloud-providers",
+        &["tenant-controlplane", "migrations", "portal", "provisioner", "gateway", "node-bootstrap", "kube", "sea-orm"],
+    ),
+    (
+        "cloud-local",
+        &["tenant-controlplane", "migrations", "portal", "provisioner", "gateway", "node-bootstrap", "kube", "sea-orm"],
+    ),
+    (
+        "migrations",
+        &[
+            "portal",
+            "provisioner",
+            "gateway",
+            "cloud-providers",
+            "node-bootstrap",
+            "node-protocol",
+            "axum",
+            "kube",
+            "tonic",
+        ],
+    ),
+    (
+        "portal",
+        &[
+            "provisioner",
+            "gateway",
+            "cloud-providers",
+            "cloud-local",
+            "node-bootstrap",
+            "node-protocol",
+            "kube",
+            "k8s-openapi",
+            "sea-orm",
+            "sqlx",
+        ],
+    ),
+    (
+        "cli",
+        &["portal", "provisioner", "migrations", "gateway", "cloud-providers", "node-bootstrap", "kube", "sea-orm"],
+    ),
     ("provisioner", &["portal", "gateway", "bundle", "cloud-local", "node-bootstrap", "sea-orm", "sqlx", "axum"]),
 ];
 
 fn direct() -> BTreeMap<String, Vec<String>> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
-    let output = Command::new(cargo).args(["metadata", "--no-deps", "--format-version", "1", "--offline"]).output().unwrap();
+    let output =
+        Command::new(cargo).args(["metadata", "--no-deps", "--format-version", "1", "--offline"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();

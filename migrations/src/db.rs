@@ -6,15 +6,16 @@
 
 use std::fs;
 use std::future::Future;
+use std::io;
 use std::os::unix::fs::MetadataExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use sea_orm::{
     ActiveModelBehavior, ActiveModelTrait, ConnAcquireErr, ConnectionTrait, DatabaseConnection, DatabaseTransaction,
-    DbBackend, DbErr, EntityTrait, ExecResult, IntoActiveModel, PrimaryKeyTrait, QueryResult, QuerySelect,
+    DbBackend, DbErr, EntityTrait, ExecResult, IntoActiveModel, PrimaryKeyTrait, QueryResult, QuerySelect, RuntimeErr,
     SqliteTransactionMode, Statement, TransactionOptions, TransactionTrait,
 };
 
@@ -32,21 +33,20 @@ pub(crate) struct FileGuard {
 }
 
 impl FileGuard {
-    pub(crate) fn new(path: PathBuf) -> std::io::Result<Self> {
+    pub(crate) fn new(path: PathBuf) -> io::Result<Self> {
         let identity = identity(&path)?;
         Ok(Self { path, identity })
     }
 
-    fn check(&self) -> Result<(), StoreError> {
-        match identity(&self.path) {
-            Ok(identity) if identity == self.identity => Ok(()),
-            Ok(_) => Err(StoreError::unavailable("the database file was replaced: start again to use the new one")),
-            Err(error) => Err(StoreError::unavailable(error)),
+    fn check(&self) -> io::Result<()> {
+        if identity(&self.path)? == self.identity {
+            return Ok(());
         }
+        Err(io::Error::other("the database file was replaced: start again to use the new one"))
     }
 }
 
-fn identity(path: &std::path::Path) -> std::io::Result<(u64, u64)> {
+fn identity(path: &Path) -> io::Result<(u64, u64)> {
     fs::metadata(path).map(|file| (file.dev(), file.ino()))
 }
 
@@ -58,8 +58,10 @@ pub(crate) struct Db {
 }
 
 impl Db {
-    fn check(&self) -> Result<(), StoreError> {
-        self.file.as_ref().map_or(Ok(()), FileGuard::check)
+    /// Before every write: whether the file is still the one that was opened.
+    fn check(&self) -> Result<(), DbErr> {
+        let lost = |error| DbErr::Conn(RuntimeErr::SqlxError(Arc::new(sqlx::Error::Io(error))));
+        self.file.as_ref().map_or(Ok(()), FileGuard::check).map_err(lost)
     }
 
     /// Begins a transaction that may write. On SQLite it takes the write lock at once: one that read first could not.
@@ -87,6 +89,7 @@ macro_rules! timed {
             }
 
             async fn execute_raw(&self, statement: Statement) -> Result<ExecResult, DbErr> {
+                self.check()?;
                 within(self.$field.execute_raw(statement)).await
             }
 
@@ -116,6 +119,12 @@ pub(crate) struct Tx {
 }
 
 impl Tx {
+    /// The file was looked at when the transaction began.
+    #[expect(clippy::unused_self, clippy::unnecessary_wraps, reason = "the counterpart of the pool's")]
+    const fn check(&self) -> Result<(), DbErr> {
+        Ok(())
+    }
+
     /// News for when this is committed; the same twice is once.
     pub(crate) fn tell(&mut self, change: Change) {
         if !self.news.contains(&change) {

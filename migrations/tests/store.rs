@@ -2,6 +2,8 @@
 //!
 //! PostgreSQL is Debian's (`/usr/lib/postgresql/15/bin`, another folder by `PH_TEST_PG_BIN`); `PH_TEST_PG=0` leaves those stories out.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test's way to fail")]
+
 #[path = "store/access.rs"]
 mod access;
 #[path = "store/clusters.rs"]

@@ -1,16 +1,17 @@
 //! The joined agent's life: enrol once, follow the platform's configuration, and go for good when told so.
 
+mod desired;
+mod lone;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::path::Path;
 
 use node_protocol::{Check, NodeConfig};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::child::Identity;
 use crate::config::{JoinConfig, Paths};
-use crate::connect::{Backoff, ConnectError, Dialer};
+use crate::connect::{Backoff, ConnectError};
 use crate::enroll::{self, Applicant, EnrollError};
 use crate::fetch::{self, FetchError, PartStore};
 use crate::files::{self, FileError};
@@ -18,7 +19,7 @@ use crate::ledger::{self, Accepted, Ledger, Membership};
 use crate::link::{Event, Link, Told};
 use crate::reset::{self, ResetError};
 use crate::runtime::{Runtime, RuntimeError};
-use crate::spec::{ApiServer, Layout, Network, NodeSpec};
+use crate::spec::Layout;
 use crate::status::{Board, Phase};
 use crate::supervise::describe;
 use crate::tunnel::target::Targets;
@@ -34,7 +35,9 @@ const NETWORK: &str = "pilothouse";
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
     /// The platform removed this node.
-    #[error("node {0} was removed from its cluster; this machine stays out until someone runs `pilothouse-node join` with a new token")]
+    #[error(
+        "node {0} was removed from its cluster; this machine stays out until someone runs `pilothouse-node join` with a new token"
+    )]
     Removed(String),
     /// Nobody told it where to join.
     #[error("this machine has not joined a cluster and {0} does not exist; run the join command from the portal")]
@@ -89,7 +92,12 @@ pub struct Wishes {
 }
 
 /// Enrols this machine and keeps the result in the ledger. Tries again while that can help, until stopped.
-pub async fn enroll(paths: &Paths, join: &JoinConfig, wishes: Wishes, stop: &CancellationToken) -> Result<Ledger, AgentError> {
+pub async fn enroll(
+    paths: &Paths,
+    join: &JoinConfig,
+    wishes: Wishes,
+    stop: &CancellationToken,
+) -> Result<Ledger, AgentError> {
     files::make_private_dir(&paths.state())?;
     let root = paths.at("/");
     let applicant = Applicant {
@@ -105,7 +113,12 @@ pub async fn enroll(paths: &Paths, join: &JoinConfig, wishes: Wishes, stop: &Can
                 tracing::warn!(error = describe(&error), "not enrolled yet; trying again");
                 stop.run_until_cancelled(tokio::time::sleep(backoff.pause())).await;
             }
-            Err(error) => return Err(error.into()),
+            // An attempt whose answer may only be lost is repeated with the same keys; a refused one leaves nothing.
+            Err(error) if error.may_pass() => return Err(error.into()),
+            Err(error) => {
+                reset::forget_attempt(paths)?;
+                return Err(error.into());
+            }
         }
     };
     let Wishes { node_ip, labels } = wishes;
@@ -124,7 +137,11 @@ pub async fn enroll(paths: &Paths, join: &JoinConfig, wishes: Wishes, stop: &Can
 fn record(ledger: &mut Ledger, paths: &Paths) {
     let installed = &mut ledger.installed;
     installed.dirs.extend([paths.state(), paths.run(), paths.bin()]);
-    installed.shared_dirs.extend([paths.at("/opt/pilothouse"), paths.at("/etc/pilothouse"), paths.at("/var/cache/pilothouse")]);
+    installed.shared_dirs.extend([
+        paths.at("/opt/pilothouse"),
+        paths.at("/etc/pilothouse"),
+        paths.at("/var/cache/pilothouse"),
+    ]);
     installed.cgroups.extend([SERVICES.to_owned(), "/kubepods".to_owned()]);
     installed.network = Some(NETWORK.to_owned());
     let own = std::iter::once(("ip", network::TABLE));
@@ -141,7 +158,7 @@ pub async fn run(paths: &Paths, checks: Vec<Check>, stop: CancellationToken) -> 
         return Err(AgentError::Removed(tombstone.node_id));
     }
     files::make_dir(&Layout::joined(paths).pids())?;
-    let _lone = Lone::claim(&Layout::joined(paths).pids().join("agent.json"))?;
+    let _lone = lone::Lone::claim(&Layout::joined(paths).pids().join("agent.json"))?;
     let ledger = match Ledger::load(&paths.ledger())? {
         ledger if ledger.membership.is_some() => ledger,
         _ => {
@@ -153,28 +170,6 @@ pub async fn run(paths: &Paths, checks: Vec<Check>, stop: CancellationToken) -> 
         }
     };
     Agent::new(paths, ledger, checks)?.run(stop).await
-}
-
-/// The claim to be the only agent on the machine; a pid file.
-struct Lone(std::path::PathBuf);
-
-impl Lone {
-    fn claim(file: &Path) -> Result<Self, AgentError> {
-        let own = std::process::id();
-        if let Some(other) = Identity::load(file).filter(|other| other.pid != own) {
-            return Err(AgentError::Running(other.pid));
-        }
-        if let Some(me) = Identity::of(own, "") {
-            files::write_json(file, &me, 0o644)?;
-        }
-        Ok(Self(file.to_owned()))
-    }
-}
-
-impl Drop for Lone {
-    fn drop(&mut self) {
-        let _ = files::remove(&self.0);
-    }
 }
 
 /// What ended one stretch of following.
@@ -203,7 +198,7 @@ impl Agent {
         let config = ledger.config.as_ref().ok_or_else(|| AgentError::Config("none was kept".into()))?;
         let link = Link::new(config, pki::Store::new(paths.pki()))?;
         let board = Board::new(paths.run().join("status.json"));
-        let targets = watch::Sender::new(targets(config, &membership)?);
+        let targets = watch::Sender::new(desired::targets(config, &membership)?);
         Ok(Self {
             paths: paths.clone(),
             link,
@@ -268,7 +263,12 @@ impl Agent {
     }
 
     /// Brings the node to the configuration at hand, or waits for the next word.
-    async fn turn(&mut self, heard: &mut mpsc::Receiver<Event>, stop: &CancellationToken, backoff: &mut Backoff) -> Turn {
+    async fn turn(
+        &mut self,
+        heard: &mut mpsc::Receiver<Event>,
+        stop: &CancellationToken,
+        backoff: &mut Backoff,
+    ) -> Turn {
         let followed = self.ledger.config.clone();
         let generation = followed.as_ref().map_or(0, |config| config.generation);
         let pending = *self.observed.borrow() != generation;
@@ -322,7 +322,7 @@ impl Agent {
         self.ledger.save(&self.paths.ledger())?;
         if let Some(config) = &self.ledger.config {
             self.link.follow(config)?;
-            self.targets.send_replace(targets(config, &self.membership)?);
+            self.targets.send_replace(desired::targets(config, &self.membership)?);
         }
         Ok(false)
     }
@@ -334,13 +334,20 @@ impl Agent {
             files::make_dir(&dir)?;
         }
         if self.observed.borrow().eq(&0) {
-            self.board.phase(Phase::Starting, format!("getting {} parts of Kubernetes {}", fetch::needed(&config.parts).len(), config.kubernetes_version));
+            self.board.phase(
+                Phase::Starting,
+                format!(
+                    "getting {} parts of Kubernetes {}",
+                    fetch::needed(&config.parts).len(),
+                    config.kubernetes_version
+                ),
+            );
         }
         let parts = fetch::needed(&config.parts);
         let store = PartStore::new(layout.parts.clone(), Some(self.paths.seed()));
         store.ensure_all(&parts, &self.link.client()).await?;
         let (images, digest) = fetch::install(&parts, &layout.bin, |part| store.path(&part.sha256))?;
-        let mut spec = spec(&config, &self.membership, &self.paths)?;
+        let mut spec = desired::spec(&config, &self.membership, &self.paths)?;
         fetch::fill(&mut spec, images, digest);
         if let Some(before) = self.runtime.apply(&spec).await? {
             self.ledger.installed.sysctls.insert(network::FORWARD.into(), before);
@@ -372,127 +379,10 @@ impl Agent {
     }
 }
 
-fn net(field: &str, text: &str) -> Result<ipnet::Ipv4Net, AgentError> {
-    text.parse().map_err(|_| AgentError::Config(format!("{field} {text:?} is not a network")))
-}
-
-fn node_ip(config: &NodeConfig, membership: &Membership) -> Option<std::net::IpAddr> {
-    let dialer = Dialer::from_env(&config.server).ok();
-    let hop = dialer.and_then(|dialer| dialer.first_hop().parse::<SocketAddr>().ok());
-    membership.node_ip.or_else(|| machine::address_towards(hop))
-}
-
-fn targets(config: &NodeConfig, membership: &Membership) -> Result<Targets, AgentError> {
-    let (pods, services) = (net("cluster_pod_cidr", &config.cluster_pod_cidr)?, net("service_cidr", &config.service_cidr)?);
-    Ok(Targets::new(&membership.node_name, node_ip(config, membership), pods, services))
-}
-
-/// The node as the platform and the user want it; its parts are filled in later. Writes the two CA files.
-fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) -> Result<NodeSpec, AgentError> {
-    let layout = Layout::joined(paths);
-    let (ca_file, client_ca_file) = (layout.etc.join("api-ca.crt"), layout.etc.join("client-ca.crt"));
-    files::write_if_changed(&ca_file, config.api_ca.as_bytes(), 0o644)?;
-    files::write_if_changed(&client_ca_file, config.client_ca.as_bytes(), 0o644)?;
-    let node_ip = node_ip(config, membership).ok_or_else(|| AgentError::Config("this machine has no usable address".into()))?;
-    let network = network_of(config)?;
-    if let std::net::IpAddr::V4(v4) = node_ip {
-        clash(v4, &network)?;
-    }
-    let mut labels: BTreeMap<String, String> = config.labels.clone().into_iter().collect();
-    labels.extend(membership.labels.clone());
-    Ok(NodeSpec {
-        layout,
-        cgroup_root: "/".into(),
-        services_cgroup: SERVICES.into(),
-        node_name: membership.node_name.clone(),
-        node_ip,
-        api: ApiServer {
-            url: format!("https://{}", config.server),
-            tls_server_name: Some(format!("{}.node.{}", config.label, config.domain)),
-            ca_file,
-            client_ca_file,
-        },
-        identities: pki::Store::new(paths.pki()).identities(),
-        network,
-        labels,
-        sandbox_image: String::new(),
-        images: Vec::new(),
-        programs_digest: String::new(),
-        kubelet_config: serde_json::json!({}),
-        kube_proxy_config: serde_json::json!({}),
-        kubelet_args: Vec::new(),
-    })
-}
-
-fn network_of(config: &NodeConfig) -> Result<Network, AgentError> {
-    Ok(Network {
-        pod_cidr: net("pod_cidr", &config.pod_cidr)?,
-        cluster_pod_cidr: net("cluster_pod_cidr", &config.cluster_pod_cidr)?,
-        service_cidr: net("service_cidr", &config.service_cidr)?,
-        dns: config.dns_ip.parse().ok(),
-        masquerade: true,
-        name: NETWORK.into(),
-    })
-}
-
-/// A node whose own address lies in the pods' or services' range could not be told from a pod.
-fn clash(node_ip: std::net::Ipv4Addr, network: &Network) -> Result<(), AgentError> {
-    for (what, range) in [("pod", network.cluster_pod_cidr), ("service", network.service_cidr)] {
-        if range.contains(&node_ip) {
-            let advice = "use --node-ip, or a cluster with another range";
-            return Err(AgentError::Config(format!("this machine's address {node_ip} lies in the {what} range {range}; {advice}")));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::desired::tests::config;
     use super::*;
-
-    fn config() -> NodeConfig {
-        NodeConfig {
-            generation: 1,
-            label: "01m7".into(),
-            domain: "pilothouse.internal".into(),
-            server: "192.0.2.1:8443".into(),
-            pod_cidr: "10.244.3.0/24".into(),
-            cluster_pod_cidr: "10.244.0.0/16".into(),
-            service_cidr: "10.96.0.0/16".into(),
-            dns_ip: "10.96.0.10".into(),
-            api_address: "198.18.0.1:6443".into(),
-            labels: std::collections::HashMap::from([("pool".into(), "web".into())]),
-            ..NodeConfig::default()
-        }
-    }
-
-    fn membership() -> Membership {
-        let labels = BTreeMap::from([("mine".into(), "1".into())]);
-        let node_ip = "192.0.2.7".parse().ok();
-        Membership { node_id: "nod_x".into(), cluster_id: "cls_x".into(), node_name: "n1".into(), node_ip, labels }
-    }
-
-    #[test]
-    fn the_platforms_words_become_a_node() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = Paths::new(dir.path());
-        std::fs::create_dir_all(Layout::joined(&paths).etc).unwrap();
-        let spec = spec(&config(), &membership(), &paths).unwrap();
-        assert_eq!(spec.api.tls_server_name.as_deref(), Some("01m7.node.pilothouse.internal"));
-        assert_eq!(spec.api.url, "https://192.0.2.1:8443");
-        assert_eq!(spec.labels.len(), 2);
-        assert_eq!(spec.pods_cgroup(), "/kubepods");
-    }
-
-    #[test]
-    fn an_address_inside_the_pods_range_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = Paths::new(dir.path());
-        std::fs::create_dir_all(Layout::joined(&paths).etc).unwrap();
-        let inside = Membership { node_ip: "10.244.3.7".parse().ok(), ..membership() };
-        let error = spec(&config(), &inside, &paths).unwrap_err();
-        assert!(error.to_string().contains("--node-ip"), "{error}");
-    }
 
     #[test]
     fn what_will_be_installed_is_recorded_first() {

@@ -102,7 +102,8 @@ impl Identity {
 
     /// True while that very process runs (a zombie does not).
     pub fn alive(&self) -> bool {
-        let same = stat(self.pid).is_some_and(|(state, start)| start == self.start_ticks && !matches!(state, 'Z' | 'X'));
+        let same =
+            stat(self.pid).is_some_and(|(state, start)| start == self.start_ticks && !matches!(state, 'Z' | 'X'));
         same && self.boot_id == boot_id()
     }
 

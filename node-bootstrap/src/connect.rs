@@ -191,7 +191,11 @@ fn exempt(host: &str, list: &str) -> bool {
 }
 
 /// A TLS client that trusts one CA (or a bundle of them) and nothing else. `identity`: certificate chain and key, PEM.
-pub fn tls_config(ca_pem: &str, identity: Option<(&str, &str)>, alpn: &[u8]) -> Result<Arc<ClientConfig>, ConnectError> {
+pub fn tls_config(
+    ca_pem: &str,
+    identity: Option<(&str, &str)>,
+    alpn: &[u8],
+) -> Result<Arc<ClientConfig>, ConnectError> {
     let material = |what, reason: String| ConnectError::Material { what, reason };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(ca_pem.as_bytes()) {
@@ -207,7 +211,8 @@ pub fn tls_config(ca_pem: &str, identity: Option<(&str, &str)>, alpn: &[u8]) -> 
         Some((chain, key)) => {
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(chain.as_bytes()).collect();
             let chain = chain.map_err(|error| material("certificate", error.to_string()))?;
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| material("key", "not a PEM key".into()))?;
+            let key =
+                PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| material("key", "not a PEM key".into()))?;
             builder.with_client_auth_cert(chain, key).map_err(|error| material("certificate", error.to_string()))?
         }
     };

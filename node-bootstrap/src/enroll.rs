@@ -26,7 +26,7 @@ pub enum EnrollError {
     #[error("talk to the platform")]
     Transport(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The platform said no.
-    #[error("{}: {} → {}", heading(status.code()), status.message(), advice(status.code()))]
+    #[error("{}: {}", heading(status.code()), status.message())]
     Refused {
         /// What it said.
         status: Box<tonic::Status>,
@@ -45,7 +45,14 @@ impl EnrollError {
         use tonic::Code;
         match self {
             Self::Refused { status } => {
-                matches!(status.code(), Code::FailedPrecondition | Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
+                matches!(
+                    status.code(),
+                    Code::FailedPrecondition
+                        | Code::Unavailable
+                        | Code::DeadlineExceeded
+                        | Code::Cancelled
+                        | Code::Unknown
+                )
             }
             Self::Connect(ConnectError::Tcp { .. } | ConnectError::Slow { .. } | ConnectError::Proxy { .. }) => true,
             Self::Transport(_) => true,
@@ -62,16 +69,6 @@ fn heading(code: tonic::Code) -> &'static str {
         Code::FailedPrecondition => "the cluster is not ready yet",
         Code::Unavailable => "the platform is not reachable",
         _ => "the platform refused",
-    }
-}
-
-fn advice(code: tonic::Code) -> &'static str {
-    use tonic::Code;
-    match code {
-        Code::Unauthenticated => "create a new join command in the portal or with `pilothouse node join-command`",
-        Code::PermissionDenied => "a token works on one machine only, and a removed node needs a new token",
-        Code::FailedPrecondition | Code::Unavailable => "wait, and try again",
-        _ => "see the platform's log",
     }
 }
 
@@ -111,7 +108,8 @@ pub async fn enroll(join: &JoinConfig, applicant: &Applicant) -> Result<EnrollRe
         node_name: name,
     };
     let mut client = EnrollmentClient::new(channel(join).await?);
-    let reply = client.enroll(request).await.map_err(|status| EnrollError::Refused { status: Box::new(status) })?.into_inner();
+    let reply =
+        client.enroll(request).await.map_err(|status| EnrollError::Refused { status: Box::new(status) })?.into_inner();
     let certificates = reply.certificates.as_ref().ok_or(EnrollError::Incomplete("certificates"))?;
     if reply.config.is_none() {
         return Err(EnrollError::Incomplete("configuration"));
@@ -131,7 +129,8 @@ async fn channel(join: &JoinConfig) -> Result<Channel, EnrollError> {
         let stream = ready.take().ok_or_else(|| std::io::Error::other("the connection to the platform was lost"));
         async move { stream }
     });
-    let endpoint = Endpoint::from_shared(format!("http://{name}")).map_err(|error| EnrollError::Transport(error.into()))?;
+    let endpoint =
+        Endpoint::from_shared(format!("http://{name}")).map_err(|error| EnrollError::Transport(error.into()))?;
     let endpoint = endpoint.timeout(std::time::Duration::from_secs(30));
     endpoint.connect_with_connector(connector).await.map_err(|error| EnrollError::Transport(error.into()))
 }
@@ -156,6 +155,6 @@ mod tests {
         assert!(!refused(tonic::Status::unauthenticated("x")).may_pass());
         assert!(!refused(tonic::Status::permission_denied("x")).may_pass());
         let text = refused(tonic::Status::unauthenticated("the token was used")).to_string();
-        assert!(text.contains("the token was used") && text.contains("join-command"), "{text}");
+        assert!(text.contains("not accepted") && text.contains("the token was used"), "{text}");
     }
 }

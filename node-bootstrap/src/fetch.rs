@@ -132,7 +132,8 @@ impl PartStore {
     pub async fn ensure_all(&self, parts: &[Part], link: &NodeLinkClient<Channel>) -> Result<(), FetchError> {
         files::make_dir(&self.dir)?;
         let each = futures::stream::iter(parts).map(|part| self.ensure(part, link.clone()));
-        let stamps: Vec<(String, Stamp)> = each.buffer_unordered(PARALLEL).try_filter_map(async |new| Ok(new)).try_collect().await?;
+        let stamps: Vec<(String, Stamp)> =
+            each.buffer_unordered(PARALLEL).try_filter_map(async |new| Ok(new)).try_collect().await?;
         self.remember(stamps)?;
         Ok(())
     }
@@ -166,7 +167,7 @@ impl PartStore {
         if self.known(&path, sha256) {
             return Ok(None);
         }
-        if !self.verified(path.clone(), part).await? && !self.from_seed(part).await? {
+        if !self.verified(path.clone(), part).await? && !self.use_seed(part).await? {
             self.fetch(part, link).await?;
         }
         Ok(Stamp::of(&path, sha256).map(|stamp| (path.to_string_lossy().into_owned(), stamp)))
@@ -182,7 +183,8 @@ impl PartStore {
             all(left)?;
             other.join().unwrap_or(Ok(()))
         })?;
-        let stamp = |(path, part): &&(&Path, Part)| Some((path.to_string_lossy().into_owned(), Stamp::of(path, &part.sha256)?));
+        let stamp =
+            |(path, part): &&(&Path, Part)| Some((path.to_string_lossy().into_owned(), Stamp::of(path, &part.sha256)?));
         Ok(self.remember(unknown.iter().filter_map(stamp).collect())?)
     }
 
@@ -196,7 +198,7 @@ impl PartStore {
     }
 
     /// Uses a part of the seed directory where it lies.
-    async fn from_seed(&self, part: &Part) -> Result<bool, FetchError> {
+    async fn use_seed(&self, part: &Part) -> Result<bool, FetchError> {
         let Some(seeded) = self.seed.as_ref().map(|seed| seed.join(&part.sha256)) else { return Ok(false) };
         if !self.verified(seeded.clone(), part).await? {
             return Ok(false);
@@ -214,7 +216,11 @@ impl PartStore {
             attempt += 1;
             let again = matches!(
                 status.code(),
-                tonic::Code::Unavailable | tonic::Code::Unknown | tonic::Code::Cancelled | tonic::Code::Internal | tonic::Code::Aborted
+                tonic::Code::Unavailable
+                    | tonic::Code::Unknown
+                    | tonic::Code::Cancelled
+                    | tonic::Code::Internal
+                    | tonic::Code::Aborted
             );
             if !again || attempt == ATTEMPTS {
                 return Err(FetchError::Refused { name: part.name.clone(), status });
@@ -233,7 +239,8 @@ impl PartStore {
                 return Err(error);
             }
             let mode = if part.kind == "binary" { 0o755 } else { 0o644 };
-            let ready = fs::set_permissions(&partial, fs::Permissions::from_mode(mode)).and_then(|()| fs::rename(&partial, &target));
+            let ready = fs::set_permissions(&partial, fs::Permissions::from_mode(mode))
+                .and_then(|()| fs::rename(&partial, &target));
             Ok(ready.map_err(files::io("keep", &target))?)
         })
         .await?
@@ -317,7 +324,11 @@ pub fn adopt_file(source: &Path, path: &Path, executable: bool) -> Result<(), Fi
 }
 
 /// Links the programs among `parts` under their plain names, and returns the images and a digest over the programs.
-pub fn install(parts: &[Part], spec_bin: &Path, path_of: impl Fn(&Part) -> PathBuf) -> Result<(Vec<Image>, String), FileError> {
+pub fn install(
+    parts: &[Part],
+    spec_bin: &Path,
+    path_of: impl Fn(&Part) -> PathBuf,
+) -> Result<(Vec<Image>, String), FileError> {
     let mut programs: Vec<String> = Vec::new();
     let mut images = Vec::new();
     for part in parts.iter().filter(|part| is_plain(&part.name)) {

@@ -4,11 +4,11 @@ use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
-use node_protocol::{Certificates, Chunk, NodeConfig, NodeReport, RenewRequest, ReportReply, WatchRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
+use node_protocol::{Certificates, Chunk, NodeConfig, NodeReport, RenewRequest, ReportReply, WatchRequest};
 use tonic::{Request, Response, Status};
 
 use super::*;
@@ -51,7 +51,8 @@ impl NodeLink for Platform {
         self.offsets.lock().unwrap().push(asked.offset);
         let rest = self.content[asked.offset as usize..].to_vec();
         let given = self.breaks_after.unwrap_or(usize::MAX).min(rest.len());
-        let mut items: Vec<Result<Chunk, Status>> = rest[..given].chunks(1000).map(|data| Ok(Chunk { data: data.to_vec() })).collect();
+        let mut items: Vec<Result<Chunk, Status>> =
+            rest[..given].chunks(1000).map(|data| Ok(Chunk { data: data.to_vec() })).collect();
         if given < rest.len() {
             items.push(Err(Status::unavailable("the line broke")));
         }
@@ -65,7 +66,9 @@ async fn serve(platform: Platform) -> NodeLinkClient<Channel> {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let service = TowerToHyperService::new(NodeLinkServer::new(platform.clone()));
-            tokio::spawn(async move { Builder::new(TokioExecutor::new()).http2_only().serve_connection(TokioIo::new(stream), service).await });
+            tokio::spawn(async move {
+                Builder::new(TokioExecutor::new()).http2_only().serve_connection(TokioIo::new(stream), service).await
+            });
         }
     });
     NodeLinkClient::connect(format!("http://{address}")).await.unwrap()

@@ -34,7 +34,7 @@ pub fn halt(root_dir: &Path, grace: Duration) -> Result<(), HaltError> {
     let Some(node) = files::read_json::<StaticNode>(&root_dir.join(COPY))? else { return Ok(()) };
     let layout = node.layout();
     stop_services(&layout);
-    end(&[node.cgroup_root.clone()], grace)?;
+    end(std::slice::from_ref(&node.cgroup_root), grace)?;
     let left = mounts::unmount_below(&[node.root_dir.clone(), layout.run.clone()])?;
     if !left.is_empty() {
         return Err(HaltError::Mounted(left));
@@ -88,10 +88,16 @@ pub fn end(groups: &[String], grace: Duration) -> Result<(), HaltError> {
 /// Removes what libcni remembers about a network's containers, in a directory nobody can choose.
 pub fn forget_network(name: &str) {
     let Ok(entries) = std::fs::read_dir("/var/lib/cni/results") else { return };
-    let prefix = format!("{name}-");
-    for entry in entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix)) {
+    for entry in entries.flatten().filter(|entry| is_result_of(&entry.file_name().to_string_lossy(), name)) {
         let _ = std::fs::remove_file(entry.path());
     }
+}
+
+/// `<network>-<container id>-<interface>`; another network's name may begin with this one's.
+fn is_result_of(file: &str, network: &str) -> bool {
+    let rest = file.strip_prefix(network).and_then(|rest| rest.strip_prefix('-'));
+    let id = rest.and_then(|rest| rest.split('-').next()).unwrap_or_default();
+    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Removes kubelet's machine-wide links to the logs of pods that logged below `pod_logs`.
@@ -106,6 +112,14 @@ fn forget_logs(pod_logs: &Path) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_this_networks_results_are_forgotten() {
+        let id = "0a".repeat(32);
+        assert!(is_result_of(&format!("pilothouse-{id}-eth0"), "pilothouse"));
+        assert!(!is_result_of(&format!("pilothouse-two-{id}-eth0"), "pilothouse"));
+        assert!(!is_result_of(&format!("other-{id}-eth0"), "pilothouse"));
+    }
 
     #[test]
     fn halting_nothing_is_fine() {

@@ -1,103 +1,71 @@
-//! The agent as PID 1 of a machine container: a tiny init over a worker.
+//! The agent as PID 1 of a machine container: a control group of its own, and every orphan taken in.
 //!
-//! PID 1 inherits every orphan (pods' shims among them) and must reap them, which does not mix with a runtime that waits for its
-//! own children. So PID 1 only starts the worker, reaps, passes signals on, and starts the worker again should it die: the worker
-//! then adopts what still runs. When PID 1 ends, the kernel ends the whole namespace.
+//! The agent waits for its own children by their ids, so PID 1's duty must not snatch their exit statuses. It does not need to know
+//! them: whoever has been a zombie for two looks in a row has nobody who waits. When PID 1 ends, the kernel ends the whole
+//! namespace.
 
-use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::collections::BTreeSet;
+use std::fs;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Cgroups;
+use crate::supervise::describe;
 
 /// The group PID 1 moves itself into: on cgroup version 2 a group with controllers for children may hold no process itself.
 pub const LEAF: &str = "/pilothouse-node/agent";
 
-/// The worker's exit code that means: the node was removed, or nothing can be done; do not start again.
-pub const FINAL: i32 = 10;
+/// The exit code that means: the node was removed, or nothing can be done; do not start again.
+pub const FINAL: u8 = 10;
 
-/// The pause before a worker that died is started again.
-const PAUSE: Duration = Duration::from_millis(500);
-
-/// What PID 1 does about an ended worker.
-#[derive(Debug, PartialEq, Eq)]
-enum Next {
-    Again,
-    Exit(u8),
-}
-
-fn next(status: ExitStatus, stopping: bool) -> Next {
-    match status.code() {
-        Some(code) if stopping || code == 0 || code == FINAL => Next::Exit(u8::try_from(code).unwrap_or(1)),
-        None if stopping => Next::Exit(0),
-        _ => Next::Again,
-    }
-}
+/// Between two looks; far longer than the agent takes to fetch a status it waits for.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Moves this process into its own leaf group. Failing is not fatal: version 1 needs none.
 pub fn move_to_leaf() {
     let moved = Cgroups::detect().and_then(|cgroups| {
-        // Joining first: version 2 hands out controllers only from a group without processes.
+        // Version 2 hands out controllers only from a group without processes: once more after joining.
         cgroups.create(LEAF)?;
         cgroups.join(LEAF, std::process::id())?;
         cgroups.create(LEAF)
     });
     if let Err(error) = moved {
-        tracing::warn!(error = crate::supervise::describe(&error), "not moved into a control group of its own");
+        tracing::warn!(error = describe(&error), "not moved into a control group of its own");
     }
 }
 
-/// Runs `worker` (arguments for this very program) until it ends for good; returns the exit code.
-pub fn run(worker: &[String]) -> std::io::Result<u8> {
-    move_to_leaf();
-    // Blocked signals are taken one by one below; a child would inherit the mask, so the worker clears it.
-    let signals: SigSet = [Signal::SIGTERM, Signal::SIGINT, Signal::SIGCHLD, Signal::SIGPWR].into_iter().collect();
-    let mut stopping = false;
-    loop {
-        let mut child = Command::new("/proc/self/exe").args(worker).spawn()?;
-        signals.thread_block()?;
-        let status = attend(Pid::from_raw(child.id().cast_signed()), &signals, &mut stopping);
-        let status = status.or_else(|| child.try_wait().ok().flatten()).unwrap_or(ExitStatus::from_raw(1 << 8));
-        signals.thread_unblock()?;
-        match next(status, stopping) {
-            Next::Exit(code) => return Ok(code),
-            Next::Again => std::thread::sleep(PAUSE),
-        }
+/// Takes in orphans until stopped.
+pub async fn reap(stop: CancellationToken) {
+    let mut seen = BTreeSet::new();
+    while stop.run_until_cancelled(tokio::time::sleep(LOOK)).await.is_some() {
+        seen = look(&seen);
     }
 }
 
-/// Reaps and passes signals on until the worker has ended.
-fn attend(worker: Pid, signals: &SigSet, stopping: &mut bool) -> Option<ExitStatus> {
-    loop {
-        if let Some(status) = reap(worker) {
-            return Some(status);
-        }
-        match signals.wait() {
-            Ok(Signal::SIGCHLD) | Err(Errno::EINTR) => {}
-            Ok(_) => {
-                *stopping = true;
-                let _ = kill(worker, Signal::SIGTERM);
-            }
-            Err(_) => return None,
-        }
+/// One look: takes in the zombies that were seen before, returns those of now.
+fn look(seen: &BTreeSet<i32>) -> BTreeSet<i32> {
+    let now = zombies(std::process::id());
+    for orphan in now.intersection(seen) {
+        let _ = waitpid(Pid::from_raw(*orphan), Some(WaitPidFlag::WNOHANG));
     }
+    now.difference(seen).copied().collect()
 }
 
-/// Takes in every ended child; the worker's status is returned.
-fn reap(worker: Pid) -> Option<ExitStatus> {
-    loop {
-        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) if pid == worker => return Some(ExitStatus::from_raw(code << 8)),
-            Ok(WaitStatus::Signaled(pid, signal, _)) if pid == worker => return Some(ExitStatus::from_raw(signal as i32)),
-            Ok(WaitStatus::StillAlive) | Err(_) => return None,
-            Ok(_) => {}
-        }
-    }
+/// Children of `parent` that ended and were not waited for.
+fn zombies(parent: u32) -> BTreeSet<i32> {
+    let Ok(entries) = fs::read_dir("/proc") else { return BTreeSet::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| is_zombie_of(*pid, parent)).collect()
+}
+
+fn is_zombie_of(pid: i32, parent: u32) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let Some((_, fields)) = stat.rsplit_once(')') else { return false };
+    let mut fields = fields.split_whitespace();
+    fields.next() == Some("Z") && fields.next() == Some(&parent.to_string())
 }
 
 #[cfg(test)]
@@ -105,12 +73,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dead_worker_is_started_again_and_a_final_one_is_not() {
-        assert_eq!(next(ExitStatus::from_raw(9), false), Next::Again);
-        assert_eq!(next(ExitStatus::from_raw(1 << 8), false), Next::Again);
-        assert_eq!(next(ExitStatus::from_raw(0), false), Next::Exit(0));
-        assert_eq!(next(ExitStatus::from_raw(FINAL << 8), false), Next::Exit(10));
-        assert_eq!(next(ExitStatus::from_raw(9), true), Next::Exit(0));
-        assert_eq!(next(ExitStatus::from_raw(1 << 8), true), Next::Exit(1));
+    #[expect(clippy::zombie_processes, reason = "a zombie is what is wanted")]
+    fn a_zombie_is_taken_in_at_the_second_look() {
+        let child = std::process::Command::new("true").spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        let deadline = std::time::Instant::now() + Duration::from_secs(20);
+        while !is_zombie_of(pid, std::process::id()) && std::time::Instant::now() < deadline {
+            std::thread::yield_now();
+        }
+        // Other tests' zombies are theirs: only this one is put before the second look.
+        assert!(look(&BTreeSet::new()).contains(&pid), "the first look only notes it");
+        assert!(is_zombie_of(pid, std::process::id()));
+        assert!(!look(&BTreeSet::from([pid])).contains(&pid));
+        assert!(!is_zombie_of(pid, std::process::id()), "the second takes it in");
     }
 }

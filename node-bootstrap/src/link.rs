@@ -22,10 +22,10 @@ use tower::service_fn;
 
 use crate::connect::{Backoff, ConnectError, Dialer, tls_config};
 use crate::files::FileError;
+use crate::machine;
 use crate::pki::{self, PkiError, Store};
 use crate::status::{Board, Phase};
 use crate::supervise::describe;
-use crate::machine;
 
 /// The heartbeat.
 const REPORT: Duration = Duration::from_secs(10);
@@ -137,7 +137,12 @@ impl Link {
         }
     }
 
-    async fn listen(&self, known: &mut u64, events: &mpsc::Sender<Event>, backoff: &mut Backoff) -> Result<(), tonic::Status> {
+    async fn listen(
+        &self,
+        known: &mut u64,
+        events: &mpsc::Sender<Event>,
+        backoff: &mut Backoff,
+    ) -> Result<(), tonic::Status> {
         let request = WatchRequest { known_generation: *known };
         let mut stream = self.client().watch(request).await?.into_inner();
         tracing::info!(server = self.server(), "linked");
@@ -180,7 +185,9 @@ impl Link {
             match self.renew_if_due(&node_name, OffsetDateTime::now_utc()).await {
                 Ok(false) => {}
                 Ok(true) => tracing::info!("certificates renewed"),
-                Err(error) => tracing::warn!(error = describe(&error), "certificates not renewed; trying again in a minute"),
+                Err(error) => {
+                    tracing::warn!(error = describe(&error), "certificates not renewed; trying again in a minute")
+                }
             }
         }
     }

@@ -42,7 +42,8 @@ impl Authority {
     fn sign(&self, request: &str, days: i64) -> String {
         let mut request = rcgen::CertificateSigningRequestParams::from_pem(request).unwrap();
         let now = OffsetDateTime::now_utc();
-        (request.params.not_before, request.params.not_after) = (now - time::Duration::days(1), now + time::Duration::days(days));
+        (request.params.not_before, request.params.not_after) =
+            (now - time::Duration::days(1), now + time::Duration::days(days));
         request.signed_by(&self.issuer).unwrap().pem()
     }
 }
@@ -75,7 +76,8 @@ impl NodeLink for Platform {
     async fn renew(&self, request: Request<RenewRequest>) -> Result<Response<Certificates>, Status> {
         let asked = request.into_inner();
         let [link_cert, kubelet_cert, proxy_cert, serving_cert] =
-            [asked.link_csr, asked.kubelet_csr, asked.proxy_csr, asked.serving_csr].map(|csr| self.authority.sign(&csr, 30));
+            [asked.link_csr, asked.kubelet_csr, asked.proxy_csr, asked.serving_csr]
+                .map(|csr| self.authority.sign(&csr, 30));
         Ok(Response::new(Certificates { link_cert, kubelet_cert, proxy_cert, serving_cert }))
     }
 
@@ -92,7 +94,8 @@ async fn gateway(platform: Platform) -> SocketAddr {
     let clients = rustls::server::WebPkiClientVerifier::builder(Arc::new(roots)).build().unwrap();
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-    let mut config = rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap();
+    let mut config =
+        rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap();
     config.alpn_protocols = vec![ALPN_GRPC.to_vec(), ALPN_TUNNEL.to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -102,7 +105,12 @@ async fn gateway(platform: Platform) -> SocketAddr {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             if stream.get_ref().1.alpn_protocol() == Some(ALPN_GRPC) {
                 let service = TowerToHyperService::new(NodeLinkServer::new(platform.clone()));
-                tokio::spawn(async move { Builder::new(TokioExecutor::new()).http2_only().serve_connection(TokioIo::new(stream), service).await });
+                tokio::spawn(async move {
+                    Builder::new(TokioExecutor::new())
+                        .http2_only()
+                        .serve_connection(TokioIo::new(stream), service)
+                        .await
+                });
             }
         }
     });
@@ -124,7 +132,8 @@ async fn scene(days: i64) -> Scene {
     let dir = tempfile::tempdir().unwrap();
     let pki = Store::new(dir.path().join("pki"));
     let pending = pki.prepare("n1").unwrap();
-    let [link_cert, kubelet_cert, proxy_cert, serving_cert] = pending.requests.clone().map(|csr| authority.sign(&csr, days));
+    let [link_cert, kubelet_cert, proxy_cert, serving_cert] =
+        pending.requests.clone().map(|csr| authority.sign(&csr, days));
     pki.accept(&pending, &Certificates { link_cert, kubelet_cert, proxy_cert, serving_cert }).unwrap();
     let ((reports, got_reports), (watches, got_watches)) = (mpsc::channel(16), mpsc::channel(16));
     let address = gateway(Platform { authority: Arc::clone(&authority), reports, watches }).await;

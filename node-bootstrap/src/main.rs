@@ -99,9 +99,6 @@ struct Run {
     /// With --static: stopping also ends the pods
     #[arg(long, requires = "static_file")]
     stop_pods: bool,
-    /// Set by PID 1 for its worker
-    #[arg(long, hide = true)]
-    worker: bool,
 }
 
 #[derive(Args)]
@@ -166,7 +163,7 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("error: {error:#}");
             let last = error.downcast_ref::<AgentError>().is_some_and(AgentError::is_final);
-            if last { ExitCode::from(init::FINAL as u8) } else { ExitCode::FAILURE }
+            if last { ExitCode::from(init::FINAL) } else { ExitCode::FAILURE }
         }
     }
 }
@@ -174,13 +171,14 @@ fn main() -> ExitCode {
 fn dispatch(command: Command, paths: &Paths) -> anyhow::Result<ExitCode> {
     match command {
         Command::Join(join) => in_runtime(self::join(paths, join)),
-        Command::Run(run) if std::process::id() == 1 && !run.worker => as_init(&run),
         Command::Run(run) => in_runtime(self::run(paths, run)),
         Command::Status(output) => show_status(paths, &output),
         Command::Reset(options) => self::reset(paths, &options),
         Command::Preflight(options) => self::preflight(paths, &options),
         Command::InstallService => Ok(service::install(paths).map(|()| ExitCode::SUCCESS)?),
-        Command::Halt(options) => Ok(halt::halt(&options.root_dir, Duration::from_secs(options.grace)).map(|()| ExitCode::SUCCESS)?),
+        Command::Halt(options) => {
+            Ok(halt::halt(&options.root_dir, Duration::from_secs(options.grace)).map(|()| ExitCode::SUCCESS)?)
+        }
         Command::Version => {
             println!("pilothouse-node {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
@@ -205,15 +203,6 @@ fn log() {
     let _ = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).try_init();
 }
 
-fn as_init(run: &Run) -> anyhow::Result<ExitCode> {
-    if run.static_file.is_some() {
-        bail!("a static node does not run as PID 1");
-    }
-    log();
-    let worker = ["run".to_owned(), "--worker".to_owned()];
-    Ok(ExitCode::from(init::run(&worker).context("start the worker")?))
-}
-
 /// Cancelled by TERM or INT.
 fn stop_signal() -> anyhow::Result<CancellationToken> {
     let stop = CancellationToken::new();
@@ -235,6 +224,10 @@ async fn run(paths: &Paths, options: Run) -> anyhow::Result<ExitCode> {
         let node = StaticNode::load(&file)?;
         static_node::run(node, stop, options.stop_pods).await?;
         return Ok(ExitCode::SUCCESS);
+    }
+    if std::process::id() == 1 {
+        init::move_to_leaf();
+        tokio::spawn(init::reap(stop.clone()));
     }
     let first = Ledger::load(&paths.ledger())?.membership.is_none();
     let checks = if first { checked(paths, &[]) } else { Vec::new() };
@@ -281,7 +274,9 @@ fn join_config(options: &Join) -> anyhow::Result<JoinConfig> {
     let ca_pem = match (&options.ca_file, &options.ca_pem_base64) {
         (Some(file), _) => files::read_text(file)?,
         (None, Some(text)) => {
-            let pem = base64::engine::general_purpose::STANDARD.decode(text.trim()).context("--ca-pem-base64 is not base64")?;
+            let pem = base64::engine::general_purpose::STANDARD
+                .decode(text.trim())
+                .context("--ca-pem-base64 is not base64")?;
             String::from_utf8(pem).context("--ca-pem-base64 does not hold PEM")?
         }
         (None, None) => bail!("--ca-file or --ca-pem-base64 is needed"),
@@ -298,7 +293,9 @@ fn token(options: &Join) -> anyhow::Result<Zeroizing<String>> {
             text
         }
         Some(file) => Zeroizing::new(files::read_text(file)?),
-        None => Zeroizing::new(std::env::var("PILOTHOUSE_JOIN_TOKEN").context("set PILOTHOUSE_JOIN_TOKEN, or use --token-file")?),
+        None => Zeroizing::new(
+            std::env::var("PILOTHOUSE_JOIN_TOKEN").context("set PILOTHOUSE_JOIN_TOKEN, or use --token-file")?,
+        ),
     };
     let token = text.trim();
     if token.is_empty() {
@@ -329,7 +326,10 @@ fn show_status(paths: &Paths, output: &Output) -> anyhow::Result<ExitCode> {
         println!("{all:#}");
     } else if let (Some(membership), Some(config)) = (&ledger.membership, &ledger.config) {
         println!("node {} ({}) of cluster {}", membership.node_name, membership.node_id, membership.cluster_id);
-        println!("gateway {}, Kubernetes {}, configuration {}", config.server, config.kubernetes_version, config.generation);
+        println!(
+            "gateway {}, Kubernetes {}, configuration {}",
+            config.server, config.kubernetes_version, config.generation
+        );
         println!("{}", status::human(&now));
     } else {
         println!("This machine has not joined a cluster.");
@@ -342,7 +342,10 @@ fn reset(paths: &Paths, options: &Reset) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::load(&paths.ledger())?;
     if options.dry_run {
         let steps = reset::plan(&ledger);
-        println!("{}", if steps.is_empty() { "Nothing was installed on this machine.".into() } else { steps.join("\n") });
+        println!(
+            "{}",
+            if steps.is_empty() { "Nothing was installed on this machine.".into() } else { steps.join("\n") }
+        );
         return Ok(ExitCode::SUCCESS);
     }
     let running = reset::pod_processes();

@@ -164,7 +164,11 @@ mod tests {
         }
         fs::create_dir(outer.join("inner")).unwrap();
         assert!(tmpfs(&outer.join("inner")) && tmpfs(&outer.join("inner")));
-        assert_eq!(below(std::slice::from_ref(&outer)).unwrap().len(), 2, "what is mounted at the directory is its owner's");
+        assert_eq!(
+            below(std::slice::from_ref(&outer)).unwrap().len(),
+            2,
+            "what is mounted at the directory is its owner's"
+        );
         let all = [dir.path().to_owned()];
         let points = below(&all).unwrap();
         assert_eq!(points.len(), 3);

@@ -118,7 +118,10 @@ mod tests {
         let mut network = sample().network;
         let text = ruleset(&network);
         assert!(text.contains("ip saddr 10.244.3.0/24 ip daddr != 10.244.0.0/16"));
-        assert!(text.starts_with("table ip pilothouse_node\ndelete table ip pilothouse_node\n"), "replaced in one transaction");
+        assert!(
+            text.starts_with("table ip pilothouse_node\ndelete table ip pilothouse_node\n"),
+            "replaced in one transaction"
+        );
         network.masquerade = false;
         assert!(!ruleset(&network).contains("masquerade"));
     }

@@ -93,7 +93,8 @@ impl Store {
 
     /// Puts certificates beside their keys, makes that generation the present one, and removes the others.
     pub fn accept(&self, pending: &Pending, certificates: &Certificates) -> Result<(), PkiError> {
-        let pems = [&certificates.link_cert, &certificates.kubelet_cert, &certificates.proxy_cert, &certificates.serving_cert];
+        let pems =
+            [&certificates.link_cert, &certificates.kubelet_cert, &certificates.proxy_cert, &certificates.serving_cert];
         for (name, pem) in NAMES.into_iter().zip(pems) {
             lifetime(pem).ok_or(PkiError::Unreadable(name))?;
             files::write(&pending.dir.join(format!("{name}.crt")), pem.as_bytes(), 0o644)?;

@@ -18,6 +18,9 @@ pub const PORTS: [u16; 4] = [10250, 10256, 10248, 10249];
 /// The oldest kernel whose nftables carries kube-proxy.
 const KERNEL: (u32, u32) = (5, 13);
 
+/// Programs that make a machine a Kubernetes node.
+const RIVALS: [&str; 6] = ["kubelet", "k3s-agent", "k3s-server", "k0s", "rke2", "microk8s"];
+
 const GIB: u64 = 1 << 30;
 const MIB: u64 = 1 << 20;
 
@@ -70,13 +73,19 @@ impl Probe {
             kernel: facts.kernel.clone(),
             cgroups: Cgroups::detect().is_ok_and(|cgroups| !cgroups.is_empty()),
             overlay: has_overlay(&facts.kernel),
-            missing_programs: ["nft", "ip", "mount"].into_iter().filter(|name| !in_path(name)).map(str::to_owned).collect(),
+            missing_programs: ["nft", "ip", "mount"]
+                .into_iter()
+                .filter(|name| !in_path(name))
+                .map(str::to_owned)
+                .collect(),
             cpus: facts.cpus,
             memory: facts.memory_bytes,
             disk: disk(state),
             hostname: facts.hostname,
             machine_id: facts.machine_id,
-            clock: std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |since| since.as_secs()),
+            clock: std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .map_or(0, |since| since.as_secs()),
             swap: fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1),
             taken_ports: PORTS.into_iter().filter(|port| taken(*port)).collect(),
             other_node: other_node(),
@@ -91,7 +100,8 @@ fn number(path: &str) -> u64 {
 }
 
 fn has_overlay(kernel: &str) -> bool {
-    let known = fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|name| name == "overlay"));
+    let known =
+        fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|name| name == "overlay"));
     known || Path::new(&format!("/lib/modules/{kernel}/kernel/fs/overlayfs")).exists()
 }
 
@@ -116,13 +126,16 @@ fn taken(port: u16) -> bool {
     bound.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse)
 }
 
+/// Node software that shares this network namespace. One in another namespace (a cluster in containers) is no rival.
 fn other_node() -> Option<String> {
+    let own = fs::read_link("/proc/self/ns/net").ok()?;
     let entries = fs::read_dir("/proc").ok()?;
-    let names = entries.flatten().filter_map(|entry| {
-        let comm = fs::read_to_string(entry.path().join("comm")).ok()?;
-        Some(comm.trim().to_owned())
+    let mut rivals = entries.flatten().filter_map(|entry| {
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?.trim().to_owned();
+        let beside = fs::read_link(entry.path().join("ns/net")).is_ok_and(|namespace| namespace == own);
+        (beside && RIVALS.contains(&name.as_str())).then_some(name)
     });
-    names.into_iter().find(|name| ["kubelet", "k3s-agent", "k3s-server", "k0s", "rke2", "microk8s"].contains(&name.as_str()))
+    rivals.next()
 }
 
 fn check(id: &str, status: &str, observed: String, remediation: &str) -> Check {
@@ -161,8 +174,18 @@ fn system(probe: &Probe) -> Vec<Check> {
     let overlay = if probe.overlay { "the kernel has it" } else { "the kernel does not have it" };
     vec![
         verdict("root", probe.root, if probe.root { "root" } else { "not root" }.into(), "run it with sudo"),
-        verdict("arch", ["amd64", "arm64"].contains(&probe.arch.as_str()), probe.arch.clone(), "use an amd64 or arm64 machine"),
-        verdict("kernel", kernel, probe.kernel.clone(), "use a Linux kernel 5.13 or newer (kube-proxy's nftables mode)"),
+        verdict(
+            "arch",
+            ["amd64", "arm64"].contains(&probe.arch.as_str()),
+            probe.arch.clone(),
+            "use an amd64 or arm64 machine",
+        ),
+        verdict(
+            "kernel",
+            kernel,
+            probe.kernel.clone(),
+            "use a Linux kernel 5.13 or newer (kube-proxy's nftables mode)",
+        ),
         verdict("cgroups", probe.cgroups, cgroups.into(), "mount cgroup2 on /sys/fs/cgroup"),
         verdict("overlayfs", probe.overlay, overlay.into(), "use a kernel with overlayfs"),
         verdict("programs", probe.missing_programs.is_empty(), programs, "apt-get install nftables iproute2 mount"),
@@ -175,15 +198,30 @@ fn resources(probe: &Probe) -> Vec<Check> {
     let disk = if free < 2 * GIB {
         check("disk", "fail", room, "free at least 2 GiB below /var/lib/pilothouse-node")
     } else {
-        advise("disk", free >= 5 * GIB && free * 100 >= total * 15, room, "free 5 GiB and 15 %, or kubelet will evict pods")
+        advise(
+            "disk",
+            free >= 5 * GIB && free * 100 >= total * 15,
+            room,
+            "free 5 GiB and 15 %, or kubelet will evict pods",
+        )
     };
     let inotify = probe.inotify_instances;
     vec![
         verdict("cpu", probe.cpus >= 1, format!("{} processors", probe.cpus), "give the machine a processor"),
         verdict("memory", memory >= 700 * MIB, format!("{:.1} GiB", gib(memory)), "give the machine 1 GiB of memory"),
         disk,
-        advise("swap", !probe.swap, if probe.swap { "on" } else { "off" }.into(), "pods' memory limits do not count swap: swapoff -a"),
-        advise("inotify", inotify >= 128, format!("{inotify} instances"), "sysctl -w fs.inotify.max_user_instances=8192"),
+        advise(
+            "swap",
+            !probe.swap,
+            if probe.swap { "on" } else { "off" }.into(),
+            "pods' memory limits do not count swap: swapoff -a",
+        ),
+        advise(
+            "inotify",
+            inotify >= 128,
+            format!("{inotify} instances"),
+            "sysctl -w fs.inotify.max_user_instances=8192",
+        ),
     ]
 }
 
@@ -200,12 +238,37 @@ fn surroundings(probe: &Probe) -> Vec<Check> {
     let ports = if ports.is_empty() { "free".into() } else { format!("taken: {}", ports.join(", ")) };
     let other = probe.other_node.clone();
     vec![
-        advise("hostname", hostname, format!("{} (node {name})", probe.hostname), "set a host name of its own, or use --node-name"),
+        advise(
+            "hostname",
+            hostname,
+            format!("{} (node {name})", probe.hostname),
+            "set a host name of its own, or use --node-name",
+        ),
         verdict("machine-id", probe.machine_id.len() == 32, probe.machine_id.clone(), "systemd-machine-id-setup"),
-        verdict("clock", probe.clock > 1_767_225_600, format!("{} s since 1970", probe.clock), "set the clock: certificates depend on it"),
-        verdict("ports", probe.taken_ports.is_empty(), ports, "stop what listens there (another kubelet or kube-proxy?)"),
-        verdict("other-node", other.is_none(), other.unwrap_or_else(|| "none".into()), "remove the other Kubernetes node software first"),
-        verdict("address", probe.addresses.iter().any(IpAddr::is_ipv4), shown.join(", "), "give the machine an IPv4 address that is not loopback"),
+        verdict(
+            "clock",
+            probe.clock > 1_767_225_600,
+            format!("{} s since 1970", probe.clock),
+            "set the clock: certificates depend on it",
+        ),
+        verdict(
+            "ports",
+            probe.taken_ports.is_empty(),
+            ports,
+            "stop what listens there (another kubelet or kube-proxy?)",
+        ),
+        verdict(
+            "other-node",
+            other.is_none(),
+            other.unwrap_or_else(|| "none".into()),
+            "remove the other Kubernetes node software first",
+        ),
+        verdict(
+            "address",
+            probe.addresses.iter().any(IpAddr::is_ipv4),
+            shown.join(", "),
+            "give the machine an IPv4 address that is not loopback",
+        ),
     ]
 }
 
@@ -277,7 +340,8 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_name_and_a_way_out() {
-        let table: [(&str, &str, fn(&mut Probe)); 16] = [
+        type Row = (&'static str, &'static str, fn(&mut Probe));
+        let table: [Row; 16] = [
             ("root", "fail", |p| p.root = false),
             ("arch", "fail", |p| p.arch = "riscv64".into()),
             ("kernel", "fail", |p| p.kernel = "5.10.0".into()),

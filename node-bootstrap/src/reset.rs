@@ -107,8 +107,8 @@ pub fn execute(paths: &Paths, keep_tombstone: bool) -> Result<Vec<String>, Reset
         systemctl(&["daemon-reload"]);
     }
     remove_dirs(paths, installed, keep_tombstone, &mut left)?;
-    if paths.logs().exists() {
-        left.push(format!("logs stay in {}", paths.logs().display()));
+    for logs in [paths.logs(), Layout::joined(paths).pod_logs].iter().filter(|dir| dir.exists()) {
+        left.push(format!("logs stay in {}", logs.display()));
     }
     Ok(left)
 }
@@ -134,7 +134,12 @@ fn restore(installed: &Installed, left: &mut Vec<String>) -> Result<(), ResetErr
 }
 
 /// The directories, the state directory last (the ledger lies in it) and the tombstone, if it stays, not at all.
-fn remove_dirs(paths: &Paths, installed: &Installed, keep_tombstone: bool, left: &mut Vec<String>) -> Result<(), ResetError> {
+fn remove_dirs(
+    paths: &Paths,
+    installed: &Installed,
+    keep_tombstone: bool,
+    left: &mut Vec<String>,
+) -> Result<(), ResetError> {
     let state = paths.state();
     let mut kept = Vec::new();
     for dir in installed.dirs.iter().filter(|dir| **dir != state) {
@@ -148,6 +153,17 @@ fn remove_dirs(paths: &Paths, installed: &Installed, keep_tombstone: bool, left:
     Ok(())
 }
 
+/// Undoes what an enrolment that was refused has left: keys nobody signed. A machine that joined once keeps everything.
+pub fn forget_attempt(paths: &Paths) -> Result<(), FileError> {
+    if Ledger::load(&paths.ledger())?.membership.is_some() || paths.tombstone().exists() {
+        return Ok(());
+    }
+    mounts::remove_tree(&paths.pki())?;
+    files::remove(&paths.state().join("machine.key"))?;
+    let _ = fs::remove_dir(paths.state());
+    Ok(())
+}
+
 fn remove_state(state: &Path, tombstone: Option<PathBuf>) -> Result<Vec<PathBuf>, FileError> {
     let Ok(entries) = fs::read_dir(state) else { return Ok(Vec::new()) };
     let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
@@ -157,7 +173,11 @@ fn remove_state(state: &Path, tombstone: Option<PathBuf>) -> Result<Vec<PathBuf>
         if path.file_name().is_some_and(|name| name == "ledger.json") && !kept.is_empty() {
             continue; // the next reset still needs it
         }
-        kept.extend(if path.is_symlink() { files::remove(&path).map(|_| Vec::new())? } else { mounts::remove_tree(&path)? });
+        kept.extend(if path.is_symlink() {
+            files::remove(&path).map(|_| Vec::new())?
+        } else {
+            mounts::remove_tree(&path)?
+        });
     }
     let _ = fs::remove_dir(state);
     Ok(kept)
@@ -197,6 +217,23 @@ mod tests {
         }
         assert!(paths.at("/etc/mine").exists() && paths.logs().join("kubelet.log").exists());
         assert!(execute(&paths, false).is_ok(), "a second reset is fine");
+    }
+
+    #[test]
+    fn a_refused_attempt_leaves_nothing_and_a_member_keeps_everything() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        let write = || {
+            fs::create_dir_all(paths.pki().join("1")).unwrap();
+            fs::write(paths.state().join("machine.key"), "k").unwrap();
+        };
+        write();
+        forget_attempt(&paths).unwrap();
+        assert!(!paths.state().exists());
+        write();
+        crate::ledger::bury(&paths.tombstone(), "nod_x").unwrap();
+        forget_attempt(&paths).unwrap();
+        assert!(paths.pki().exists());
     }
 
     #[test]

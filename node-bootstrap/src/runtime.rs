@@ -92,7 +92,8 @@ impl Runtime {
     async fn import(&mut self, spec: &NodeSpec, texts: &Texts) -> Result<(), RuntimeError> {
         let mut importer = Importer::new(spec).await?;
         let ordered = images::in_order(&spec.images, &spec.sandbox_image);
-        let (sandbox, rest): (Vec<_>, Vec<_>) = ordered.into_iter().partition(|image| image.reference == spec.sandbox_image);
+        let (sandbox, rest): (Vec<_>, Vec<_>) =
+            ordered.into_iter().partition(|image| image.reference == spec.sandbox_image);
         for image in sandbox {
             importer.ensure(image).await?;
         }

@@ -67,7 +67,8 @@ impl Layout {
 
     /// Every directory that must exist before anything starts.
     pub fn dirs(&self) -> Vec<PathBuf> {
-        let fixed = [&self.bin, &self.parts, &self.containerd, &self.run, &self.kubelet, &self.etc, &self.logs, &self.pod_logs];
+        let fixed =
+            [&self.bin, &self.parts, &self.containerd, &self.run, &self.kubelet, &self.etc, &self.logs, &self.pod_logs];
         let mut dirs: Vec<PathBuf> = fixed.into_iter().cloned().collect();
         dirs.extend([self.pids(), self.cni_conf(), self.cni_leases(), self.kubelet.join("volume-plugins")]);
         dirs

@@ -286,7 +286,8 @@ pub async fn run(node: StaticNode, stop: CancellationToken, stop_pods: bool) -> 
     }
     runtime.stop(&layout).await;
     if stop_pods {
-        let halted = tokio::task::spawn_blocking(move || crate::halt::halt(&node.root_dir, std::time::Duration::from_secs(2)));
+        let halted =
+            tokio::task::spawn_blocking(move || crate::halt::halt(&node.root_dir, std::time::Duration::from_secs(2)));
         if let Err(error) = halted.await? {
             tracing::error!(error = describe(&error), "pods not ended");
         }

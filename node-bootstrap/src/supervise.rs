@@ -80,7 +80,9 @@ impl Keeping {
             match self.once(&spec).await {
                 Ended::Stopped => return self.show(&spec, 0, "stopped"),
                 Ended::Replaced => continue,
-                Ended::ByItself(how) => tracing::warn!(child = spec.name, how, log = %spec.log.display(), "child ended"),
+                Ended::ByItself(how) => {
+                    tracing::warn!(child = spec.name, how, log = %spec.log.display(), "child ended")
+                }
             }
             pause = if began.elapsed() > WELL { PAUSES.0 } else { pause };
             self.restarts += 1;
@@ -164,7 +166,9 @@ pub fn rotate(log: &Path, limit: u64) -> Result<bool, FileError> {
 pub async fn keep_logs_short(dir: PathBuf, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(60))).await.is_some() {
         let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for log in entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "log")) {
+        for log in
+            entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "log"))
+        {
             if let Err(error) = rotate(&log, LOG_LIMIT) {
                 tracing::warn!(error = describe(&error), "log not rotated");
             }

@@ -156,7 +156,9 @@ async fn open(request: &Request<h2::RecvStream>, targets: &Targets) -> Result<Tc
     let node = &targets.node_name;
     let target = match dialled {
         Ok(Ok(target)) => target,
-        Ok(Err(error)) => return Err(Refusal(StatusCode::BAD_GATEWAY, format!("node {node} cannot reach {asked}: {error}"))),
+        Ok(Err(error)) => {
+            return Err(Refusal(StatusCode::BAD_GATEWAY, format!("node {node} cannot reach {asked}: {error}")));
+        }
         Err(_) => {
             let reason = format!("node {node} got no answer from {asked} within {} s", DIAL.as_secs());
             return Err(Refusal(StatusCode::GATEWAY_TIMEOUT, reason));

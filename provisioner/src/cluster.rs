@@ -20,6 +20,7 @@ use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::plan::{self, NodeCount};
 use tokio::sync::broadcast;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, leaving};
 use crate::engine::Outcome;
@@ -30,6 +31,8 @@ use observe::Look;
 
 /// Between two looks at a cluster that something still has to happen to, when nothing signals.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
+/// After so long nobody counts tenths of seconds any more.
+const IMPATIENCE: Duration = Duration::from_secs(12);
 
 /// Makes a cluster so.
 ///
@@ -52,7 +55,7 @@ async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> 
     let mut steps = Steps::open(&ctx.store, &target, &["cluster.create"], &plan::CLUSTER_CREATE).await?;
     steps.running("accepted", "").await?;
     let pki = pki::ensure(ctx, cluster).await?;
-    let signals = Signals { pods: ctx.pods.changes(), rows: ctx.store.changes() };
+    let signals = Signals { pods: ctx.pods.changes(), rows: ctx.store.changes(), ending: ctx.ending.clone() };
     apply::control_plane(ctx, cluster, &pki).await?;
     Run::begin(ctx, cluster, &pki, steps).await?.stay(signals).await
 }
@@ -61,6 +64,7 @@ async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> 
 struct Signals {
     pods: broadcast::Receiver<ClusterId>,
     rows: broadcast::Receiver<Change>,
+    ending: CancellationToken,
 }
 
 /// What woke it.
@@ -71,6 +75,8 @@ enum Woken {
     Wish,
     /// Kubeconfigs were issued or revoked.
     Access,
+    /// The process ends.
+    End,
 }
 
 impl Signals {
@@ -91,6 +97,7 @@ impl Signals {
                     Ok(_) => {}
                 },
                 () = tokio::time::sleep_until(until) => return Woken::Look,
+                () = self.ending.cancelled() => return Woken::End,
             }
         }
     }
@@ -135,9 +142,10 @@ impl<'a> Run<'a> {
             if begun.elapsed() > self.ctx.tuning.patience {
                 return Ok(Outcome::waiting(look.reason(), ROUTINE_LOOK));
             }
-            match signals.next(self.cluster.id, self.pause(&look)).await {
+            match signals.next(self.cluster.id, self.pause(&look, begun)).await {
                 Woken::Look => {}
                 Woken::Access => self.access_known = false,
+                Woken::End => return Ok(Outcome::waiting("the next process", Duration::ZERO)),
                 Woken::Wish if self.wish_changed().await? => {
                     return Ok(Outcome::waiting("the new wish", Duration::ZERO));
                 }
@@ -147,8 +155,14 @@ impl<'a> Run<'a> {
     }
 
     /// A pod that has an address is asked again soon; without one the watch will tell.
-    fn pause(&self, look: &Look) -> Duration {
-        if look.has_candidate() { self.ctx.tuning.probe_every } else { ROUTINE_LOOK }
+    fn pause(&self, look: &Look, begun: Instant) -> Duration {
+        match look.has_candidate() {
+            true if begun.elapsed() > IMPATIENCE => ROUTINE_LOOK / 2,
+            // It has work to do, of which every question is a part.
+            true if look.answers() => self.ctx.tuning.probe_every * 2,
+            true => self.ctx.tuning.probe_every,
+            false => ROUTINE_LOOK,
+        }
     }
 
     async fn wish_changed(&mut self) -> Result<bool, Trouble> {

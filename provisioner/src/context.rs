@@ -11,6 +11,7 @@ use serde_json::Value;
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId};
 use tenant_controlplane::pki::KeySource;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{Facts, Tuning};
@@ -38,6 +39,8 @@ pub struct Context {
     pub facts: Arc<Facts>,
     /// How patient to be.
     pub tuning: Tuning,
+    /// Cancelled when the process ends: nothing is waited for then.
+    pub ending: CancellationToken,
     applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
 }
 
@@ -66,15 +69,17 @@ pub struct Parts {
     pub facts: Arc<Facts>,
     /// How patient to be.
     pub tuning: Tuning,
+    /// Cancelled when the process ends.
+    pub ending: CancellationToken,
 }
 
 impl Context {
     /// A context that has seen nothing yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, host, connector, providers, keys, facts, tuning } = parts;
+        let Parts { store, host, connector, providers, keys, facts, tuning, ending } = parts;
         let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&facts)));
         let (pods, applied) = (Arc::default(), Mutex::default());
-        Arc::new(Self { store, host, tenants, pods, providers, keys, facts, tuning, applied })
+        Arc::new(Self { store, host, tenants, pods, providers, keys, facts, tuning, ending, applied })
     }
 
     /// The provider of a pool's machines; `None` for machines users bring.

@@ -15,7 +15,7 @@ pub mod facts;
 pub mod kube;
 pub mod resources;
 #[cfg(test)]
-pub(crate) mod scripted;
+pub(crate) mod testing;
 
 pub use facts::{NodeFact, PodFact};
 

@@ -83,6 +83,7 @@ pub fn start(config: Config) -> Handle {
         keys: Arc::new(SystemKeys),
         facts,
         tuning: config.tuning.clone(),
+        ending: config.cancel.clone(),
     });
     let engine = Engine::new(config.store, Arc::clone(&ctx) as Arc<_>, config.owner, config.tuning);
     let (publisher, isolation) = watch::channel(IsolationState::default());

@@ -108,8 +108,9 @@ fn update(known: &mut Option<ByCluster>, seen: Seen<PodFact>) -> Vec<ClusterId> 
             changed
         }
         Seen::Changed(pod) => {
+            let Some(all) = known.as_mut() else { return Vec::new() };
             let cluster = pod.cluster;
-            let pods = known.get_or_insert_default().entry(cluster).or_default();
+            let pods = all.entry(cluster).or_default();
             let same = pods.get(&pod.name) == Some(&pod);
             pods.insert(pod.name.clone(), pod);
             if same { Vec::new() } else { vec![cluster] }

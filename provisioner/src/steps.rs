@@ -41,15 +41,15 @@ impl<'a> Steps<'a> {
         self.operation.is_some()
     }
 
-    /// The step is being worked on; what went wrong before stays readable unless there is something newer to say.
+    /// The step is being worked on; what went wrong before stays readable unless there is something newer to say. A step that was done
+    /// stays done: an operation only goes forward.
     ///
     /// # Errors
     /// [`StoreError`].
     pub async fn running(&mut self, key: &str, message: &str) -> Result<(), StoreError> {
-        let old = self.written.get(key).map(|(state, message)| (*state, message.clone()));
-        let message = match old {
-            Some((StepState::Failed, old)) if message.is_empty() => old,
-            Some((StepState::Running, old)) if message.is_empty() => old,
+        let message = match self.written.get(key) {
+            Some((StepState::Done, _)) => return Ok(()),
+            Some((StepState::Failed | StepState::Running, old)) if message.is_empty() => old.clone(),
             _ => message.to_owned(),
         };
         self.write(key, StepState::Running, message).await

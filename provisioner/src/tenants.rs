@@ -47,6 +47,8 @@ impl Identity {
 }
 
 type DoorKey = (ClusterId, String, Identity);
+/// A client, and since when.
+type Opened = (Arc<dyn Kubernetes>, Instant);
 type Nodes = BTreeMap<String, NodeFact>;
 
 /// The doors and the watches.
@@ -55,7 +57,7 @@ pub struct Tenants {
     connector: Arc<dyn Connector>,
     keys: Arc<dyn KeySource>,
     facts: Arc<Facts>,
-    doors: Mutex<HashMap<DoorKey, (Arc<dyn Kubernetes>, Instant)>>,
+    doors: Mutex<HashMap<DoorKey, Opened>>,
     watched: Mutex<HashMap<ClusterId, Watched>>,
     changes: broadcast::Sender<(ClusterId, String)>,
 }
@@ -225,7 +227,7 @@ fn update(known: &mut Option<Nodes>, seen: Seen<NodeFact>) -> Option<String> {
             Some(String::new())
         }
         Seen::Changed(node) => {
-            let (name, nodes) = (node.name.clone(), known.get_or_insert_default());
+            let (name, nodes) = (node.name.clone(), known.as_mut()?);
             let different = nodes.get(&name) != Some(&node);
             nodes.insert(name.clone(), node);
             different.then_some(name)

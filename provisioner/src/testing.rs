@@ -12,12 +12,13 @@ use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::render::{Images, Placement, PullPolicy};
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::version::KubernetesVersion;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Facts, Tuning};
 use crate::context::{Context, Parts};
 use crate::engine::{Outcome, Reconcile};
 use crate::host::facts::Component;
-use crate::host::scripted::{Fate, Scripted, ScriptedConnector};
+use crate::host::testing::{Fate, Scripted, ScriptedConnector};
 use crate::host::{Connector, Kubernetes, PodFact, Seen};
 use crate::keys::SystemKeys;
 use crate::trouble::Trouble;
@@ -29,7 +30,6 @@ pub struct World {
     pub fate: Arc<Fate>,
     pub host: Arc<Scripted>,
     pub tenant: Arc<Scripted>,
-    pub connector: Arc<ScriptedConnector>,
     pub machines: Arc<Memory>,
     pub ctx: Arc<Context>,
     _dir: tempfile::TempDir,
@@ -105,8 +105,9 @@ impl World {
             keys: Arc::new(SystemKeys),
             facts: Arc::new(facts()),
             tuning: tuning(),
+            ending: CancellationToken::new(),
         });
-        Self { store, organization, project, fate, host, tenant, connector, machines, ctx, _dir: dir }
+        Self { store, organization, project, fate, host, tenant, machines, ctx, _dir: dir }
     }
 
     pub async fn cluster(&self, name: &str) -> Cluster {

@@ -35,13 +35,6 @@ impl Trouble {
         self
     }
 
-    /// Says more exactly where it happened: `place` begins the sentence people read.
-    #[must_use]
-    pub fn at(mut self, place: &str) -> Self {
-        self.problem.detail = format!("{place}: {}", self.problem.detail);
-        self
-    }
-
     /// An API server did not do what it was asked; `whose` is `host` or `cluster`.
     pub fn api(whose: &str, error: ApiError) -> Self {
         let code = format!("{}_{}", whose.to_uppercase(), error.code());

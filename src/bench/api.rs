@@ -13,7 +13,7 @@ use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::admin;
-use crate::instance::{Instance, Record};
+use crate::instance::Instance;
 use crate::options::InstanceArgs;
 
 /// A client of one instance.
@@ -25,10 +25,6 @@ pub struct Api {
     pub project: String,
     /// The bundle's kubectl.
     pub kubectl: PathBuf,
-    /// The instance measured.
-    pub instance: Instance,
-    /// Its record.
-    pub record: Record,
     scratch: PathBuf,
 }
 
@@ -42,9 +38,16 @@ impl Api {
         let scratch = instance.path("run/bench");
         std::fs::create_dir_all(&scratch)?;
         let base = format!("http://{}/api/v1", record.portal);
-        let mut api = Self { http: reqwest::Client::new(), base, token, project: String::new(), kubectl, instance, record, scratch };
+        let mut api = Self {
+            http: reqwest::Client::new(),
+            base,
+            token,
+            project: String::new(),
+            kubectl,
+            scratch,
+        };
         let me = api.get("/me").await?;
-        let organization = text(&me["memberships"][0]["organization"]["id"])?;
+        let organization = text(&me["memberships"][0]["organization_id"])?;
         let projects = api.get(&format!("/organizations/{organization}/projects")).await?;
         api.project = text(&projects["items"][0]["id"])?;
         Ok(api)
@@ -97,7 +100,8 @@ impl Api {
 
     /// Issues a kubeconfig and writes it to a file that only root reads.
     pub async fn kubeconfig(&self, cluster: &str) -> Result<PathBuf> {
-        let issued = self.post(&format!("/clusters/{cluster}/kubeconfigs"), json!({ "name": "bench", "role": "admin" })).await?;
+        let issued =
+            self.post(&format!("/clusters/{cluster}/kubeconfigs"), json!({ "name": "bench", "role": "admin" })).await?;
         let path = self.scratch.join(format!("{cluster}.kubeconfig"));
         crate::host::pki::write_secret(&path, text(&issued["kubeconfig"])?.as_bytes())?;
         Ok(path)
@@ -107,7 +111,13 @@ impl Api {
     pub async fn kubectl_until(&self, kubeconfig: &Path, args: &[&str], limit: Duration) -> Result<String> {
         let end = tokio::time::Instant::now() + limit;
         loop {
-            let output = Command::new(&self.kubectl).arg("--kubeconfig").arg(kubeconfig).args(args).stdin(Stdio::null()).output().await?;
+            let output = Command::new(&self.kubectl)
+                .arg("--kubeconfig")
+                .arg(kubeconfig)
+                .args(args)
+                .stdin(Stdio::null())
+                .output()
+                .await?;
             if output.status.success() {
                 return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
             }

@@ -30,11 +30,14 @@ pub async fn run(args: BenchCreateArgs) -> Result<()> {
     let together: Vec<(String, f64)> = try_join_all(at_once).await?;
     try_join_all(together.iter().map(|(id, _)| api.remove(id))).await?;
     let last = together.iter().map(|(_, seconds)| *seconds).fold(0.0, f64::max);
-    println!("{}", json!({
-        "bench": "create", "summary": true, "count": args.count,
-        "p50_seconds": percentile(&alone, 50), "p99_seconds": percentile(&alone, 99),
-        "at_once": args.parallel, "at_once_last_seconds": last,
-    }));
+    println!(
+        "{}",
+        json!({
+            "bench": "create", "summary": true, "count": args.count,
+            "p50_seconds": percentile(&alone, 50), "p99_seconds": percentile(&alone, 99),
+            "at_once": args.parallel, "at_once_last_seconds": last,
+        })
+    );
     Ok(())
 }
 
@@ -48,10 +51,13 @@ async fn one(api: &Api, name: &str, mode: &str) -> Result<(String, f64)> {
     let issued = begun.elapsed().as_secs_f64();
     api.kubectl_until(&kubeconfig, &["get", "ns"], Duration::from_secs(60)).await?;
     let seconds = begun.elapsed().as_secs_f64();
-    println!("{}", json!({
-        "bench": "create", "mode": mode, "name": name, "seconds": seconds,
-        "running_seconds": running, "kubeconfig_seconds": issued, "steps": steps(&operation),
-    }));
+    println!(
+        "{}",
+        json!({
+            "bench": "create", "mode": mode, "name": name, "seconds": seconds,
+            "running_seconds": running, "kubeconfig_seconds": issued, "steps": steps(&operation),
+        })
+    );
     Ok((id, seconds))
 }
 

@@ -42,11 +42,17 @@ pub async fn run(args: BenchIdleArgs) -> Result<()> {
     }
     let mut totals: BTreeMap<&str, (u64, f64)> = BTreeMap::new();
     for ((group, name), (count, private, resident, cores)) in &sums {
-        println!("{}", json!({ "bench": "idle", "group": group, "process": name, "count": count, "private_bytes": private, "resident_bytes": resident, "cores": cores }));
+        println!(
+            "{}",
+            json!({ "bench": "idle", "group": group, "process": name, "count": count, "private_bytes": private, "resident_bytes": resident, "cores": cores })
+        );
         let total = totals.entry(group).or_default();
         *total = (total.0 + private, total.1 + cores);
     }
-    let groups: BTreeMap<_, _> = totals.iter().map(|(group, (private, cores))| (*group, json!({ "private_bytes": private, "cores": cores }))).collect();
+    let groups: BTreeMap<_, _> = totals
+        .iter()
+        .map(|(group, (private, cores))| (*group, json!({ "private_bytes": private, "cores": cores })))
+        .collect();
     println!("{}", json!({ "bench": "idle", "summary": true, "seconds": args.seconds, "groups": groups }));
     Ok(())
 }
@@ -54,7 +60,9 @@ pub async fn run(args: BenchIdleArgs) -> Result<()> {
 fn look(instance: &Instance) -> Vec<(i32, Seen)> {
     let root = cgroup::v2_root().join(instance.cgroup());
     let mut all = Vec::new();
-    for (group, part) in [("host", "platform"), ("node", "node/services"), ("tenants", "node/kubepods"), ("machines", "machines")] {
+    for (group, part) in
+        [("host", "platform"), ("node", "node/services"), ("tenants", "node/kubepods"), ("machines", "machines")]
+    {
         all.extend(cgroup::processes(&root.join(part)).into_iter().map(|pid| (group, pid)));
     }
     all.extend(instance.pid().map(|pid| ("platform", pid)));
@@ -66,10 +74,18 @@ fn see(group: &'static str, pid: i32) -> Option<Seen> {
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let field = |key: &str| -> u64 {
         let line = rollup.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-        line.trim_start_matches(':').split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0) * 1024
+        line.trim_start_matches(':').split_whitespace().next().and_then(|word| word.parse::<u64>().ok()).unwrap_or(0)
+            * 1024
     };
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let after = stat.rsplit(')').next()?;
-    let number = |index: usize| after.split_whitespace().nth(index).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-    Some(Seen { group, name, private: field("Private_Clean") + field("Private_Dirty"), resident: field("Rss"), ticks: number(11) + number(12) })
+    let number =
+        |index: usize| after.split_whitespace().nth(index).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    Some(Seen {
+        group,
+        name,
+        private: field("Private_Clean") + field("Private_Dirty"),
+        resident: field("Rss"),
+        ticks: number(11) + number(12),
+    })
 }

@@ -9,8 +9,13 @@ use crate::instance::Instance;
 use crate::run::run;
 
 /// The Debian packages that an embedded host needs, and a command of each by which it is recognised.
-pub const PACKAGES: [(&str, &str); 5] =
-    [("iproute2", "ip"), ("nftables", "nft"), ("conntrack", "conntrack"), ("util-linux", "nsenter"), ("kmod", "modprobe")];
+pub const PACKAGES: [(&str, &str); 5] = [
+    ("iproute2", "ip"),
+    ("nftables", "nft"),
+    ("conntrack", "conntrack"),
+    ("util-linux", "nsenter"),
+    ("kmod", "modprobe"),
+];
 /// A tenant's etcd is a gigabyte at most, a bundle is one, images twice that.
 const DISK_NEEDED: u64 = 6 << 30;
 /// Below this a clock is taken for unset: certificates made under it would already have ended (2025-01-01).
@@ -19,23 +24,18 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
 pub fn machine(instance: &Instance) -> Vec<Check> {
-    vec![
-        root(),
-        kernel(),
-        filesystems(),
-        cgroups(),
-        capability(),
-        packages(),
-        disk(instance),
-        clock(),
-    ]
+    vec![root(), kernel(), filesystems(), cgroups(), capability(), packages(), disk(instance), clock()]
 }
 
 fn root() -> Check {
     if nix::unistd::geteuid().is_root() {
         return Check::pass("root", "running as root");
     }
-    Check::fail("root", "not root: an embedded host needs root for network namespaces, mounts and cgroups", "run it with sudo, or use a cluster you have: `pilothouse up --host-kubeconfig FILE`")
+    Check::fail(
+        "root",
+        "not root: an embedded host needs root for network namespaces, mounts and cgroups",
+        "run it with sudo, or use a cluster you have: `pilothouse up --host-kubeconfig FILE`",
+    )
 }
 
 fn kernel() -> Check {
@@ -46,22 +46,35 @@ fn kernel() -> Check {
     if version >= (5, 14) {
         return Check::pass("kernel", format!("Linux {release}"));
     }
-    Check::fail("kernel", format!("Linux {release} is too old"), "5.14 or newer is needed (cgroup.kill); Debian 12 has 6.1")
+    Check::fail(
+        "kernel",
+        format!("Linux {release} is too old"),
+        "5.14 or newer is needed (cgroup.kill); Debian 12 has 6.1",
+    )
 }
 
 fn filesystems() -> Check {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let missing: Vec<&str> = ["overlay", "tmpfs"].into_iter().filter(|name| !known.lines().any(|line| line.ends_with(name))).collect();
+    let missing: Vec<&str> =
+        ["overlay", "tmpfs"].into_iter().filter(|name| !known.lines().any(|line| line.ends_with(name))).collect();
     if missing.is_empty() {
         return Check::pass("filesystems", "overlay and tmpfs are there");
     }
-    Check::fail("filesystems", format!("the kernel does not offer {}", missing.join(", ")), format!("load it: modprobe {}", missing.join(" ")))
+    Check::fail(
+        "filesystems",
+        format!("the kernel does not offer {}", missing.join(", ")),
+        format!("load it: modprobe {}", missing.join(" ")),
+    )
 }
 
 fn cgroups() -> Check {
     let root = cgroup::v2_root();
     if !root.join("cgroup.procs").exists() {
-        return Check::fail("cgroups", "no cgroup v2 hierarchy is mounted", "mount it: mount -t cgroup2 none /sys/fs/cgroup");
+        return Check::fail(
+            "cgroups",
+            "no cgroup v2 hierarchy is mounted",
+            "mount it: mount -t cgroup2 none /sys/fs/cgroup",
+        );
     }
     let mode = if cgroup::is_hybrid() { "hybrid (v1 controllers beside v2)" } else { "v2" };
     Check::pass("cgroups", mode)
@@ -74,7 +87,11 @@ fn capability() -> Check {
     if held {
         return Check::pass("capability", "CAP_SYS_RESOURCE is there");
     }
-    Check::warn("capability", "CAP_SYS_RESOURCE is missing: containers cannot lower their out-of-memory score", "nothing to do: containerd is told not to try")
+    Check::warn(
+        "capability",
+        "CAP_SYS_RESOURCE is missing: containers cannot lower their out-of-memory score",
+        "nothing to do: containerd is told not to try",
+    )
 }
 
 /// Which packages are missing, as a check.
@@ -83,7 +100,11 @@ pub fn packages() -> Check {
     if missing.is_empty() {
         return Check::pass("packages", "every Debian package is there");
     }
-    Check::warn("packages", format!("missing: {}", missing.join(" ")), format!("`pilothouse up` installs them, or: apt-get install -y {}", missing.join(" ")))
+    Check::warn(
+        "packages",
+        format!("missing: {}", missing.join(" ")),
+        format!("`pilothouse up` installs them, or: apt-get install -y {}", missing.join(" ")),
+    )
 }
 
 /// The names of the packages whose command is not on this machine.
@@ -103,7 +124,11 @@ fn disk(instance: &Instance) -> Check {
     if free >= DISK_NEEDED {
         return Check::pass("disk", text);
     }
-    Check::fail("disk", format!("{text}; {} GiB are needed", DISK_NEEDED >> 30), "free some, or put --data-dir on a larger disk")
+    Check::fail(
+        "disk",
+        format!("{text}; {} GiB are needed", DISK_NEEDED >> 30),
+        "free some, or put --data-dir on a larger disk",
+    )
 }
 
 fn clock() -> Check {
@@ -111,7 +136,11 @@ fn clock() -> Check {
     if now >= EARLIEST {
         return Check::pass("clock", "set");
     }
-    Check::fail("clock", "the clock stands before 2025: certificates would not be valid", "set it: date -s …, or install an NTP client")
+    Check::fail(
+        "clock",
+        "the clock stands before 2025: certificates would not be valid",
+        "set it: date -s …, or install an NTP client",
+    )
 }
 
 /// What dead instances left on the machine: cgroups whose name starts with ours but whose slot is gone.

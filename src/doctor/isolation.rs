@@ -37,7 +37,11 @@ pub async fn probe(instance: &Instance, addresses: Addresses) -> Check {
         }
     }
     if !crossed.is_empty() {
-        return Check::fail("isolation", format!("tenants can cross: {}", crossed.join(", ")), "stop the instance and report this: it is a fault of the platform");
+        return Check::fail(
+            "isolation",
+            format!("tenants can cross: {}", crossed.join(", ")),
+            "stop the instance and report this: it is a fault of the platform",
+        );
     }
     Check::pass("isolation", format!("{tried} forbidden connections from {} tenant pods all failed", places.len()))
 }
@@ -64,7 +68,10 @@ async fn address_of(pid: i32) -> Option<Ipv4Addr> {
     if !Path::new(&format!("/proc/{pid}/ns/net")).exists() {
         return None;
     }
-    let text = run(&["nsenter", &format!("--net=/proc/{pid}/ns/net"), "ip", "-4", "-o", "address", "show", "dev", "eth0"]).await.ok()?;
+    let text =
+        run(&["nsenter", &format!("--net=/proc/{pid}/ns/net"), "ip", "-4", "-o", "address", "show", "dev", "eth0"])
+            .await
+            .ok()?;
     text.split_whitespace().skip_while(|word| *word != "inet").nth(1)?.split('/').next()?.parse().ok()
 }
 

@@ -13,10 +13,9 @@ use kube::{Api, Client, Config};
 use serde_json::json;
 use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd, scheduler};
 use tenant_controlplane::pki::ClusterPki;
-use tokio_util::sync::CancellationToken;
 
 use super::{Host, pki, storage};
-use crate::supervise::{Process, keep};
+use crate::supervise::Process;
 
 /// The port of the host's API server, in the instance's own namespace.
 pub const API_PORT: u16 = 6443;
@@ -24,7 +23,7 @@ const ETCD_PORT: u16 = 2379;
 const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// Writes what each process reads and starts the four of them at once: each waits for what it needs by itself.
-pub fn start(host: &Host, pki: &ClusterPki, cancel: &CancellationToken) -> Result<()> {
+pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
     let api = format!("https://{}", host.api());
     let logs = host.instance.path("logs");
     let etcd_dir = write(host, etcd::NAME, &etcd::files(pki))?;
@@ -45,12 +44,12 @@ pub fn start(host: &Host, pki: &ClusterPki, cancel: &CancellationToken) -> Resul
         health_port: 2381,
         fsync: true,
     };
-    run(host, etcd::NAME, etcd::flags(&settings), cancel)?;
-    run(host, apiserver::NAME, api_flags(host, &api_dir, &audit.display().to_string()), cancel)?;
+    host.memory.keep(process(host, etcd::NAME, etcd::flags(&settings))?)?;
+    run(host, apiserver::NAME, api_flags(host, &api_dir, &audit.display().to_string()))?;
     let settings = controller_manager::Settings { files: &manager_dir, scratch: &scratch, leader_elect: false };
-    run(host, controller_manager::NAME, manager_flags(&settings), cancel)?;
+    run(host, controller_manager::NAME, manager_flags(&settings))?;
     let settings = scheduler::Settings { files: &scheduler_dir, leader_elect: false };
-    run(host, scheduler::NAME, client_rate(scheduler::flags(&settings)), cancel)
+    run(host, scheduler::NAME, client_rate(scheduler::flags(&settings)))
 }
 
 fn api_flags(host: &Host, files: &str, audit_log: &str) -> Vec<String> {
@@ -95,8 +94,8 @@ fn write(host: &Host, name: &str, files: &Files) -> Result<String> {
     Ok(dir.display().to_string())
 }
 
-fn run(host: &Host, name: &'static str, args: Vec<String>, cancel: &CancellationToken) -> Result<()> {
-    process(host, name, args).and_then(|process| keep(process, cancel.clone())).map(drop)
+fn run(host: &Host, name: &'static str, args: Vec<String>) -> Result<()> {
+    host.processes.keep(process(host, name, args)?)
 }
 
 fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process> {
@@ -113,7 +112,7 @@ fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process
 }
 
 /// The local-path provisioner beside them: it needs the API and nothing of a pod.
-pub fn start_storage(host: &Host, cancel: &CancellationToken) -> Result<()> {
+pub fn start_storage(host: &Host) -> Result<()> {
     let dir = host.instance.path("host/storage");
     let at = |name: &str| dir.join(name).display().to_string();
     let args = vec![
@@ -126,7 +125,7 @@ pub fn start_storage(host: &Host, cancel: &CancellationToken) -> Result<()> {
         format!("--helper-pod-file={}", at("helperPod.yaml")),
         "--service-account-name=default".to_owned(),
     ];
-    run(host, "local-path-provisioner", args, cancel)
+    run(host, "local-path-provisioner", args)
 }
 
 fn operator_file(host: &Host) -> PathBuf {

@@ -48,7 +48,9 @@ impl Wall {
     /// Puts the whole table in force in one transaction.
     pub async fn apply(&self, state: &State) -> Result<()> {
         let enter = format!("--net={}", self.instance.netns().display());
-        run_with_input(&["nsenter", &enter, "--", "nft", "-f", "-"], &self.text(state)).await.context("isolate tenants (nftables)")?;
+        run_with_input(&["nsenter", &enter, "--", "nft", "-f", "-"], &self.text(state))
+            .await
+            .context("isolate tenants (nftables)")?;
         write_atomic(&self.instance.path("run/isolation.json"), &serde_json::to_vec(state)?)
     }
 

@@ -17,7 +17,7 @@ use super::{Host, NODE, pki};
 use crate::instance::{Instance, write_atomic};
 use crate::platform::parts::PROGRAMS;
 use crate::run::run;
-use crate::supervise::{Process, keep};
+use crate::supervise::Process;
 
 /// The images that tenants' pods and volumes need; nothing is ever pulled.
 const IMAGES: [&str; 6] = ["pause", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "busybox"];
@@ -25,7 +25,7 @@ const IMAGES: [&str; 6] = ["pause", "etcd", "kube-apiserver", "kube-controller-m
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Starts the agent, and starts it again whenever it ends. Pods outlive it.
-pub fn start(host: &Host, cancel: &CancellationToken) -> Result<()> {
+pub fn start(host: &Host) -> Result<()> {
     let file = host.instance.path("host/node.json");
     write_atomic(&file, &serde_json::to_vec_pretty(&specification(host)?)?)?;
     let agent = host.bundle.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
@@ -41,13 +41,13 @@ pub fn start(host: &Host, cancel: &CancellationToken) -> Result<()> {
         log: host.instance.path("logs/node.log"),
         grace: Duration::from_secs(15),
     };
-    keep(process, cancel.clone())?;
-    Ok(())
+    host.processes.keep(process)
 }
 
 fn specification(host: &Host) -> Result<Value> {
     let file = |name: &str| pki::file(&host.instance, name);
-    let pair = |name: &str| json!({ "cert_file": file(&format!("{name}.crt")), "key_file": file(&format!("{name}.key")) });
+    let pair =
+        |name: &str| json!({ "cert_file": file(&format!("{name}.crt")), "key_file": file(&format!("{name}.key")) });
     let addresses = host.addresses;
     Ok(json!({
         "root_dir": root(&host.instance), "run_dir": host.instance.run_dir().join("n"),
@@ -59,7 +59,7 @@ fn specification(host: &Host) -> Result<Value> {
         "labels": { "pilothouse.dev/host": "true" }, "masquerade": false, "network_name": host.instance.cgroup(),
         "parts": parts(host)?,
         "kubelet_config": { "maxPods": 500, "registryPullQPS": 0, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "podPidsLimit": 4096 },
-        "kube_proxy_config": { "nftables": { "minSyncPeriod": "50ms" } }
+        "kube_proxy_config": { "nftables": { "minSyncPeriod": "10ms" } }
     }))
 }
 
@@ -85,12 +85,15 @@ pub async fn wait_ready(host: &Host, client: &Client, cancel: &CancellationToken
         waited = timeout(PATIENCE, ready(host, client)) => waited,
     };
     let logs = root(&host.instance).join("logs");
-    waited.with_context(|| format!("the node is not ready after {PATIENCE:?}: read kubelet.log in {}", logs.display()))?
+    waited
+        .with_context(|| format!("the node is not ready after {PATIENCE:?}: read kubelet.log in {}", logs.display()))?
 }
 
 async fn ready(host: &Host, client: &Client) -> Result<()> {
     let api: Api<Node> = Api::all(client.clone());
-    let changes = watcher(api, watcher::Config::default().fields(&format!("metadata.name={NODE}"))).default_backoff().applied_objects();
+    let changes = watcher(api, watcher::Config::default().fields(&format!("metadata.name={NODE}")))
+        .default_backoff()
+        .applied_objects();
     pin_mut!(changes);
     while let Some(node) = changes.try_next().await? {
         let conditions = node.status.and_then(|status| status.conditions).unwrap_or_default();

@@ -7,6 +7,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
+use provisioner::SystemKeys;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig};
 use tenant_controlplane::name::NodeName;
@@ -18,7 +19,6 @@ use uuid::Uuid;
 
 use super::{Host, NODE};
 use crate::instance::Instance;
-use crate::keys::Keys;
 
 /// The host's certificates are made anew with every data directory; a year's lifetime is renewed at each `up`.
 const LIFETIME: Duration = Duration::days(365);
@@ -45,10 +45,10 @@ pub fn load_or_create(host: &Host) -> Result<ClusterPki> {
     let context = PkiContext { extra_ips: &ips, ..PkiContext::new(zero, "host.internal", &spec) };
     if let Ok(text) = fs::read_to_string(&path) {
         let mut known = ClusterPki::from_secret_json(&text).context("read the host's certificates")?;
-        known.renew_leaves(&context, now, &Keys).context("renew the host's certificates")?;
+        known.renew_leaves(&context, now, &SystemKeys).context("renew the host's certificates")?;
         return Ok(known);
     }
-    let made = ClusterPki::generate(&context, now, &Keys).context("make the host's certificates")?;
+    let made = ClusterPki::generate(&context, now, &SystemKeys).context("make the host's certificates")?;
     write_secret(&path, made.to_secret_json()?.as_bytes())?;
     Ok(made)
 }
@@ -76,12 +76,14 @@ pub fn write_files(host: &Host, pki: &ClusterPki) -> Result<()> {
 
 fn issue(pki: &ClusterPki, ca: CaKind, subject: &Subject) -> Result<Leaf> {
     let validity = Validity::from_now(OffsetDateTime::now_utc(), LIFETIME);
-    pki::issue(&pki.ca(ca).current, subject, validity, &Keys).with_context(|| format!("issue a certificate for {}", subject.cn))
+    pki::issue(&pki.ca(ca).current, subject, validity, &SystemKeys)
+        .with_context(|| format!("issue a certificate for {}", subject.cn))
 }
 
 /// The platform's own access to its host. Only root reads the file, and the host is the platform's alone.
 fn operator_kubeconfig(host: &Host, pki: &ClusterPki) -> Result<String> {
-    let subject = Subject { cn: "pilothouse:platform".to_owned(), o: vec!["system:masters".to_owned()], ..Subject::default() };
+    let subject =
+        Subject { cn: "pilothouse:platform".to_owned(), o: vec!["system:masters".to_owned()], ..Subject::default() };
     let leaf = issue(pki, CaKind::Client, &subject)?;
     Ok(with_certificate(host, pki, (&leaf.cert_pem, &leaf.key_pem)))
 }

@@ -31,9 +31,10 @@ const READY: usize = 8;
 const USER: u32 = 65532;
 const LABEL: &str = "pilothouse.dev/made-ahead";
 
-/// What local-path needs to know, in its own `config.json`.
+/// What local-path needs to know, in its own `config.json`. There is one node, so its disk is "shared": that lets claims be
+/// bound at once instead of when their pod is scheduled.
 pub fn provisioner_config(volumes: &Path) -> Value {
-    json!({ "nodePathMap": [{ "node": "DEFAULT_PATH_FOR_NON_LISTED_NODES", "paths": [volumes] }] })
+    json!({ "sharedFileSystemPath": volumes })
 }
 
 /// Writes the files that the provisioner reads at its start: configuration, helper pod and its two scripts.
@@ -53,11 +54,15 @@ pub fn write_files(dir: &Path, volumes: &Path, helper_image: &str) -> Result<()>
 
 /// Applies the namespace, the class and the configuration, then keeps volumes ready until `cancel`.
 pub async fn install(client: &Client, dir: &Path) -> Result<()> {
-    apply::<Namespace>(&Api::all(client.clone()), json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } })).await?;
+    apply::<Namespace>(
+        &Api::all(client.clone()),
+        json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": NAMESPACE } }),
+    )
+    .await?;
     let class = json!({
         "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
         "metadata": { "name": CLASS, "annotations": { "storageclass.kubernetes.io/is-default-class": "true" } },
-        "provisioner": PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer"
+        "provisioner": PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"
     });
     apply::<StorageClass>(&Api::all(client.clone()), class).await?;
     let read = |name: &str| fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}"));
@@ -90,7 +95,8 @@ async fn top_up(client: &Client, volumes: &Path, node: &str) -> Result<()> {
     for failed in known.iter().filter(|volume| phase(volume).as_deref() == Some("Failed")) {
         api.delete(&failed.name_any(), &DeleteParams::default()).await.ok();
     }
-    let ready = known.iter().filter(|volume| matches!(phase(volume).as_deref(), None | Some("Available" | "Pending"))).count();
+    let ready =
+        known.iter().filter(|volume| matches!(phase(volume).as_deref(), None | Some("Available" | "Pending"))).count();
     for _ in ready..READY {
         let name = format!("ahead-{}", uuid::Uuid::now_v7().simple());
         make_directory(&volumes.join(&name))?;

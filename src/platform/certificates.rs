@@ -5,13 +5,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use migrations::Store;
+use provisioner::SystemKeys;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tenant_controlplane::pki::{PlatformNames, PlatformPki};
 use time::OffsetDateTime;
 
 use crate::instance::{Instance, write_atomic};
-use crate::keys::Keys;
 
 const SETTING: &str = "platform.pki";
 
@@ -31,10 +31,11 @@ pub struct Certificates {
 pub async fn load_or_create(store: &Store, instance: &Instance, domain: &str, ips: &[IpAddr]) -> Result<Certificates> {
     let names = PlatformNames { domain, names: &[], ips };
     let now = OffsetDateTime::now_utc();
-    let made = PlatformPki::generate(&names, now, &Keys).context("make the platform's CA")?;
-    let kept = store.settings().put_secret_new(SETTING, &made.to_secret_json()?).await.context("keep the platform's CA")?;
+    let made = PlatformPki::generate(&names, now, &SystemKeys).context("make the platform's CA")?;
+    let kept =
+        store.settings().put_secret_new(SETTING, &made.to_secret_json()?).await.context("keep the platform's CA")?;
     let kept = PlatformPki::from_secret_json(&kept).context("read the platform's CA")?;
-    let fresh = kept.with_new_server(&names, now, &Keys).context("issue the gateway's certificate")?;
+    let fresh = kept.with_new_server(&names, now, &SystemKeys).context("issue the gateway's certificate")?;
     let ca_pem = fresh.ca.trust_pem();
     let ca_file = instance.path("ca.crt");
     write_atomic(&ca_file, ca_pem.as_bytes())?;

@@ -56,7 +56,9 @@ impl Directory for StoreDirectory {
         match self.store.nodes().set_link(node, connected).await {
             // The row of a removed node goes before its link does.
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
-            Err(error) => warn!("remember that the link of {node} is {}: {error}", if connected { "up" } else { "down" }),
+            Err(error) => {
+                warn!("remember that the link of {node} is {}: {error}", if connected { "up" } else { "down" })
+            }
         }
     }
 }

@@ -8,8 +8,18 @@ use provisioner::{Part, Parts};
 use tenant_controlplane::version::KubernetesVersion;
 
 /// The programs of a node.
-pub const PROGRAMS: [&str; 10] =
-    ["kubelet", "kube-proxy", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "ptp", "host-local", "loopback", "portmap"];
+pub const PROGRAMS: [&str; 10] = [
+    "kubelet",
+    "kube-proxy",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "runc",
+    "ptp",
+    "host-local",
+    "loopback",
+    "portmap",
+];
 /// The images that lie ready on every node: nothing is pulled between a machine's boot and its first pod. Busybox is there to
 /// try things out with.
 const IMAGES: [&str; 3] = ["pause", "coredns", "busybox"];

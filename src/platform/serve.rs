@@ -48,7 +48,8 @@ where
         request.extensions_mut().insert(from.clone());
         request
     });
-    let served = Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(io, TowerToHyperService::new(service)).await;
+    let served =
+        Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(io, TowerToHyperService::new(service)).await;
     if let Err(error) = served {
         debug!("connection from {} ended: {error}", "a browser or client");
     }

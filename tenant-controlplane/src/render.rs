@@ -125,8 +125,7 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What can be applied before etcd's address is known: namespace, service account, services, policies, and the secrets, which do not
-    /// depend on it.
+    /// What can be applied before etcd's address is known: namespace, service account, services, policies, secrets and etcd's claim.
     pub fn foundation(&self) -> &[Value] {
         &self.objects[..self.foundation]
     }
@@ -224,6 +223,7 @@ pub fn render(input: &RenderInput<'_>) -> Manifests {
         (etcd::NAME, &files.etcd),
     ];
     objects.extend(secrets.map(|(name, files)| value(&input.secret(name, files))));
+    objects.push(value(&workload::first_claim(input)));
     let foundation = objects.len();
     objects.push(value(&workload::etcd(input, &files)));
     objects.push(value(&workload::control_plane(input, &files)));

@@ -39,7 +39,9 @@ fn story_kill_and_resume() {
     ok(&mut world.user(&["cluster", "create", "demo"]));
     let pid = i32::try_from(world.ready["pid"].as_i64().unwrap()).unwrap();
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
-    until("the killed process to be gone", 10, || if kill(Pid::from_raw(pid), None).is_err() { Ok(()) } else { Err("alive".into()) });
+    until("the killed process to be gone", 10, || {
+        if kill(Pid::from_raw(pid), None).is_err() { Ok(()) } else { Err("alive".into()) }
+    });
     world.start();
     until("the cluster to run", 60, || {
         let text = ok(&mut world.user(&["cluster", "get", "demo", "-o", "json"]));
@@ -53,7 +55,8 @@ fn story_kill_and_resume() {
         let selector = format!("pilothouse.dev/component={component}");
         ok(&mut world.host_kubectl(&["delete", "pods", "-A", "-l", &selector, "--wait=true"]));
         until("the data to be back", 90, || {
-            let output = world.kubectl(&kubeconfig, &["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).output().unwrap();
+            let output =
+                world.kubectl(&kubeconfig, &["get", "configmap", "kept", "-o", "jsonpath={.data.a}"]).output().unwrap();
             if output.stdout == b"b" { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
         });
     }
@@ -66,7 +69,9 @@ fn story_kill_and_resume() {
 #[test]
 fn story_refusals_of_a_running_platform() {
     let Some(world) = World::up("deny") else { return };
-    for (name, word) in [("Upper", "lower"), ("-a", "start"), ("this-name-is-much-longer-than-a-cluster-may-have", "40")] {
+    for (name, word) in
+        [("Upper", "lower"), ("-a", "begin"), ("this-name-is-much-longer-than-a-cluster-may-have", "40")]
+    {
         let (code, text) = fails(&mut world.user(&["cluster", "create", "--", name]));
         assert!(code.is_some() && text.to_lowercase().contains(word), "{name}: {text}");
     }

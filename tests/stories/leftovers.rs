@@ -40,19 +40,23 @@ impl Snapshot {
         }
     }
 
-    /// Compares with now; other programs of the machine may come and go, so only what is new and ours counts.
-    pub fn assert_nothing_left(&self, name: &str, dir: &Path) {
+    /// Compares with now. Other programs, and other platforms, may come and go: what is new counts only where it is ours.
+    pub fn assert_nothing_left(&self, name: &str, dir: &Path, slot: u64) {
         let now = Self::take();
-        let fresh = |now: &BTreeSet<String>, before: &BTreeSet<String>| -> Vec<String> { now.difference(before).cloned().collect() };
-        assert_eq!(fresh(&now.links, &self.links), Vec::<String>::new(), "links");
-        assert_eq!(fresh(&now.tables, &self.tables), Vec::<String>::new(), "nftables tables");
-        assert_eq!(fresh(&now.mounts, &self.mounts), Vec::<String>::new(), "mounts");
-        assert_eq!(fresh(&now.routes, &self.routes), Vec::<String>::new(), "routes");
-        let ours: Vec<String> = fresh(&now.cgroups, &self.cgroups).into_iter().filter(|path| path.contains("pilothouse")).collect();
-        assert_eq!(ours, Vec::<String>::new(), "cgroups");
+        let ours = |now: &BTreeSet<String>, before: &BTreeSet<String>, marks: &[String]| -> Vec<String> {
+            now.difference(before).filter(|one| marks.iter().any(|mark| one.contains(mark))).cloned().collect()
+        };
+        let nothing = Vec::<String>::new();
+        let wires = [format!("phbr{slot}"), format!("ph{slot}h"), format!("ph{slot}m")];
+        let names = [name.to_owned(), dir.display().to_string()];
+        assert_eq!(ours(&now.links, &self.links, &wires), nothing, "links");
+        assert_eq!(ours(&now.tables, &self.tables, &names), nothing, "nftables tables");
+        assert_eq!(ours(&now.mounts, &self.mounts, &names), nothing, "mounts");
+        assert_eq!(ours(&now.routes, &self.routes, &[format!("100.{}.", 64 + slot)]), nothing, "routes");
+        assert_eq!(ours(&now.cgroups, &self.cgroups, &names), nothing, "cgroups");
         assert!(!dir.exists(), "{} is still there", dir.display());
         assert!(!Path::new("/run/pilothouse").join(name).exists(), "/run/pilothouse/{name} is still there");
-        assert_eq!(processes(dir), Vec::<String>::new(), "processes");
+        assert_eq!(processes(dir), nothing, "processes");
     }
 }
 
@@ -63,7 +67,9 @@ fn processes(dir: &Path) -> Vec<String> {
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         let line = String::from_utf8_lossy(&line).replace('\0', " ");
-        if line.contains(&wanted) && entry.file_name().to_string_lossy().parse::<u32>().is_ok_and(|pid| pid != std::process::id()) {
+        if line.contains(&wanted)
+            && entry.file_name().to_string_lossy().parse::<u32>().is_ok_and(|pid| pid != std::process::id())
+        {
             found.push(line);
         }
     }

@@ -45,14 +45,24 @@ fn through_the_tunnel(world: &World, kubeconfig: &std::path::Path, pod: &str) {
     assert!(logs.contains("CoreDNS-1.15.0"), "{logs}");
     let version = ok(&mut world.kubectl(kubeconfig, &["exec", "-n", "kube-system", pod, "--", "coredns", "-version"]));
     assert!(version.contains("CoreDNS-1.15.0"), "{version}");
-    let mut forward = world.kubectl(kubeconfig, &["port-forward", "-n", "kube-system", pod, ":8080"]).stdout(Stdio::piped()).spawn().unwrap();
+    let mut forward = world
+        .kubectl(kubeconfig, &["port-forward", "-n", "kube-system", pod, ":8080"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // Kept open: kubectl goes on printing, and would end at a closed pipe.
+    let mut output = BufReader::new(forward.stdout.take().unwrap());
     let mut line = String::new();
-    BufReader::new(forward.stdout.take().unwrap()).read_line(&mut line).unwrap();
-    let port: u16 = line.split(':').nth(1).and_then(|rest| rest.split(' ').next()).and_then(|port| port.parse().ok()).unwrap();
+    output.read_line(&mut line).unwrap();
+    let port: u16 =
+        line.split(':').nth(1).and_then(|rest| rest.split(' ').next()).and_then(|port| port.parse().ok()).unwrap();
     let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.write_all(b"GET /health HTTP/1.0\r\n\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
+    // kubectl may end the local connection with a reset once the answer is through: what was read counts.
+    let (mut answer, mut buffer) = (String::new(), [0; 512]);
+    while let Ok(length @ 1..) = stream.read(&mut buffer) {
+        answer.push_str(&String::from_utf8_lossy(&buffer[..length]));
+    }
     forward.kill().unwrap();
     forward.wait().unwrap();
     assert!(answer.contains("200 OK") && answer.ends_with("OK"), "{answer}");

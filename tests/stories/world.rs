@@ -22,7 +22,7 @@ pub struct World {
 /// The program under test.
 pub fn pilothouse() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pilothouse"));
-    command.stdin(Stdio::null()).env("HOME", "/nonexistent").env_remove("PILOTHOUSE_TOKEN");
+    command.stdin(Stdio::null()).env_remove("PILOTHOUSE_TOKEN");
     command
 }
 
@@ -87,7 +87,7 @@ impl World {
     /// A verb of the user, in the environment that a script would set.
     pub fn user(&self, words: &[&str]) -> Command {
         let mut command = pilothouse();
-        command.args(words).env("PILOTHOUSE_SERVER", format!("https://{}", self.field("gateway")));
+        command.args(words).env("HOME", "/nonexistent").env("PILOTHOUSE_SERVER", format!("https://{}", self.field("gateway")));
         command.env("PILOTHOUSE_TOKEN", &self.token).env("PILOTHOUSE_CA_FILE", self.field("ca_file"));
         command
     }
@@ -121,7 +121,11 @@ impl World {
         until("nodes ready", seconds, || {
             let output = self.kubectl(kubeconfig, &["get", "nodes", "--no-headers"]).output().unwrap();
             let seen = text(&output.stdout) + &text(&output.stderr);
-            let ready: Vec<String> = seen.lines().filter(|line| line.contains(" Ready ")).map(|line| line.split(' ').next().unwrap().to_owned()).collect();
+            let ready: Vec<String> = seen
+                .lines()
+                .filter(|line| line.contains(" Ready "))
+                .map(|line| line.split(' ').next().unwrap().to_owned())
+                .collect();
             if ready.len() == count { Ok(ready) } else { Err(seen) }
         })
     }
@@ -130,7 +134,13 @@ impl World {
     pub fn pod(&self, kubeconfig: &Path, namespace: &str, label: &str) -> String {
         until("pod ready", 60, || {
             let template = "{range .items[?(@.status.phase==\"Running\")]}{.metadata.name} {.status.containerStatuses[0].ready}{\"\\n\"}{end}";
-            let output = self.kubectl(kubeconfig, &["get", "pods", "-n", namespace, "-l", label, "-o", &format!("jsonpath={template}")]).output().unwrap();
+            let output = self
+                .kubectl(
+                    kubeconfig,
+                    &["get", "pods", "-n", namespace, "-l", label, "-o", &format!("jsonpath={template}")],
+                )
+                .output()
+                .unwrap();
             let seen = text(&output.stdout) + &text(&output.stderr);
             seen.lines().find_map(|line| line.strip_suffix(" true")).map(str::to_owned).ok_or(seen)
         })
@@ -138,10 +148,12 @@ impl World {
 
     /// `down --purge`, and the machine must be as it was.
     pub fn down(self) {
+        let record: Value = serde_json::from_slice(&std::fs::read(self.dir.join("instance.json")).unwrap()).unwrap();
+        let slot = record["slot"].as_u64().unwrap();
         ok(&mut self.command(&["down", "--purge", "--yes"]));
         let (before, name, dir) = (self.before.clone(), self.name.clone(), self.dir.clone());
         drop(self);
-        before.assert_nothing_left(&name, &dir);
+        before.assert_nothing_left(&name, &dir, slot);
     }
 }
 
@@ -149,8 +161,10 @@ impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("logs of the failed story:");
-            let logs = self.command(&["logs", "--tail", "15"]).output();
-            eprintln!("{}", logs.map(|output| text(&output.stdout)).unwrap_or_default());
+            for component in ["pilothouse", "node"] {
+                let logs = self.command(&["logs", component, "--tail", "30"]).output();
+                eprintln!("{}", logs.map(|output| text(&output.stdout)).unwrap_or_default());
+            }
         }
         if self.dir.exists() && std::env::var_os("PILOTHOUSE_KEEP").is_none() {
             self.command(&["down", "--purge", "--yes"]).output().ok();

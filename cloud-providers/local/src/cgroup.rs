@@ -19,7 +19,11 @@ pub fn hierarchies() -> Vec<PathBuf> {
     }
     let entries = fs::read_dir(root).into_iter().flatten().flatten();
     // Controllers mounted together appear once under their joint name and again as links.
-    entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()).collect()
+    entries
+        .filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()))
+        .map(|entry| entry.path())
+        .filter(|path| path.join("cgroup.procs").exists())
+        .collect()
 }
 
 fn v2() -> PathBuf {
@@ -44,7 +48,9 @@ fn make(root: &Path, cgroup: &str) -> Result<PathBuf, LocalError> {
         let parent = dir.clone();
         dir.push(level);
         match fs::create_dir(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(LocalError::file(&dir)(error)),
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(LocalError::file(&dir)(error));
+            }
             _ => fill_cpuset(&parent, &dir),
         }
     }

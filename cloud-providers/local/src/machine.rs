@@ -47,7 +47,9 @@ impl Spec {
     /// Reads a machine's specification; nothing where there is none.
     pub fn load(file: &Path) -> Result<Option<Self>, LocalError> {
         match fs::read(file) {
-            Ok(text) => serde_json::from_slice(&text).map(Some).map_err(|source| LocalError::Corrupt { path: file.to_owned(), source }),
+            Ok(text) => serde_json::from_slice(&text)
+                .map(Some)
+                .map_err(|source| LocalError::Corrupt { path: file.to_owned(), source }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(LocalError::file(file)(error)),
         }
@@ -60,7 +62,8 @@ impl Spec {
 
     /// Writes it in one step.
     pub fn save(&self) -> Result<(), LocalError> {
-        let text = serde_json::to_vec_pretty(self).map_err(|source| LocalError::Corrupt { path: self.file(), source })?;
+        let text =
+            serde_json::to_vec_pretty(self).map_err(|source| LocalError::Corrupt { path: self.file(), source })?;
         let new = self.dir.join("machine.json.new");
         fs::write(&new, text).map_err(LocalError::file(&new))?;
         fs::rename(&new, self.file()).map_err(LocalError::file(self.file()))
@@ -75,7 +78,9 @@ impl Spec {
         let etc = self.dir.join("upper/etc");
         let id = machine_id(&self.id);
         let hosts = format!("127.0.0.1 localhost\n{} {}\n", self.address, self.name);
-        for (name, text) in [("machine-id", format!("{id}\n")), ("hostname", format!("{}\n", self.name)), ("hosts", hosts)] {
+        for (name, text) in
+            [("machine-id", format!("{id}\n")), ("hostname", format!("{}\n", self.name)), ("hosts", hosts)]
+        {
             fs::write(etc.join(name), text).map_err(LocalError::file(etc.join(name)))?;
         }
         let resolv = fs::read("/etc/resolv.conf").unwrap_or_default();
@@ -97,7 +102,8 @@ fn machine_id(id: &str) -> String {
     let mut hash = [0xcbf2_9ce4_8422_2325_u64, 0x8422_2325_cbf2_9ce4];
     for byte in id.bytes() {
         for (turn, half) in (1_u64..).zip(hash.iter_mut()) {
-            *half = (*half ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(u32::try_from(turn).unwrap_or(1));
+            *half =
+                (*half ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3).rotate_left(u32::try_from(turn).unwrap_or(1));
         }
     }
     format!("{:016x}{:016x}", hash[0], hash[1])

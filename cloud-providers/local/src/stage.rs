@@ -64,13 +64,21 @@ fn wire(spec: &Spec, pid: u32) -> Result<(), LocalError> {
 fn ip(args: &[&str]) -> Result<(), LocalError> {
     let failed = |output| LocalError::Tool { command: format!("ip {}", args.join(" ")), output };
     let output = Command::new("ip").args(args).output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() { Ok(()) } else { Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned())) }
+    if output.status.success() {
+        Ok(())
+    } else {
+        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
+    }
 }
 
 /// The second stage, PID 1 of its namespace: returns only on failure.
 pub fn init(file: &Path) -> Result<ExitCode, LocalError> {
     let spec = Spec::load(file)?.ok_or_else(|| LocalError::Unknown { id: file.display().to_string() })?;
-    let namespaces = CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWUTS | CloneFlags::CLONE_NEWIPC | CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWCGROUP;
+    let namespaces = CloneFlags::CLONE_NEWNS
+        | CloneFlags::CLONE_NEWUTS
+        | CloneFlags::CLONE_NEWIPC
+        | CloneFlags::CLONE_NEWNET
+        | CloneFlags::CLONE_NEWCGROUP;
     unshare(namespaces).map_err(LocalError::call("make the machine's namespaces"))?;
     sethostname(&spec.name).map_err(LocalError::call("set the hostname"))?;
     println!("ready");

@@ -54,8 +54,19 @@ impl World {
     }
 
     fn request(&self, id: &str) -> MachineRequest {
-        let join = JoinMaterial { server: "s".into(), domain: "d".into(), ca_pem: "c".into(), token: "t-secret".to_owned().into() };
-        MachineRequest { id: id.to_owned(), name: "web-1".into(), cluster: "cls_x".into(), join, user_data: String::new() }
+        let join = JoinMaterial {
+            server: "s".into(),
+            domain: "d".into(),
+            ca_pem: "c".into(),
+            token: "t-secret".to_owned().into(),
+        };
+        MachineRequest {
+            id: id.to_owned(),
+            name: "web-1".into(),
+            cluster: "cls_x".into(),
+            join,
+            user_data: String::new(),
+        }
     }
 
     /// Waits for what the script wrote.
@@ -67,7 +78,8 @@ impl World {
             if text.contains("cgroups") {
                 return text;
             }
-            let console = std::fs::read_to_string(path.parent().unwrap().parent().unwrap().join("console.log")).unwrap_or_default();
+            let console = std::fs::read_to_string(path.parent().unwrap().parent().unwrap().join("console.log"))
+                .unwrap_or_default();
             assert!(Instant::now() < end, "no report: {text}\nconsole: {console}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
@@ -79,7 +91,8 @@ impl Drop for World {
         let cgroup = format!("pilothouse-test-{}", std::process::id());
         for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
             for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with(&cgroup) && entry.path().join("cgroup.kill").exists() {
+                if entry.file_name().to_string_lossy().starts_with(&cgroup) && entry.path().join("cgroup.kill").exists()
+                {
                     std::fs::write(entry.path().join("cgroup.kill"), "1").ok();
                 }
             }
@@ -115,8 +128,15 @@ async fn a_machine_lives_stops_starts_and_leaves_nothing() {
     assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
     assert!(world.provider.get("nod_a").await.unwrap().is_none());
     world.provider.dismantle().await;
-    assert!(!exists(&["ip", "link", "show", "phtbr1"]) && !exists(&["nft", "list", "table", "ip", "pilothouse_test_1"]));
-    assert!(!Path::new("/sys/fs/cgroup/unified").join(format!("pilothouse-test-{}-1", std::process::id())).join("nod_a").exists());
+    assert!(
+        !exists(&["ip", "link", "show", "phtbr1"]) && !exists(&["nft", "list", "table", "ip", "pilothouse_test_1"])
+    );
+    assert!(
+        !Path::new("/sys/fs/cgroup/unified")
+            .join(format!("pilothouse-test-{}-1", std::process::id()))
+            .join("nod_a")
+            .exists()
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -126,7 +146,8 @@ async fn machines_are_found_again_by_another_process() {
         world.provider.ensure(&world.request(id)).await.unwrap();
         world.report(id).await;
     }
-    let addresses: Vec<_> = world.provider.list().await.unwrap().into_iter().map(|machine| (machine.address, machine.state)).collect();
+    let addresses: Vec<_> =
+        world.provider.list().await.unwrap().into_iter().map(|machine| (machine.address, machine.state)).collect();
     assert!(addresses.iter().all(|(_, state)| *state == MachineState::Running));
     assert_ne!(addresses[0].0, addresses[1].0);
     for id in ["nod_a", "nod_b"] {

@@ -11,7 +11,7 @@ pub async fn kubeconfigs_are_bound_and_released(fixture: Fixture) {
     drain(store).await;
     let issued = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
     assert_eq!(drain(store).await[0].id, cluster.id.uuid());
-    assert_eq!(kubeconfigs.unbound(cluster.id).await.unwrap(), [issued.clone()]);
+    assert_eq!(kubeconfigs.unbound(cluster.id).await.unwrap(), std::slice::from_ref(&issued));
     kubeconfigs.set_serial(issued.id, "0a1b").await.unwrap();
     kubeconfigs.mark_bound(issued.id).await.unwrap();
     assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());

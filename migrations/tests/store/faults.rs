@@ -88,6 +88,7 @@ async fn a_file_that_is_gone_is_unavailable() {
     let away = path.with_extension("away");
     std::fs::rename(&path, &away).unwrap();
     assert!(fixture.store.clusters().insert(tenant.new_cluster("demo")).await.unwrap_err().is_retryable());
+    assert!(fixture.store.settings().put("key", "value").await.unwrap_err().is_retryable());
     std::fs::write(&path, "another file").unwrap();
     assert!(fixture.store.clusters().insert(tenant.new_cluster("demo")).await.unwrap_err().is_retryable());
     std::fs::rename(&away, &path).unwrap();

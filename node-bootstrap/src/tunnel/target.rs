@@ -38,8 +38,12 @@ impl Targets {
         let own = host.eq_ignore_ascii_case(&self.node_name) || (address.is_some() && address == self.node_ip);
         match address {
             _ if own && port == KUBELET_PORT => Ok(self.kubelet),
-            Some(IpAddr::V4(v4)) if self.pods.contains(&v4) || self.services.contains(&v4) => Ok(SocketAddr::from((v4, port))),
-            _ => Err(format!("node {} does not connect to {asked}: only its kubelet, pods and services", self.node_name)),
+            Some(IpAddr::V4(v4)) if self.pods.contains(&v4) || self.services.contains(&v4) => {
+                Ok(SocketAddr::from((v4, port)))
+            }
+            _ => {
+                Err(format!("node {} does not connect to {asked}: only its kubelet, pods and services", self.node_name))
+            }
         }
     }
 }
@@ -63,8 +67,18 @@ mod tests {
             assert_eq!(targets.resolve(asked), Ok(wanted), "{asked}");
         }
         for asked in [
-            "web-1:22", "192.0.2.7:22", "127.0.0.1:10250", "localhost:10250", "169.254.169.254:80", "10.0.0.1:443", "example.com:443",
-            "[::1]:10250", "", "web-1", "web-1:99999", "10.244.9.9:",
+            "web-1:22",
+            "192.0.2.7:22",
+            "127.0.0.1:10250",
+            "localhost:10250",
+            "169.254.169.254:80",
+            "10.0.0.1:443",
+            "example.com:443",
+            "[::1]:10250",
+            "",
+            "web-1",
+            "web-1:99999",
+            "10.244.9.9:",
         ] {
             assert!(targets.resolve(asked).is_err(), "{asked}");
         }

@@ -82,7 +82,12 @@ fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let titles: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
     let widths: Vec<usize> = (0..titles.len())
         .map(|column| {
-            std::iter::once(&titles).chain(rows).filter_map(|row| row.get(column)).map(width).max().unwrap_or(0)
+            std::iter::once(&titles)
+                .chain(rows)
+                .filter_map(|row| row.get(column))
+                .map(|cell| width(cell))
+                .max()
+                .unwrap_or(0)
         })
         .collect();
     std::iter::once(&titles).chain(rows).map(|row| line(row, &widths) + "\n").collect()
@@ -97,7 +102,7 @@ fn line(row: &[String], widths: &[usize]) -> String {
     line.trim_end().to_owned()
 }
 
-fn width(cell: &String) -> usize {
+fn width(cell: &str) -> usize {
     cell.chars().count()
 }
 

@@ -1,5 +1,7 @@
 //! The tour's words against the real portal with a real SQLite store; the test plays the provisioner.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! The verbs as a person types them, against a real HTTP server on loopback that plays one cluster's life.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -371,4 +373,54 @@ async fn a_kubeconfig_can_go_to_a_private_file() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let asked = world.body("kubeconfig");
     assert_eq!((asked["role"].as_str(), asked["expires_in_seconds"].as_u64()), (Some("view"), Some(43_200)));
+}
+
+/// A listener that speaks TLS with a certificate of its own making.
+struct Tls {
+    tcp: tokio::net::TcpListener,
+    acceptor: tokio_rustls::TlsAcceptor,
+}
+
+impl axum::serve::Listener for Tls {
+    type Io = tokio_rustls::server::TlsStream<tokio::net::TcpStream>;
+    type Addr = std::net::SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let Ok((stream, peer)) = self.tcp.accept().await else { continue };
+            if let Ok(stream) = self.acceptor.accept(stream).await {
+                return (stream, peer);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.tcp.local_addr()
+    }
+}
+
+#[tokio::test]
+async fn a_private_authority_is_trusted_when_it_is_named_and_not_otherwise() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
+    let tls = rustls::ServerConfig::builder().with_no_client_auth();
+    let tls = tls.with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let tcp = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("https://{}", tcp.local_addr().unwrap());
+    let listener = Tls { tcp, acceptor: tokio_rustls::TlsAcceptor::from(Arc::new(tls)) };
+    let world = World::new(Portal::default()).await;
+    let app = router(world.portal.clone());
+    let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+
+    let unknown = world.run(&format!("cluster list --server {server}")).await;
+    assert_eq!(unknown.code, 1, "{}", unknown.err);
+    assert!(unknown.err.contains("give --ca-file"), "{}", unknown.err);
+    let ca = world.file("ca.pem", &made.cert.pem());
+    let words = format!("cluster list -o name --server {server} --ca-file {}", ca.display());
+    assert_eq!(world.run(&words).await.out, "demo\n");
+    let empty = world.file("empty.pem", "");
+    let none = world.run(&format!("cluster list --server {server} --ca-file {}", empty.display())).await;
+    assert_eq!(none.code, 2, "{}", none.err);
+    serving.abort();
 }

@@ -13,12 +13,23 @@ struct Page<'a> {
     problem: &'a Problem,
     /// Whose move it is, in words.
     whose: &'static str,
+    /// The next step.
+    next: &'a str,
 }
 
 /// Renders the page; a template that fails leaves the problem's own sentence.
 pub fn page(problem: &Problem) -> Response {
-    let page = Page { theme: "auto", problem, whose: whose(&problem.class) };
+    let page = Page { theme: "auto", problem, whose: whose(&problem.class), next: next(problem) };
     render::page(&page).unwrap_or_else(|_| render::page_headers(problem.detail.clone().into_response()))
+}
+
+/// The next step; for an address that is none, a step for people and not for programs.
+fn next(problem: &Problem) -> &str {
+    if problem.code == "ROUTE_NOT_FOUND" {
+        "Check the address, or start from your clusters."
+    } else {
+        &problem.remediation
+    }
 }
 
 /// Whose move it is.

@@ -1,6 +1,8 @@
 //! The portal's tour in a real browser: set up, sign in, create, watch, get in, add a machine, delete. Once with script and
 //! once without.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
+
 mod world;
 
 use std::time::Duration;
@@ -209,6 +211,7 @@ async fn delete(world: &World, cluster: ClusterId) {
     world.click("Delete cluster").await;
     let name = world.find("#delete[open] input[name=name]").await;
     name.send_keys("dem").await.unwrap();
+    world.look("delete-dialog").await;
     world.find("#delete footer .btn-primary").await.click().await.unwrap();
     world.sees("#delete-error", "That is not its name").await;
     world.look("delete").await;

@@ -161,32 +161,37 @@ impl World {
         assert!(wrong.is_empty(), "{}: {wrong:#?}", self.path().await);
     }
 
-    /// Looks at the page wide and narrow, and keeps pictures where PILOTHOUSE_PICTURES names a directory.
+    /// Looks at the page wide and as on a phone, and keeps pictures where PILOTHOUSE_PICTURES names a directory.
     pub async fn look(&self, name: &str) {
-        for (width, height) in [(1600, 1000), (500, 900)] {
-            self.driver.set_window_rect(0, 0, width, height).await.unwrap();
+        for (width, height) in [(1600, 1000), (360, 740)] {
+            self.window(serde_json::json!({"width": width, "height": height, "deviceScaleFactor": 1, "mobile": false}))
+                .await;
             self.check_page().await;
             if let Some(dir) = std::env::var_os("PILOTHOUSE_PICTURES") {
                 let file = Path::new(&dir).join(format!("{name}-{width}.png"));
                 self.driver.screenshot(&file).await.unwrap();
             }
         }
-        self.driver.set_window_rect(0, 0, 1600, 1000).await.unwrap();
+        self.window(serde_json::json!({"width": 1600, "height": 1000, "deviceScaleFactor": 1, "mobile": false})).await;
+    }
+
+    /// Gives the page a window of this size; a real window cannot be as narrow as a phone.
+    async fn window(&self, size: serde_json::Value) {
+        let command = serde_json::json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
+        self.ask_driver("goog/cdp/execute", command).await;
+    }
+
+    async fn ask_driver(&self, command: &str, body: serde_json::Value) -> serde_json::Value {
+        let session = self.driver.session_id();
+        let url = format!("http://127.0.0.1:{}/session/{session}/{command}", self.chromedriver_port());
+        let answer = reqwest::Client::new().post(url).json(&body).send().await.unwrap();
+        assert!(answer.status().is_success(), "{command}: {}", answer.status());
+        answer.json().await.unwrap()
     }
 
     /// What the browser complained about: scripts that threw, requests the policy refused.
     pub async fn complaints(&self) -> Vec<String> {
-        let session = self.driver.session_id().to_string();
-        let port = self.chromedriver_port();
-        let answer: serde_json::Value = reqwest::Client::new()
-            .post(format!("http://127.0.0.1:{port}/session/{session}/se/log"))
-            .json(&serde_json::json!({"type": "browser"}))
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
+        let answer = self.ask_driver("se/log", serde_json::json!({"type": "browser"})).await;
         let entries = answer["value"].as_array().cloned().unwrap_or_else(|| panic!("{answer}"));
         // A page answered with 4xx is told by the browser too; forms sent wrong on purpose are no complaint.
         entries.iter().map(|entry| entry["message"].to_string()).filter(|text| !text.contains("status of 4")).collect()

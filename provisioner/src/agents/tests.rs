@@ -1,1 +1,321 @@
+use std::fs::File;
+use std::io::Write;
+use std::time::Duration;
 
+use hyper_util::rt::TokioIo;
+use migrations::{Actor, ExposeSecret, NewJoinToken, Node, PoolKind};
+use node_protocol::enrollment_client::EnrollmentClient;
+use node_protocol::node_link_client::NodeLinkClient;
+use node_protocol::{Check, MachineFacts};
+use tenant_controlplane::status::NodeState;
+use tenant_controlplane::version::KubernetesVersion;
+use time::OffsetDateTime;
+use tokio::net::{TcpListener, TcpStream};
+use tonic::Code;
+use tonic::transport::{Channel, Endpoint};
+use x509_parser::pem::parse_x509_pem;
+
+use super::*;
+use crate::engine::{Outcome, Reconcile};
+use crate::parts::Part;
+use crate::testing::{World, facts};
+
+/// One part of 700 KiB.
+struct OnePart(File, Vec<u8>);
+
+const SHA: &str = "ab";
+
+impl OnePart {
+    fn new() -> Self {
+        let data: Vec<u8> = (0..700 * 1024_u32).map(|place| place.to_le_bytes()[1]).collect();
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(&data).unwrap();
+        Self(file, data)
+    }
+}
+
+impl Parts for OnePart {
+    fn list(&self, version: KubernetesVersion) -> Vec<Part> {
+        let (name, kind, image) = ("kubelet".to_owned(), "binary".to_owned(), String::new());
+        vec![Part {
+            name,
+            kind,
+            version: version.to_string(),
+            sha256: SHA.to_owned(),
+            size: self.1.len() as u64,
+            image,
+        }]
+    }
+
+    fn open(&self, _: &str) -> std::io::Result<File> {
+        self.0.try_clone()
+    }
+}
+
+struct Rig {
+    world: World,
+    cluster: ClusterId,
+    agents: Agents,
+    part: Arc<OnePart>,
+    cancel: CancellationToken,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Rig {
+    async fn new() -> Self {
+        let world = World::new().await;
+        let cluster = world.cluster("demo").await.id;
+        world.start_pods(cluster, [100, 64, 0, 3]);
+        world.reconcile_cluster(cluster).await.unwrap();
+        let part = Arc::new(OnePart::new());
+        let agents = Agents::new(world.store.clone(), Arc::clone(&part) as _, Arc::new(facts()));
+        Self { world, cluster, agents, part, cancel: CancellationToken::new() }
+    }
+
+    /// A connection whose certificate, if any, says `caller`.
+    async fn channel(&self, caller: Option<Caller>) -> Channel {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (agents, cancel) = (self.agents.clone(), self.cancel.clone());
+        tokio::spawn(async move {
+            let (stream, _) = listener.accept().await.unwrap();
+            agents.serve(stream, caller, cancel).await;
+        });
+        let connect = move |_| async move { TcpStream::connect(address).await.map(TokioIo::new) };
+        Endpoint::from_static("http://link.test").connect_with_connector(tower::service_fn(connect)).await.unwrap()
+    }
+
+    async fn enrollment(&self) -> EnrollmentClient<Channel> {
+        EnrollmentClient::new(self.channel(None).await)
+    }
+
+    async fn link(&self, cluster: ClusterId, node: NodeId) -> NodeLinkClient<Channel> {
+        NodeLinkClient::new(self.channel(Some(Caller { cluster, node })).await)
+    }
+
+    async fn token(&self) -> String {
+        let (organization, expires_at) =
+            (self.world.organization.id, OffsetDateTime::now_utc() + time::Duration::hours(1));
+        let new = NewJoinToken {
+            organization,
+            cluster: self.cluster,
+            pool: None,
+            node: None,
+            expires_at,
+            max_uses: 1,
+            actor: Actor::System,
+        };
+        let (_, secret) = self.world.store.join_tokens().create(new).await.unwrap();
+        secret.expose_secret().to_owned()
+    }
+
+    async fn join(&self, name: &str) -> (EnrollReply, Node) {
+        let request = request(&self.token().await, "machine-1", name);
+        let reply = self.enrollment().await.enroll(request).await.unwrap().into_inner();
+        let node = self.world.store.nodes().load(reply.node_id.parse().unwrap()).await.unwrap();
+        (reply, node)
+    }
+}
+
+fn csr() -> String {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut wishes = rcgen::CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
+    wishes.distinguished_name.push(rcgen::DnType::CommonName, "system:masters");
+    wishes.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    wishes.serialize_request(&key).unwrap().pem().unwrap()
+}
+
+fn request(token: &str, fingerprint: &str, name: &str) -> EnrollRequest {
+    let addresses = ["10.0.0.5", "127.0.0.1"].map(ToOwned::to_owned).to_vec();
+    let facts = MachineFacts { hostname: "web-1".into(), os: "Debian 12".into(), addresses, ..MachineFacts::default() };
+    EnrollRequest {
+        token: token.to_owned(),
+        fingerprint: fingerprint.to_owned(),
+        facts: Some(facts),
+        link_csr: csr(),
+        kubelet_csr: csr(),
+        proxy_csr: csr(),
+        serving_csr: csr(),
+        node_name: name.to_owned(),
+    }
+}
+
+fn names(pem: &str) -> (String, String) {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
+    let certificate = pem.parse_x509().unwrap();
+    let sans = certificate.subject_alternative_name().unwrap().map(|sans| format!("{:?}", sans.value.general_names));
+    (certificate.subject().to_string(), sans.unwrap_or_default())
+}
+
+async fn soon<T>(what: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(10), what).await.unwrap()
+}
+
+#[tokio::test]
+async fn a_machine_joins_as_who_the_platform_says() {
+    let rig = Rig::new().await;
+    let (reply, node) = rig.join("web-1").await;
+    let certificates = reply.certificates.unwrap();
+    let (link, _) = names(&certificates.link_cert);
+    assert!(link.contains(&format!("CN={}", node.id)) && link.contains(&rig.cluster.to_string()), "{link}");
+    assert_eq!(names(&certificates.kubelet_cert).0, "O=system:nodes, CN=system:node:web-1".to_owned());
+    assert_eq!(names(&certificates.proxy_cert).0, "CN=system:kube-proxy".to_owned());
+    let (_, serving) = names(&certificates.serving_cert);
+    assert!(
+        serving.contains("web-1")
+            && serving.contains("10, 0, 0, 5")
+            && !serving.contains("127")
+            && !serving.contains("evil"),
+        "{serving}"
+    );
+    let config = reply.config.unwrap();
+    assert_eq!((config.generation, config.node_name.as_str(), config.dns_ip.as_str()), (1, "web-1", "10.96.0.10"));
+    assert_eq!((config.parts.len(), config.api_address.as_str(), config.removed), (1, "198.18.0.1:6443", false));
+    assert_eq!(node.facts.os, "Debian 12");
+}
+
+#[tokio::test]
+async fn tokens_are_refused_as_they_should_be() {
+    let rig = Rig::new().await;
+    let mut client = rig.enrollment().await;
+    let token = rig.token().await;
+    let refused = |result: Reply<EnrollReply>| result.unwrap_err().code();
+    assert_eq!(refused(client.enroll(request("pilothouse_join_x", "m", "a")).await), Code::Unauthenticated);
+    assert_eq!(refused(client.enroll(request(&token, "", "a")).await), Code::InvalidArgument);
+    let first = client.enroll(request(&token, "m1", "a")).await.unwrap().into_inner();
+    let again = client.enroll(request(&token, "m1", "a")).await.unwrap().into_inner();
+    assert_eq!(first.node_id, again.node_id);
+    let elsewhere = refused(client.enroll(request(&token, "m2", "b")).await);
+    assert!(matches!(elsewhere, Code::PermissionDenied | Code::Unauthenticated), "{elsewhere}");
+    let rubbish = EnrollRequest { link_csr: "x".into(), ..request(&rig.token().await, "m3", "c") };
+    assert_eq!(refused(client.enroll(rubbish).await), Code::InvalidArgument);
+}
+
+#[tokio::test]
+async fn who_is_not_the_node_gets_nothing() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let stranger = ClusterId::from_uuid(uuid::Uuid::now_v7());
+    let mut link = rig.link(stranger, node.id).await;
+    assert_eq!(link.watch(WatchRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
+    let mut link = rig.link(rig.cluster, NodeId::from_uuid(uuid::Uuid::now_v7())).await;
+    let gone = link.report(NodeReport::default()).await.unwrap_err();
+    assert!(gone.message().contains("was removed from its cluster"), "{gone}");
+    let mut nobody = NodeLinkClient::new(rig.channel(None).await);
+    assert_eq!(
+        nobody.watch(WatchRequest::default()).await.unwrap_err().code(),
+        Code::Unimplemented,
+        "only enrolment is there"
+    );
+    let mut enrollment = EnrollmentClient::new(rig.channel(Some(Caller { cluster: rig.cluster, node: node.id })).await);
+    let request = request(&rig.token().await, "m", "x");
+    assert_eq!(enrollment.enroll(request).await.unwrap_err().code(), Code::Unimplemented);
+}
+
+#[tokio::test]
+async fn parts_come_whole_and_from_an_offset() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    for offset in [0, 300_000, rig.part.1.len() as u64] {
+        let mut stream = link.fetch(FetchRequest { sha256: SHA.into(), offset }).await.unwrap().into_inner();
+        let mut got = Vec::new();
+        while let Some(chunk) = soon(stream.message()).await.unwrap() {
+            got.extend(chunk.data);
+        }
+        assert!(got == rig.part.1[usize::try_from(offset).unwrap()..], "offset {offset}: {} bytes", got.len());
+    }
+    let code = |result: Result<_, Status>| result.map(|_: Response<_>| ()).unwrap_err().code();
+    assert_eq!(code(link.fetch(FetchRequest { sha256: "cd".into(), offset: 0 }).await), Code::NotFound);
+    assert_eq!(code(link.fetch(FetchRequest { sha256: SHA.into(), offset: 1 << 40 }).await), Code::OutOfRange);
+}
+
+#[tokio::test]
+async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
+    let rig = Rig::new().await;
+    let (reply, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let mut stream = link.watch(WatchRequest::default()).await.unwrap().into_inner();
+    let first = soon(stream.message()).await.unwrap().unwrap();
+    assert_eq!(Some(&first), reply.config.as_ref(), "the same content has the same generation");
+    rig.world.store.nodes().set_link(node.id, true).await.unwrap();
+    rig.world.store.nodes().request_deletion(rig.world.organization.id, node.id, Actor::System).await.unwrap();
+    let second = soon(stream.message()).await.unwrap().unwrap();
+    assert_eq!((second.removed, second.generation), (true, 2));
+    let reconcile = || rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid());
+    assert!(matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }));
+    link.report(NodeReport { phase: "reset".into(), ..NodeReport::default() }).await.unwrap();
+    assert_eq!(reconcile().await.unwrap(), Outcome::Gone);
+    assert!(soon(stream.message()).await.unwrap_err().message().contains("was removed"));
+    assert!(rig.world.store.nodes().load(node.id).await.is_err());
+}
+
+#[tokio::test]
+async fn reports_are_kept_and_taken_back() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let row = || rig.world.store.nodes().load(node.id);
+    let check = Check {
+        id: "swap".into(),
+        status: "fail".into(),
+        observed: "swap is on".into(),
+        remediation: "Turn it off.".into(),
+    };
+    let failed = NodeReport {
+        phase: "failed".into(),
+        message: "preflight".into(),
+        checks: vec![check],
+        ..NodeReport::default()
+    };
+    link.report(failed).await.unwrap();
+    rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid()).await.unwrap();
+    let told = row().await.unwrap();
+    assert_eq!(told.problem.unwrap().remediation, "Turn it off.");
+    assert_eq!(told.state, NodeState::Joining);
+    link.report(NodeReport { phase: "ready".into(), ..NodeReport::default() }).await.unwrap();
+    assert_eq!(row().await.unwrap().problem, None);
+    let before = row().await.unwrap();
+    link.report(NodeReport { phase: "ready".into(), ..NodeReport::default() }).await.unwrap();
+    assert_eq!(row().await.unwrap().updated_at, before.updated_at, "a heartbeat is no news");
+}
+
+#[tokio::test]
+async fn a_node_becomes_ready_when_kubernetes_says_so() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let reconcile = || rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid());
+    let mut changes = rig.world.ctx.tenants.changes();
+    assert!(matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }));
+    soon(changes.recv()).await.unwrap();
+    let fact = crate::host::NodeFact {
+        name: "web-1".into(),
+        ready: Some(true),
+        message: String::new(),
+        kubelet_version: "v1.36.3".into(),
+    };
+    rig.world.tenant.set_nodes(vec![fact]);
+    soon(changes.recv()).await.unwrap();
+    assert_eq!(reconcile().await.unwrap(), Outcome::Done);
+    let row = rig.world.store.nodes().load(node.id).await.unwrap();
+    assert_eq!((row.state, row.facts.kubelet_version.as_str()), (NodeState::Ready, "v1.36.3"));
+    let pool = rig.world.store.pools().load(row.pool).await.unwrap();
+    assert_eq!(pool.kind, PoolKind::Byo);
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_for_the_same_name() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
+    let renewed = link.renew(renew.clone()).await.unwrap().into_inner();
+    assert!(names(&renewed.kubelet_cert).0.contains("system:node:web-1"));
+    rig.world.store.nodes().mark_removed(node.id).await.unwrap();
+    assert_eq!(link.renew(renew).await.unwrap_err().code(), Code::PermissionDenied);
+}

@@ -31,14 +31,15 @@ pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -
     }
     let (first, rest) = manifests.foundation().split_at(1.min(manifests.foundation().len()));
     all(ctx, first).await?;
-    placement.etcd_ip = service_address(&all(ctx, rest).await?);
-    all(ctx, rendered(cluster, pki, &placement).workloads()).await?;
+    let (etcd, _) = manifests.workloads().split_at(1.min(manifests.workloads().len()));
+    placement.etcd_ip = service_address(&all(ctx, rest.iter().chain(etcd)).await?);
+    all(ctx, rendered(cluster, pki, &placement).workloads().iter().skip(1)).await?;
     ctx.set_applied(cluster.id, Place::Host, hash);
     Ok(())
 }
 
-async fn all(ctx: &Context, objects: &[Value]) -> Result<Vec<Value>, Trouble> {
-    let applied = try_join_all(objects.iter().map(|object| ctx.host.apply(object))).await;
+async fn all(ctx: &Context, objects: impl IntoIterator<Item = &Value>) -> Result<Vec<Value>, Trouble> {
+    let applied = try_join_all(objects.into_iter().map(|object| ctx.host.apply(object))).await;
     applied.map_err(|error| Trouble::api("host", error))
 }
 

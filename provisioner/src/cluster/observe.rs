@@ -47,6 +47,11 @@ impl Look {
         self.candidates > 0
     }
 
+    /// Whether something answers at that address, ready or not.
+    pub const fn answers(&self) -> bool {
+        matches!(self.health, Some(Health::Starting(_)))
+    }
+
     /// What is waited for.
     pub fn reason(&self) -> String {
         match &self.health {

@@ -5,10 +5,13 @@
 
 use std::time::Duration;
 
+use futures::future::try_join_all;
 use migrations::{Cluster, Node, PoolKind, WorkKind};
 use serde_json::Value;
+use tenant_controlplane::render::{CONTROL_PLANE, ETCD};
 use tenant_controlplane::{plan, sni};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::report;
 use crate::context::Context;
@@ -19,6 +22,8 @@ use crate::trouble::Trouble;
 
 /// Between two looks at something on its way out.
 const LOOK: Duration = Duration::from_millis(100);
+/// The most members an etcd has.
+const ETCD_MEMBERS: u8 = 3;
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Takes a cluster away.
@@ -28,8 +33,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
     let mut steps =
         Steps::open(&ctx.store, &cluster.id.to_string(), &["cluster.delete"], &plan::CLUSTER_DELETE).await?;
-    let begun = Instant::now();
-    let mut waits = Waits { until: begun + ctx.tuning.patience };
+    let mut waits = Waits { until: Instant::now() + ctx.tuning.patience, ending: &ctx.ending };
     steps.running("nodes", "").await?;
     report::going(ctx, cluster, "its nodes are leaving").await?;
     if let Some(wait) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
@@ -56,11 +60,12 @@ struct Left {
     what: String,
 }
 
-struct Waits {
+struct Waits<'a> {
     until: Instant,
+    ending: &'a CancellationToken,
 }
 
-impl Waits {
+impl Waits<'_> {
     /// Looks until nothing is left, or others should have a turn.
     async fn for_absence<F>(
         &mut self,
@@ -76,7 +81,7 @@ impl Waits {
                 steps.done("nodes").await?;
             }
             steps.running(left.step, &left.what).await?;
-            if Instant::now() >= self.until {
+            if Instant::now() >= self.until || self.ending.is_cancelled() {
                 return Ok(Some(Outcome::waiting(left.what, AGAIN)));
             }
             tokio::time::sleep(LOOK).await;
@@ -116,6 +121,8 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
     let host = |error| Trouble::api("host", error);
     if let Some(found) = ctx.host.get(&key).await.map_err(host)? {
         if found["metadata"]["deletionTimestamp"].is_null() {
+            // The host begins with a namespace's content seconds later; what takes longest to go is sent on its way first.
+            try_join_all(slow(&name).iter().map(|key| ctx.host.delete(key))).await.map_err(host)?;
             ctx.host.delete(&key).await.map_err(host)?;
         }
         return Ok(Some(Left { step: "namespace", what: remaining(&found) }));
@@ -126,6 +133,15 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
         let volume = volume["metadata"]["name"].as_str().unwrap_or_default();
         Left { step: "namespace", what: format!("waiting for the volume {volume} to be deleted") }
     }))
+}
+
+/// What takes its time: the owners of pods, and the claims of volumes, which go once their pods have. One that is not there is fine.
+fn slow(namespace: &str) -> Vec<ObjectKey> {
+    let owners = [("Deployment", CONTROL_PLANE), ("StatefulSet", ETCD)];
+    let owners = owners.map(|(kind, name)| ObjectKey::namespaced("apps/v1", kind, namespace, name));
+    let claim =
+        |member| ObjectKey::namespaced("v1", "PersistentVolumeClaim", namespace, &format!("data-{ETCD}-{member}"));
+    owners.into_iter().chain((0..ETCD_MEMBERS).map(claim)).collect()
 }
 
 /// What the host says is still in a namespace on its way out.

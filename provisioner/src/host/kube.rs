@@ -24,6 +24,8 @@ use super::{
 
 /// How long one probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// How long a connection may take: a pod that is there answers or refuses at once.
+const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// What may be missing from `/readyz` while we already work with the API server: both only wait out a poll of a second and then fill in
 /// objects that the group `system:masters` does not need.
 const LATE_HOOKS: [&str; 2] =
@@ -168,13 +170,14 @@ impl Kubernetes for KubeApi {
 type Events<K> = Result<Event<K>, watcher::Error>;
 
 /// Turns a watcher's events into facts: what comes between `Init` and `InitDone` is one whole truth.
-fn gather<K: 'static, T: Send + 'static>(
+fn gather<K, T>(
     events: impl Stream<Item = Events<K>> + Send + 'static,
     fact: impl Fn(&K) -> Option<T> + Send + 'static,
     uid: impl Fn(&K) -> Option<String> + Send + 'static,
 ) -> impl Stream<Item = Result<Seen<T>, ApiError>> + Send + 'static
 where
-    K: Send,
+    K: Send + 'static,
+    T: Send + 'static,
 {
     let mut listed: HashMap<Option<String>, T> = HashMap::new();
     events.filter_map(move |event| {
@@ -218,7 +221,7 @@ impl Connector for KubeConnector {
         let mut config = Config::new(url);
         config.root_cert = Some(roots.map_err(unusable)?.iter().map(|root| root.to_vec()).collect());
         config.tls_server_name = Some(door.server_name.clone());
-        config.connect_timeout = Some(PROBE_LIMIT);
+        config.connect_timeout = Some(CONNECT_LIMIT);
         // A probe wants the first answer, not the third.
         config.default_retry = false;
         config.auth_info = AuthInfo {

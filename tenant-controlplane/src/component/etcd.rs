@@ -81,6 +81,9 @@ pub fn flags(settings: &Settings<'_>) -> Vec<String> {
         flag("listen-peer-urls", &peer),
         flag("initial-advertise-peer-urls", &peer),
         flag("initial-cluster", format_args!("{member}={peer}")),
+        // Alone, it has nobody to hear from: with short beats it elects itself in some 20 ms instead of 100 and more.
+        flag("heartbeat-interval", 20),
+        flag("election-timeout", 200),
         flag("listen-metrics-urls", format_args!("http://{bind}:{}", settings.health_port)),
         flag("enable-grpc-gateway", false),
         flag("auto-compaction-mode", "periodic"),

@@ -106,6 +106,14 @@ fn data_claim(input: &RenderInput<'_>) -> PersistentVolumeClaim {
     PersistentVolumeClaim { metadata, spec: Some(spec), ..PersistentVolumeClaim::default() }
 }
 
+/// The claim that the stateful set would make for its first pod, made ahead of it: so it is bound before the pod is scheduled. (A claim that
+/// waits for its pod costs the scheduler's one-second look.) The stateful set takes it for its own by its name.
+pub(super) fn first_claim(input: &RenderInput<'_>) -> PersistentVolumeClaim {
+    let claim = data_claim(input);
+    let metadata = ObjectMeta { labels: claim.metadata.labels, ..input.meta(&format!("{DATA}-{ETCD}-0")) };
+    PersistentVolumeClaim { metadata, ..claim }
+}
+
 /// API server, controller manager and scheduler in one pod. A roll-over brings all new pods up before an old one goes.
 pub(super) fn control_plane(input: &RenderInput<'_>, files: &ComponentFiles) -> Deployment {
     let checksums =
@@ -139,7 +147,9 @@ fn control_plane_pod(input: &RenderInput<'_>) -> PodSpec {
         empty_volume(AUDIT, "128Mi"),
         empty_volume(SCRATCH, "16Mi"),
     ];
-    let containers = vec![apiserver_container(input), controller_manager_container(input), scheduler_container(input)];
+    // kubelet starts them one after another. The API server looks for etcd once and then a second later again: coming last, it finds
+    // etcd at its first look, and the other two have their caches ready to fill.
+    let containers = vec![scheduler_container(input), controller_manager_container(input), apiserver_container(input)];
     // Where we know etcd's address the host need have no DNS; its pods then resolve the rest as the node does.
     let dns_policy = if input.placement.etcd_ip.is_some() { "Default" } else { "ClusterFirst" };
     PodSpec {

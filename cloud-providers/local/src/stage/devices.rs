@@ -11,10 +11,23 @@ use super::root::{attach, bind};
 use crate::error::LocalError;
 
 /// Name, major and minor number (Linux allocated devices, devices.txt).
-const DEVICES: [(&str, u64, u64); 8] =
-    [("null", 1, 3), ("zero", 1, 5), ("full", 1, 7), ("random", 1, 8), ("urandom", 1, 9), ("tty", 5, 0), ("fuse", 10, 229), ("net/tun", 10, 200)];
-const LINKS: [(&str, &str); 5] =
-    [("/proc/self/fd", "fd"), ("/proc/self/fd/0", "stdin"), ("/proc/self/fd/1", "stdout"), ("/proc/self/fd/2", "stderr"), ("pts/ptmx", "ptmx")];
+const DEVICES: [(&str, u64, u64); 8] = [
+    ("null", 1, 3),
+    ("zero", 1, 5),
+    ("full", 1, 7),
+    ("random", 1, 8),
+    ("urandom", 1, 9),
+    ("tty", 5, 0),
+    ("fuse", 10, 229),
+    ("net/tun", 10, 200),
+];
+const LINKS: [(&str, &str); 5] = [
+    ("/proc/self/fd", "fd"),
+    ("/proc/self/fd/0", "stdin"),
+    ("/proc/self/fd/1", "stdout"),
+    ("/proc/self/fd/2", "stderr"),
+    ("pts/ptmx", "ptmx"),
+];
 
 /// Builds `/dev` below `root`.
 pub fn build(root: &Path) -> Result<(), LocalError> {
@@ -24,7 +37,8 @@ pub fn build(root: &Path) -> Result<(), LocalError> {
     let mask = umask(Mode::empty());
     for (name, major, minor) in DEVICES {
         let path = dev.join(name);
-        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor)).map_err(LocalError::call(format!("make {name}")))?;
+        mknod(&path, SFlag::S_IFCHR, Mode::from_bits_truncate(0o666), makedev(major, minor))
+            .map_err(LocalError::call(format!("make {name}")))?;
     }
     umask(mask);
     for (target, name) in LINKS {

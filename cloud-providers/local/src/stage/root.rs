@@ -43,7 +43,12 @@ pub fn build(spec: &Spec) -> Result<(), LocalError> {
 }
 
 fn overlay(spec: &Spec, root: &Path) -> Result<(), LocalError> {
-    let data = format!("lowerdir={},upperdir={},workdir={}", spec.lower.display(), spec.dir.join("upper").display(), spec.dir.join("work").display());
+    let data = format!(
+        "lowerdir={},upperdir={},workdir={}",
+        spec.lower.display(),
+        spec.dir.join("upper").display(),
+        spec.dir.join("work").display()
+    );
     attach("overlay", root, MsFlags::empty(), Some(&data))
 }
 
@@ -101,7 +106,8 @@ fn enter(root: &Path) -> Result<(), LocalError> {
 /// Mounts a new file system, making its mount point.
 pub fn attach(kind: &str, target: &Path, flags: MsFlags, data: Option<&str>) -> Result<(), LocalError> {
     fs::create_dir_all(target).map_err(LocalError::file(target))?;
-    mount(Some(kind), target, Some(kind), flags, data).map_err(LocalError::call(format!("mount {kind} on {}", target.display())))
+    mount(Some(kind), target, Some(kind), flags, data)
+        .map_err(LocalError::call(format!("mount {kind} on {}", target.display())))
 }
 
 /// Shows a file or directory at a second place, which must exist or be a directory.
@@ -109,7 +115,8 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), LocalError> {
     if source.is_dir() {
         fs::create_dir_all(target).map_err(LocalError::file(target))?;
     }
-    mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE).map_err(LocalError::call(format!("bind {}", target.display())))
+    mount(Some(source), target, NONE, MsFlags::MS_BIND, NONE)
+        .map_err(LocalError::call(format!("bind {}", target.display())))
 }
 
 fn bind_read_only(source: &Path, target: &Path) -> Result<(), LocalError> {
@@ -132,5 +139,6 @@ fn read_only(target: &Path) -> Result<(), LocalError> {
 }
 
 fn set(target: &Path, propagation: MsFlags) -> Result<(), LocalError> {
-    mount(NONE, target, NONE, propagation, NONE).map_err(LocalError::call(format!("set the propagation of {}", target.display())))
+    mount(NONE, target, NONE, propagation, NONE)
+        .map_err(LocalError::call(format!("set the propagation of {}", target.display())))
 }

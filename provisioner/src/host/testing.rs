@@ -65,10 +65,6 @@ impl Scripted {
         })
     }
 
-    pub fn set_pods(&self, pods: Vec<PodFact>) {
-        self.pods.send_replace(pods);
-    }
-
     pub fn set_nodes(&self, nodes: Vec<NodeFact>) {
         self.nodes.send_replace(nodes);
     }
