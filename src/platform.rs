@@ -5,6 +5,7 @@ pub mod directory;
 pub mod issuer;
 pub mod machines;
 pub mod parts;
+pub mod removals;
 pub mod serve;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -58,7 +59,7 @@ impl Platform {
         instance: &Instance,
         record: &Record,
         doors: Doors,
-        bundle: Arc<Bundle>,
+        (bundle, embedded): (Arc<Bundle>, bool),
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let kek = Kek::load_or_create(&instance.path("kek")).context("read the key-encryption key")?;
@@ -67,7 +68,11 @@ impl Platform {
         let addresses = Addresses::of(record.slot);
         let ips = addresses.gateway_names(record.advertise.ip());
         let certificates = certificates::load_or_create(&store, instance, &record.domain, &ips).await?;
-        let facts = facts(record, &bundle, &certificates)?;
+        let mut facts = facts(record, &bundle, &certificates)?;
+        if !embedded {
+            // Pods of somebody else's host know no wire of ours: they reach the gateway as everybody does.
+            facts.placement.gateway_ip = record.advertise.ip();
+        }
         let platform = Self {
             instance: instance.clone(),
             record: record.clone(),
@@ -100,6 +105,7 @@ impl Platform {
             link: serve::link(agents, cancel.clone()),
             limits: Limits::default(),
         })?;
+        tokio::spawn(removals::follow(self.store.clone(), gateway.clone(), cancel.clone()));
         let cancel = cancel.clone();
         tokio::spawn(async move {
             if let Err(error) = gateway.run(cancel).await {

@@ -78,8 +78,12 @@ async fn start(
 ) -> Result<Option<Platform>> {
     let addresses = Addresses::of(record.slot);
     let bundle = Arc::new(components::obtain(args, progress).await?);
-    let mut platform =
-        progress.step("portal and gateway", Platform::open(instance, &record, doors, bundle.clone(), cancel)).await?;
+    let mut platform = progress
+        .step(
+            "portal and gateway",
+            Platform::open(instance, &record, doors, (bundle.clone(), args.host_kubeconfig.is_none()), cancel),
+        )
+        .await?;
     let portal_seconds = begun.elapsed().as_secs_f64();
     let client = match &args.host_kubeconfig {
         Some(file) => platform::foreign_host(file).await?,
@@ -151,8 +155,9 @@ async fn install(packages: &[&str]) -> Result<()> {
 async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
     let known = instance.record()?;
     let slot = match &args.host_kubeconfig {
-        Some(_) => known.as_ref().map_or(0, |record| record.slot),
-        None => instance.claim_slot(known.as_ref().map(|record| record.slot))?,
+        // Without root there are no machine containers, and nothing else of a slot is used on somebody else's host.
+        Some(_) if !nix::unistd::geteuid().is_root() => known.as_ref().map_or(0, |record| record.slot),
+        _ => instance.claim_slot(known.as_ref().map(|record| record.slot))?,
     };
     let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     let gateway = bind(args.listen.or(known.as_ref().map(|record| record.listen)), (any, 8443)).await?;

@@ -4,6 +4,8 @@
 mod faults;
 #[path = "stories/leftovers.rs"]
 mod leftovers;
+#[path = "stories/neighbours.rs"]
+mod neighbours;
 #[path = "stories/qemu.rs"]
 mod qemu;
 #[path = "stories/tour.rs"]

@@ -38,16 +38,9 @@ impl Api {
         let scratch = instance.path("run/bench");
         std::fs::create_dir_all(&scratch)?;
         let base = format!("http://{}/api/v1", record.portal);
-        let mut api = Self {
-            http: reqwest::Client::new(),
-            base,
-            token,
-            project: String::new(),
-            kubectl,
-            scratch,
-        };
+        let mut api = Self { http: reqwest::Client::new(), base, token, project: String::new(), kubectl, scratch };
         let me = api.get("/me").await?;
-        let organization = text(&me["memberships"][0]["organization_id"])?;
+        let organization = text(&me["organizations"][0]["organization_id"])?;
         let projects = api.get(&format!("/organizations/{organization}/projects")).await?;
         api.project = text(&projects["items"][0]["id"])?;
         Ok(api)

@@ -87,7 +87,10 @@ impl World {
     /// A verb of the user, in the environment that a script would set.
     pub fn user(&self, words: &[&str]) -> Command {
         let mut command = pilothouse();
-        command.args(words).env("HOME", "/nonexistent").env("PILOTHOUSE_SERVER", format!("https://{}", self.field("gateway")));
+        command
+            .args(words)
+            .env("HOME", "/nonexistent")
+            .env("PILOTHOUSE_SERVER", format!("https://{}", self.field("gateway")));
         command.env("PILOTHOUSE_TOKEN", &self.token).env("PILOTHOUSE_CA_FILE", self.field("ca_file"));
         command
     }

@@ -154,7 +154,7 @@ async fn a_lost_lease_cancels_the_run() {
     rig.next().await;
     assert_eq!(rig.store.work().release("me").await.unwrap(), 1);
     let stolen = rig.claim().await.unwrap();
-    tokio::time::timeout(Duration::from_secs(2), async {
+    tokio::time::timeout(Duration::from_secs(5), async {
         while rig.script.now.load(Ordering::SeqCst) > 0 {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -1,6 +1,6 @@
 //! Who may reach whom in the host: two services, and policies that forbid everything but what a control plane needs.
 //!
-//! The embedded host has no NetworkPolicy engine; its agent keeps the same rules as nftables. Hosts with an engine keep these.
+//! The embedded host has no NetworkPolicy engine; there the platform keeps the same rules as nftables. Hosts with an engine keep these.
 
 use k8s_openapi::api::core::v1::{Service, ServicePort, ServiceSpec};
 use k8s_openapi::api::networking::v1::{
