@@ -1,4 +1,5 @@
 //! Stories on real parts: a whole platform, a real kubectl, real machines. Run one at a time: `cargo test --test stories`.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by stopping there")]
 
 #[path = "stories/faults.rs"]
 mod faults;

@@ -6,7 +6,7 @@ mod lone;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use node_protocol::{Check, NodeConfig};
+use node_protocol::{Check, NodeConfig, Part};
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -333,28 +333,35 @@ impl Agent {
         for dir in layout.dirs() {
             files::make_dir(&dir)?;
         }
-        if self.observed.borrow().eq(&0) {
-            self.board.phase(
-                Phase::Starting,
-                format!(
-                    "getting {} parts of Kubernetes {}",
-                    fetch::needed(&config.parts).len(),
-                    config.kubernetes_version
-                ),
-            );
-        }
         let parts = fetch::needed(&config.parts);
-        let store = PartStore::new(layout.parts.clone(), Some(self.paths.seed()));
-        store.ensure_all(&parts, &self.link.client()).await?;
-        let (images, digest) = fetch::install(&parts, &layout.bin, |part| store.path(&part.sha256))?;
-        let mut spec = desired::spec(&config, &self.membership, &self.paths)?;
+        if self.observed.borrow().eq(&0) {
+            let (count, version) = (parts.len(), &config.kubernetes_version);
+            self.board.phase(Phase::Starting, format!("getting {count} parts of Kubernetes {version}"));
+        }
+        let store = PartStore::new(layout.parts, Some(self.paths.seed()));
+        // What must travel far comes in two goes: the node is ready after the first.
+        let (first, later) = store.in_two_goes(&parts);
+        self.bring(&config, &store, &first).await?;
+        if !later.is_empty() {
+            store.ensure_all(&later, &self.link.client()).await?;
+            self.bring(&config, &store, &parts).await?;
+        }
+        tracing::info!(generation = config.generation, "in force");
+        self.observed.send_replace(config.generation);
+        Ok(())
+    }
+
+    /// Makes the node with these parts.
+    async fn bring(&mut self, config: &NodeConfig, store: &PartStore, parts: &[Part]) -> Result<(), AgentError> {
+        store.ensure_all(parts, &self.link.client()).await?;
+        let bin = Layout::joined(&self.paths).bin;
+        let (images, digest) = fetch::install(parts, &bin, |part| store.path(&part.sha256))?;
+        let mut spec = desired::spec(config, &self.membership, &self.paths)?;
         fetch::fill(&mut spec, images, digest);
         if let Some(before) = self.runtime.apply(&spec).await? {
             self.ledger.installed.sysctls.insert(network::FORWARD.into(), before);
             self.ledger.save(&self.paths.ledger())?;
         }
-        tracing::info!(generation = config.generation, "in force");
-        self.observed.send_replace(config.generation);
         Ok(())
     }
 

@@ -173,6 +173,18 @@ impl PartStore {
         Ok(Stamp::of(&path, sha256).map(|stamp| (path.to_string_lossy().into_owned(), stamp)))
     }
 
+    /// What a node cannot start without, and the rest; all at once when the rest is on the machine already.
+    pub fn in_two_goes(&self, parts: &[Part]) -> (Vec<Part>, Vec<Part>) {
+        let here =
+            |part: &Part| self.path(&part.sha256).exists() || self.seeded(part).is_some_and(|path| path.exists());
+        let first = |part: &Part| part.kind == "binary" || part.name == "pause" || here(part);
+        parts.iter().cloned().partition(first)
+    }
+
+    fn seeded(&self, part: &Part) -> Option<PathBuf> {
+        Some(self.seed.as_ref()?.join(&part.sha256))
+    }
+
     /// Verifies files that lie elsewhere, two at a time, unless they are as they were when their checksums were last right. Blocks.
     pub fn verify_in_place(&self, files: &[(&Path, Part)]) -> Result<(), FetchError> {
         let unknown: Vec<_> = files.iter().filter(|(path, part)| !self.known(path, &part.sha256)).collect();
@@ -199,7 +211,7 @@ impl PartStore {
 
     /// Uses a part of the seed directory where it lies.
     async fn use_seed(&self, part: &Part) -> Result<bool, FetchError> {
-        let Some(seeded) = self.seed.as_ref().map(|seed| seed.join(&part.sha256)) else { return Ok(false) };
+        let Some(seeded) = self.seeded(part) else { return Ok(false) };
         if !self.verified(seeded.clone(), part).await? {
             return Ok(false);
         }

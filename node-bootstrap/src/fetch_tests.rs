@@ -167,3 +167,16 @@ fn programs_are_linked_by_name_and_images_listed() {
     assert!(digest.starts_with("kubelet="));
     assert_eq!(fs::read_link(dir.path().join("kubelet")).unwrap(), Path::new("/parts").join(&parts[0].sha256));
 }
+
+#[test]
+fn what_is_here_and_what_a_node_starts_with_comes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = PartStore::new(dir.path().join("parts"), Some(dir.path().to_owned()));
+    let named = |name: &str, kind: &str| Part { name: name.into(), ..part(name.as_bytes(), kind) };
+    let parts =
+        [named("kubelet", "binary"), named("pause", "image"), named("coredns", "image"), named("busybox", "image")];
+    fs::write(dir.path().join(&parts[3].sha256), "seeded").unwrap();
+    let (first, later) = store.in_two_goes(&parts);
+    assert_eq!(first.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(), ["kubelet", "pause", "busybox"]);
+    assert_eq!(later[0].name, "coredns");
+}

@@ -1,9 +1,11 @@
 //! Images from the bundle, imported before anybody asks: no image pull stands between boot and Ready.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use futures::{StreamExt, TryStreamExt};
 use tokio::process::Command;
 
 use crate::files::{self, FileError};
@@ -39,57 +41,66 @@ pub enum ImageError {
     File(#[from] FileError),
 }
 
-/// Imports into one containerd.
+/// Imports into one containerd. Every call of `ctr` costs a second on a slow machine, so there are as few as can be.
 #[derive(Debug)]
 pub struct Importer {
     ctr: PathBuf,
     socket: PathBuf,
     record: PathBuf,
     present: Vec<String>,
-    imported: BTreeMap<String, String>,
+    imported: Mutex<BTreeMap<String, String>>,
 }
 
 impl Importer {
-    /// Asks containerd what it has.
+    /// Asks containerd what it still has of what was imported.
     pub async fn new(spec: &NodeSpec) -> Result<Self, ImageError> {
         let layout = &spec.layout;
         let record = layout.etc.join("images.json");
-        let imported = files::read_json(&record)?.unwrap_or_default();
+        let imported: BTreeMap<String, String> = files::read_json(&record)?.unwrap_or_default();
         let (ctr, socket) = (layout.program("ctr"), layout.containerd_socket());
-        let mut importer = Self { ctr, socket, record, present: Vec::new(), imported };
-        importer.look().await?;
+        let ask = !imported.is_empty();
+        let mut importer = Self { ctr, socket, record, present: Vec::new(), imported: Mutex::new(imported) };
+        if ask {
+            importer.present = importer.ctr(&["ls", "-q"]).await?.lines().map(str::to_owned).collect();
+        }
         Ok(importer)
     }
 
-    async fn look(&mut self) -> Result<(), ImageError> {
-        let listed = self.ctr(&["ls", "-q"]).await?;
-        self.present = listed.lines().map(str::to_owned).collect();
-        Ok(())
+    fn imported(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.imported.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// True when this very archive was imported and is still there.
     pub fn has(&self, image: &Image) -> bool {
-        let same = self.imported.get(&image.reference).is_some_and(|sha256| *sha256 == image.sha256);
+        let same = self.imported().get(&image.reference).is_some_and(|sha256| *sha256 == image.sha256);
         same && self.present.contains(&image.reference)
     }
 
-    /// Imports an image unless it is there.
-    pub async fn ensure(&mut self, image: &Image) -> Result<(), ImageError> {
+    /// Imports an image unless it is there, and keeps it from being collected. The sandbox image is pinned by containerd itself.
+    pub async fn ensure(&self, image: &Image, sandbox: bool) -> Result<(), ImageError> {
         if self.has(image) {
             return Ok(());
         }
-        let archive = image.archive.to_string_lossy();
-        self.ctr(&["import", &archive]).await?;
-        self.look().await?;
-        if !self.present.contains(&image.reference) {
+        let said = self.ctr(&["import", &image.archive.to_string_lossy()]).await?;
+        if !said.contains(&image.reference)
+            && !self.ctr(&["ls", "-q"]).await?.lines().any(|line| line == image.reference)
+        {
             let (archive, reference) = (image.archive.clone(), image.reference.clone());
             return Err(ImageError::OtherReference { archive, reference });
         }
-        self.ctr(&["label", &image.reference, PINNED]).await?;
-        self.imported.insert(image.reference.clone(), image.sha256.clone());
-        files::write_json(&self.record, &self.imported, 0o644)?;
+        if !sandbox {
+            self.ctr(&["label", &image.reference, PINNED]).await?;
+        }
         tracing::info!(image = image.reference, "imported");
-        Ok(())
+        let mut imported = self.imported();
+        imported.insert(image.reference.clone(), image.sha256.clone());
+        Ok(files::write_json(&self.record, &*imported, 0o644)?)
+    }
+
+    /// Imports several images, two at a time.
+    pub async fn ensure_all(&self, images: &[&Image]) -> Result<(), ImageError> {
+        let each = futures::stream::iter(images).map(|image| self.ensure(image, false));
+        each.buffer_unordered(2).try_collect().await
     }
 
     async fn ctr(&self, args: &[&str]) -> Result<String, ImageError> {
@@ -105,15 +116,9 @@ impl Importer {
     }
 }
 
-/// Puts the sandbox image first: no pod starts without it.
-pub fn in_order<'a>(images: &'a [Image], sandbox: &str) -> Vec<&'a Image> {
-    let mut ordered: Vec<&Image> = images.iter().collect();
-    ordered.sort_by_key(|image| (image.reference != sandbox, size(&image.archive)));
-    ordered
-}
-
-fn size(path: &Path) -> u64 {
-    std::fs::metadata(path).map_or(0, |meta| meta.len())
+/// The sandbox image, without which no pod starts, and the others.
+pub fn split<'a>(images: &'a [Image], sandbox: &str) -> (Vec<&'a Image>, Vec<&'a Image>) {
+    images.iter().partition(|image| image.reference == sandbox)
 }
 
 #[cfg(test)]
@@ -121,7 +126,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_sandbox_image_comes_first() {
+    fn the_sandbox_image_is_set_apart() {
         let image = |reference: &str| Image {
             name: reference.into(),
             reference: reference.into(),
@@ -129,6 +134,7 @@ mod tests {
             sha256: String::new(),
         };
         let images = [image("coredns"), image("pause"), image("etcd")];
-        assert_eq!(in_order(&images, "pause")[0].reference, "pause");
+        let (sandbox, others) = split(&images, "pause");
+        assert_eq!((sandbox[0].reference.as_str(), others.len()), ("pause", 2));
     }
 }

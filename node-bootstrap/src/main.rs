@@ -2,7 +2,7 @@
 //! went.
 
 use std::collections::BTreeMap;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -20,6 +20,16 @@ use node_protocol::Check;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
+
+/// Like `println!`, but a reader that went away (a console that was hung up) ends nothing.
+macro_rules! say {
+    ($($text:tt)*) => { drop(writeln!(std::io::stdout(), $($text)*)) };
+}
+
+/// The same on standard error.
+macro_rules! complain {
+    ($($text:tt)*) => { drop(writeln!(std::io::stderr(), $($text)*)) };
+}
 
 /// The exit code of a machine that cannot be a node.
 const PREFLIGHT_FAILED: u8 = 7;
@@ -161,7 +171,7 @@ fn main() -> ExitCode {
     match dispatch(cli.command, &paths) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            complain!("error: {error:#}");
             let last = error.downcast_ref::<AgentError>().is_some_and(AgentError::is_final);
             if last { ExitCode::from(init::FINAL) } else { ExitCode::FAILURE }
         }
@@ -180,7 +190,7 @@ fn dispatch(command: Command, paths: &Paths) -> anyhow::Result<ExitCode> {
             Ok(halt::halt(&options.root_dir, Duration::from_secs(options.grace)).map(|()| ExitCode::SUCCESS)?)
         }
         Command::Version => {
-            println!("pilothouse-node {}", env!("CARGO_PKG_VERSION"));
+            say!("pilothouse-node {}", env!("CARGO_PKG_VERSION"));
             Ok(ExitCode::SUCCESS)
         }
         Command::ExecChild(options) => {
@@ -232,7 +242,7 @@ async fn run(paths: &Paths, options: Run) -> anyhow::Result<ExitCode> {
     let first = Ledger::load(&paths.ledger())?.membership.is_none();
     let checks = if first { checked(paths, &[]) } else { Vec::new() };
     if preflight::count(&checks).0 > 0 {
-        eprintln!("{}", preflight::human(&checks));
+        complain!("{}", preflight::human(&checks));
         return Ok(ExitCode::from(PREFLIGHT_FAILED));
     }
     agent::run(paths, checks, stop).await?;
@@ -251,7 +261,7 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
         bail!("this machine already is node {}; run `pilothouse-node reset` first", membership.node_name);
     }
     let checks = checked(paths, &options.ignore_preflight_errors);
-    eprintln!("{}", preflight::human(&checks));
+    complain!("{}", preflight::human(&checks));
     if preflight::count(&checks).0 > 0 {
         return Ok(ExitCode::from(PREFLIGHT_FAILED));
     }
@@ -260,10 +270,10 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
     let wishes = Wishes { node_ip: options.node_ip, labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
     let ledger = agent::enroll(paths, &config, wishes, &stop).await?;
     let name = ledger.membership.map(|membership| membership.node_name).unwrap_or_default();
-    eprintln!("Joined as node {name}.");
+    complain!("Joined as node {name}.");
     if !options.foreground {
         let next = if service::systemd_runs() { "install-service" } else { "run" };
-        eprintln!("Next: pilothouse-node {next}");
+        complain!("Next: pilothouse-node {next}");
         return Ok(ExitCode::SUCCESS);
     }
     agent::run(paths, checks, stop).await?;
@@ -307,9 +317,9 @@ fn token(options: &Join) -> anyhow::Result<Zeroizing<String>> {
 fn preflight(paths: &Paths, options: &Preflight) -> anyhow::Result<ExitCode> {
     let checks = checked(paths, &options.ignore_preflight_errors);
     if options.output.output == "json" {
-        println!("{}", serde_json::to_string_pretty(&checks)?);
+        say!("{}", serde_json::to_string_pretty(&checks)?);
     } else {
-        println!("{}", preflight::human(&checks));
+        say!("{}", preflight::human(&checks));
     }
     let failed = preflight::count(&checks).0 > 0;
     Ok(if failed { ExitCode::from(PREFLIGHT_FAILED) } else { ExitCode::SUCCESS })
@@ -323,16 +333,18 @@ fn show_status(paths: &Paths, output: &Output) -> anyhow::Result<ExitCode> {
         let generation = ledger.config.as_ref().map(|config| config.generation);
         let version = ledger.config.as_ref().map(|config| &config.kubernetes_version);
         let all = serde_json::json!({"membership": ledger.membership, "generation": generation, "kubernetes_version": version, "status": now});
-        println!("{all:#}");
+        say!("{all:#}");
     } else if let (Some(membership), Some(config)) = (&ledger.membership, &ledger.config) {
-        println!("node {} ({}) of cluster {}", membership.node_name, membership.node_id, membership.cluster_id);
-        println!(
+        say!("node {} ({}) of cluster {}", membership.node_name, membership.node_id, membership.cluster_id);
+        say!(
             "gateway {}, Kubernetes {}, configuration {}",
-            config.server, config.kubernetes_version, config.generation
+            config.server,
+            config.kubernetes_version,
+            config.generation
         );
-        println!("{}", status::human(&now));
+        say!("{}", status::human(&now));
     } else {
-        println!("This machine has not joined a cluster.");
+        say!("This machine has not joined a cluster.");
     }
     Ok(if joined { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
@@ -342,10 +354,7 @@ fn reset(paths: &Paths, options: &Reset) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::load(&paths.ledger())?;
     if options.dry_run {
         let steps = reset::plan(&ledger);
-        println!(
-            "{}",
-            if steps.is_empty() { "Nothing was installed on this machine.".into() } else { steps.join("\n") }
-        );
+        say!("{}", if steps.is_empty() { "Nothing was installed on this machine.".into() } else { steps.join("\n") });
         return Ok(ExitCode::SUCCESS);
     }
     let running = reset::pod_processes();
@@ -354,9 +363,9 @@ fn reset(paths: &Paths, options: &Reset) -> anyhow::Result<ExitCode> {
     }
     reset::stop_agent(paths, ledger.installed.unit.as_deref());
     let left = reset::execute(paths, false)?;
-    println!("Reset. The node's object stays in the cluster until it is deleted there.");
+    say!("Reset. The node's object stays in the cluster until it is deleted there.");
     for line in left {
-        println!("  {line}");
+        say!("  {line}");
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,7 +1,8 @@
 //! Turns a decided node into running processes, and keeps it so.
 //!
-//! Order: containerd and kube-proxy at once, kubelet as soon as containerd answers and holds the sandbox image, the other images
-//! beside kubelet's start. Applying another spec changes only what differs; applying the same one changes nothing.
+//! Order: containerd; kubelet as soon as containerd answers and holds the sandbox image; kube-proxy once kubelet answers, so that it
+//! does not take the processor from what the node's readiness waits for. The other images come beside all that, except on a machine
+//! so slow that it would be at kubelet's cost. Applying another spec changes only what differs; the same one changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,13 +18,19 @@ use crate::child::{ChildSpec, Identity};
 use crate::files::{self, FileError};
 use crate::images::{self, ImageError, Importer};
 use crate::network::{self, NetworkError};
-use crate::spec::{Layout, NodeSpec};
+use crate::spec::{Image, Layout, NodeSpec};
 use crate::status::{Board, Phase};
 use crate::supervise::{Keeper, describe, keep_logs_short};
 use crate::{cni, containerd, kube_proxy, kubelet};
 
 /// How long containerd may take until its socket answers.
 const CONTAINERD_START: Duration = Duration::from_secs(60);
+
+/// A containerd that took this long tells of a slow machine: there, one thing at a time.
+const SLOW: Duration = Duration::from_secs(3);
+
+/// How long kube-proxy waits for kubelet.
+const KUBELET_START: Duration = Duration::from_secs(30);
 
 /// A node that could not be brought up.
 #[derive(Debug, thiserror::Error)]
@@ -73,12 +80,40 @@ impl Runtime {
     pub async fn apply(&mut self, spec: &NodeSpec) -> Result<Option<String>, RuntimeError> {
         let placed = spec.clone();
         let (texts, forward_before) = tokio::task::spawn_blocking(move || place(&placed)).await??;
+        let began = Instant::now();
         self.keep(containerd::child(spec, &texts.containerd));
-        self.keep(kube_proxy::child(spec, &texts.kube_proxy));
         await_containerd(&spec.layout).await?;
-        self.import(spec, &texts).await?;
+        let slow = began.elapsed() > SLOW;
+        let importer = Importer::new(spec).await?;
+        let (sandbox, others) = images::split(&spec.images, &spec.sandbox_image);
+        if slow {
+            self.start(spec, &texts, &importer, &sandbox).await?;
+            importer.ensure_all(&others).await?;
+        } else {
+            tokio::try_join!(self.start(spec, &texts, &importer, &sandbox), async {
+                Ok(importer.ensure_all(&others).await?)
+            })?;
+        }
+        self.board.images(spec.images.len());
         self.watch(&spec.layout);
         Ok(forward_before)
+    }
+
+    /// The sandbox image, kubelet, kube-proxy.
+    async fn start(
+        &mut self,
+        spec: &NodeSpec,
+        texts: &Texts,
+        importer: &Importer,
+        sandbox: &[&Image],
+    ) -> Result<(), RuntimeError> {
+        for image in sandbox {
+            importer.ensure(image, true).await?;
+        }
+        self.keep(kubelet::child(spec, &texts.kubelet));
+        await_kubelet().await;
+        self.keep(kube_proxy::child(spec, &texts.kube_proxy));
+        Ok(())
     }
 
     fn keep(&mut self, child: ChildSpec) {
@@ -86,23 +121,6 @@ impl Runtime {
             return keeper.want(child);
         }
         self.keepers.insert(child.name, Keeper::new(child, self.board.clone(), true));
-    }
-
-    /// The sandbox image, then kubelet, then the rest beside kubelet's start.
-    async fn import(&mut self, spec: &NodeSpec, texts: &Texts) -> Result<(), RuntimeError> {
-        let mut importer = Importer::new(spec).await?;
-        let ordered = images::in_order(&spec.images, &spec.sandbox_image);
-        let (sandbox, rest): (Vec<_>, Vec<_>) =
-            ordered.into_iter().partition(|image| image.reference == spec.sandbox_image);
-        for image in sandbox {
-            importer.ensure(image).await?;
-        }
-        self.keep(kubelet::child(spec, &texts.kubelet));
-        for image in rest {
-            importer.ensure(image).await?;
-        }
-        self.board.images(spec.images.len());
-        Ok(())
     }
 
     fn watch(&mut self, layout: &Layout) {
@@ -192,6 +210,14 @@ async fn kubelet_answers() -> bool {
         Some(head.ends_with(b" 200"))
     };
     tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten().unwrap_or(false)
+}
+
+/// Waits until kubelet answers, but not for ever: services matter too.
+async fn await_kubelet() {
+    let deadline = Instant::now() + KUBELET_START;
+    while !kubelet_answers().await && Instant::now() < deadline {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 async fn watch_health(layout: Layout, board: Board, stop: CancellationToken) {

@@ -119,7 +119,7 @@ fn disk(instance: &Instance) -> Check {
     let Ok(stat) = nix::sys::statvfs::statvfs(place) else {
         return Check::warn("disk", format!("free space of {} is unknown", place.display()), "check it with df");
     };
-    let free = stat.blocks_available() as u64 * stat.fragment_size() as u64;
+    let free = stat.blocks_available() * stat.fragment_size();
     let text = format!("{:.1} GiB free in {}", free as f64 / f64::from(1 << 30), place.display());
     if free >= DISK_NEEDED {
         return Check::pass("disk", text);

@@ -3,6 +3,7 @@
 //! They live in the instance's network namespace, so their ports are fixed and nothing of the machine's is taken.
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -101,7 +102,7 @@ fn run(host: &Host, name: &'static str, args: Vec<String>) -> Result<()> {
 fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process> {
     Ok(Process {
         name,
-        program: host.bundle.program(name)?,
+        program: named(host, name)?,
         args,
         env: vec![("GOGC", "100".to_owned())],
         netns: host.instance.netns(),
@@ -109,6 +110,15 @@ fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process
         log: host.instance.path("logs").join(format!("{name}.log")),
         grace: Duration::from_secs(10),
     })
+}
+
+/// The bundle's program under its own name: so `ps` on the machine says what runs, not a checksum.
+fn named(host: &Host, name: &str) -> Result<PathBuf> {
+    let link = host.instance.path("host/bin").join(name);
+    std::fs::create_dir_all(host.instance.path("host/bin"))?;
+    std::fs::remove_file(&link).ok();
+    symlink(host.bundle.program(name)?, &link).with_context(|| format!("link {}", link.display()))?;
+    Ok(link)
 }
 
 /// The local-path provisioner beside them: it needs the API and nothing of a pod.

@@ -45,7 +45,7 @@ where
     I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = app.map_request(move |mut request: hyper::Request<hyper::body::Incoming>| {
-        request.extensions_mut().insert(from.clone());
+        request.extensions_mut().insert(from);
         request
     });
     let served =

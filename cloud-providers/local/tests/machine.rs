@@ -2,6 +2,7 @@
 //!
 //! The tree is the machine's own, seen through an overlay; in the agent's place stands a script, because what is tested here
 //! is the machine around it.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by stopping there")]
 
 use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
@@ -22,6 +23,9 @@ trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
 struct World {
     provider: Local,
     dir: tempfile::TempDir,
+    cgroup: String,
+    bridge: String,
+    table: String,
 }
 
 fn launcher() -> PathBuf {
@@ -40,17 +44,19 @@ impl World {
         std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::fs::create_dir_all(dir.path().join("seed")).unwrap();
         let subnet = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(100, 127, number, 0), 28);
+        let cgroup = format!("pilothouse-test-{}-{number}", std::process::id());
+        let (bridge, table) = (format!("phtbr{number}"), format!("pilothouse_test_{number}"));
         let config = LocalConfig {
             dir: dir.path().join("machines"),
             lower: PathBuf::from("/"),
             seed: dir.path().join("seed"),
             agent,
             launcher: launcher(),
-            cgroup: format!("pilothouse-test-{}-{number}", std::process::id()),
+            cgroup: cgroup.clone(),
             wire: format!("pht{number}"),
-            network: Network { bridge: format!("phtbr{number}"), subnet, table: format!("pilothouse_test_{number}") },
+            network: Network { bridge: bridge.clone(), subnet, table: table.clone() },
         };
-        Some(Self { provider: Local::new(config), dir })
+        Some(Self { provider: Local::new(config), dir, cgroup, bridge, table })
     }
 
     fn request(&self, id: &str) -> MachineRequest {
@@ -87,16 +93,13 @@ impl World {
 }
 
 impl Drop for World {
+    /// Whatever a failed test left running ends here; only this world's own.
     fn drop(&mut self) {
-        let cgroup = format!("pilothouse-test-{}", std::process::id());
         for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
-            for entry in std::fs::read_dir(root).into_iter().flatten().flatten() {
-                if entry.file_name().to_string_lossy().starts_with(&cgroup) && entry.path().join("cgroup.kill").exists()
-                {
-                    std::fs::write(entry.path().join("cgroup.kill"), "1").ok();
-                }
-            }
+            std::fs::write(Path::new(root).join(&self.cgroup).join("cgroup.kill"), "1").ok();
         }
+        Command::new("ip").args(["link", "delete", &self.bridge]).output().ok();
+        Command::new("nft").args(["delete", "table", "ip", &self.table]).output().ok();
     }
 }
 

@@ -1,7 +1,12 @@
 //! What a node agent and the platform say to each other. The proto file is the text; this is its Rust.
 //!
 //! Two services: `Enrollment` (a token, no certificate) and `NodeLink` (the caller is its client certificate).
-#![allow(missing_docs, clippy::all, clippy::pedantic, reason = "generated from proto/agent.proto, which carries the words")]
+#![allow(
+    missing_docs,
+    clippy::all,
+    clippy::pedantic,
+    reason = "generated from proto/agent.proto, which carries the words"
+)]
 
 tonic::include_proto!("pilothouse.agent.v1");
 
