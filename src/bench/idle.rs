@@ -1,7 +1,7 @@
 //! Memory and CPU at rest: of each tenant's processes, of the host's and of the platform itself.
 //!
-//! Memory is the private part (`Private_Clean + Private_Dirty` of smaps_rollup): what ends with the process. Pages of program
-//! text are shared by all tenants of a host and counted for none.
+//! Memory is the anonymous part (`Anonymous` of smaps_rollup, proc(5)): what one more tenant costs. Pages of program text are
+//! shared by all tenants of a host and counted for none; the resident size, which has them, stands beside it.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -22,7 +22,7 @@ const TICKS: f64 = 100.0;
 struct Seen {
     group: &'static str,
     name: String,
-    private: u64,
+    anonymous: u64,
     resident: u64,
     ticks: u64,
 }
@@ -38,20 +38,20 @@ pub async fn run(args: BenchIdleArgs) -> Result<()> {
         let spent = seen.ticks.saturating_sub(before.get(&pid).copied().unwrap_or(seen.ticks));
         let cores = spent as f64 / TICKS / args.seconds as f64;
         let sum = sums.entry((seen.group, seen.name)).or_default();
-        *sum = (sum.0 + 1, sum.1 + seen.private, sum.2 + seen.resident, sum.3 + cores);
+        *sum = (sum.0 + 1, sum.1 + seen.anonymous, sum.2 + seen.resident, sum.3 + cores);
     }
     let mut totals: BTreeMap<&str, (u64, f64)> = BTreeMap::new();
-    for ((group, name), (count, private, resident, cores)) in &sums {
+    for ((group, name), (count, anonymous, resident, cores)) in &sums {
         println!(
             "{}",
-            json!({ "bench": "idle", "group": group, "process": name, "count": count, "private_bytes": private, "resident_bytes": resident, "cores": cores })
+            json!({ "bench": "idle", "group": group, "process": name, "count": count, "anonymous_bytes": anonymous, "resident_bytes": resident, "cores": cores })
         );
         let total = totals.entry(group).or_default();
-        *total = (total.0 + private, total.1 + cores);
+        *total = (total.0 + anonymous, total.1 + cores);
     }
     let groups: BTreeMap<_, _> = totals
         .iter()
-        .map(|(group, (private, cores))| (*group, json!({ "private_bytes": private, "cores": cores })))
+        .map(|(group, (anonymous, cores))| (*group, json!({ "anonymous_bytes": anonymous, "cores": cores })))
         .collect();
     println!("{}", json!({ "bench": "idle", "summary": true, "seconds": args.seconds, "groups": groups }));
     Ok(())
@@ -70,7 +70,9 @@ fn look(instance: &Instance) -> Vec<(i32, Seen)> {
 }
 
 fn see(group: &'static str, pid: i32) -> Option<Seen> {
-    let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?.trim().to_owned();
+    let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
+    let first = String::from_utf8_lossy(line.split(|byte| *byte == 0).next()?).into_owned();
+    let name = first.rsplit('/').next().unwrap_or_default().to_owned();
     let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).ok()?;
     let field = |key: &str| -> u64 {
         let line = rollup.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
@@ -81,11 +83,5 @@ fn see(group: &'static str, pid: i32) -> Option<Seen> {
     let after = stat.rsplit(')').next()?;
     let number =
         |index: usize| after.split_whitespace().nth(index).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
-    Some(Seen {
-        group,
-        name,
-        private: field("Private_Clean") + field("Private_Dirty"),
-        resident: field("Rss"),
-        ticks: number(11) + number(12),
-    })
+    Some(Seen { group, name, anonymous: field("Anonymous"), resident: field("Rss"), ticks: number(11) + number(12) })
 }

@@ -4,7 +4,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::symlink;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -102,7 +102,7 @@ fn run(host: &Host, name: &'static str, args: Vec<String>) -> Result<()> {
 fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process> {
     Ok(Process {
         name,
-        program: named(host, name)?,
+        program: named(host, name, &host.bundle.program(name)?)?,
         args,
         env: vec![("GOGC", "100".to_owned())],
         netns: host.instance.netns(),
@@ -112,12 +112,12 @@ fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process
     })
 }
 
-/// The bundle's program under its own name: so `ps` on the machine says what runs, not a checksum.
-fn named(host: &Host, name: &str) -> Result<PathBuf> {
+/// A program of the bundle under its own name: so `ps` on the machine says what runs, not a checksum.
+pub fn named(host: &Host, name: &str, program: &Path) -> Result<PathBuf> {
     let link = host.instance.path("host/bin").join(name);
     std::fs::create_dir_all(host.instance.path("host/bin"))?;
     std::fs::remove_file(&link).ok();
-    symlink(host.bundle.program(name)?, &link).with_context(|| format!("link {}", link.display()))?;
+    symlink(program, &link).with_context(|| format!("link {}", link.display()))?;
     Ok(link)
 }
 
@@ -148,7 +148,7 @@ pub async fn client(host: &Host) -> Result<Client> {
 }
 
 /// A client by kubeconfig.
-pub async fn from_file(file: &std::path::Path) -> Result<Client> {
+pub async fn from_file(file: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     Client::try_from(config.with_context(|| format!("use {}", file.display()))?).context("make a client of the host")

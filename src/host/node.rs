@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use super::{Host, NODE, pki};
+use super::{Host, NODE, control_plane, pki};
 use crate::instance::{Instance, write_atomic};
 use crate::platform::parts::PROGRAMS;
 use crate::run::run;
@@ -31,6 +31,7 @@ pub fn start(host: &Host) -> Result<()> {
     let agent = host.bundle.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
     let program = host.bundle.path(agent);
     write_atomic(&host.instance.path("host/agent"), program.as_os_str().as_encoded_bytes())?;
+    let program = control_plane::named(host, "pilothouse-node", &program)?;
     let process = Process {
         name: "node",
         program,

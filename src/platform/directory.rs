@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use gateway::{ClusterRoute, Directory, DirectoryError, NodeRoute};
-use migrations::{Store, StoreError};
+use migrations::{Store, StoreError, WorkKind};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tenant_controlplane::id::{ClusterId, NodeId};
@@ -19,6 +19,14 @@ impl StoreDirectory {
     /// A view of `store`.
     pub fn new(store: Store) -> Arc<Self> {
         Arc::new(Self { store })
+    }
+}
+
+impl StoreDirectory {
+    /// A lost link is the first sign of a machine that ended: its node is looked at now and not at its next turn.
+    async fn remember(&self, node: NodeId, connected: bool) -> Result<(), StoreError> {
+        self.store.nodes().set_link(node, connected).await?;
+        if connected { Ok(()) } else { self.store.work().due(WorkKind::Node, node.uuid()).await }
     }
 }
 
@@ -53,7 +61,7 @@ impl Directory for StoreDirectory {
 
     async fn link_changed(&self, _cluster_id: &str, node_id: &str, connected: bool) {
         let Ok(node) = node_id.parse::<NodeId>() else { return };
-        match self.store.nodes().set_link(node, connected).await {
+        match self.remember(node, connected).await {
             // The row of a removed node goes before its link does.
             Ok(()) | Err(StoreError::NotFound { .. }) => {}
             Err(error) => {

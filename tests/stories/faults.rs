@@ -83,3 +83,66 @@ fn story_refusals_of_a_running_platform() {
     assert_eq!(code, Some(4));
     world.down();
 }
+
+/// The first process of a machine container, by its cgroup: the one that is number 1 inside.
+fn machine_init(world: &World) -> Option<i32> {
+    let root = if std::path::Path::new("/sys/fs/cgroup/unified").exists() {
+        "/sys/fs/cgroup/unified"
+    } else {
+        "/sys/fs/cgroup"
+    };
+    let mut dirs = vec![std::path::PathBuf::from(root).join(format!("pilothouse-{}/machines", world.name))];
+    while let Some(dir) = dirs.pop() {
+        for line in std::fs::read_to_string(dir.join("cgroup.procs")).unwrap_or_default().lines() {
+            let status = std::fs::read_to_string(format!("/proc/{line}/status")).unwrap_or_default();
+            let numbers = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            if numbers.split_whitespace().collect::<Vec<_>>()[1..] == ["1"] {
+                return line.parse().ok();
+            }
+        }
+        dirs.extend(
+            std::fs::read_dir(&dir)
+                .into_iter()
+                .flatten()
+                .flatten()
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir()),
+        );
+    }
+    None
+}
+
+/// A machine that dies comes back as the same node; one that is removed does not. Ten are made at once.
+#[test]
+fn story_machines_come_back() {
+    let Some(world) = World::up("mach") else { return };
+    ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
+    let kubeconfig = world.kubeconfig("demo");
+    ok(&mut world.user(&["pool", "create", "web", "--cluster", "demo", "--kind", "local", "--count", "1", "--wait"]));
+    let before = world.nodes(&kubeconfig, 1, 30);
+    let pid = machine_init(&world).unwrap();
+    kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
+    until("the machine to run again", 90, || {
+        machine_init(&world).filter(|again| *again != pid).ok_or("no process 1".to_owned())
+    });
+    until("a pod to run on it", 90, || {
+        let words = [
+            "run",
+            "again",
+            "--image=pilothouse.local/busybox:1.35.0",
+            "--image-pull-policy=Never",
+            "--restart=Never",
+            "--",
+            "sleep",
+            "600",
+        ];
+        world.kubectl(&kubeconfig, &words).output().unwrap();
+        let output = world.kubectl(&kubeconfig, &["exec", "again", "--", "hostname"]).output().unwrap();
+        if output.stdout == b"again\n" { Ok(()) } else { Err(String::from_utf8_lossy(&output.stderr).into_owned()) }
+    });
+    assert_eq!(world.nodes(&kubeconfig, 1, 60), before, "the same node");
+    ok(&mut world.user(&["pool", "scale", "web", "--count", "10", "--cluster", "demo", "--wait"]));
+    assert!(world.nodes(&kubeconfig, 10, 120).contains(&before[0]));
+    ok(&mut world.user(&["cluster", "delete", "demo", "--yes", "--wait"]));
+    world.down();
+}

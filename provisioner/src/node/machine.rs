@@ -24,10 +24,15 @@ pub async fn ensure(ctx: &Context, family: &Family, provider: &dyn Provider) -> 
     Ok(Machinery::There(match provider.get(&id).await? {
         None if joined => return Ok(Machinery::Lost),
         Some(stale) if !joined && is_overdue(family) => replace(ctx, family, provider, stale).await?,
-        Some(machine) if machine.state == MachineState::Stopped => start(provider, machine).await?,
+        // Switched off, or ended by itself (a reboot, an out-of-memory kill): either way it is wanted, with its disk.
+        Some(machine) if is_down(&machine) => start(provider, machine).await?,
         Some(machine) => machine,
         None => make(ctx, family, provider).await?,
     }))
+}
+
+fn is_down(machine: &Machine) -> bool {
+    matches!(machine.state, MachineState::Stopped | MachineState::Failed(_))
 }
 
 /// Whether the machine had its time and its token ended before it joined.
