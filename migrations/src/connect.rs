@@ -60,6 +60,10 @@ impl Target {
 pub(crate) async fn sqlite(path: &Path) -> Result<(DatabaseConnection, FileGuard), ConnectError> {
     let failed = |source| ConnectError::File { path: path.display().to_string(), source };
     create(path).map_err(failed)?;
+    // Before the first connection already: turning a new file to WAL answers "locked" at once where two do it together.
+    let lock = path.with_added_extension("lock");
+    let held = tokio::task::spawn_blocking(move || lock_file(&lock)).await;
+    let held = held.map_err(|error| ConnectError::Connect(error.into()))??;
     let options = SqliteConnectOptions::new().filename(path).create_if_missing(false);
     let options = options.journal_mode(SqliteJournalMode::Wal).synchronous(SqliteSynchronous::Full);
     let options = options.busy_timeout(PATIENCE).foreign_keys(true).pragma("secure_delete", "ON");
@@ -67,9 +71,6 @@ pub(crate) async fn sqlite(path: &Path) -> Result<(DatabaseConnection, FileGuard
     let pool = SqlitePoolOptions::new().max_connections(SQLITE_CONNECTIONS).min_connections(0);
     let pool = pool.acquire_timeout(PATIENCE * 2).idle_timeout(IDLE).connect_with(options).await.map_err(refused)?;
     let pool = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
-    let lock = path.with_added_extension("lock");
-    let held = tokio::task::spawn_blocking(move || lock_file(&lock)).await;
-    let held = held.map_err(|error| ConnectError::Connect(error.into()))??;
     migrate(&pool).await?;
     drop(held);
     FileGuard::new(path.to_owned()).map(|guard| (pool, guard)).map_err(failed)

@@ -8,13 +8,18 @@ use crate::cgroup;
 use crate::instance::Instance;
 use crate::run::run;
 
-/// The Debian packages that an embedded host needs, and a command of each by which it is recognised.
-pub const PACKAGES: [(&str, &str); 5] = [
-    ("iproute2", "ip"),
-    ("nftables", "nft"),
-    ("conntrack", "conntrack"),
-    ("util-linux", "nsenter"),
-    ("kmod", "modprobe"),
+/// The Debian packages that an embedded host and building its components need, and a file of each by which it is recognised.
+pub const PACKAGES: [(&str, &str); 10] = [
+    ("iproute2", "sbin/ip"),
+    ("nftables", "sbin/nft"),
+    ("conntrack", "sbin/conntrack"),
+    ("util-linux", "bin/nsenter"),
+    ("kmod", "sbin/modprobe"),
+    ("busybox-static", "bin/busybox"),
+    ("gcc", "bin/gcc"),
+    ("pkg-config", "bin/pkg-config"),
+    ("libseccomp-dev", "include/seccomp.h"),
+    ("mmdebstrap", "bin/mmdebstrap"),
 ];
 /// A tenant's etcd is a gigabyte at most, a bundle is one, images twice that.
 const DISK_NEEDED: u64 = 6 << 30;
@@ -107,11 +112,10 @@ pub fn packages() -> Check {
     )
 }
 
-/// The names of the packages whose command is not on this machine.
+/// The names of the packages whose file is not on this machine.
 pub fn missing_packages() -> Vec<&'static str> {
-    let places = ["/usr/sbin", "/usr/bin", "/sbin", "/bin"];
-    let absent = |command: &str| !places.iter().any(|dir| Path::new(dir).join(command).exists());
-    PACKAGES.iter().filter(|(_, command)| absent(command)).map(|(package, _)| *package).collect()
+    let absent = |file: &str| !["/usr", "/"].iter().any(|root| Path::new(root).join(file).exists());
+    PACKAGES.iter().filter(|(_, file)| absent(file)).map(|(package, _)| *package).collect()
 }
 
 fn disk(instance: &Instance) -> Check {

@@ -57,6 +57,11 @@ pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<T, St
 impl World {
     /// `up`, and a token of the operator. Skipped (None) where the machine cannot host: not root.
     pub fn up(story: &str) -> Option<Self> {
+        Self::up_with(story, &[])
+    }
+
+    /// [`World::up`] with more words for `up`.
+    pub fn up_with(story: &str, more: &[&str]) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             eprintln!("{story}: skipped, stories on real parts need root");
             return None;
@@ -66,14 +71,19 @@ impl World {
         let dir = PathBuf::from(format!("/var/tmp/ph-{name}"));
         let before = crate::leftovers::Snapshot::take();
         let mut world = Self { name, dir, ready: Value::Null, token: String::new(), before, _alone: alone };
-        world.start();
+        world.start_with(more);
         world.token = ok(&mut world.command(&["admin", "token"])).trim().to_owned();
         Some(world)
     }
 
     /// `up --detach`, in the tour's words.
     pub fn start(&mut self) {
-        let out = ok(&mut self.command(&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"]));
+        self.start_with(&[]);
+    }
+
+    fn start_with(&mut self, more: &[&str]) {
+        let words = [&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"], more].concat();
+        let out = ok(&mut self.command(&words));
         self.ready = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     }
 
