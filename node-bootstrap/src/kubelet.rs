@@ -55,6 +55,14 @@ pub fn config(spec: &NodeSpec, cgroup_v1: bool, resolv_conf: &Path) -> Value {
         "serializeImagePulls": false,
         "maxParallelImagePulls": 4,
         "failSwapOn": false,
+        // Absolute, and no collecting by percent: the defaults (10 and 15 of a hundred) are dozens of gigabytes on a large disk that
+        // the machine shares with others, and would evict control planes that use a few hundred megabytes.
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi",
+            "nodefs.inodesFree": "2%", "imagefs.inodesFree": "2%",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
         "makeIPTablesUtilChains": false,
         "rotateCertificates": false,
         "serverTLSBootstrap": false,

@@ -63,6 +63,7 @@ impl Drop for Postgres {
 }
 
 #[test]
+#[ignore = "half a minute without a database: ./test all"]
 fn story_database_gone() {
     if !nix::unistd::geteuid().is_root() {
         return;

@@ -88,6 +88,7 @@ fn boot(dir: &Path, (image, kernel, initrd): (PathBuf, PathBuf, PathBuf), seed: 
 }
 
 #[test]
+#[ignore = "minutes of software emulation: ./test all"]
 fn story_own_machine() {
     let Some(world) = World::up("qemu") else { return };
     ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
