@@ -1,6 +1,6 @@
 //! Getting the Kubernetes components: what `up` needs before anything runs, and the verbs of `pilothouse bundle`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
@@ -33,11 +33,17 @@ pub async fn node_tree(cache: Option<PathBuf>, progress: &Progress) -> Result<Pa
 }
 
 fn options(cache: Option<PathBuf>, version: Version) -> BuildOptions {
+    let cache = cache.unwrap_or_else(Cache::default_dir);
+    BuildOptions { agent: agent(&cache, version), cache, ..BuildOptions::new(version) }
+}
+
+/// Where the sources lie the agent is built from them; a program that was copied elsewhere takes the one in the cache.
+fn agent(cache: &Path, version: Version) -> AgentSource {
     let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| dir.join("node-bootstrap/Cargo.toml").exists());
-    BuildOptions {
-        cache: cache.unwrap_or_else(Cache::default_dir),
-        agent: AgentSource::Auto { workspace },
-        ..BuildOptions::new(version)
+    let cached = Bundle::open(cache, version).and_then(|bundle| bundle.program("pilothouse-node"));
+    match (workspace, cached) {
+        (None, Ok(path)) => AgentSource::Path(path),
+        (workspace, _) => AgentSource::Auto { workspace },
     }
 }
 
