@@ -20,9 +20,7 @@ impl StoreDirectory {
     pub fn new(store: Store) -> Arc<Self> {
         Arc::new(Self { store })
     }
-}
 
-impl StoreDirectory {
     /// A lost link is the first sign of a machine that ended: its node is looked at now and not at its next turn.
     async fn remember(&self, node: NodeId, connected: bool) -> Result<(), StoreError> {
         self.store.nodes().set_link(node, connected).await?;

@@ -3,6 +3,7 @@
 use gateway::Gateway;
 use migrations::{Change, ChangeKind, Store, StoreError};
 use tenant_controlplane::id::{ClusterId, NodeId};
+use tokio::sync::broadcast::error::RecvError;
 use tokio_util::sync::CancellationToken;
 
 /// Follows the store's news until `cancel`. News that was missed costs nothing but time: new connections are checked anyway.
@@ -13,8 +14,10 @@ pub async fn follow(store: Store, gateway: Gateway, cancel: CancellationToken) {
             () = cancel.cancelled() => return,
             change = news.recv() => change,
         };
-        if let Ok(change) = change {
-            consider(&store, &gateway, change).await;
+        match change {
+            Ok(change) => consider(&store, &gateway, change).await,
+            Err(RecvError::Lagged(_)) => {}
+            Err(RecvError::Closed) => return,
         }
     }
 }

@@ -51,7 +51,7 @@ where
     let served =
         Builder::new(TokioExecutor::new()).serve_connection_with_upgrades(io, TowerToHyperService::new(service)).await;
     if let Err(error) = served {
-        debug!("connection from {} ended: {error}", "a browser or client");
+        debug!("connection from {} ended: {error}", from.address);
     }
 }
 
