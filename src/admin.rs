@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use migrations::{Actor, ExposeSecret, Kek, NewToken, Role, Store};
+use migrations::{Actor, ExposeSecret, NewToken, Role, Store};
 use time::{Duration, OffsetDateTime};
 
 use crate::instance::{Instance, Record};
 use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs};
-use crate::platform::database_url;
+use crate::platform::{database_url, kek};
 
 /// Runs one of the operator's commands.
 pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
@@ -21,8 +21,7 @@ pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
 async fn open(args: &InstanceArgs) -> Result<(Record, Store)> {
     let instance = Instance::new(&args.name, args.data_dir.clone())?;
     let record = instance.existing()?;
-    let kek = Kek::load_or_create(&instance.path("kek")).context("read the key-encryption key; are you root?")?;
-    let store = Store::connect(&database_url(&instance)?, kek).await.context("open the database")?;
+    let store = Store::connect(&database_url(&instance)?, kek(&instance)?).await.context("open the database")?;
     Ok((record, store))
 }
 

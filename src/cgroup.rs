@@ -21,15 +21,11 @@ pub fn is_hybrid() -> bool {
     v2_root().ends_with("unified")
 }
 
-/// Creates a cgroup (path relative to the hierarchy's root) and moves a process into it.
-pub fn place(cgroup: &str, pid: u32) -> Result<()> {
+/// Creates a cgroup (path relative to the hierarchy's root). Returns the file into which a process writes its id to enter.
+pub fn make(cgroup: &str) -> Result<PathBuf> {
     let dir = v2_root().join(cgroup);
     fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    match fs::write(dir.join("cgroup.procs"), pid.to_string()) {
-        // ESRCH: the process ended before it could be moved; its own exit says why.
-        Err(error) if error.raw_os_error() == Some(3) => Ok(()),
-        other => other.with_context(|| format!("move process {pid} into {cgroup}")),
-    }
+    Ok(dir.join("cgroup.procs"))
 }
 
 /// Ends every process of a cgroup and those below: TERM, then `cgroup.kill` when the grace is over.

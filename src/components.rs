@@ -2,20 +2,62 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bundle::node_image::{self, NodeImageOptions};
-use bundle::{AgentSource, BuildOptions, Bundle, Cache, Source, Version};
+use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, PruneOptions, Pruned, Source, Version};
+use tenant_controlplane::version::KubernetesVersion;
 
-use crate::options::{BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, UpArgs};
+use crate::options::{BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, PruneArgs, UpArgs};
 use crate::progress::{Event, Progress};
 
 /// The workspace this program was built in; the agent is built there when the bundle has none yet.
 const WORKSPACE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// Opens the bundle of the default version, or builds it. Either way its agent is the one that belongs to this program.
-pub async fn obtain(args: &UpArgs, progress: &Progress) -> Result<Bundle> {
-    let version = Version::default();
+/// The bundles of an instance: one of each Kubernetes version on offer.
+#[derive(Clone)]
+pub struct Bundles {
+    /// The default version's. The host itself runs it, and the agent that machines fetch is from it.
+    pub host: Arc<Bundle>,
+    /// The other versions', newest first.
+    pub others: Vec<(KubernetesVersion, Arc<Bundle>)>,
+}
+
+impl Bundles {
+    /// All of them, the default version first.
+    pub fn iter(&self) -> impl Iterator<Item = (KubernetesVersion, &Arc<Bundle>)> {
+        let others = self.others.iter().map(|(version, bundle)| (*version, bundle));
+        std::iter::once((KubernetesVersion::default(), &self.host)).chain(others)
+    }
+
+    /// The bundle of a version, if it is here.
+    pub fn of(&self, version: KubernetesVersion) -> Option<&Arc<Bundle>> {
+        self.iter().find(|(known, _)| *known == version).map(|(_, bundle)| bundle)
+    }
+}
+
+/// Opens or builds the bundles of the default version and of those in `wanted`; others are taken when they are in the cache.
+pub async fn obtain(args: &UpArgs, wanted: &[KubernetesVersion], progress: &Progress) -> Result<Bundles> {
+    let host = Arc::new(build_for(args, Version::default(), progress).await?);
+    let cache = args.cache.clone().unwrap_or_else(Cache::default_dir);
+    let mut others = Vec::new();
+    for known in KubernetesVersion::known().iter().filter(|known| **known != KubernetesVersion::default()) {
+        let version = Version::parse(&known.to_string())?;
+        match Bundle::open(&cache, version) {
+            Ok(bundle) => others.push((*known, Arc::new(bundle))),
+            Err(_) if wanted.contains(known) => {
+                others.push((*known, Arc::new(build_for(args, version, progress).await?)));
+            }
+            Err(BundleError::NotBuilt { .. }) => {}
+            Err(error) => progress.note(format!("Kubernetes {known} is not offered: {error}")),
+        }
+    }
+    Ok(Bundles { host, others })
+}
+
+/// Opens a bundle, or builds it. Either way its agent is the one that belongs to this program.
+async fn build_for(args: &UpArgs, version: Version, progress: &Progress) -> Result<Bundle> {
     let options = BuildOptions { source: source(&args.bundle_source)?, ..options(args.cache.clone(), version) };
     let title = format!("components of Kubernetes {version}");
     let report = |event: bundle::Progress| tell(progress, &event);
@@ -70,6 +112,7 @@ pub async fn bundle(command: BundleCommand) -> Result<ExitCode> {
         BundleCommand::Verify(args) => verify(&args),
         BundleCommand::Export(args) => export(&args),
         BundleCommand::Import(args) => import(args).await,
+        BundleCommand::Prune(args) => prune(args).await,
         BundleCommand::NodeImage(args) => tree(args).await,
     }
 }
@@ -138,8 +181,55 @@ async fn import(args: ImportArgs) -> Result<ExitCode> {
     Ok(print(args.at.output, &text, &serde_json::json!({ "id": bundle.id(), "cache": cache })))
 }
 
+async fn prune(args: PruneArgs) -> Result<ExitCode> {
+    let cache = args.at.cache.unwrap_or_else(Cache::default_dir);
+    let options = PruneOptions { dry_run: !args.yes, ..PruneOptions::default() };
+    let pruned = bundle::prune(&cache, &options, &|event| eprintln!("{event}")).await?;
+    let removed: Vec<_> =
+        pruned.removed.iter().map(|one| serde_json::json!({ "name": one.name, "size": one.size })).collect();
+    let kept: Vec<_> =
+        pruned.kept.iter().map(|(id, reason)| serde_json::json!({ "id": id, "reason": reason })).collect();
+    let json = serde_json::json!({ "dry_run": !args.yes, "size": pruned.size(), "removed": removed, "kept": kept });
+    Ok(print(args.at.output, &pruning(&pruned, args.yes), &json))
+}
+
+/// What a person reads after `prune`.
+fn pruning(pruned: &Pruned, done: bool) -> String {
+    let (count, mib) = (pruned.removed.len(), pruned.size() >> 20);
+    let things = if count == 1 { "thing" } else { "things" };
+    let mut text = match (count, done) {
+        (0, _) => "Nothing to remove.".to_owned(),
+        (_, true) => format!("Removed {count} {things}, {mib} MiB."),
+        (_, false) => {
+            format!(
+                "Would remove {count} {things}, {mib} MiB; nothing was changed. To do it: pilothouse bundle prune --yes"
+            )
+        }
+    };
+    for (id, reason) in &pruned.kept {
+        text.push_str(&format!("\nKept {id}: {reason}"));
+    }
+    text
+}
+
 async fn tree(args: CacheArgs) -> Result<ExitCode> {
     let options = NodeImageOptions::new(args.cache.unwrap_or_else(Cache::default_dir));
     let root = node_image::build(&options, &|event| eprintln!("{event}")).await?;
     Ok(print(args.output, &root.display().to_string(), &serde_json::json!({ "root": root })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pruning_says_whether_anything_was_changed() {
+        let item = bundle::PrunedItem { name: "sha256/ab".to_owned(), size: 3 << 20 };
+        let pruned = Pruned { removed: vec![item], kept: vec![("1.36.3-ab".to_owned(), "in use")] };
+        let told = pruning(&pruned, false);
+        assert!(told.contains("Would remove 1 thing, 3 MiB; nothing was changed"), "{told}");
+        assert!(told.ends_with("Kept 1.36.3-ab: in use"), "{told}");
+        assert!(pruning(&pruned, true).starts_with("Removed 1 thing, 3 MiB."));
+        assert_eq!(pruning(&Pruned::default(), false), "Nothing to remove.");
+    }
 }

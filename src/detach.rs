@@ -17,6 +17,9 @@ use crate::progress::{Event, Ready, describe};
 /// Starts `up` again in the background and follows it until it is ready or has failed.
 pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     if instance.running() {
+        if !args.with_version.is_empty() {
+            eprintln!("It runs already: --with-version counts from its next start.");
+        }
         return already(instance, args.output);
     }
     fs::create_dir_all(instance.path("run"))?;

@@ -56,9 +56,11 @@ impl Check {
 /// Asks everything and prints it. Exit status 1 where something does not work.
 pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
-    let mut all = checks::machine(&instance);
+    let mut all = checks::machine(&instance, &bundle::Cache::default_dir());
     all.extend(checks::leftovers().await);
     if let (Some(record), true) = (instance.record()?, instance.running()) {
+        all.push(checks::certificates(&instance));
+        all.push(checks::address(&record));
         all.push(isolation::probe(&instance, Addresses::of(record.slot)).await);
     }
     print(&all, args.output)?;

@@ -13,6 +13,7 @@ use nix::unistd::Pid;
 use tokio::time::{Instant, sleep};
 
 use crate::cgroup;
+use crate::footprint;
 use crate::host::node;
 use crate::instance::{Addresses, Instance, Record};
 use crate::network;
@@ -20,29 +21,54 @@ use crate::options::DownArgs;
 use crate::platform::machines;
 use crate::progress::Progress;
 use crate::run::run;
+use crate::sysctl;
 
+/// What `up` makes in a data directory before it writes its record.
+const BEGUN: [&str; 4] = ["run", "logs", "database.url", "instance.new"];
 /// How long the platform may take to stop by itself.
-const GRACE: Duration = Duration::from_secs(20);
+/// 10 s of work in flight, the agent's 20 s and etcd's 10 s, one after the other, and a little more.
+const GRACE: Duration = Duration::from_secs(45);
 
 /// Stops, and with `--purge` removes.
 pub async fn down(args: DownArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
-    let Some(record) = instance.record()? else {
+    let record = instance.record()?;
+    if record.is_none() && (!args.purge || !half_made(&instance)?) {
         eprintln!("There is no instance \"{}\" in {}: nothing to stop.", instance.name, instance.dir.display());
         return Ok(ExitCode::SUCCESS);
-    };
+    }
+    let slot = record.as_ref().map(|record| record.slot).or_else(|| instance.held_slot());
     if args.purge && !args.yes && !confirmed(&instance)? {
         bail!("nothing was changed: pass --yes, or type the instance's name");
     }
     let progress = Progress::to_terminal();
-    let addresses = Addresses::of(record.slot);
     progress.step("stop the platform", stop_platform(&instance)).await?;
-    progress.step("stop machines", machines::stop_all(&instance, addresses, args.purge)).await?;
-    progress.step("stop the host", stop_host(&instance, addresses)).await?;
+    if let Some(addresses) = slot.map(Addresses::of) {
+        progress.step("stop machines", machines::stop_all(&instance, addresses, args.purge)).await?;
+        progress.step("stop the host", stop_host(&instance, addresses)).await?;
+    }
     if args.purge {
-        progress.step("remove everything of this instance", purge(&instance, &record)).await?;
+        progress.step("remove everything of this instance", purge(&instance, slot, record)).await?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whether a directory without a record is what an `up` that was cut off left. Anybody else's directory is not touched.
+fn half_made(instance: &Instance) -> Result<bool> {
+    let names = match fs::read_dir(&instance.dir) {
+        Ok(entries) => entries.map(|entry| Ok(entry?.file_name())).collect::<std::io::Result<Vec<_>>>()?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+        Err(error) => return Err(error).with_context(|| format!("read {}", instance.dir.display())),
+    };
+    let stranger = names.iter().find(|name| !BEGUN.iter().any(|ours| name == ours));
+    match stranger {
+        None => Ok(true),
+        Some(name) => bail!(
+            "{} holds no instance but {}: nothing was removed; is --data-dir right?",
+            instance.dir.display(),
+            name.display()
+        ),
+    }
 }
 
 fn confirmed(instance: &Instance) -> Result<bool> {
@@ -77,7 +103,7 @@ async fn stop_host(instance: &Instance, addresses: Addresses) -> Result<()> {
     Ok(())
 }
 
-async fn purge(instance: &Instance, record: &Record) -> Result<()> {
+async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) -> Result<()> {
     let mounted = mounts_below(&instance.dir)?;
     for mount in mounted.iter().rev() {
         run(&["umount", "--lazy", mount]).await.ok();
@@ -85,11 +111,30 @@ async fn purge(instance: &Instance, record: &Record) -> Result<()> {
     if let Some(left) = mounts_below(&instance.dir)?.first() {
         bail!("{left} is still mounted, so {} is not removed: unmount it and run this again", instance.dir.display());
     }
-    fs::remove_dir_all(&instance.dir).with_context(|| format!("remove {}", instance.dir.display()))?;
+    footprint::remove(&instance.cgroup(), &record.map(|record| record.made).unwrap_or_default());
+    remove_all_but_record(instance)?;
     fs::remove_dir_all(instance.run_dir()).ok();
-    instance.release_slot(record.slot);
-    for empty in ["/run/pilothouse/slots", "/run/pilothouse"] {
-        fs::remove_dir(empty).ok();
+    if let Some(slot) = slot {
+        instance.release_slot(slot);
+    }
+    if fs::remove_dir("/run/pilothouse/slots").is_ok() {
+        sysctl::restore();
+    }
+    fs::remove_dir("/run/pilothouse").ok();
+    fs::remove_dir_all(&instance.dir).with_context(|| format!("remove {}", instance.dir.display()))
+}
+
+/// The record stays until the end: a purge that was cut off is repeated by it.
+fn remove_all_but_record(instance: &Instance) -> Result<()> {
+    let entries = fs::read_dir(&instance.dir).with_context(|| format!("read {}", instance.dir.display()))?;
+    for entry in entries {
+        let path = entry?.path();
+        if path.file_name().is_some_and(|name| name == "instance.json") {
+            continue;
+        }
+        let removed =
+            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
+        removed.with_context(|| format!("remove {}", path.display()))?;
     }
     Ok(())
 }
@@ -101,4 +146,36 @@ fn mounts_below(dir: &Path) -> Result<Vec<String>> {
     let mut below: Vec<String> = points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect();
     below.sort();
     Ok(below)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_up_began_counts_as_half_made() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| Instance::new("half", Some(dir.path().join(name))).unwrap();
+        assert!(!half_made(&at("absent")).unwrap());
+        fs::create_dir_all(dir.path().join("begun/run")).unwrap();
+        fs::create_dir_all(dir.path().join("begun/logs")).unwrap();
+        assert!(half_made(&at("begun")).unwrap());
+        fs::create_dir_all(dir.path().join("home/run")).unwrap();
+        fs::write(dir.path().join("home/thesis.txt"), "").unwrap();
+        assert!(half_made(&at("home")).unwrap_err().to_string().contains("thesis.txt"));
+    }
+
+    #[test]
+    fn the_record_is_the_last_to_go() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = Instance::new("last", Some(dir.path().to_owned())).unwrap();
+        fs::create_dir_all(instance.path("volumes/etcd")).unwrap();
+        for file in ["instance.json", "kek", "volumes/etcd/db"] {
+            fs::write(instance.path(file), "").unwrap();
+        }
+        std::os::unix::fs::symlink(instance.path("volumes"), instance.path("link")).unwrap();
+        remove_all_but_record(&instance).unwrap();
+        let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["instance.json"]);
+    }
 }

@@ -4,6 +4,8 @@
 //! agent, all in a network namespace and a cgroup of the instance's own.
 
 pub mod control_plane;
+pub mod identity;
+pub mod images;
 pub mod isolation;
 pub mod node;
 pub mod pki;
@@ -24,6 +26,7 @@ use crate::instance::{Addresses, Instance};
 use crate::network;
 use crate::progress::Progress;
 use crate::supervise::Group;
+use isolation::Wall;
 
 /// The node's name inside the embedded host.
 pub const NODE: &str = "host";
@@ -38,6 +41,7 @@ pub struct Host {
     pub addresses: Addresses,
     /// The components.
     pub bundle: Arc<Bundle>,
+    wall: Wall,
     /// Everything that speaks to its API server, and that server.
     processes: Group,
     /// Its etcd, which must be the last to go: an API server that lost it does not end by itself.
@@ -46,8 +50,9 @@ pub struct Host {
 
 impl Host {
     /// The host of an instance; nothing is started.
-    pub fn new(instance: &Instance, addresses: Addresses, bundle: Arc<Bundle>) -> Self {
-        Self { instance: instance.clone(), addresses, bundle, processes: Group::default(), memory: Group::default() }
+    pub fn new(instance: &Instance, addresses: Addresses, bundle: Arc<Bundle>, wall: Wall) -> Self {
+        let (processes, memory) = (Group::default(), Group::default());
+        Self { instance: instance.clone(), addresses, bundle, wall, processes, memory }
     }
 
     /// Where its API server answers.
@@ -60,6 +65,8 @@ impl Host {
     pub async fn start(&self, cancel: &CancellationToken, progress: &Progress) -> Result<Client> {
         cgroup::stop(&format!("{}/platform", self.instance.cgroup()), Duration::from_secs(5)).await?;
         network::ensure(&self.instance, self.addresses).await?;
+        // Before the node: kubelet starts yesterday's pods at once.
+        self.wall.raise().await?;
         let pki = pki::load_or_create(self)?;
         pki::write_files(self, &pki)?;
         storage::write_files(
@@ -75,8 +82,6 @@ impl Host {
         storage::install(&client, &self.instance.path("host/storage")).await?;
         control_plane::start_storage(self)?;
         progress.step("host node", node::wait_ready(self, &client, cancel)).await?;
-        let volumes = self.instance.path("volumes");
-        tokio::spawn(storage::keep_ready(client.clone(), volumes, NODE.to_owned(), cancel.clone()));
         Ok(client)
     }
 
@@ -101,8 +106,10 @@ impl Host {
                 Err(error) => error.to_string(),
             };
             if cancel.is_cancelled() || Instant::now() > end {
-                let log = self.instance.path("logs/kube-apiserver.log");
-                bail!("the host's API server is not ready ({last}): read {}", log.display());
+                let name = &self.instance.name;
+                bail!(
+                    "the host's API server is not ready ({last}): see `pilothouse logs --name {name} kube-apiserver` and `pilothouse logs --name {name} etcd`"
+                );
             }
             sleep(Duration::from_millis(50)).await;
         }

@@ -6,16 +6,22 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+use tenant_controlplane::version::KubernetesVersion;
 
 /// Instances that fit on one machine: the slots of 100.64.0.0/10 (RFC 6598), a /16 each.
 const SLOTS: u8 = 64;
 /// Machine-wide run-time state; gone after a reboot, as it should be.
 const RUN_ROOT: &str = "/run/pilothouse";
+/// `status` and `doctor` hold the lock for a blink to ask whether somebody does; whoever wants to keep it waits that long.
+const BLINK: Duration = Duration::from_millis(500);
 
 /// What an instance remembers between two `up`s, in `instance.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -32,6 +38,27 @@ pub struct Record {
     pub portal: SocketAddr,
     /// The DNS domain under which the gateway's names live.
     pub domain: String,
+    /// Kubernetes versions that were asked for beside the default one.
+    #[serde(default)]
+    pub versions: Vec<String>,
+    /// True where the advertised address was given and not found: it need not be an address of this machine.
+    #[serde(default)]
+    pub advertise_given: bool,
+    /// The host on which the clusters live; nothing until it was reached once.
+    #[serde(default)]
+    pub host: Option<KnownHost>,
+    /// Directories of the machine that kubelet and libcni were first to need: they go with the instance.
+    #[serde(default)]
+    pub made: Vec<PathBuf>,
+}
+
+/// The host of an instance. On another one every cluster would be made anew, empty.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownHost {
+    /// What `--host-kubeconfig` said; nothing for the embedded host.
+    pub kubeconfig: Option<PathBuf>,
+    /// The UID of its namespace `kube-system`: as good as a name of the cluster, and it never changes.
+    pub uid: String,
 }
 
 /// An instance on this machine.
@@ -41,6 +68,13 @@ pub struct Instance {
     pub name: String,
     /// Where all of its state lives.
     pub dir: PathBuf,
+}
+
+impl Record {
+    /// The versions asked for that this program knows.
+    pub fn wanted(&self) -> Vec<KubernetesVersion> {
+        self.versions.iter().filter_map(|text| KubernetesVersion::parse(text).ok()).collect()
+    }
 }
 
 impl Instance {
@@ -108,17 +142,25 @@ impl Instance {
         write_atomic(&self.path("instance.json"), serde_json::to_vec_pretty(record)?.as_slice())
     }
 
-    /// Holds the data directory for the life of the returned file; a second `up` on it is refused.
+    /// Holds the data directory for the life of the returned file, which then names this process; a second `up` on it is
+    /// refused.
     pub fn lock(&self) -> Result<File> {
         fs::create_dir_all(self.path("run")).with_context(|| format!("create {}", self.dir.display()))?;
-        let file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("run/lock"))?;
-        match file.try_lock() {
-            Ok(()) => Ok(file),
-            Err(TryLockError::WouldBlock) => {
-                bail!("instance \"{}\" is already running: see `pilothouse status --name {}`", self.name, self.name)
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("run/lock"))?;
+        let end = Instant::now() + BLINK;
+        loop {
+            match file.try_lock() {
+                Ok(()) => break,
+                Err(TryLockError::WouldBlock) if Instant::now() < end => sleep(Duration::from_millis(10)),
+                Err(TryLockError::WouldBlock) => {
+                    bail!("instance \"{}\" is already running: see `pilothouse status --name {}`", self.name, self.name)
+                }
+                Err(TryLockError::Error(error)) => return Err(error).context("lock the data directory"),
             }
-            Err(TryLockError::Error(error)) => Err(error).context("lock the data directory"),
         }
+        file.set_len(0)?;
+        write!(file, "{}", std::process::id())?;
+        Ok(file)
     }
 
     /// True while an `up` of this instance runs.
@@ -127,9 +169,10 @@ impl Instance {
         matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
     }
 
-    /// The process that runs this instance, as it wrote itself down.
+    /// The process that runs this instance, as it wrote itself into the lock; nothing where none runs.
     pub fn pid(&self) -> Option<i32> {
-        fs::read_to_string(self.path("run/pid")).ok()?.trim().parse().ok()
+        let pid = fs::read_to_string(self.path("run/lock")).ok()?.trim().parse().ok();
+        pid.filter(|_| self.running())
     }
 
     /// Takes this instance's slot again, or the first free one.
@@ -143,13 +186,19 @@ impl Instance {
                 return Ok(slot);
             }
             if known == Some(slot) {
-                bail!(
-                    "slot {slot} of instance \"{}\" is held by another instance on this machine: stop that one first",
-                    self.name
-                );
+                let text = fs::read_to_string(slots.join(slot.to_string())).unwrap_or_default();
+                let other = text.lines().collect::<Vec<_>>().join(" in ");
+                bail!("slot {slot} of instance \"{}\" is held by the instance {other}: it must go first", self.name);
             }
         }
         bail!("all {SLOTS} slots of this machine are taken: stop an instance with `pilothouse down --purge`")
+    }
+
+    /// The slot that this instance holds, as the machine has it: the record may be missing after an `up` that was cut off.
+    pub fn held_slot(&self) -> Option<u8> {
+        let mine = format!("{}\n{}\n", self.name, self.dir.display());
+        let slots = Path::new(RUN_ROOT).join("slots");
+        (0..SLOTS).find(|slot| fs::read_to_string(slots.join(slot.to_string())).is_ok_and(|text| text == mine))
     }
 
     /// Gives the slot back.
@@ -187,13 +236,28 @@ fn take_slot(path: &Path, mine: &str) -> Result<bool> {
 
 /// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, 0o644)
+}
+
+/// Writes a file that nobody but its owner reads, in one step.
+pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
+    replace(path, bytes, 0o600)
+}
+
+/// The directory is synced as well: only then is the new name on the disk.
+fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     let parent = path.parent().context("a file has a directory")?;
     fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    let temporary = path.with_extension("new");
-    let mut file = File::create(&temporary).with_context(|| format!("write {}", temporary.display()))?;
+    let mut name = path.as_os_str().to_owned();
+    name.push(".new");
+    let temporary = PathBuf::from(name);
+    fs::remove_file(&temporary).ok();
+    let file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary);
+    let mut file = file.with_context(|| format!("write {}", temporary.display()))?;
     file.write_all(bytes)?;
     file.sync_all()?;
-    fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))
+    fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))?;
+    File::open(parent).and_then(|dir| dir.sync_all()).with_context(|| format!("sync {}", parent.display()))
 }
 
 /// The addresses of a slot: one /16 of 100.64.0.0/10 each.
@@ -289,8 +353,19 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
         let at = "127.0.0.1:1".parse().unwrap();
-        one.save(&Record { name: "one".into(), slot: 0, listen: at, advertise: at, portal: at, domain: "x".into() })
-            .unwrap();
+        one.save(&Record {
+            name: "one".into(),
+            slot: 0,
+            listen: at,
+            advertise: at,
+            portal: at,
+            domain: "x".into(),
+            versions: Vec::new(),
+            advertise_given: false,
+            host: None,
+            made: Vec::new(),
+        })
+        .unwrap();
         let two = Instance::new("two", Some(dir.path().to_owned())).unwrap();
         assert!(two.record().unwrap_err().to_string().contains("belongs to the instance \"one\""));
         assert!(one.record().unwrap().is_some());
@@ -302,8 +377,38 @@ mod tests {
         let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
         let held = one.lock().unwrap();
         assert!(one.running());
+        assert_eq!(one.pid(), Some(std::process::id().cast_signed()));
         assert!(one.lock().is_err());
         drop(held);
         assert!(!one.running());
+        assert_eq!(one.pid(), None);
+    }
+
+    #[test]
+    fn asking_does_not_keep_an_instance_from_starting() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
+        drop(one.lock().unwrap());
+        let asking = File::open(one.path("run/lock")).unwrap();
+        asking.lock_shared().unwrap();
+        std::thread::scope(|scope| {
+            let starting = scope.spawn(|| one.lock().map(drop));
+            sleep(BLINK / 10);
+            drop(asking);
+            starting.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
+    fn a_secret_is_its_owners_and_no_draft_is_left() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/secret.json");
+        fs::create_dir_all(dir.path().join("deep")).unwrap();
+        fs::write(dir.path().join("deep/secret.json.new"), "half").unwrap();
+        write_secret(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
     }
 }

@@ -8,8 +8,10 @@ mod components;
 mod detach;
 mod doctor;
 mod down;
+mod footprint;
 mod host;
 mod instance;
+mod limits;
 mod logs;
 mod network;
 mod options;
@@ -18,6 +20,7 @@ mod progress;
 mod run;
 mod status;
 mod supervise;
+mod sysctl;
 mod up;
 
 use std::process::ExitCode;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use tenant_controlplane::version::KubernetesVersion;
 
 /// Pilothouse: anyone can run EKS.
 #[derive(Debug, Parser)]
@@ -66,15 +67,19 @@ pub struct UpArgs {
     /// Address that people and nodes dial [default: this machine's own]
     #[arg(long)]
     pub advertise: Option<std::net::IpAddr>,
-    /// DNS domain of the gateway's names
-    #[arg(long, default_value = "pilothouse.internal")]
-    pub domain: String,
+    /// DNS domain of the gateway's names, chosen at the first `up` [default: pilothouse.internal]
+    #[arg(long)]
+    pub domain: Option<String>,
     /// Database [default: an SQLite file in the data directory]
     #[arg(long, env = "PILOTHOUSE_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
     /// Use this existing cluster as host; needs no root
     #[arg(long, value_name = "FILE")]
     pub host_kubeconfig: Option<PathBuf>,
+    /// Offer this Kubernetes version as well and get its components; kept for every later `up`. Versions whose bundle is in the
+    /// cache are offered anyway
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse)]
+    pub with_version: Vec<KubernetesVersion>,
     /// Where the Kubernetes components come from
     #[arg(long, default_value = "auto")]
     pub bundle_source: String,
@@ -163,6 +168,8 @@ pub enum BundleCommand {
     Export(ExportArgs),
     /// Read a bundle from a file that `export` wrote
     Import(ImportArgs),
+    /// Free what no current bundle needs; says what, and removes it with --yes
+    Prune(PruneArgs),
     /// Build the Debian tree that machine containers and test machines start from
     NodeImage(CacheArgs),
 }
@@ -189,6 +196,16 @@ pub struct BundleArgs {
     /// auto, release or modules
     #[arg(long, default_value = "auto")]
     pub source: String,
+}
+
+/// `pilothouse bundle prune`.
+#[derive(Debug, Args)]
+pub struct PruneArgs {
+    #[command(flatten)]
+    pub at: CacheArgs,
+    /// Remove it; without this nothing is changed
+    #[arg(long)]
+    pub yes: bool,
 }
 
 /// `pilothouse bundle export`.

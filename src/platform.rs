@@ -7,31 +7,37 @@ pub mod machines;
 pub mod parts;
 pub mod removals;
 pub mod serve;
+pub mod services;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use bundle::Bundle;
 use cloud_providers::Provider;
 use gateway::{Gateway, GatewayConfig, Limits};
 use migrations::{ExposeSecret, Kek, Store};
-use portal::{AgentFiles, Capabilities, PortalConfig};
-use provisioner::{Agents, Facts, Handle};
+use portal::{AgentFiles, Capabilities, PortalConfig, RequestLimits};
+use provisioner::{Agents, Facts, Handle, Release, Releases};
 use tenant_controlplane::render::{Images, Placement, PullPolicy};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::components;
-use crate::host::isolation::{State, Wall};
-use crate::host::{Host, control_plane, storage};
+use crate::components::{self, Bundles};
+use crate::host::isolation::Wall;
+use crate::host::{Host, NODE, control_plane, images, storage};
 use crate::instance::{Addresses, Instance, Record};
 use crate::options::UpArgs;
 use crate::progress::Progress;
+use crate::sysctl;
 use certificates::Certificates;
+use services::Services;
 
 /// The two ports, bound before anything is started.
 pub struct Doors {
@@ -41,14 +47,21 @@ pub struct Doors {
     pub portal: TcpListener,
 }
 
+/// How long the gateway may take to tell that its links end, before the store is closed.
+const LAST_WORDS: Duration = Duration::from_secs(5);
+/// Between two tries to bring a version's images to the host.
+const IMAGES_AGAIN: Duration = Duration::from_secs(10);
+
 /// A platform that answers; after [`Platform::provision`] one that works.
 pub struct Platform {
     instance: Instance,
     record: Record,
     store: Store,
-    bundle: Arc<Bundle>,
+    bundles: Bundles,
+    releases: watch::Sender<BTreeMap<KubernetesVersion, Release>>,
     ca_file: PathBuf,
     facts: Facts,
+    services: Services,
     handle: Option<Handle>,
     host: Option<Host>,
 }
@@ -59,27 +72,29 @@ impl Platform {
         instance: &Instance,
         record: &Record,
         doors: Doors,
-        (bundle, embedded): (Arc<Bundle>, bool),
+        (bundles, embedded): (Bundles, bool),
         cancel: &CancellationToken,
     ) -> Result<Self> {
-        let kek = Kek::load_or_create(&instance.path("kek")).context("read the key-encryption key")?;
-        let store = Store::connect(&database_url(instance)?, kek).await.context("open the database")?;
+        let store = Store::connect(&database_url(instance)?, kek(instance)?).await.context("open the database")?;
         store.nodes().reset_links().await.context("forget links of an earlier run")?;
         let addresses = Addresses::of(record.slot);
         let ips = addresses.gateway_names(record.advertise.ip());
         let certificates = certificates::load_or_create(&store, instance, &record.domain, &ips).await?;
-        let mut facts = facts(record, &bundle, &certificates)?;
+        let (releases, known) = watch::channel(releases(&bundles, embedded)?);
+        let mut facts = facts(record, known, &certificates)?;
         if !embedded {
             // Pods of somebody else's host know no wire of ours: they reach the gateway as everybody does.
             facts.placement.gateway_ip = record.advertise.ip();
         }
-        let platform = Self {
+        let mut platform = Self {
             instance: instance.clone(),
             record: record.clone(),
             store,
-            bundle,
+            bundles,
+            releases,
             ca_file: certificates.ca_file.clone(),
             facts,
+            services: Services::default(),
             handle: None,
             host: None,
         };
@@ -92,9 +107,18 @@ impl Platform {
         self.host.insert(host)
     }
 
-    fn open_doors(&self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
+    fn open_doors(&mut self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
         let app = portal::app(self.portal_config(&certificates.ca_pem)?);
-        tokio::spawn(serve::loopback(app.clone(), doors.portal, cancel.clone()));
+        let loopback = serve::loopback(app.clone(), doors.portal, cancel.clone());
+        self.services.keep("the portal", async {
+            loopback.await;
+            Ok(())
+        });
+        let housekeeping = portal::housekeeping(self.store.clone(), cancel.clone());
+        self.services.keep("the portal's housekeeping", async {
+            housekeeping.await;
+            Ok(())
+        });
         let agents = Agents::new(self.store.clone(), self.parts(), Arc::new(self.facts.clone()));
         let gateway = Gateway::new(GatewayConfig {
             listener: doors.gateway,
@@ -105,39 +129,38 @@ impl Platform {
             link: serve::link(agents, cancel.clone()),
             limits: Limits::default(),
         })?;
-        tokio::spawn(removals::follow(self.store.clone(), gateway.clone(), cancel.clone()));
-        let cancel = cancel.clone();
-        tokio::spawn(async move {
-            if let Err(error) = gateway.run(cancel).await {
-                warn!("the gateway stopped: {error}");
-            }
+        let removals = removals::follow(self.store.clone(), gateway.clone(), cancel.clone());
+        self.services.keep("the watch for removals", async {
+            removals.await;
+            Ok(())
         });
+        let cancel = cancel.clone();
+        self.services.keep("the gateway", async move { Ok(gateway.run(cancel).await?) });
         Ok(())
     }
 
     fn portal_config(&self, ca_pem: &str) -> Result<PortalConfig> {
-        let agent = self.bundle.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
+        let agent = self.bundles.host.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
         Ok(PortalConfig {
             store: self.store.clone(),
             public_url: self.facts.portal_url.clone(),
             gateway_address: self.record.advertise.to_string(),
             domain: self.record.domain.clone(),
             platform_ca_pem: ca_pem.to_owned(),
-            versions: vec![
-                KubernetesVersion::parse(&self.bundle.manifest().kubernetes).context("read the bundle's version")?,
-            ],
+            versions: self.bundles.iter().map(|(version, _)| version).collect(),
             agent: AgentFiles {
-                path: self.bundle.path(agent),
+                path: self.bundles.host.path(agent),
                 sha256: agent.sha256.clone(),
                 machine: std::env::consts::ARCH.to_owned(),
             },
             capabilities: Capabilities { local: nix::unistd::geteuid().is_root() },
+            limits: RequestLimits::default(),
             issuer: Arc::new(issuer::StoreIssuer::new(self.store.clone(), self.facts.clone())),
         })
     }
 
     fn parts(&self) -> Arc<parts::BundleParts> {
-        Arc::new(parts::BundleParts(self.bundle.clone()))
+        Arc::new(parts::BundleParts(self.bundles.clone()))
     }
 
     /// Starts the provisioner on a host that is ready, with the providers that this machine can offer.
@@ -152,6 +175,7 @@ impl Platform {
             self.facts.placement.storage_class = Some(storage::CLASS.to_owned());
         }
         let providers = if nix::unistd::geteuid().is_root() { self.local(args, progress).await? } else { Vec::new() };
+        let client = host.clone();
         let config = provisioner::Config {
             store: self.store.clone(),
             host,
@@ -164,41 +188,46 @@ impl Platform {
         };
         let handle = provisioner::start(config);
         if embedded {
-            self.keep_apart(&handle).await?;
+            self.services.keep("the wall between tenants", keep_apart(self.wall()?, &handle, cancel));
+            let volumes = storage::keep_ready(client, self.instance.path("volumes"), NODE.to_owned(), cancel.clone());
+            self.services.keep("the making of volumes", async {
+                volumes.await;
+                Ok(())
+            });
+            self.load_others(cancel);
         }
         self.handle = Some(handle);
         Ok(())
     }
 
+    /// Brings the images of the other versions to the host, one after another; clusters of a version wait until it is there.
+    fn load_others(&self, cancel: &CancellationToken) {
+        let (instance, bundles, releases) = (self.instance.clone(), self.bundles.clone(), self.releases.clone());
+        let work = async move {
+            for (version, bundle) in &bundles.others {
+                while let Err(error) = images::load(&instance, &bundles, bundle).await {
+                    warn!("Kubernetes {version} cannot be used yet, and is tried again: {error:#}");
+                    tokio::time::sleep(IMAGES_AGAIN).await;
+                }
+                releases.send_modify(|all| all.get_mut(version).into_iter().for_each(|one| one.loaded = true));
+            }
+        };
+        tokio::spawn(cancel.clone().run_until_cancelled_owned(work));
+    }
+
     async fn local(&self, args: &UpArgs, progress: &Progress) -> Result<Vec<Arc<dyn Provider>>> {
         let tree = components::node_tree(args.cache.clone(), progress).await?;
-        let local = machines::provider(&self.instance, Addresses::of(self.record.slot), &self.bundle, tree)?;
+        sysctl::remember()?;
+        let local = machines::provider(&self.instance, Addresses::of(self.record.slot), &self.bundles.host, tree)?;
         machines::resume(local.as_ref(), progress).await?;
         Ok(vec![local])
     }
 
-    /// Puts the wall between tenants up, and moves it with every pod.
-    async fn keep_apart(&self, handle: &Handle) -> Result<()> {
+    /// The wall between tenants; its only door is the gateway.
+    pub fn wall(&self) -> Result<Wall> {
         let gateway = SocketAddr::new(self.facts.placement.gateway_ip, self.facts.placement.gateway_port);
-        let SocketAddr::V4(gateway) = gateway else { anyhow::bail!("the gateway's address {gateway} is not IPv4") };
-        let wall = Wall::new(&self.instance, Addresses::of(self.record.slot), gateway);
-        let mut changes = handle.isolation();
-        wall.apply(&State::default()).await?;
-        tokio::spawn(async move {
-            loop {
-                let state = {
-                    let now = changes.borrow_and_update();
-                    State { pairs: now.pairs.clone(), tenants: now.tenants.clone() }
-                };
-                if let Err(error) = wall.apply(&state).await {
-                    warn!("{error:#}");
-                }
-                if changes.changed().await.is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(())
+        let SocketAddr::V4(gateway) = gateway else { bail!("the gateway's address {gateway} is not IPv4") };
+        Ok(Wall::new(&self.instance, Addresses::of(self.record.slot), gateway))
     }
 
     /// The CA to pin, for people.
@@ -216,8 +245,13 @@ impl Platform {
         Ok(Some(format!("http://{}/setup/{}", record.portal, secret.expose_secret())))
     }
 
+    /// Waits for the first service that ends and must not, and says why.
+    pub async fn failed(&mut self) -> anyhow::Error {
+        self.services.ended().await
+    }
+
     /// Stops taking work, lets what runs come to its next safe point, and closes the store.
-    pub async fn stop(self, cancel: &CancellationToken) {
+    pub async fn stop(mut self, cancel: &CancellationToken) {
         cancel.cancel();
         if let Some(handle) = self.handle {
             handle.finish().await;
@@ -225,17 +259,40 @@ impl Platform {
         if let Some(host) = self.host {
             host.stop().await;
         }
+        self.services.finish(LAST_WORDS).await;
         self.store.close().await;
     }
 }
 
+/// What clusters of each version are made of. The embedded host has the images of its own version once it is ready, those of the
+/// others later; on somebody else's host all count as there.
+fn releases(bundles: &Bundles, embedded: bool) -> Result<BTreeMap<KubernetesVersion, Release>> {
+    let each = bundles.iter().map(|(version, bundle)| {
+        let loaded = !embedded || version == KubernetesVersion::default();
+        Ok((version, release(bundle, loaded)?))
+    });
+    each.collect()
+}
+
+fn release(bundle: &Bundle, loaded: bool) -> Result<Release> {
+    let image = |name: &str| -> Result<String> { Ok(bundle.image_ref(name)?.to_owned()) };
+    let images = Images {
+        apiserver: image("kube-apiserver")?,
+        controller_manager: image("kube-controller-manager")?,
+        scheduler: image("kube-scheduler")?,
+        etcd: image("etcd")?,
+    };
+    Ok(Release { images, coredns_image: image("coredns")?, loaded })
+}
+
 /// What every part of the platform must agree on.
-fn facts(record: &Record, bundle: &Bundle, certificates: &Certificates) -> Result<Facts> {
+fn facts(record: &Record, releases: Releases, certificates: &Certificates) -> Result<Facts> {
     let addresses = Addresses::of(record.slot);
     let gateway_ip =
         if record.listen.ip().is_unspecified() { IpAddr::V4(addresses.outside()) } else { record.listen.ip() };
     let dial = if record.listen.ip().is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { record.listen.ip() };
-    let image = |name: &str| -> Result<String> { Ok(bundle.image_ref(name)?.to_owned()) };
+    let own = releases.borrow().get(&KubernetesVersion::default()).map(|release| release.images.clone());
+    let images = own.context("the default version has no bundle")?;
     let placement = Placement {
         domain: record.domain.clone(),
         gateway_ip,
@@ -243,12 +300,7 @@ fn facts(record: &Record, bundle: &Bundle, certificates: &Certificates) -> Resul
         advertised: record.advertise.to_string(),
         platform_ca_pem: certificates.ca_pem.clone(),
         storage_class: None,
-        images: Images {
-            apiserver: image("kube-apiserver")?,
-            controller_manager: image("kube-controller-manager")?,
-            scheduler: image("kube-scheduler")?,
-            etcd: image("etcd")?,
-        },
+        images,
         pull_policy: PullPolicy::Never,
         fsync: true,
         etcd_ip: None,
@@ -260,8 +312,26 @@ fn facts(record: &Record, bundle: &Bundle, certificates: &Certificates) -> Resul
         machine_gateway: record.advertise.to_string(),
         platform_ca_pem: certificates.ca_pem.clone(),
         portal_url: format!("https://{}", record.advertise),
-        coredns_image: image("coredns")?,
+        releases,
     })
+}
+
+/// Moves the wall with every pod until `cancel`.
+fn keep_apart(wall: Wall, handle: &Handle, cancel: &CancellationToken) -> impl Future<Output = Result<()>> + use<> {
+    let (changes, cancel) = (handle.isolation(), cancel.clone());
+    async move {
+        cancel.run_until_cancelled(wall.follow(changes)).await;
+        Ok(())
+    }
+}
+
+/// The key that opens what the store keeps sealed. It is made with the instance and never again: a new one opens nothing.
+pub fn kek(instance: &Instance) -> Result<Kek> {
+    let path = instance.path("kek");
+    if !std::fs::exists(&path).with_context(|| format!("look for {}; are you root?", path.display()))? {
+        bail!("{} is missing: put it back from your backup; nothing was changed", path.display());
+    }
+    Kek::load_or_create(&path).context("read the key-encryption key; are you root?")
 }
 
 /// A client of a cluster that somebody else runs.
@@ -283,7 +353,7 @@ pub fn database_url(instance: &Instance) -> Result<String> {
 /// Keeps the database's address for the operator's other commands; it may hold a password.
 pub fn keep_database_url(instance: &Instance, url: Option<&str>) -> Result<()> {
     match url {
-        Some(url) => crate::host::pki::write_secret(&instance.path("database.url"), url.as_bytes()),
+        Some(url) => crate::instance::write_secret(&instance.path("database.url"), url.as_bytes()),
         None => Ok(()),
     }
 }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::cgroup;
 use crate::detach::read_ready;
+use crate::doctor::{Verdict, checks, line};
 use crate::instance::Instance;
 use crate::options::{Output, StatusArgs};
 
@@ -33,6 +34,10 @@ pub async fn status(args: StatusArgs) -> Result<ExitCode> {
         println!("  portal   http://{}", record.portal);
         println!("  gateway  https://{}", record.advertise);
         println!("  data     {}", instance.dir.display());
+        let certificates = checks::certificates(&instance);
+        if certificates.status == Verdict::Warn {
+            println!("{}", line(&certificates));
+        }
         println!("  processes: host {}, node and tenants {}, machines {}", processes[0], processes[1], processes[2]);
     }
     Ok(if running { ExitCode::SUCCESS } else { ExitCode::from(3) })

@@ -18,8 +18,12 @@ use tracing::{info, warn};
 
 use crate::cgroup;
 
-/// A log longer than this many bytes is set aside (`.1`) when its process starts.
+/// A log longer than this many bytes is set aside (`.1`), of which one is kept.
 const LOG_LIMIT: u64 = 32 << 20;
+/// How often logs are measured.
+const LOG_ROUND: Duration = Duration::from_secs(60);
+/// Enters the cgroup and becomes the program: whatever runs is in the ledger before it does anything.
+const ENTER: &str = "echo $$ > \"$0\" && exec \"$@\"";
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// A process that ran this long was well: the next failure starts from the shortest pause again.
@@ -49,9 +53,10 @@ pub struct Process {
 impl Process {
     fn spawn(&self) -> Result<Child> {
         let log = open_log(&self.log)?;
-        let child = Command::new("nsenter")
+        Command::new("nsenter")
             .arg(format!("--net={}", self.netns.display()))
-            .arg("--")
+            .args(["--", "sh", "-c", ENTER])
+            .arg(cgroup::make(&self.cgroup)?)
             .arg(&self.program)
             .args(&self.args)
             .envs(self.env.iter().map(|(key, value)| (*key, value.as_str())))
@@ -61,11 +66,7 @@ impl Process {
             // Its own process group: a Ctrl-C in the terminal stops us, and we stop it, in order.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("start {}", self.name))?;
-        if let Some(pid) = child.id() {
-            cgroup::place(&self.cgroup, pid)?;
-        }
-        Ok(child)
+            .with_context(|| format!("start {}", self.name))
     }
 
     async fn stop(&self, child: &mut Child) {
@@ -78,7 +79,7 @@ impl Process {
     }
 }
 
-/// Processes that are kept alive together and stopped together.
+/// Processes that are kept alive together and stopped together. One that is dropped starts nothing again.
 #[derive(Debug, Default)]
 pub struct Group {
     cancel: CancellationToken,
@@ -99,6 +100,12 @@ impl Group {
         self.cancel.cancel();
         let tasks = std::mem::take(&mut *self.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         futures::future::join_all(tasks).await;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.cancel.cancel();
     }
 }
 
@@ -137,11 +144,70 @@ async fn again(process: &Process, mut pause: Duration, cancel: &CancellationToke
     }
 }
 
-fn open_log(path: &Path) -> Result<File> {
-    if fs::metadata(path).is_ok_and(|meta| meta.len() > LOG_LIMIT) {
-        fs::rename(path, path.with_extension("log.1")).ok();
+/// Keeps the logs of these directories short until `cancel`. The API server does so with its audit log itself.
+pub async fn keep_logs_short(logs: PathBuf, machines: PathBuf, cancel: CancellationToken) {
+    while cancel.run_until_cancelled(sleep(LOG_ROUND)).await.is_some() {
+        for log in long_logs(&logs, &machines, LOG_LIMIT) {
+            if let Err(error) = shorten(&log) {
+                warn!("{} grows: {error}", log.display());
+            }
+        }
     }
+}
+
+/// What is longer than `limit` bytes of `logs/*.log` and `machines/*/console.log`.
+fn long_logs(logs: &Path, machines: &Path, limit: u64) -> Vec<PathBuf> {
+    let inside = |dir: &Path| fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path());
+    let own = inside(logs).filter(|path| {
+        let audit = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"audit"));
+        !audit && path.extension().is_some_and(|kind| kind == "log")
+    });
+    let consoles = inside(machines).map(|machine| machine.join("console.log"));
+    own.chain(consoles).filter(|path| fs::metadata(path).is_ok_and(|meta| meta.len() > limit)).collect()
+}
+
+/// Copies and cuts: whoever writes keeps its open file, which appends.
+fn shorten(log: &Path) -> std::io::Result<()> {
+    fs::copy(log, log.with_extension("log.1"))?;
+    OpenOptions::new().write(true).open(log)?.set_len(0)
+}
+
+fn open_log(path: &Path) -> Result<File> {
     let parent = path.parent().context("a log has a directory")?;
     fs::create_dir_all(parent)?;
     OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("open {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+
+    use super::*;
+
+    #[test]
+    fn a_long_log_is_set_aside_under_its_writer() {
+        let dir = tempfile::tempdir().unwrap();
+        let (logs, machines) = (dir.path().join("logs"), dir.path().join("machines"));
+        fs::create_dir_all(machines.join("m1")).unwrap();
+        let mut etcd = open_log(&logs.join("etcd.log")).unwrap();
+        etcd.write_all(b"a long line").unwrap();
+        fs::write(logs.join("audit.log"), "a long line").unwrap();
+        fs::write(logs.join("node.log"), "short").unwrap();
+        fs::write(machines.join("m1/console.log"), "a long line").unwrap();
+        let mut long = long_logs(&logs, &machines, 8);
+        long.sort();
+        assert_eq!(long, [logs.join("etcd.log"), machines.join("m1/console.log")]);
+        shorten(&long[0]).unwrap();
+        etcd.write_all(b"next").unwrap();
+        assert_eq!(fs::read_to_string(logs.join("etcd.log")).unwrap(), "next");
+        assert_eq!(fs::read_to_string(logs.join("etcd.log.1")).unwrap(), "a long line");
+    }
+
+    #[tokio::test]
+    async fn nothing_is_started_again_for_a_group_that_is_gone() {
+        let group = Group::default();
+        let cancel = group.cancel.clone();
+        drop(group);
+        assert!(cancel.is_cancelled());
+    }
 }

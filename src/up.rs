@@ -3,10 +3,12 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::ExitCode;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use bundle::Cache;
+use migrations::Kek;
+use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -15,19 +17,25 @@ use crate::cgroup;
 use crate::components;
 use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks};
-use crate::host::Host;
+use crate::footprint;
+use crate::host::{Host, identity};
 use crate::instance::{Addresses, Instance, Record, write_atomic};
+use crate::limits;
 use crate::options::{Output, UpArgs};
 use crate::platform::{self, Doors, Platform};
 use crate::progress::{Event, Progress, Ready};
 use crate::run::run;
+use crate::supervise::keep_logs_short;
 
+/// The DNS domain where none was chosen.
+const DOMAIN: &str = "pilothouse.internal";
 /// Longest data directory with which containerd's sockets still fit (unix(7): 108 bytes).
 const LONGEST_DIR: usize = 55;
 
 /// Starts or resumes, in the foreground or detached.
 pub async fn up(args: UpArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir.clone())?;
+    refuse(&instance, &args)?;
     if args.detach {
         return detach(&instance, &args).await;
     }
@@ -44,81 +52,110 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
 
 async fn stay_up(instance: &Instance, args: &UpArgs, progress: &Progress) -> Result<()> {
     let begun = Instant::now();
-    preflight(instance, args, progress).await?;
+    packages(args, progress).await?;
     let _lock = instance.lock()?;
-    write_atomic(&instance.path("run/pid"), std::process::id().to_string().as_bytes())?;
+    limits::raise();
     fs::remove_file(instance.path("run/ready.json")).ok();
     platform::keep_database_url(instance, args.database_url.as_deref())?;
     let (record, doors) = settle(instance, args).await?;
-    let cancel = CancellationToken::new();
+    let address = checks::address(&record);
+    if address.status == Verdict::Warn {
+        progress.note(format!("{}; {}", address.observed, address.remediation));
+    }
+    let start = Start { instance, args, progress, cancel: CancellationToken::new(), begun };
+    let mut built = None;
     let ended = tokio::select! {
-        ended = start(instance, args, (record, doors), (&cancel, progress, begun)) => ended,
-        name = interrupted() => { progress.note(format!("{name}: stopping")); Ok(None) }
+        ended = start.stay(record, doors, &mut built) => ended,
+        name = interrupted() => {
+            progress.note(format!("{name}: stopping; pods stay until `pilothouse down`, but nobody reaches them before the next `up`"));
+            Ok(())
+        }
     };
-    if !matches!(ended, Ok(Some(_))) {
-        cancel.cancel();
+    start.cancel.cancel();
+    if let Some(platform) = built {
+        platform.stop(&start.cancel).await;
+    }
+    if args.host_kubeconfig.is_none() {
         cgroup::stop(&format!("{}/platform", instance.cgroup()), Duration::from_secs(10)).await.ok();
     }
-    if let Some(platform) = ended? {
-        let name = interrupted().await;
-        progress.note(format!("{name}: stopping; clusters keep running until `pilothouse down`"));
-        platform.stop(&cancel).await;
-    }
-    cancel.cancel();
     fs::remove_file(instance.path("run/ready.json")).ok();
-    Ok(())
+    ended
 }
 
-/// Everything between a settled record and "ready".
-async fn start(
-    instance: &Instance,
-    args: &UpArgs,
-    (record, doors): (Record, Doors),
-    (cancel, progress, begun): (&CancellationToken, &Progress, Instant),
-) -> Result<Option<Platform>> {
-    let addresses = Addresses::of(record.slot);
-    let bundle = Arc::new(components::obtain(args, progress).await?);
-    let mut platform = progress
-        .step(
-            "portal and gateway",
-            Platform::open(instance, &record, doors, (bundle.clone(), args.host_kubeconfig.is_none()), cancel),
-        )
-        .await?;
-    let portal_seconds = begun.elapsed().as_secs_f64();
-    let client = match &args.host_kubeconfig {
-        Some(file) => platform::foreign_host(file).await?,
-        None => platform.host_on(Host::new(instance, addresses, bundle)).start(cancel, progress).await?,
-    };
-    platform.provision(client, args, (cancel, progress)).await?;
-    let ready = Ready {
-        portal_url: format!("http://{}", record.portal),
-        gateway: record.advertise.to_string(),
-        ca_file: platform.ca_file(),
-        setup_url: platform.setup_url(&record).await?,
-        name: instance.name.clone(),
-        data_dir: instance.dir.clone(),
-        pid: std::process::id(),
-        portal_seconds,
-        ready_seconds: begun.elapsed().as_secs_f64(),
-    };
-    write_atomic(&instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;
-    progress.tell(&Event::Ready(ready.clone()));
-    if args.progress_file.is_none() {
-        print_ready(&ready, args.output);
-        if args.output == Output::Text {
-            eprintln!("Press Ctrl-C to stop.");
-        }
+/// One `up`: what each of its steps needs.
+struct Start<'a> {
+    instance: &'a Instance,
+    args: &'a UpArgs,
+    progress: &'a Progress,
+    cancel: CancellationToken,
+    begun: Instant,
+}
+
+impl Start<'_> {
+    /// Everything from a settled record on; returns only when something failed. What is to be stopped then lies in `built`.
+    async fn stay(&self, mut record: Record, doors: Doors, built: &mut Option<Platform>) -> Result<()> {
+        let bundles = components::obtain(self.args, &record.wanted(), self.progress).await?;
+        let embedded = self.args.host_kubeconfig.is_none();
+        let open = Platform::open(self.instance, &record, doors, (bundles.clone(), embedded), &self.cancel);
+        let platform = built.insert(self.progress.step("portal and gateway", open).await?);
+        let portal_seconds = self.begun.elapsed().as_secs_f64();
+        let (logs, machines) = (self.instance.path("logs"), self.instance.path("machines"));
+        tokio::spawn(keep_logs_short(logs, machines, self.cancel.clone()));
+        let client = match &self.args.host_kubeconfig {
+            Some(file) => platform::foreign_host(file).await?,
+            None => {
+                let wall = platform.wall()?;
+                let host = Host::new(self.instance, Addresses::of(record.slot), bundles.host, wall);
+                platform.host_on(host).start(&self.cancel, self.progress).await?
+            }
+        };
+        identity::recognise(self.instance, &mut record, &client, self.args.host_kubeconfig.as_deref()).await?;
+        platform.provision(client, self.args, (&self.cancel, self.progress)).await?;
+        self.tell(platform, &record, portal_seconds).await?;
+        Err(platform.failed().await)
     }
-    Ok(Some(platform))
+
+    /// The last word of the start, for people and for other processes.
+    async fn tell(&self, platform: &Platform, record: &Record, portal_seconds: f64) -> Result<()> {
+        let ready = Ready {
+            portal_url: format!("http://{}", record.portal),
+            gateway: record.advertise.to_string(),
+            ca_file: platform.ca_file(),
+            setup_url: platform.setup_url(record).await?,
+            name: self.instance.name.clone(),
+            data_dir: self.instance.dir.clone(),
+            pid: std::process::id(),
+            portal_seconds,
+            ready_seconds: self.begun.elapsed().as_secs_f64(),
+        };
+        write_atomic(&self.instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;
+        self.progress.tell(&Event::Ready(ready.clone()));
+        if self.args.progress_file.is_none() {
+            print_ready(&ready, self.args.output);
+            if self.args.output == Output::Text {
+                eprintln!("Press Ctrl-C to stop.");
+            }
+        }
+        Ok(())
+    }
 }
 
-/// Refuses early and changes nothing: every question of `doctor` that decides, and the length of paths.
-async fn preflight(instance: &Instance, args: &UpArgs, progress: &Progress) -> Result<()> {
-    instance.record()?;
-    if args.host_kubeconfig.is_some() {
+/// Refuses early and changes nothing, not even in a directory that is another instance's: every question of `doctor` that
+/// decides, and the length of paths.
+fn refuse(instance: &Instance, args: &UpArgs) -> Result<()> {
+    let known = instance.record()?;
+    identity::same_kind(known.as_ref().and_then(|record| record.host.as_ref()), args.host_kubeconfig.as_deref())?;
+    if let (Some(record), Some(domain)) = (&known, &args.domain)
+        && record.domain != *domain
+    {
+        bail!("this instance's names end in {}, and kubeconfigs carry them: it cannot become {domain}", record.domain);
+    }
+    if args.host_kubeconfig.is_some() || instance.running() {
         return Ok(());
     }
-    let failed: Vec<_> = checks::machine(instance).into_iter().filter(|check| check.status == Verdict::Fail).collect();
+    let cache = args.cache.clone().unwrap_or_else(Cache::default_dir);
+    let failed: Vec<_> =
+        checks::machine(instance, &cache).into_iter().filter(|check| check.status == Verdict::Fail).collect();
     if !failed.is_empty() {
         let lines: Vec<String> =
             failed.iter().map(|check| format!("{}: {}; {}", check.id, check.observed, check.remediation)).collect();
@@ -130,6 +167,14 @@ async fn preflight(instance: &Instance, args: &UpArgs, progress: &Progress) -> R
             "{} is {length} bytes long; sockets below it need a --data-dir of at most {LONGEST_DIR}",
             instance.dir.display()
         );
+    }
+    Ok(())
+}
+
+/// Installs the Debian packages that are missing, or names them.
+async fn packages(args: &UpArgs, progress: &Progress) -> Result<()> {
+    if args.host_kubeconfig.is_some() {
+        return Ok(());
     }
     let missing = checks::missing_packages();
     if missing.is_empty() {
@@ -163,6 +208,7 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
     let gateway = bind(args.listen.or(known.as_ref().map(|record| record.listen)), (any, 8443)).await?;
     let portal = bind(known.as_ref().map(|record| record.portal), (Ipv4Addr::LOCALHOST.into(), 8480)).await?;
     let listen = gateway.local_addr()?;
+    let versions = versions(known.as_ref(), &args.with_version);
     let kept = known.as_ref().map(|record| record.advertise.ip());
     let ip = match args.advertise.or(kept) {
         Some(ip) => ip,
@@ -175,10 +221,31 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
         listen,
         advertise: SocketAddr::new(ip, listen.port()),
         portal: portal.local_addr()?,
-        domain: known.map_or_else(|| args.domain.clone(), |record| record.domain),
+        domain: known
+            .as_ref()
+            .map(|record| record.domain.clone())
+            .or_else(|| args.domain.clone())
+            .unwrap_or_else(|| DOMAIN.to_owned()),
+        versions,
+        advertise_given: args.advertise.is_some() || known.as_ref().is_some_and(|record| record.advertise_given),
+        host: known.as_ref().and_then(|record| record.host.clone()),
+        made: known.as_ref().map_or_else(footprint::missing, |record| record.made.clone()),
     };
+    if known.is_none() {
+        // Before the record: where that exists, a missing key is a lost key.
+        Kek::load_or_create(&instance.path("kek")).context("make the key-encryption key")?;
+    }
     instance.save(&record)?;
     Ok((record, Doors { gateway, portal }))
+}
+
+/// The versions asked for now and at any earlier `up`.
+fn versions(known: Option<&Record>, wanted: &[KubernetesVersion]) -> Vec<String> {
+    let mut all = known.map(|record| record.versions.clone()).unwrap_or_default();
+    all.extend(wanted.iter().map(ToString::to_string));
+    all.sort();
+    all.dedup();
+    all
 }
 
 /// Binds the address that was asked for or kept; a default that is taken gives way to a free port.
@@ -209,5 +276,32 @@ async fn interrupted() -> &'static str {
     tokio::select! {
         _ = terminate.recv() => "terminated",
         _ = interrupt.recv() => "interrupted",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_asked_for_once_are_kept() {
+        let at = "127.0.0.1:1".parse().unwrap();
+        let versions = vec!["1.35.4".to_owned()];
+        let known = Record {
+            name: "a".into(),
+            slot: 0,
+            listen: at,
+            advertise: at,
+            portal: at,
+            domain: "x".into(),
+            versions,
+            advertise_given: false,
+            host: None,
+            made: Vec::new(),
+        };
+        assert_eq!(super::versions(Some(&known), &[]), ["1.35.4"]);
+        assert_eq!(super::versions(Some(&known), &[KubernetesVersion::parse("1.35.4").unwrap()]), ["1.35.4"]);
+        assert_eq!(super::versions(None, &[]), Vec::<String>::new());
+        assert_eq!(known.wanted(), [KubernetesVersion::parse("1.35.4").unwrap()]);
     }
 }

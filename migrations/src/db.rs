@@ -21,6 +21,7 @@ use sea_orm::{
 
 use crate::changes::{CHANNEL, Change, Hub};
 use crate::error::StoreError;
+use crate::store::idempotency::Claim;
 
 /// Longer than the database's own limits (5 s), so that its own word comes first.
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -65,13 +66,25 @@ impl Db {
     }
 
     /// Begins a transaction that may write. On SQLite it takes the write lock at once: one that read first could not.
-    pub(crate) async fn begin(&self, hub: &Arc<Hub>) -> Result<Tx, StoreError> {
+    pub(crate) async fn begin(&self, hub: &Arc<Hub>, mode: &Mode) -> Result<Tx, StoreError> {
         self.check()?;
-        let mode = Some(SqliteTransactionMode::Immediate);
-        let options = TransactionOptions { sqlite_transaction_mode: mode, ..TransactionOptions::default() };
+        let immediate = Some(SqliteTransactionMode::Immediate);
+        let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
         let inner = within(self.pool.begin_with_options(options)).await?;
-        Ok(Tx { inner, news: Vec::new(), hub: Arc::clone(hub) })
+        Ok(Tx { inner, news: Vec::new(), hub: Arc::clone(hub), mode: mode.clone() })
     }
+}
+
+/// How the transactions of a store end.
+#[derive(Clone, Debug, Default)]
+pub(crate) enum Mode {
+    /// As they are told to.
+    #[default]
+    Plain,
+    /// The same, and what they make is written beside the request's idempotency key.
+    Claimed(Claim),
+    /// Undone: everything was tried, nothing is changed and nobody is told.
+    Rehearsal,
 }
 
 /// A statement's result, or the error of a pool that has no connection to give.
@@ -116,6 +129,7 @@ pub(crate) struct Tx {
     inner: DatabaseTransaction,
     news: Vec<Change>,
     hub: Arc<Hub>,
+    mode: Mode,
 }
 
 impl Tx {
@@ -132,8 +146,16 @@ impl Tx {
         }
     }
 
-    /// Commits, and the news are out.
+    /// The idempotency key this is done for.
+    pub(crate) const fn claim(&self) -> Option<&Claim> {
+        if let Mode::Claimed(claim) = &self.mode { Some(claim) } else { None }
+    }
+
+    /// Commits, and the news are out. In a rehearsal it is undone instead.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
+        if matches!(self.mode, Mode::Rehearsal) {
+            return Ok(within(self.inner.rollback()).await?);
+        }
         let postgres = self.get_database_backend() == DbBackend::Postgres;
         if postgres {
             self.notify().await?;

@@ -42,6 +42,7 @@ pub use store::Store;
 pub use store::audit::Audit;
 pub use store::clusters::Clusters;
 pub use store::hosts::Hosts;
+pub use store::idempotency::{Begun, Claim, Idempotency};
 pub use store::identity::Identity;
 pub use store::join_tokens::JoinTokens;
 pub use store::kubeconfigs::Kubeconfigs;

@@ -7,6 +7,7 @@ mod m0002_clusters;
 mod m0003_nodes;
 mod m0004_access;
 mod m0005_ledger;
+mod m0006_idempotency;
 
 use sea_orm_migration::prelude::*;
 
@@ -22,6 +23,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0003_nodes::Migration),
             Box::new(m0004_access::Migration),
             Box::new(m0005_ledger::Migration),
+            Box::new(m0006_idempotency::Migration),
         ]
     }
 }

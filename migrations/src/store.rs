@@ -5,6 +5,7 @@ pub(crate) mod clusters;
 mod deletion;
 mod enrol;
 pub(crate) mod hosts;
+pub(crate) mod idempotency;
 pub(crate) mod identity;
 mod intent;
 pub(crate) mod join_tokens;
@@ -26,13 +27,17 @@ use tokio::task::JoinHandle;
 
 use crate::changes::{self, Change, Hub};
 use crate::connect::{self, Target};
-use crate::db::{Db, Tx};
+use crate::db::{Db, Mode, Tx};
 use crate::error::{ConnectError, StoreError};
 use crate::kek::Kek;
+use idempotency::Claim;
 
 /// The memory. Cloning shares it.
 #[derive(Clone, Debug)]
-pub struct Store(Arc<Inner>);
+pub struct Store {
+    inner: Arc<Inner>,
+    mode: Mode,
+}
 
 #[derive(Debug)]
 struct Inner {
@@ -80,7 +85,7 @@ impl Store {
                 (Db { pool, file: None }, Some(relay))
             }
         };
-        let store = Self(Arc::new(Inner { db, kek, hub, relay }));
+        let store = Self { inner: Arc::new(Inner { db, kek, hub, relay }), mode: Mode::Plain };
         store.settings().check_key().await?;
         store.hosts().ensure_one().await?;
         Ok(store)
@@ -97,17 +102,34 @@ impl Store {
 
     /// Gives all connections back; every later call is [`StoreError::Unavailable`].
     pub async fn close(&self) {
-        if let Some(relay) = &self.0.relay {
+        if let Some(relay) = &self.inner.relay {
             relay.abort();
         }
-        if let Err(error) = self.0.db.pool.close_by_ref().await {
+        if let Err(error) = self.inner.db.pool.close_by_ref().await {
             tracing::warn!(error = %error, "the database was not closed cleanly");
         }
     }
 
     /// News from now on. A receiver that lags has missed some and should take that as [`crate::ChangeKind::Resync`].
     pub fn changes(&self) -> broadcast::Receiver<Change> {
-        self.0.hub.listen()
+        self.inner.hub.listen()
+    }
+
+    /// The same memory for the request that holds an idempotency key: what it makes is known by the key from then on.
+    #[must_use]
+    pub fn claimed(&self, claim: Claim) -> Self {
+        Self { inner: Arc::clone(&self.inner), mode: Mode::Claimed(claim) }
+    }
+
+    /// The same memory for trying out: every transaction is carried out, with all its checks, and then undone.
+    #[must_use]
+    pub fn rehearsal(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), mode: Mode::Rehearsal }
+    }
+
+    /// Whether this is [`Store::rehearsal`].
+    pub const fn is_rehearsal(&self) -> bool {
+        matches!(self.mode, Mode::Rehearsal)
     }
 
     handles! {
@@ -135,21 +157,23 @@ impl Store {
         settings -> settings::Settings;
         /// The clusters that run control planes.
         hosts -> hosts::Hosts;
+        /// What was answered to requests that may come twice.
+        idempotency -> idempotency::Idempotency;
     }
 
     pub(crate) fn db(&self) -> &Db {
-        &self.0.db
+        &self.inner.db
     }
 
     pub(crate) fn kek(&self) -> &Kek {
-        &self.0.kek
+        &self.inner.kek
     }
 
     pub(crate) fn hub(&self) -> &Hub {
-        &self.0.hub
+        &self.inner.hub
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
-        self.0.db.begin(&self.0.hub).await
+        self.inner.db.begin(&self.inner.hub, &self.mode).await
     }
 }

@@ -14,6 +14,8 @@ mod enrolment;
 mod faults;
 #[path = "store/harness.rs"]
 mod harness;
+#[path = "store/idempotency.rs"]
+mod idempotency;
 #[path = "store/identity.rs"]
 mod identity;
 #[path = "store/isolation.rs"]
@@ -52,6 +54,7 @@ on_both! {
     clusters::purging_takes_every_row_and_ends_operations,
     clusters::pools_grow_shrink_and_go,
     clusters::certificates_are_made_once_and_sealed,
+    clusters::certificates_are_replaced_only_when_seen,
     clusters::routes_are_found_by_label,
     enrolment::wrong_tokens_are_refused_by_name,
     enrolment::the_same_machine_gets_the_same_node,
@@ -62,6 +65,7 @@ on_both! {
     enrolment::links_and_heartbeats,
     access::kubeconfigs_are_bound_and_released,
     access::join_tokens_make_their_pool,
+    access::join_tokens_that_ended_unused_go,
     access::secrets_are_in_no_debug_text,
     access::settings_keep_facts_and_secrets,
     identity::the_set_up_link_works_once,
@@ -69,6 +73,11 @@ on_both! {
     identity::tokens_end,
     identity::sessions_end,
     identity::organizations_and_projects,
+    idempotency::a_key_is_carried_out_once,
+    idempotency::of_several_at_once_one_has_the_key,
+    idempotency::what_was_made_is_known_after_a_crash,
+    idempotency::a_refused_wish_is_not_made,
+    idempotency::a_rehearsal_checks_all_and_changes_nothing,
     operations::steps_keep_their_history,
     operations::waiting_ends_with_the_operation,
     operations::audit_is_read_backwards,

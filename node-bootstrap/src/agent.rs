@@ -31,6 +31,9 @@ pub const SERVICES: &str = "/pilothouse-node/services";
 /// The CNI network's name on a joined machine.
 const NETWORK: &str = "pilothouse";
 
+/// How long a start waits for certificates that are due; without them the node comes up with what it has.
+const FRESHEN: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// What ends the agent.
 #[derive(Debug, thiserror::Error)]
 pub enum AgentError {
@@ -85,8 +88,6 @@ impl AgentError {
 /// What the user chose on the command line of `join`.
 #[derive(Debug, Clone, Default)]
 pub struct Wishes {
-    /// An address other than the one towards the gateway.
-    pub node_ip: Option<std::net::IpAddr>,
     /// Node labels.
     pub labels: BTreeMap<String, String>,
 }
@@ -121,11 +122,11 @@ pub async fn enroll(
             }
         }
     };
-    let Wishes { node_ip, labels } = wishes;
+    let labels = wishes.labels;
     let (node_id, cluster_id, node_name) = (reply.node_id, reply.cluster_id, reply.node_name);
     tracing::info!(node = node_name, id = node_id, cluster = cluster_id, "enrolled");
     let mut ledger = Ledger::load(&paths.ledger())?;
-    ledger.membership = Some(Membership { node_id, cluster_id, node_name, node_ip, labels });
+    ledger.membership = Some(Membership { node_id, cluster_id, node_name, labels });
     ledger.config = reply.config;
     record(&mut ledger, paths);
     ledger.save(&paths.ledger())?;
@@ -149,6 +150,7 @@ fn record(ledger: &mut Ledger, paths: &Paths) {
     if let Some(config) = &ledger.config {
         let address = config.api_address.parse::<SocketAddr>();
         installed.addresses.extend(address.map(|address| address.ip().to_string()));
+        installed.addresses.extend(desired::node_ip(config).map(|address| address.to_string()));
     }
 }
 
@@ -164,11 +166,11 @@ pub async fn run(paths: &Paths, checks: Vec<Check>, stop: CancellationToken) -> 
         _ => {
             let join = JoinConfig::load(&paths.join_file())?;
             let absent = || AgentError::NotJoined(paths.join_file().display().to_string());
-            let ledger = enroll(paths, &join.ok_or_else(absent)?, Wishes::default(), &stop).await?;
-            files::remove(&paths.join_file())?;
-            ledger
+            enroll(paths, &join.ok_or_else(absent)?, Wishes::default(), &stop).await?
         }
     };
+    // Also after a crash between the two: the token in it has done its work.
+    files::remove(&paths.join_file())?;
     Agent::new(paths, ledger, checks)?.run(stop).await
 }
 
@@ -214,6 +216,7 @@ impl Agent {
 
     async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        self.freshen().await;
         let (events, mut heard) = mpsc::channel(8);
         let background = CancellationToken::new();
         self.start_link(events, &background);
@@ -239,15 +242,28 @@ impl Agent {
         Ok(())
     }
 
+    /// A machine that was off for long begins with new certificates and not with ended ones: what reads them only looks now and then.
+    async fn freshen(&self) {
+        let (name, now) = (&self.membership.node_name, time::OffsetDateTime::now_utc());
+        let renewed = tokio::time::timeout(FRESHEN, self.link.renew_if_due(name, now)).await;
+        match renewed {
+            Ok(Ok(false)) => {}
+            Ok(Ok(true)) => tracing::info!("certificates renewed"),
+            Ok(Err(error)) => tracing::warn!(error = describe(&error), "certificates not renewed yet"),
+            Err(_) => tracing::warn!("certificates not renewed yet: the platform did not answer in time"),
+        }
+    }
+
     fn start_link(&self, events: mpsc::Sender<Event>, stop: &CancellationToken) {
         let known = self.ledger.config.as_ref().map_or(0, |config| config.generation);
         let name = self.membership.node_name.clone();
         tokio::spawn(self.link.clone().watch(known, events, stop.clone()));
         tokio::spawn(self.link.clone().report(self.told(), stop.clone()));
-        tokio::spawn(self.link.clone().renew(name, stop.clone()));
+        let needed = self.targets.borrow().node_ip;
+        tokio::spawn(self.link.clone().renew((name, needed), stop.clone()));
         tokio::spawn(tunnel::run(self.link.clone(), self.targets.subscribe(), stop.clone()));
         if let Some(address) = self.api_address() {
-            if let Err(error) = network::add_address(&address) {
+            if let Err(error) = network::add_address(address.ip()) {
                 tracing::warn!(error = describe(&error), "pods will not reach the cluster's API");
             }
             tokio::spawn(api_proxy::run(address, self.link.clone(), stop.clone()));
@@ -259,7 +275,8 @@ impl Agent {
     }
 
     fn told(&self) -> Told {
-        Told { board: self.board.clone(), observed: self.observed.subscribe(), checks: self.checks.clone() }
+        let pods = self.targets.borrow().pods;
+        Told { board: self.board.clone(), observed: self.observed.subscribe(), checks: self.checks.clone(), pods }
     }
 
     /// Brings the node to the configuration at hand, or waits for the next word.
@@ -269,7 +286,7 @@ impl Agent {
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Turn {
-        let followed = self.ledger.config.clone();
+        let (followed, board) = (self.ledger.config.clone(), self.board.clone());
         let generation = followed.as_ref().map_or(0, |config| config.generation);
         let pending = *self.observed.borrow() != generation;
         let work = async {
@@ -297,6 +314,7 @@ impl Agent {
                     Some(Event::Config(config)) if followed.as_ref() == Some(&*config) => {}
                     Some(Event::Config(config)) => return Turn::Follow(config),
                     Some(Event::Removed(why)) => return Turn::Removed(why),
+                    Some(Event::Linked(text)) => board.link(text),
                     None => return Turn::Stopped,
                 },
                 turn = &mut work => return turn,
@@ -358,6 +376,7 @@ impl Agent {
         let (images, digest) = fetch::install(parts, &bin, |part| store.path(&part.sha256))?;
         let mut spec = desired::spec(config, &self.membership, &self.paths)?;
         fetch::fill(&mut spec, images, digest);
+        network::add_address(spec.node_ip)?;
         if let Some(before) = self.runtime.apply(&spec).await? {
             self.ledger.installed.sysctls.insert(network::FORWARD.into(), before);
             self.ledger.save(&self.paths.ledger())?;

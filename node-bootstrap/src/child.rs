@@ -20,6 +20,10 @@ use crate::files::{self, FileError};
 use crate::machine::sha256_hex;
 use crate::spec::NodeSpec;
 
+/// What children have of the agent's environment. No join token and no proxy: kubelet and kube-proxy talk to this machine, and to
+/// the API server where they are told it is.
+const KEPT: [&str; 5] = ["HOME", "LANG", "TZ", "SSL_CERT_FILE", "SSL_CERT_DIR"];
+
 /// How often an adopted process is looked at (it is nobody's child any more, so nobody tells).
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -179,6 +183,7 @@ pub fn start(spec: &ChildSpec, trampoline: bool) -> Result<Running, FileError> {
     let errors = log.try_clone().map_err(files::io("open", &spec.log))?;
     let mut command = if trampoline { through_trampoline(spec) } else { tokio::process::Command::new(&spec.program) };
     command.args(&spec.args).stdin(Stdio::null()).stdout(log).stderr(errors);
+    command.env_clear().envs(KEPT.iter().filter_map(|name| Some((name, std::env::var_os(name)?))));
     command.envs(spec.env.iter().map(|(key, value)| (key.as_str(), value.as_str())));
     let child = command.spawn().map_err(files::io("start", &spec.program))?;
     let pid = child.id().unwrap_or_default();

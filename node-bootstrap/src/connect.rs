@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,6 +19,9 @@ use zeroize::Zeroizing;
 
 /// How long TCP, proxy and TLS together may take.
 const LIMIT: Duration = Duration::from_secs(10);
+
+/// After so much silence TCP asks whether the other end is there; after twice that it is not.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// The longest answer of a proxy, in bytes.
 const PROXY_HEAD: usize = 8 * 1024;
@@ -119,6 +123,11 @@ impl Dialer {
         &self.server
     }
 
+    /// True without a proxy.
+    pub fn is_direct(&self) -> bool {
+        self.proxy.is_none()
+    }
+
     /// Who is dialled first: the proxy, or the gateway itself.
     pub fn first_hop(&self) -> &str {
         self.proxy.as_ref().map_or(&self.server, |proxy| &proxy.peer)
@@ -142,6 +151,9 @@ impl Dialer {
         let tcp = |source| ConnectError::Tcp { peer: peer.clone(), source };
         let mut stream = TcpStream::connect(&peer).await.map_err(tcp)?;
         stream.set_nodelay(true).map_err(tcp)?;
+        // A gateway or proxy that vanished without a word is noticed also where nothing is being said.
+        let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3).with_retries(3);
+        let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         if let Some(proxy) = &self.proxy {
             let said = connect_through(&mut stream, &self.server, proxy).await.map_err(tcp)?;
             if said.split(' ').nth(1) != Some("200") {
@@ -176,8 +188,21 @@ fn parse_proxy(url: &str) -> Result<Proxy, ConnectError> {
     }
     let has_port = peer.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
     let peer = if has_port { peer.to_owned() } else { format!("{peer}:80") };
-    let authorization = user.map(|user| Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(user)));
+    let authorization =
+        user.map(|user| Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(&*plain(user))));
     Ok(Proxy { peer, authorization })
+}
+
+/// User and password without the percent signs that a URL needs (RFC 3986, 2.1); what is no escape stays.
+fn plain(user: &str) -> Zeroizing<Vec<u8>> {
+    let (mut rest, mut decoded) = (user.as_bytes(), Zeroizing::new(Vec::with_capacity(user.len())));
+    while let Some((first, after)) = rest.split_first() {
+        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
+        let byte = hex.and_then(|two| u8::from_str_radix(two, 16).ok());
+        decoded.push(byte.unwrap_or(*first));
+        rest = if byte.is_some() { &after[2..] } else { after };
+    }
+    decoded
 }
 
 /// `NO_PROXY`: names with their subdomains, addresses, networks, `*`.
@@ -264,6 +289,13 @@ mod tests {
         assert_eq!(dialer("2.9,0.2.9").first_hop(), "proxy.example:3128");
         assert!(exempt("gw.example.com", ".example.com") && exempt("gw.example.com", "example.com"));
         assert!(!exempt("gwexample.com", "example.com"));
+    }
+
+    #[test]
+    fn a_password_is_sent_as_it_is_meant() {
+        for (written, meant) in [("me:a%40b", "me:a@b"), ("me:50%", "me:50%"), ("me:%zz", "me:%zz"), ("", "")] {
+            assert_eq!(*plain(written), meant.as_bytes(), "{written}");
+        }
     }
 
     #[test]

@@ -82,7 +82,11 @@ pub fn child(spec: &NodeSpec, config: &str) -> ChildSpec {
     let layout = &spec.layout;
     let file = layout.etc.join("containerd.toml");
     let args = vec!["--config".to_owned(), file.to_string_lossy().into_owned()];
-    ChildSpec::new("containerd", spec, args, &[config])
+    let mut contents = vec![config];
+    contents.extend(spec.proxy.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]));
+    let mut child = ChildSpec::new("containerd", spec, args, &contents);
+    child.env.extend(spec.proxy.iter().cloned());
+    child
 }
 
 #[cfg(test)]

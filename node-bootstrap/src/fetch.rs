@@ -13,7 +13,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, SHA256};
 use futures::{StreamExt, TryStreamExt};
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{FetchRequest, Part};
+use node_protocol::{FetchRequest, PROGRAMS, Part};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
@@ -26,20 +26,6 @@ const PARALLEL: usize = 3;
 
 /// How often a broken transfer is taken up again before the caller hears of it.
 const ATTEMPTS: u32 = 8;
-
-/// The programs a node needs; the platform may have more in its bundle.
-const PROGRAMS: [&str; 10] = [
-    "kubelet",
-    "kube-proxy",
-    "containerd",
-    "containerd-shim-runc-v2",
-    "ctr",
-    "runc",
-    "ptp",
-    "host-local",
-    "loopback",
-    "portmap",
-];
 
 /// What this node has a use for.
 pub fn needed(parts: &[Part]) -> Vec<Part> {

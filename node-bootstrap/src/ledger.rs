@@ -20,9 +20,6 @@ pub struct Membership {
     pub cluster_id: String,
     /// The node's name.
     pub node_name: String,
-    /// An address the user chose; otherwise the one towards the gateway.
-    #[serde(default)]
-    pub node_ip: Option<std::net::IpAddr>,
     /// Labels the user chose.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

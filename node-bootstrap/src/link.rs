@@ -5,12 +5,14 @@
 //! with jitter, a report that fails is simply overtaken by the next one.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use ipnet::Ipv4Net;
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{ALPN_GRPC, Check, NodeConfig, NodeReport, RenewRequest, WatchRequest};
+use node_protocol::{ALPN_GRPC, Check, MachineFacts, NodeConfig, NodeReport, RenewRequest, WatchRequest};
 use rustls::ClientConfig;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
@@ -30,8 +32,11 @@ use crate::supervise::describe;
 /// The heartbeat.
 const REPORT: Duration = Duration::from_secs(10);
 
-/// How often the certificates' age is looked at.
+/// How often the certificates' age is looked at; half to one and a half of it, so that agents do not come together.
 const AGE: Duration = Duration::from_secs(60);
+
+/// How long one renewal may take.
+const RENEWAL: Duration = Duration::from_secs(30);
 
 /// A link that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -45,8 +50,19 @@ pub enum LinkError {
     /// New keys or certificates.
     #[error(transparent)]
     Pki(#[from] PkiError),
-    /// The platform said no.
-    #[error("the platform answered: {} ({:?})", .0.message(), .0.code())]
+    /// The certificate by which the platform knows this machine is no good any more.
+    #[error(
+        "this node's certificate for the platform ended at {ended} (this machine's clock says {now}); if the clock is right, run \
+         `pilothouse-node reset --force` and then the join command from the portal"
+    )]
+    Ended {
+        /// When, UTC.
+        ended: OffsetDateTime,
+        /// What this machine takes for now.
+        now: OffsetDateTime,
+    },
+    /// The platform said no, or was not reached.
+    #[error("{}", words(.0))]
     Status(Box<tonic::Status>),
 }
 
@@ -57,6 +73,8 @@ pub enum Event {
     Config(Box<NodeConfig>),
     /// The platform does not know this node any more.
     Removed(String),
+    /// How the link does, for people.
+    Linked(String),
 }
 
 #[derive(Debug, Clone)]
@@ -112,8 +130,11 @@ impl Link {
 
     /// A connection of its own under another ALPN name.
     pub async fn dial(&self, alpn: &[u8]) -> Result<TlsStream<TcpStream>, LinkError> {
-        let (peer, configs, pki) = (Arc::clone(&self.peer), Arc::clone(&self.configs), self.pki.clone());
-        Dial { peer, configs, pki }.tls(alpn).await
+        self.dialling().tls(alpn).await
+    }
+
+    fn dialling(&self) -> Dial {
+        Dial { peer: Arc::clone(&self.peer), configs: Arc::clone(&self.configs), pki: self.pki.clone() }
     }
 
     /// Watches for configurations until stopped.
@@ -125,11 +146,16 @@ impl Link {
                 heard = self.listen(&mut known, &events, &mut backoff) => heard,
                 () = stop.cancelled() => return,
             };
-            if let Err(status) = heard {
-                if was_removed(&status) {
-                    let _ = events.send(Event::Removed(status.message().to_owned())).await;
+            if let Err(error) = heard {
+                match &error {
+                    LinkError::Status(status) if was_removed(status) => {
+                        let _ = events.send(Event::Removed(status.message().to_owned())).await;
+                    }
+                    _ => {}
                 }
-                tracing::warn!(reason = status.message(), code = ?status.code(), "link lost; trying again");
+                let why = describe(&error);
+                tracing::warn!(reason = why, "no link; trying again");
+                let _ = events.send(Event::Linked(format!("down: {why}"))).await;
             }
             if stop.run_until_cancelled(tokio::time::sleep(backoff.pause())).await.is_none() {
                 return;
@@ -142,12 +168,14 @@ impl Link {
         known: &mut u64,
         events: &mpsc::Sender<Event>,
         backoff: &mut Backoff,
-    ) -> Result<(), tonic::Status> {
+    ) -> Result<(), LinkError> {
+        self.dialling().still_good(OffsetDateTime::now_utc())?;
         let request = WatchRequest { known_generation: *known };
-        let mut stream = self.client().watch(request).await?.into_inner();
+        let mut stream = self.client().watch(request).await.map_err(said)?.into_inner();
         tracing::info!(server = self.server(), "linked");
-        while let Some(config) = stream.message().await? {
+        while let Some(config) = stream.message().await.map_err(said)? {
             backoff.reset();
+            let _ = events.send(Event::Linked(format!("up, to {}", self.server()))).await;
             *known = config.generation;
             if events.send(Event::Config(Box::new(config))).await.is_err() {
                 break;
@@ -176,12 +204,20 @@ impl Link {
         let mut request = tonic::Request::new(report);
         request.set_timeout(Duration::from_secs(10));
         let sent = self.client().report(request).await;
-        sent.map(drop).map_err(|status| LinkError::Status(Box::new(status)))
+        sent.map(drop).map_err(said)
     }
 
-    /// Renews the certificates when two thirds of their life are over, until stopped.
-    pub async fn renew(self, node_name: String, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(AGE)).await.is_some() {
+    /// Renews the certificates in the second half of the shortest one's life, until stopped; and once when kubelet's does not name
+    /// the node's address, as those of earlier agents do not.
+    pub async fn renew(self, (node_name, address): (String, Ipv4Addr), stop: CancellationToken) {
+        if !self.pki.serves(address) && stop.run_until_cancelled(self.renew_now(&node_name)).await.is_none() {
+            return;
+        }
+        loop {
+            let pause = AGE.mul_f64(0.5 + rand::random::<f64>());
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
             match self.renew_if_due(&node_name, OffsetDateTime::now_utc()).await {
                 Ok(false) => {}
                 Ok(true) => tracing::info!("certificates renewed"),
@@ -194,17 +230,34 @@ impl Link {
 
     /// Renews the certificates if that is due at `now`. True when it did.
     pub async fn renew_if_due(&self, node_name: &str, now: OffsetDateTime) -> Result<bool, LinkError> {
-        let (certificate, _) = self.pki.link()?;
-        if !pki::renewal_due(&certificate, now) {
+        if !self.pki.renewal_due(now) {
             return Ok(false);
         }
+        self.renew_now(node_name).await.map(|()| true)
+    }
+
+    async fn renew_now(&self, node_name: &str) -> Result<(), LinkError> {
         let pending = self.pki.prepare(node_name)?;
         let [link_csr, kubelet_csr, proxy_csr, serving_csr] = pending.requests.clone();
         let request = RenewRequest { link_csr, kubelet_csr, proxy_csr, serving_csr };
-        let reply = self.client().renew(request).await.map_err(|status| LinkError::Status(Box::new(status)))?;
+        let mut request = tonic::Request::new(request);
+        request.set_timeout(RENEWAL);
+        let reply = self.client().renew(request).await.map_err(said)?;
         self.pki.accept(&pending, &reply.into_inner())?;
         self.forget_tls();
-        Ok(true)
+        Ok(())
+    }
+}
+
+fn said(status: tonic::Status) -> LinkError {
+    LinkError::Status(Box::new(status))
+}
+
+/// A status that has a cause never was an answer: the cause says more.
+fn words(status: &tonic::Status) -> String {
+    match std::error::Error::source(status) {
+        Some(cause) => describe(cause),
+        None => format!("the platform answered: {} ({:?})", status.message(), status.code()),
     }
 }
 
@@ -223,9 +276,22 @@ struct Dial {
 
 impl Dial {
     async fn tls(&self, alpn: &[u8]) -> Result<TlsStream<TcpStream>, LinkError> {
+        self.still_good(OffsetDateTime::now_utc())?;
         let peer = self.peer.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let config = self.config(&peer.ca_pem, alpn)?;
         Ok(peer.dialer.tls(config, &peer.name).await?)
+    }
+
+    /// An ended certificate is not even shown: the gateway could only refuse it, in words that nobody here sees.
+    fn still_good(&self, now: OffsetDateTime) -> Result<(), LinkError> {
+        let (certificate, _) = self.pki.link()?;
+        match pki::lifetime(&certificate) {
+            Some((_, ended)) if ended <= now => {
+                let second = |time: OffsetDateTime| time.replace_nanosecond(0).unwrap_or(time);
+                Err(LinkError::Ended { ended: second(ended), now: second(now) })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// One TLS client per ALPN name, kept so that sessions are resumed; renewed certificates make new ones.
@@ -266,6 +332,8 @@ pub struct Told {
     pub observed: watch::Receiver<u64>,
     /// What preflight found.
     pub checks: Vec<Check>,
+    /// The pods' range: addresses in it are no addresses of the machine.
+    pub pods: Ipv4Net,
 }
 
 impl Told {
@@ -280,13 +348,19 @@ impl Told {
         self.say(phase, &status.message)
     }
 
+    fn facts(&self) -> MachineFacts {
+        let mut facts = machine::facts(std::path::Path::new("/"));
+        facts.addresses.retain(|text| !text.parse().is_ok_and(|address: Ipv4Addr| self.pods.contains(&address)));
+        facts
+    }
+
     /// A report with other words.
     pub fn say(&self, phase: &str, message: &str) -> NodeReport {
         NodeReport {
             observed_generation: *self.observed.borrow(),
             phase: phase.into(),
             message: message.into(),
-            facts: Some(machine::facts(std::path::Path::new("/"))),
+            facts: Some(self.facts()),
             checks: self.checks.clone(),
             agent_version: env!("CARGO_PKG_VERSION").into(),
         }

@@ -10,6 +10,7 @@ use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
 use node_protocol::{ALPN_TUNNEL, Certificates, Chunk, FetchRequest, ReportReply};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
@@ -152,6 +153,16 @@ async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.unwrap()
 }
 
+/// The next thing heard but how the link does.
+async fn next(heard: &mut mpsc::Receiver<Event>) -> Option<Event> {
+    loop {
+        match soon(heard.recv()).await {
+            Some(Event::Linked(_)) => {}
+            other => return other,
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_watch_is_taken_up_again_from_what_is_known() {
     let mut scene = scene(30).await;
@@ -161,12 +172,12 @@ async fn a_watch_is_taken_up_again_from_what_is_known() {
     let (known, platform) = soon(scene.watches.recv()).await.unwrap();
     assert_eq!(known, 3);
     platform.send(Ok(NodeConfig { generation: 7, ..NodeConfig::default() })).await.unwrap();
-    assert!(matches!(soon(heard.recv()).await, Some(Event::Config(config)) if config.generation == 7));
+    assert!(matches!(next(&mut heard).await, Some(Event::Config(config)) if config.generation == 7));
     platform.send(Err(Status::unavailable("restarting"))).await.unwrap();
     let (known, platform) = soon(scene.watches.recv()).await.unwrap();
     assert_eq!(known, 7);
     platform.send(Err(Status::permission_denied("node n1 was removed from its cluster"))).await.unwrap();
-    assert!(matches!(soon(heard.recv()).await, Some(Event::Removed(_))));
+    assert!(matches!(next(&mut heard).await, Some(Event::Removed(_))));
     stop.cancel();
     soon(watching).await.unwrap();
 }
@@ -175,7 +186,12 @@ async fn a_watch_is_taken_up_again_from_what_is_known() {
 async fn a_change_is_reported_at_once() {
     let mut scene = scene(30).await;
     let board = Board::new(scene.dir.path().join("status.json"));
-    let told = Told { board: board.clone(), observed: watch::Sender::new(4).subscribe(), checks: Vec::new() };
+    let told = Told {
+        board: board.clone(),
+        observed: watch::Sender::new(4).subscribe(),
+        checks: Vec::new(),
+        pods: "10.244.0.0/16".parse().unwrap(),
+    };
     let stop = CancellationToken::new();
     let reporting = tokio::spawn({
         let (link, stop) = (scene.link.clone(), stop.clone());
@@ -202,6 +218,78 @@ async fn certificates_are_renewed_in_time_and_the_link_goes_on() {
     let (after, _) = young.pki.link().unwrap();
     assert_ne!(before, after);
     soon(young.link.dial(ALPN_TUNNEL)).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_ended_link_certificate_is_said_with_the_way_out() {
+    let scene = scene(0).await;
+    let (events, mut heard) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(scene.link.clone().watch(3, events, stop.clone()));
+    let Some(Event::Linked(text)) = soon(heard.recv()).await else { panic!("nothing was said") };
+    assert!(text.contains("ended at") && text.contains("join command"), "{text}");
+    let error = soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap_err();
+    assert!(matches!(error, LinkError::Ended { .. }), "the tunnel does not try either: {error}");
+    stop.cancel();
+    soon(watching).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_serving_certificate_without_the_nodes_address_is_replaced_at_once() {
+    let scene = scene(30).await;
+    let (before, _) = scene.pki.link().unwrap();
+    let stop = CancellationToken::new();
+    let renewing = tokio::spawn(scene.link.clone().renew(("n1".into(), [10, 244, 3, 1].into()), stop.clone()));
+    soon(async {
+        while scene.pki.link().unwrap().0 == before {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    })
+    .await;
+    stop.cancel();
+    soon(renewing).await.unwrap();
+}
+
+/// An HTTP proxy that serves one CONNECT, for whoever knows the password, and counts.
+async fn proxy(gateway: String, served: Arc<std::sync::atomic::AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(client.read_u8().await.unwrap());
+            }
+            let head = String::from_utf8(head).unwrap();
+            if !head.starts_with(&format!("CONNECT {gateway} HTTP/1.1\r\n")) || !head.contains("Basic bWU6YUBi\r\n") {
+                client.write_all(b"HTTP/1.1 407 Who are you\r\n\r\n").await.unwrap();
+                continue;
+            }
+            client.write_all(b"HTTP/1.1 200 Connection established\r\nVia: test\r\n\r\n").await.unwrap();
+            served.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let mut server = TcpStream::connect(&gateway).await.unwrap();
+            tokio::spawn(async move { tokio::io::copy_bidirectional(&mut client, &mut server).await });
+        }
+    });
+    format!("me:a%40b@{address}")
+}
+
+#[tokio::test]
+async fn orders_and_tunnel_go_through_a_proxy() {
+    let mut scene = scene(30).await;
+    let served = Arc::default();
+    let proxy = format!("http://{}", proxy(scene.link.server(), Arc::clone(&served)).await);
+    scene.link.peer.lock().unwrap().dialer = Dialer::new(&scene.link.server(), Some(proxy), None).unwrap();
+    let (events, mut heard) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(scene.link.clone().watch(0, events, stop.clone()));
+    let (_, platform) = soon(scene.watches.recv()).await.unwrap();
+    platform.send(Ok(NodeConfig { generation: 1, ..NodeConfig::default() })).await.unwrap();
+    assert!(matches!(next(&mut heard).await, Some(Event::Config(_))));
+    soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap();
+    assert_eq!(served.load(std::sync::atomic::Ordering::SeqCst), 2);
+    stop.cancel();
+    soon(watching).await.unwrap();
 }
 
 #[tokio::test]

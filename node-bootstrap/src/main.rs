@@ -3,7 +3,6 @@
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -13,10 +12,11 @@ use base64::Engine;
 use clap::{Args, Parser, Subcommand};
 use node_bootstrap::agent::{self, AgentError, Wishes};
 use node_bootstrap::config::{JoinConfig, Paths};
-use node_bootstrap::ledger::Ledger;
+use node_bootstrap::ledger::{Ledger, Membership, Tombstone};
+use node_bootstrap::spec::Layout;
 use node_bootstrap::static_node::{self, StaticNode};
 use node_bootstrap::{child, files, halt, init, preflight, reset, service, status};
-use node_protocol::Check;
+use node_protocol::{Check, NodeConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -87,9 +87,6 @@ struct Join {
     /// The node's name (default: the host name)
     #[arg(long, default_value = "")]
     node_name: String,
-    /// The node's address (default: the one towards the gateway)
-    #[arg(long)]
-    node_ip: Option<IpAddr>,
     /// Node labels, key=value,key=value
     #[arg(long, value_delimiter = ',', value_parser = label)]
     labels: Vec<(String, String)>,
@@ -257,8 +254,9 @@ fn checked(paths: &Paths, ignored: &[String]) -> Vec<Check> {
 }
 
 async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
-    if let Some(membership) = Ledger::load(&paths.ledger())?.membership {
-        bail!("this machine already is node {}; run `pilothouse-node reset` first", membership.node_name);
+    let ledger = Ledger::load(&paths.ledger())?;
+    if let Some(membership) = &ledger.membership {
+        return already(membership, ledger.config.as_ref(), &options);
     }
     let checks = checked(paths, &options.ignore_preflight_errors);
     complain!("{}", preflight::human(&checks));
@@ -267,7 +265,7 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
     }
     let config = join_config(&options)?;
     let stop = stop_signal()?;
-    let wishes = Wishes { node_ip: options.node_ip, labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
+    let wishes = Wishes { labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
     let ledger = agent::enroll(paths, &config, wishes, &stop).await?;
     let name = ledger.membership.map(|membership| membership.node_name).unwrap_or_default();
     complain!("Joined as node {name}.");
@@ -277,6 +275,17 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     agent::run(paths, checks, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The same line pasted again is no error: what comes after joining may be what was missing. Another platform's is one.
+fn already(is: &Membership, config: Option<&NodeConfig>, options: &Join) -> anyhow::Result<ExitCode> {
+    let (node, cluster) = (&is.node_name, &is.cluster_id);
+    if config.is_none_or(|config| (&config.server, &config.domain) != (&options.server, &options.domain)) {
+        bail!("this machine already is node {node} of cluster {cluster} elsewhere; run `pilothouse-node reset` first");
+    }
+    complain!("This machine already is node {node} of cluster {cluster}; the token was not used.");
+    complain!("To join another cluster, run `pilothouse-node reset` first.");
     Ok(ExitCode::SUCCESS)
 }
 
@@ -343,6 +352,15 @@ fn show_status(paths: &Paths, output: &Output) -> anyhow::Result<ExitCode> {
             config.generation
         );
         say!("{}", status::human(&now));
+        if child::Identity::load(&Layout::joined(paths).pids().join("agent.json")).is_none() {
+            let start = if service::systemd_runs() { "systemctl start pilothouse-node" } else { "pilothouse-node run" };
+            say!("The agent does not run, so this is how things were. Start it: {start}");
+        }
+    } else if let Some(gone) = files::read_json::<Tombstone>(&paths.tombstone())? {
+        say!(
+            "Node {} was removed from its cluster; this machine stays out. To join again, paste a new join line.",
+            gone.node_id
+        );
     } else {
         say!("This machine has not joined a cluster.");
     }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -93,9 +93,9 @@ fn host_prefix(address: IpAddr) -> String {
     format!("{address}/{}", if address.is_ipv4() { 32 } else { 128 })
 }
 
-/// Puts the node-local API address on `lo`.
-pub fn add_address(address: &SocketAddr) -> Result<(), NetworkError> {
-    run("ip", &["addr", "replace", &host_prefix(address.ip()), "dev", "lo"], "")
+/// Puts an address on `lo`: the node's own, or the API server's node-local one.
+pub fn add_address(address: IpAddr) -> Result<(), NetworkError> {
+    run("ip", &["addr", "replace", &host_prefix(address), "dev", "lo"], "")
 }
 
 /// Takes an address off `lo`; absent is fine.

@@ -5,14 +5,17 @@
 //! kubelet and kube-proxy read their files again by themselves.
 
 use std::fs;
+use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
 use node_protocol::Certificates;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use time::OffsetDateTime;
+use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
 use crate::files::{self, FileError};
+use crate::machine::sha256_hex;
 use crate::spec::{Identities, KeyPairFiles};
 
 /// The four identities of a node.
@@ -113,6 +116,17 @@ impl Store {
         Ok(())
     }
 
+    /// True when any of the four certificates is due, or not there.
+    pub fn renewal_due(&self, now: OffsetDateTime) -> bool {
+        let text = |name: &str| fs::read_to_string(self.current().join(format!("{name}.crt"))).unwrap_or_default();
+        NAMES.into_iter().any(|name| renewal_due(&text(name), now))
+    }
+
+    /// True when kubelet's serving certificate names this address.
+    pub fn serves(&self, address: Ipv4Addr) -> bool {
+        fs::read_to_string(self.identities().serving.cert_file).is_ok_and(|pem| names(&pem, address))
+    }
+
     /// The link's certificate chain and key, PEM.
     pub fn link(&self) -> Result<(String, Zeroizing<String>), FileError> {
         let current = self.current();
@@ -140,9 +154,19 @@ pub fn lifetime(pem: &str) -> Option<(OffsetDateTime, OffsetDateTime)> {
     Some((validity.not_before.to_datetime(), validity.not_after.to_datetime()))
 }
 
-/// True when two thirds of a certificate's life have passed: renew then, with a third left for a platform that is away.
+/// True when between half and two thirds of a certificate's life have passed: renew then, with a third left for a platform that is
+/// away. Where in between, the certificate's own bytes say, so that machines that joined together do not renew together.
 pub fn renewal_due(pem: &str, now: OffsetDateTime) -> bool {
-    lifetime(pem).is_none_or(|(from, to)| now >= from + (to - from) * 2 / 3)
+    let spread = f64::from(u8::from_str_radix(&sha256_hex(pem.as_bytes())[..2], 16).unwrap_or(0)) / 256.0;
+    lifetime(pem).is_none_or(|(from, to)| now >= from + (to - from) * (0.5 + spread / 6.0))
+}
+
+/// True when a certificate (the first of a chain) names this address.
+fn names(pem: &str, address: Ipv4Addr) -> bool {
+    let Ok((_, pem)) = x509_parser::pem::parse_x509_pem(pem.as_bytes()) else { return false };
+    let Ok(certificate) = pem.parse_x509() else { return false };
+    let wanted = GeneralName::IPAddress(&address.octets());
+    certificate.subject_alternative_name().ok().flatten().is_some_and(|sans| sans.value.general_names.contains(&wanted))
 }
 
 #[cfg(test)]
@@ -192,11 +216,43 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn renewal_is_due_after_two_thirds() {
+    fn renewal_is_due_between_half_and_two_thirds() {
         let from = OffsetDateTime::from_unix_timestamp(1_800_000_000).unwrap();
-        let pem = certificate(from, 9);
-        assert!(!renewal_due(&pem, from + time::Duration::days(5)));
-        assert!(renewal_due(&pem, from + time::Duration::days(6)));
+        let due_from = |pem: &str| (0..=24 * 12).find(|hours| renewal_due(pem, from + time::Duration::hours(*hours)));
+        let all: Vec<_> = (0..8).map(|_| due_from(&certificate(from, 12)).unwrap()).collect();
+        assert!(all.iter().all(|hours| (24 * 6..=24 * 8).contains(hours)), "{all:?}");
+        assert!(all.iter().any(|hours| *hours != all[0]), "not all together: {all:?}");
         assert!(renewal_due("rubbish", from));
+    }
+
+    #[test]
+    fn the_first_of_the_four_to_be_due_counts() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::new(dir.path().join("pki"));
+        let now = OffsetDateTime::now_utc();
+        let pending = store.prepare("n1").unwrap();
+        let long = certificate(now, 30);
+        let mut all = Certificates {
+            link_cert: long.clone(),
+            kubelet_cert: certificate(now, 7),
+            proxy_cert: certificate(now, 7),
+            serving_cert: long,
+        };
+        store.accept(&pending, &all).unwrap();
+        assert!(!store.renewal_due(now + time::Duration::days(3)));
+        assert!(store.renewal_due(now + time::Duration::days(5)), "kubelet's, though the link's has weeks to go");
+        all.proxy_cert = certificate(now - time::Duration::days(8), 7);
+        store.accept(&store.prepare("n1").unwrap(), &all).unwrap();
+        assert!(store.renewal_due(now), "an ended one too");
+    }
+
+    #[test]
+    fn a_serving_certificate_is_read_for_its_addresses() {
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
+        let params = CertificateParams::new(vec!["n1".into(), "10.244.3.1".into()]).unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        assert!(names(&pem, Ipv4Addr::new(10, 244, 3, 1)));
+        assert!(!names(&pem, Ipv4Addr::new(10, 244, 4, 1)));
+        assert!(!names("rubbish", Ipv4Addr::new(10, 244, 3, 1)));
     }
 }

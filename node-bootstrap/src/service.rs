@@ -1,7 +1,7 @@
 //! The systemd unit, where systemd runs.
 //!
 //! `KillMode=process` and control groups of their own: the agent's death leaves the node's processes alone. Exit status 10 means
-//! that starting again cannot help.
+//! that starting again cannot help; any other end is tried again for ever, without the five times that systemd allows by default.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -17,7 +17,7 @@ use crate::ledger::Ledger;
 pub const UNIT: &str = "pilothouse-node.service";
 
 /// Proxy settings that the service needs too.
-const PROXY_VARIABLES: [&str; 4] = ["HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy"];
+const PROXY_VARIABLES: [&str; 6] = ["HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "NO_PROXY", "no_proxy"];
 
 /// A service that could not be installed.
 #[derive(Debug, thiserror::Error)]
@@ -50,6 +50,7 @@ pub fn unit(program: &Path, environment: &Path) -> String {
          Description=Pilothouse node agent\n\
          Wants=network-online.target\n\
          After=network-online.target\n\
+         StartLimitIntervalSec=0\n\
          \n\
          [Service]\n\
          Type=notify\n\
@@ -84,9 +85,12 @@ pub fn install(paths: &Paths) -> Result<(), ServiceError> {
     ledger.installed.dirs.insert(paths.bin());
     ledger.save(&paths.ledger())?;
     install_program(&program)?;
-    if let Some(text) = proxy_environment(|name| std::env::var(name).ok()) {
-        files::make_dir(&paths.at("/etc/pilothouse"))?;
-        files::write(&environment, text.as_bytes(), 0o600)?;
+    match proxy_environment(|name| std::env::var(name).ok()) {
+        Some(text) => {
+            files::make_dir(&paths.at("/etc/pilothouse"))?;
+            files::write(&environment, text.as_bytes(), 0o600)?;
+        }
+        None => drop(files::remove(&environment)?),
     }
     files::write(&paths.unit(), unit(&program, &environment).as_bytes(), 0o644)?;
     systemctl(&["daemon-reload"])?;
@@ -110,7 +114,10 @@ fn install_program(program: &Path) -> Result<(), FileError> {
 }
 
 fn proxy_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
-    let lines = PROXY_VARIABLES.iter().filter_map(|name| Some(format!("{name}={}\n", variable(name)?)));
+    let plain = |name: &&str| variable(name).filter(|value| !value.is_empty() && !value.contains(char::is_control));
+    // In double quotes systemd takes everything as it stands but these two (systemd.exec(5)).
+    let quoted = |value: String| value.replace('\\', "\\\\").replace('"', "\\\"");
+    let lines = PROXY_VARIABLES.iter().filter_map(|name| Some(format!("{name}=\"{}\"\n", quoted(plain(name)?))));
     let text: String = lines.collect();
     (!text.is_empty()).then_some(text)
 }
@@ -131,7 +138,14 @@ mod tests {
     #[test]
     fn the_unit_leaves_the_nodes_processes_alone() {
         let text = unit(Path::new("/opt/pilothouse/bin/pilothouse-node"), Path::new("/etc/pilothouse/agent.env"));
-        for line in ["KillMode=process", "Delegate=yes", "Type=notify", "RestartPreventExitStatus=10"] {
+        for line in [
+            "KillMode=process",
+            "Delegate=yes",
+            "Type=notify",
+            "Restart=always",
+            "StartLimitIntervalSec=0",
+            "RestartPreventExitStatus=10",
+        ] {
             assert!(text.lines().any(|have| have == line), "{line} is missing in:\n{text}");
         }
         assert!(text.contains("ExecStart=/opt/pilothouse/bin/pilothouse-node run"));
@@ -139,8 +153,9 @@ mod tests {
 
     #[test]
     fn proxy_settings_reach_the_service() {
-        let text = proxy_environment(|name| (name == "HTTPS_PROXY").then(|| "http://proxy:3128".into()));
-        assert_eq!(text.as_deref(), Some("HTTPS_PROXY=http://proxy:3128\n"));
+        let text = proxy_environment(|name| (name == "HTTPS_PROXY").then(|| "http://u:a\"b\\c@proxy:3128".into()));
+        assert_eq!(text.as_deref(), Some("HTTPS_PROXY=\"http://u:a\\\"b\\\\c@proxy:3128\"\n"));
+        assert!(proxy_environment(|_| Some("a\nExecStart=x".into())).is_none());
         assert!(proxy_environment(|_| None).is_none());
     }
 }

@@ -1,7 +1,7 @@
 //! One node, fully decided: what the runtime needs to know, whichever way the machine came in.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -164,6 +164,12 @@ pub struct Network {
     pub name: String,
 }
 
+/// The first address of a node's pod range: the node's own. Unique in the cluster, whatever network the machine is in, and on
+/// this machine already for its pods, whose gateway it is.
+pub fn node_address(pod_cidr: Ipv4Net) -> Ipv4Addr {
+    pod_cidr.hosts().next().unwrap_or(pod_cidr.addr())
+}
+
 /// One node, fully decided.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NodeSpec {
@@ -197,6 +203,8 @@ pub struct NodeSpec {
     pub kube_proxy_config: Value,
     /// Extra kubelet flags.
     pub kubelet_args: Vec<String>,
+    /// The HTTP proxy by which containerd reaches registries, as environment variables.
+    pub proxy: Vec<(String, String)>,
 }
 
 impl NodeSpec {
@@ -263,6 +271,7 @@ pub(crate) mod tests {
             kubelet_config: json!({}),
             kube_proxy_config: json!({}),
             kubelet_args: Vec::new(),
+            proxy: Vec::new(),
         }
     }
 

@@ -46,6 +46,9 @@ pub struct Status {
     pub phase: Phase,
     /// What it is doing, or what is wrong, for people.
     pub message: String,
+    /// How the link to the platform does, for people; empty for a node without one.
+    #[serde(default)]
+    pub link: String,
     /// Its processes.
     pub processes: Vec<Process>,
     /// Images imported.
@@ -91,6 +94,11 @@ impl Board {
         });
     }
 
+    /// Says how the link to the platform does.
+    pub fn link(&self, text: String) {
+        self.update(|status| status.link = text);
+    }
+
     /// Counts imported images.
     pub fn images(&self, count: usize) {
         self.update(|status| status.images = count);
@@ -125,6 +133,9 @@ impl Board {
 /// The text for people.
 pub fn human(status: &Status) -> String {
     let mut lines = vec![format!("{:?}: {}", status.phase, status.message)];
+    if !status.link.is_empty() {
+        lines.push(format!("link {}", status.link));
+    }
     for process in &status.processes {
         let Process { name, pid, state, restarts } = process;
         lines.push(format!("  {name:<12} {state:<8} pid {pid:<8} restarts {restarts}"));

@@ -141,11 +141,15 @@ impl Keeping {
 /// An error with its causes, in one line.
 pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
-    let mut cause = error.source();
+    let (mut last, mut cause) = (text.clone(), error.source());
     while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
+        let said = inner.to_string();
+        // A mere wrapper says the same again.
+        if said != last {
+            text.push_str(": ");
+            text.push_str(&said);
+        }
+        (last, cause) = (said, inner.source());
     }
     text
 }

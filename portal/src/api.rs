@@ -4,6 +4,9 @@
 
 mod catalogue;
 mod clusters;
+mod describe;
+pub(crate) mod guard;
+mod idempotency;
 mod join_tokens;
 mod kubeconfigs;
 mod me;
@@ -12,10 +15,12 @@ mod nodes;
 mod operations;
 mod organizations;
 mod projects;
+pub(crate) mod quota;
 mod reply;
 mod setup;
 mod tokens;
 
+use crate::auth::session;
 use crate::state::AppState;
 use reply::Failure;
 use utoipa::openapi::security::{ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityScheme};
@@ -31,7 +36,9 @@ pub const ROOT: &str = "/api/v1";
         title = "Pilothouse",
         description = "Control planes as a service. Every error is `application/problem+json` with a stable code, see \
                        `GET /api/v1/errors`. Lists are paged by `limit` and `cursor`. Requests that start work answer \
-                       202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for its end."
+                       202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for its end. \
+                       `?validate_only=true` checks a change without making it; `Idempotency-Key` makes it safe to send \
+                       twice. Requests are counted per token: see `RateLimit-Policy`."
     ),
     components(schemas(api_types::Problem), responses(Failure)),
     modifiers(&Credentials),
@@ -46,7 +53,7 @@ impl Modify for Credentials {
         let components = document.components.get_or_insert_default();
         let token = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format("pilothouse_…").build();
         components.add_security_scheme("token", SecurityScheme::Http(token));
-        let cookie = ApiKey::Cookie(ApiKeyValue::new("pilothouse_session"));
+        let cookie = ApiKey::Cookie(ApiKeyValue::new(session::COOKIE_NAME));
         components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
     }
 }
@@ -66,5 +73,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(nodes::routes())
         .merge(operations::routes())
         .merge(catalogue::routes());
-    OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, nouns)
+    let mut all = OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, nouns);
+    describe::complete(all.get_openapi_mut());
+    all
 }

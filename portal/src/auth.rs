@@ -3,6 +3,7 @@
 //! Both lead to an [`Actor`]: a person and what these credentials reach. A token reaches one organization, with the
 //! lesser of its own role and its owner's present role, so taking a role from a person takes it from their tokens too.
 
+pub mod bucket;
 pub mod csrf;
 pub mod limit;
 pub mod password;
@@ -13,10 +14,10 @@ pub mod token;
 pub use policy::Action;
 
 use crate::app::view;
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::state::AppState;
 use axum::extract::FromRequestParts;
-use axum::http::HeaderMap;
 use axum::http::request::Parts;
 use migrations::{Organization, Role, User};
 use tenant_controlplane::id::{ApiTokenId, OrganizationId, UserId};
@@ -75,7 +76,10 @@ impl FromRequestParts<AppState> for Actor {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        known(&parts.headers, state).await
+        match parts.extensions.get::<Self>() {
+            Some(actor) => Ok(actor.clone()),
+            None => known(parts, state).await,
+        }
     }
 }
 
@@ -86,7 +90,7 @@ impl FromRequestParts<AppState> for MaybeActor {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        match known(&parts.headers, state).await {
+        match known(parts, state).await {
             Ok(actor) => Ok(Self(Some(actor))),
             Err(Error::Unauthenticated) => Ok(Self(None)),
             Err(error) => Err(error),
@@ -95,9 +99,10 @@ impl FromRequestParts<AppState> for MaybeActor {
 }
 
 /// The bearer token decides where one is sent; the cookie is not looked at then.
-async fn known(headers: &HeaderMap, state: &AppState) -> Result<Actor, Error> {
-    match token::bearer(headers)? {
+async fn known(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
+    let Ok(connection) = Connection::from_request_parts(parts, state).await;
+    match token::bearer(&parts.headers)? {
         Some(secret) => token::actor(state, secret).await,
-        None => session::actor(state, headers).await,
+        None => session::actor(state, &parts.headers, &connection).await,
     }
 }

@@ -26,8 +26,27 @@ pub struct PortalConfig {
     pub agent: AgentFiles,
     /// What this instance can do.
     pub capabilities: Capabilities,
+    /// How many requests to REST a caller may send.
+    pub limits: RequestLimits,
     /// Signs kubeconfigs.
     pub issuer: Arc<dyn Issuer>,
+}
+
+/// How many requests to REST one token or session may send in a minute; pages for people are not counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestLimits {
+    /// Requests that look at something.
+    pub reads: u32,
+    /// Requests that change something.
+    pub writes: u32,
+    /// Clusters made; each counts as a write too.
+    pub cluster_creates: u32,
+}
+
+impl Default for RequestLimits {
+    fn default() -> Self {
+        Self { reads: 600, writes: 120, cluster_creates: 10 }
+    }
 }
 
 /// The static agent binary and its checksum.

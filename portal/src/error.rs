@@ -109,6 +109,22 @@ pub enum Error {
         /// Seconds to wait.
         retry_after_seconds: u64,
     },
+    /// More requests than a caller may send.
+    #[error("more than {most} {what} in a minute; the next is possible in {retry_after_seconds} s")]
+    RequestLimit {
+        /// What was counted, in the plural.
+        what: &'static str,
+        /// How many a minute may have.
+        most: u32,
+        /// Seconds to wait.
+        retry_after_seconds: u64,
+    },
+    /// Another request with this key is being carried out.
+    #[error("a request with this `Idempotency-Key` is being carried out")]
+    IdempotencyInProgress,
+    /// The key was used for another request.
+    #[error("this `Idempotency-Key` was used with another body")]
+    IdempotencyKeyReused,
     /// The first owner exists.
     #[error("set-up was done already")]
     SetupDone,
@@ -174,6 +190,9 @@ impl Error {
             Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
             Self::Deleting { .. } => &catalogue::DELETION_IN_PROGRESS,
             Self::RateLimited { .. } => &catalogue::RATE_LIMITED,
+            Self::RequestLimit { .. } => &catalogue::REQUEST_LIMIT_EXCEEDED,
+            Self::IdempotencyInProgress => &catalogue::IDEMPOTENCY_IN_PROGRESS,
+            Self::IdempotencyKeyReused => &catalogue::IDEMPOTENCY_KEY_REUSED,
             Self::SetupDone => &catalogue::SETUP_DONE,
             Self::SetupToken => &catalogue::SETUP_TOKEN_INVALID,
             Self::Unavailable(_) => &catalogue::DATABASE_UNAVAILABLE,
@@ -268,11 +287,14 @@ impl Error {
     fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
         match self {
             Self::Unauthenticated => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Self::RateLimited { retry_after_seconds } => Some((header::RETRY_AFTER, (*retry_after_seconds).into())),
+            Self::RateLimited { retry_after_seconds } | Self::RequestLimit { retry_after_seconds, .. } => {
+                Some((header::RETRY_AFTER, (*retry_after_seconds).into()))
+            }
             Self::PreconditionFailed { current } => {
                 HeaderValue::from_str(current).ok().map(|value| (header::ETAG, value))
             }
             Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
+            Self::IdempotencyInProgress => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             Self::ClusterNotReady { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("2"))),
             _ => None,
         }

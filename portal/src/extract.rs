@@ -6,7 +6,7 @@ use crate::paging::{PageQuery, Paging};
 use crate::state::AppState;
 use api_types::FieldError;
 use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Query, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderMap, IF_MATCH};
 use axum::http::request::Parts;
 use serde::Deserialize;
@@ -31,7 +31,18 @@ impl FromRequestParts<AppState> for Call {
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
         let actor = Actor::from_request_parts(parts, state).await?;
-        Ok(Self { state: state.clone(), actor })
+        Ok(Self { state: state.of(parts), actor })
+    }
+}
+
+/// The state to serve a caller from whom nobody knows yet.
+pub struct Stranger(pub AppState);
+
+impl FromRequestParts<AppState> for Stranger {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
+        Ok(Self(state.of(parts)))
     }
 }
 
@@ -93,8 +104,16 @@ impl FromRequestParts<AppState> for Paging {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
-        Self::parse(query::<PageQuery>(parts, "limit").await?)
+        Self::parse(query::<PageQuery>(parts, "limit").await?, &place(parts))
     }
+}
+
+/// The path as the caller sent it, and the target of operations, which is part of what is listed.
+fn place(parts: &Parts) -> String {
+    let target =
+        parts.uri.query().into_iter().flat_map(|query| query.split('&')).find(|pair| pair.starts_with("target="));
+    let path = parts.extensions.get::<OriginalUri>().map_or(parts.uri.path(), |OriginalUri(uri)| uri.path());
+    format!("{path}?{}", target.unwrap_or_default())
 }
 
 /// How long the caller is willing to wait for the operation to end: `?wait=N`, or `Prefer: wait=N` (RFC 7240).

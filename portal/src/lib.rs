@@ -1,7 +1,8 @@
 //! The people's door: pages, REST v1, sign-in. The portal writes what should be and reads what is; making it so is the
 //! provisioner's work, and the two meet only in the store.
 //!
-//! A request passes [`router`] (the whole table of routes), a handler in [`api`] or [`web`] (text in, text out), an
+//! A request passes [`router`] (the whole table of routes) and, for REST, `api::guard` (limits, trying out, sending
+//! twice), a handler in [`api`] or [`web`] (text in, text out), an
 //! operation in [`app`] (authorise → rules → store), and leaves through [`face`], which gives errors their shape.
 //! What is absent here: no Kubernetes client, no cloud, no tenant's key. Kubeconfigs are signed behind [`Issuer`].
 
@@ -13,14 +14,16 @@ pub mod connection;
 pub mod error;
 pub mod extract;
 pub mod face;
+mod housekeeping;
 mod install;
 pub mod paging;
 mod router;
 pub mod state;
 pub mod web;
 
-pub use config::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+pub use config::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 pub use connection::Connection;
+pub use housekeeping::{clean, housekeeping};
 
 /// The whole portal as one service: pages, `/api/v1`, `/install`, `/healthz`, `/readyz`.
 ///

@@ -1,7 +1,7 @@
 //! Pages of a collection: `limit`, an opaque `cursor`, and the `name` filter.
 //!
 //! Ids are UUIDv7, so their order is the order of creation, and the cursor is the last id seen. It also carries a
-//! fingerprint of the filter, so that a cursor used with another list is refused instead of answered wrongly.
+//! fingerprint of the list and the filter, so that a cursor used with another list is refused instead of answered wrongly.
 
 use crate::error::Error;
 use api_types::List;
@@ -40,11 +40,13 @@ pub struct Paging {
     pub after: Option<Uuid>,
     /// Only the item of this name.
     pub name: Option<String>,
+    /// The path of the list, which its cursors belong to; empty where nobody sees a cursor.
+    pub list: String,
 }
 
 impl Default for Paging {
     fn default() -> Self {
-        Self { limit: DEFAULT_LIMIT, after: None, name: None }
+        Self { limit: DEFAULT_LIMIT, after: None, name: None, list: String::new() }
     }
 }
 
@@ -59,14 +61,14 @@ impl Paging {
         Self { name: Some(name.to_owned()), ..Self::default() }
     }
 
-    /// Reads the query.
+    /// Reads the query of the list at this path.
     ///
     /// # Errors
-    /// [`Error::CursorMismatch`] for a cursor that is none, or belongs to another filter.
-    pub fn parse(query: PageQuery) -> Result<Self, Error> {
+    /// [`Error::CursorMismatch`] for a cursor that is none, or belongs to another list or filter.
+    pub fn parse(query: PageQuery, list: &str) -> Result<Self, Error> {
         let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-        let after = query.cursor.map(|cursor| read(&cursor, query.name.as_deref())).transpose()?;
-        Ok(Self { limit, after, name: query.name })
+        let after = query.cursor.map(|cursor| read(&cursor, (list, query.name.as_deref()))).transpose()?;
+        Ok(Self { limit, after, name: query.name, list: list.to_owned() })
     }
 
     /// Cuts this page out of all rows of a collection.
@@ -84,25 +86,26 @@ impl Paging {
         let more = rows.len() > limit;
         rows.truncate(limit);
         let last = rows.last().filter(|_| more).map(&id);
-        let next_cursor = last.map(|last| write(last, self.name.as_deref()));
+        let next_cursor = last.map(|last| write(last, (&self.list, self.name.as_deref())));
         List { items: rows.into_iter().map(show).collect(), next_cursor }
     }
 }
 
-fn fingerprint(id: Uuid, name: Option<&str>) -> [u8; FINGERPRINT] {
-    let digest = Sha256::new().chain_update(id.as_bytes()).chain_update(name.unwrap_or("\n")).finalize();
+fn fingerprint(id: Uuid, (list, name): (&str, Option<&str>)) -> [u8; FINGERPRINT] {
+    let place = Sha256::new().chain_update(id.as_bytes()).chain_update(list);
+    let digest = place.chain_update("?").chain_update(name.unwrap_or("\n")).finalize();
     std::array::from_fn(|place| digest[place])
 }
 
-fn write(id: Uuid, name: Option<&str>) -> String {
-    URL_SAFE_NO_PAD.encode([id.as_bytes().as_slice(), &fingerprint(id, name)].concat())
+fn write(id: Uuid, place: (&str, Option<&str>)) -> String {
+    URL_SAFE_NO_PAD.encode([id.as_bytes().as_slice(), &fingerprint(id, place)].concat())
 }
 
-fn read(cursor: &str, name: Option<&str>) -> Result<Uuid, Error> {
+fn read(cursor: &str, place: (&str, Option<&str>)) -> Result<Uuid, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| Error::CursorMismatch)?;
     let (id, print) = bytes.split_first_chunk::<16>().ok_or(Error::CursorMismatch)?;
     let id = Uuid::from_bytes(*id);
-    if print == fingerprint(id, name) { Ok(id) } else { Err(Error::CursorMismatch) }
+    if print == fingerprint(id, place) { Ok(id) } else { Err(Error::CursorMismatch) }
 }
 
 #[cfg(test)]
@@ -110,7 +113,7 @@ mod tests {
     use super::*;
 
     fn query(limit: Option<u64>, cursor: Option<String>, name: Option<&str>) -> Result<Paging, Error> {
-        Paging::parse(PageQuery { limit, cursor, name: name.map(ToOwned::to_owned) })
+        Paging::parse(PageQuery { limit, cursor, name: name.map(ToOwned::to_owned) }, "/a")
     }
 
     #[test]
@@ -136,10 +139,12 @@ mod tests {
     }
 
     #[test]
-    fn cursor_is_bound_to_its_filter() {
-        let cursor = write(Uuid::now_v7(), None);
+    fn cursor_is_bound_to_its_list_and_filter() {
+        let cursor = write(Uuid::now_v7(), ("/a", None));
         assert!(query(None, Some(cursor.clone()), None).is_ok());
         assert!(matches!(query(None, Some(cursor), Some("demo")), Err(Error::CursorMismatch)));
+        let elsewhere = write(Uuid::now_v7(), ("/b", None));
+        assert!(matches!(query(None, Some(elsewhere), None), Err(Error::CursorMismatch)));
         assert!(matches!(query(None, Some("nonsense!".into()), None), Err(Error::CursorMismatch)));
     }
 }

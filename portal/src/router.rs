@@ -1,7 +1,9 @@
 //! The whole table of routes, and the layers around it.
 //!
-//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, routes.
+//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, and for REST the
+//! guard (credentials, limits, trying out, sending twice); then the routes.
 
+use crate::api::guard::{Rules, guard};
 use crate::auth::csrf;
 use crate::face::face;
 use crate::state::AppState;
@@ -9,7 +11,7 @@ use crate::{api, install, web};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::from_fn;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
@@ -26,6 +28,8 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 /// Everything the portal serves.
 pub fn build(state: AppState) -> Router {
     let (rest, document) = api::routes().split_for_parts();
+    let rules = Rules::new(state.clone(), &document);
+    let rest = rest.route_layer(from_fn_with_state(rules, guard));
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     let served = move || async move { ([(CONTENT_TYPE, "application/json")], document) };
     let routes =

@@ -1,36 +1,56 @@
-//! What every handler shares: cheap to clone, nothing in it changes but the limiter and the password gate.
+//! What every handler shares: cheap to clone, nothing in it changes but the limiters and the password gate.
 
+use crate::api::quota::Quotas;
 use crate::auth::limit::Limiter;
 use crate::auth::password::Passwords;
 use crate::config::PortalConfig;
+use axum::http::request::Parts;
 use migrations::{Change, Store};
+use secrecy::{ExposeSecret, SecretString};
 use std::sync::Arc;
 use tokio::sync::broadcast;
 
 /// The state of the whole portal.
 #[derive(Clone)]
-pub struct AppState(Arc<Shared>);
+pub struct AppState {
+    shared: Arc<Shared>,
+    store: Store,
+}
 
 struct Shared {
     config: PortalConfig,
     limiter: Limiter,
+    quotas: Quotas,
     passwords: Passwords,
 }
 
 impl AppState {
     /// Wraps a configuration.
     pub fn new(config: PortalConfig) -> Self {
-        Self(Arc::new(Shared { config, limiter: Limiter::default(), passwords: Passwords::default() }))
+        let (store, quotas) = (config.store.clone(), Quotas::new(config.limits));
+        let (limiter, passwords) = (Limiter::default(), Passwords::default());
+        Self { shared: Arc::new(Shared { config, limiter, quotas, passwords }), store }
+    }
+
+    /// The state for one request: the same, with the store that the guard chose for it, if it chose one.
+    pub fn of(&self, parts: &Parts) -> Self {
+        let store = parts.extensions.get::<Store>().unwrap_or(&self.store).clone();
+        Self { shared: Arc::clone(&self.shared), store }
+    }
+
+    /// A secret as it is shown this once; when trying out it is empty, because it would open nothing.
+    pub fn shown_once(&self, secret: &SecretString) -> String {
+        if self.store.is_rehearsal() { String::new() } else { secret.expose_secret().to_owned() }
     }
 
     /// What the portal was given.
     pub fn config(&self) -> &PortalConfig {
-        &self.0.config
+        &self.shared.config
     }
 
     /// The memory.
     pub fn store(&self) -> &Store {
-        &self.0.config.store
+        &self.store
     }
 
     /// Changes of rows, as they are committed; what live pages listen to.
@@ -40,11 +60,16 @@ impl AppState {
 
     /// Counts attempts to sign in.
     pub fn limiter(&self) -> &Limiter {
-        &self.0.limiter
+        &self.shared.limiter
+    }
+
+    /// Counts requests to REST.
+    pub fn quotas(&self) -> &Quotas {
+        &self.shared.quotas
     }
 
     /// Hashes and checks passwords.
     pub fn passwords(&self) -> &Passwords {
-        &self.0.passwords
+        &self.shared.passwords
     }
 }

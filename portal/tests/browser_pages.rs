@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -11,7 +12,7 @@ use axum::http::{Request, Response, StatusCode, header};
 use migrations::{
     Actor, Cluster, ExposeSecret, Kek, Kubeconfig, NewCluster, NewToken, Organization, Role, Store, User,
 };
-use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::version::KubernetesVersion;
@@ -49,6 +50,7 @@ impl World {
             versions: KubernetesVersion::known().to_vec(),
             agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
             capabilities: Capabilities { local: false },
+            limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
             issuer: Arc::new(Signer),
         };
         World { app: portal::app(config), store, user, home, _dir: dir }
@@ -168,14 +170,33 @@ async fn names_are_shown_and_never_run() {
 #[tokio::test]
 async fn forms_of_other_sites_are_refused() {
     let world = World::new().await;
-    let request = Request::post("/signout")
-        .header(header::HOST, "portal.test")
-        .header("sec-fetch-site", "cross-site")
-        .header(header::ORIGIN, "https://evil.example")
-        .body(Body::empty())
-        .unwrap();
-    let response = world.send(request).await;
-    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let token = world.token(Role::Owner).await;
+    let forms = forms();
+    assert!(forms.len() > 10 && forms.contains("/signout") && forms.contains("/clusters/x/delete"), "{forms:?}");
+    for path in forms {
+        let request = Request::post(&path)
+            .header(header::HOST, "portal.test")
+            .header(header::AUTHORIZATION, &token)
+            .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
+            .header("sec-fetch-site", "cross-site")
+            .header(header::ORIGIN, "https://evil.example");
+        let response = world.send(request.body(Body::from("theme=dark")).unwrap()).await;
+        assert_eq!(response.status(), StatusCode::FORBIDDEN, "{path}");
+    }
+}
+
+/// Where the forms of all templates lead, with `x` for every id.
+fn forms() -> BTreeSet<String> {
+    let mut forms = BTreeSet::new();
+    for file in std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/templates")).unwrap() {
+        let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+        for rest in text.split(" action=\"").skip(1) {
+            let action = rest.split('"').next().unwrap();
+            let plain = action.split("{{").map(|part| part.split_once("}}").map_or(part, |(_, after)| after));
+            forms.insert(plain.collect::<Vec<_>>().join("x"));
+        }
+    }
+    forms
 }
 
 #[tokio::test]
@@ -193,6 +214,7 @@ async fn pages_allow_nothing_foreign_and_nothing_inline() {
         }
         let policy = response.headers()[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned();
         assert!(policy.starts_with("default-src 'none'") && !policy.contains("unsafe"), "{path}: {policy}");
+        assert!(policy.contains("frame-ancestors 'none'"), "{path}: {policy}");
         assert_eq!(response.headers()[header::CACHE_CONTROL], "no-store", "{path}");
         let (_, page) = read(response).await;
         assert!(!page.contains("style=") && !page.contains(" onclick") && !page.contains("http://"), "{path}");

@@ -9,13 +9,15 @@ mod addons;
 mod apply;
 mod observe;
 mod pki;
+mod prune;
+mod release;
 mod report;
 mod teardown;
 
 use std::time::Duration;
 
-use migrations::{Change, ChangeKind, Cluster, ClusterReport};
-use tenant_controlplane::id::{ClusterId, KubeconfigId};
+use migrations::{Change, ChangeKind, Cluster, ClusterReport, Kubeconfig};
+use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::plan::{self, NodeCount};
 use tokio::sync::broadcast;
@@ -53,6 +55,11 @@ pub async fn reconcile(ctx: &Context, id: ClusterId) -> Result<Outcome, Trouble>
 async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
     let target = cluster.id.to_string();
     let mut steps = Steps::open(&ctx.store, &target, &["cluster.create"], &plan::CLUSTER_CREATE).await?;
+    if !release::of(ctx, cluster)?.loaded {
+        let reason = format!("the host to load the images of Kubernetes {}", cluster.spec.version);
+        steps.running("accepted", &format!("Waiting for {reason}.")).await?;
+        return Ok(Outcome::waiting(reason, ROUTINE_LOOK));
+    }
     steps.running("accepted", "").await?;
     let pki = pki::ensure(ctx, cluster).await?;
     let signals = Signals { pods: ctx.pods.changes(), rows: ctx.store.changes(), ending: ctx.ending.clone() };
@@ -111,7 +118,7 @@ struct Run<'a> {
     steps: Steps<'a>,
     furnished: bool,
     /// Kubeconfigs whose bindings are applied and not yet known to work.
-    granted: Vec<KubeconfigId>,
+    granted: Vec<Kubeconfig>,
     access_known: bool,
     unwell_since: Option<Instant>,
     /// What the row says, so that only news are written.
@@ -136,11 +143,13 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         loop {
             let look = self.pass().await?;
-            if look.is_settled() {
+            if look.is_settled() && self.granted.is_empty() {
                 return Ok(Outcome::Done);
             }
             if begun.elapsed() > self.ctx.tuning.patience {
-                return Ok(Outcome::waiting(look.reason(), ROUTINE_LOOK));
+                let roles = (!self.granted.is_empty()).then(|| "Kubernetes to fill its roles".to_owned());
+                let reason = roles.filter(|_| look.is_settled()).unwrap_or_else(|| look.reason());
+                return Ok(Outcome::waiting(reason, ROUTINE_LOOK));
             }
             match signals.next(self.cluster.id, self.pause(&look, begun)).await {
                 Woken::Look => {}
@@ -175,6 +184,7 @@ impl<'a> Run<'a> {
     async fn pass(&mut self) -> Result<Look, Trouble> {
         let mut look = observe::inside(self.ctx, self.cluster, self.pki, self.told.endpoint.as_deref()).await?;
         look.observed.nodes = Some(self.nodes);
+        look.observed.certificates_end = self.pki.earliest_end();
         if look.observed.endpoint != self.told.endpoint && look.pods_known {
             report::endpoint(self, look.observed.endpoint.clone()).await?;
         }
@@ -201,7 +211,7 @@ impl<'a> Run<'a> {
             self.access_known = true;
         }
         if look.is_ready() {
-            access::confirm(self.ctx, std::mem::take(&mut self.granted)).await?;
+            self.granted = access::confirm(self.ctx, std::mem::take(&mut self.granted), api).await?;
         }
         Ok(())
     }
@@ -221,3 +231,5 @@ impl<'a> Run<'a> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod upkeep_tests;

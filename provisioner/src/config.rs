@@ -1,12 +1,15 @@
 //! What the provisioner is given: the store, the host, the facts of the installation, and how patient to be.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cloud_providers::Provider;
 use migrations::Store;
-use tenant_controlplane::render::Placement;
+use tenant_controlplane::render::{Images, Placement};
+use tenant_controlplane::version::KubernetesVersion;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -37,7 +40,7 @@ pub struct Config {
 pub struct Facts {
     /// The DNS domain of SNI names.
     pub domain: String,
-    /// Where and how control planes run; the address of each cluster's etcd is filled in here.
+    /// Where and how control planes run; the address of each cluster's etcd and the images of its version are filled in here.
     pub placement: Placement,
     /// The gateway as this process dials it, for the outside-in probe.
     pub gateway: SocketAddr,
@@ -47,8 +50,22 @@ pub struct Facts {
     pub platform_ca_pem: String,
     /// Where people and machines reach the portal, for the line that joins.
     pub portal_url: String,
+    /// The Kubernetes versions that are here.
+    pub releases: Releases,
+}
+
+/// The Kubernetes versions of an installation: all from the start, and each `loaded` as soon as the host has its images.
+pub type Releases = watch::Receiver<BTreeMap<KubernetesVersion, Release>>;
+
+/// What a cluster of one Kubernetes version is made of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Release {
+    /// The images of the control plane.
+    pub images: Images,
     /// The image reference of CoreDNS inside tenants' clusters.
     pub coredns_image: String,
+    /// Whether the host can start pods of it.
+    pub loaded: bool,
 }
 
 /// How patient to be. The defaults are for production; tests shorten them.

@@ -1,4 +1,4 @@
-//! A Kubernetes API as the reconcilers use it: apply, get, list, delete, health, two watches. The host is one, each tenant is one.
+//! A Kubernetes API as the reconcilers use it: apply, get, list, select, delete, health, two watches. The host is one, each tenant is one.
 //!
 //! Two implementations: [`kube`], and in tests a scripted one that fails at any call it is told to. Objects are JSON values from the
 //! domain crate; server-side apply with one field manager makes every call safe to repeat. `None` and an empty list mean *observed*
@@ -147,6 +147,14 @@ pub trait Kubernetes: Send + Sync {
     async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError>;
     /// All objects of a kind, in all namespaces.
     async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, ApiError>;
+    /// The objects of a kind that carry these labels (`name=value,…`), of one namespace or of all.
+    async fn select(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Value>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
     /// How far the API server has come.

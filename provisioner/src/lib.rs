@@ -34,10 +34,12 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use agents::{Agents, Caller};
-pub use config::{Config, Facts, Tuning};
+pub use config::{Config, Facts, Release, Releases, Tuning};
 pub use isolation::IsolationState;
 pub use keys::SystemKeys;
 pub use kubeconfig::{KubeconfigError, issue_kubeconfig};
+/// The programs a node is made of, as agents know them.
+pub use node_protocol::PROGRAMS;
 pub use parts::{Part, Parts};
 pub use trouble::Trouble;
 

@@ -1,25 +1,34 @@
 //! A small world for tests: a real store on a SQLite file, a scripted host and tenant, machines without machines.
 
+use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::task::Poll;
 use std::time::Duration;
 
 use cloud_providers::memory::Memory;
 use migrations::{
-    Actor, Cluster, Kek, NewCluster, NewOwner, NewPool, NodePool, Organization, PoolKind, Project, Store,
+    Actor, Cluster, Enrolment, Kek, Kubeconfig, KubeconfigKind, NewCluster, NewJoinToken, NewKubeconfig, NewOwner,
+    NewPool, NodeFacts, NodePool, Organization, PoolKind, Project, Store,
 };
-use tenant_controlplane::id::ClusterId;
-use tenant_controlplane::render::{Images, Placement, PullPolicy};
+use serde_json::json;
+use tenant_controlplane::id::{ClusterId, NodeId};
+use tenant_controlplane::pki::PkiContext;
+use tenant_controlplane::render::{CLUSTER_LABEL, Images, MANAGED_BY_LABEL, Placement, PullPolicy};
 use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::status::AccessRole;
 use tenant_controlplane::version::KubernetesVersion;
+use time::OffsetDateTime;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Facts, Tuning};
+use crate::config::{Facts, Release, Tuning};
 use crate::context::{Context, Parts};
 use crate::engine::{Outcome, Reconcile};
 use crate::host::facts::Component;
 use crate::host::testing::{Fate, Scripted, ScriptedConnector};
-use crate::host::{Connector, Kubernetes, PodFact, Seen};
+use crate::host::{Connector, FIELD_MANAGER, Kubernetes, ObjectKey, PodFact, Seen};
 use crate::keys::SystemKeys;
 use crate::trouble::Trouble;
 
@@ -32,7 +41,38 @@ pub struct World {
     pub tenant: Arc<Scripted>,
     pub machines: Arc<Memory>,
     pub ctx: Arc<Context>,
+    pub axe: Axe,
     _dir: tempfile::TempDir,
+}
+
+/// Ends one reconcile in the middle, as a lost lease or a dying process does.
+#[derive(Default)]
+pub struct Axe {
+    looks: AtomicUsize,
+    falls_at: Mutex<Option<usize>>,
+}
+
+impl Axe {
+    /// Drops whatever reconcile is looked at for the `n`th time, counted over all of them, instead of looking.
+    pub fn fall_at(&self, n: usize) {
+        *self.falls_at.lock().unwrap() = Some(n);
+    }
+
+    /// How often any reconcile was looked at: once more than it waited for something.
+    pub fn looks(&self) -> usize {
+        self.looks.load(Ordering::SeqCst)
+    }
+
+    /// What became of a run; none when it was dropped.
+    async fn over<T>(&self, run: impl Future<Output = T>) -> Option<T> {
+        let mut run = std::pin::pin!(run);
+        std::future::poll_fn(|context| {
+            let look = self.looks.fetch_add(1, Ordering::SeqCst);
+            let falls = *self.falls_at.lock().unwrap() == Some(look);
+            if falls { Poll::Ready(None) } else { run.as_mut().poll(context).map(Some) }
+        })
+        .await
+    }
 }
 
 /// Short waits.
@@ -54,6 +94,8 @@ pub fn facts() -> Facts {
         scheduler: image("kube-scheduler"),
         etcd: image("etcd"),
     };
+    let release = Release { images: images.clone(), coredns_image: image("coredns"), loaded: true };
+    let (_, releases) = watch::channel([(KubernetesVersion::default(), release)].into());
     let placement = Placement {
         domain: "pilothouse.internal".to_owned(),
         gateway_ip: Ipv4Addr::new(100, 64, 192, 1).into(),
@@ -73,7 +115,7 @@ pub fn facts() -> Facts {
         machine_gateway: "192.0.2.1:8443".to_owned(),
         platform_ca_pem: "CA".to_owned(),
         portal_url: "https://192.0.2.1:8443".to_owned(),
-        coredns_image: image("coredns"),
+        releases,
     }
 }
 
@@ -107,7 +149,8 @@ impl World {
             tuning: tuning(),
             ending: CancellationToken::new(),
         });
-        Self { store, organization, project, fate, host, tenant, machines, ctx, _dir: dir }
+        let axe = Axe::default();
+        Self { store, organization, project, fate, host, tenant, machines, ctx, axe, _dir: dir }
     }
 
     pub async fn cluster(&self, name: &str) -> Cluster {
@@ -124,6 +167,58 @@ impl World {
             .insert(NewPool { cluster, organization, name, kind, count, actor: Actor::System })
             .await
             .unwrap()
+    }
+
+    pub async fn kubeconfig(&self, cluster: ClusterId, role: AccessRole) -> Kubeconfig {
+        let new = NewKubeconfig {
+            organization: self.organization.id,
+            cluster,
+            name: "mine".to_owned(),
+            role,
+            kind: KubeconfigKind::File,
+            expires_at: OffsetDateTime::now_utc() + time::Duration::hours(1),
+            actor: Actor::System,
+        };
+        self.store.kubeconfigs().insert(new).await.unwrap()
+    }
+
+    /// The control plane's certificates were made so many days ago.
+    pub async fn age(&self, cluster: &Cluster, days: i64) {
+        let known = self.store.pki().get(cluster.id).await.unwrap().unwrap();
+        let context = PkiContext::new(cluster.id, "pilothouse.internal", &cluster.spec);
+        let (mut old, made) = (known.clone(), OffsetDateTime::now_utc() - time::Duration::days(days));
+        old.renew_leaves(&context, made, &SystemKeys).unwrap();
+        self.store.pki().replace(cluster.id, &known, &old).await.unwrap();
+        self.due(cluster).await;
+    }
+
+    /// An object in the host that an older platform applied for the cluster.
+    pub fn leave_behind(&self, cluster: &Cluster, key: &ObjectKey) {
+        let labels = json!({MANAGED_BY_LABEL: "pilothouse", CLUSTER_LABEL: cluster.id.to_string()});
+        self.host.put(key.clone(), &labels, FIELD_MANAGER);
+    }
+
+    /// A machine of a user's own joins.
+    pub async fn join(&self, cluster: &Cluster) -> NodeId {
+        let new = NewJoinToken {
+            organization: self.organization.id,
+            cluster: cluster.id,
+            pool: None,
+            node: None,
+            expires_at: OffsetDateTime::now_utc() + time::Duration::hours(1),
+            max_uses: 1,
+            actor: Actor::System,
+        };
+        let (_, secret) = self.store.join_tokens().create(new).await.unwrap();
+        let token_secret = migrations::ExposeSecret::expose_secret(&secret);
+        let (fingerprint, hostname, facts) = ("m1", "own-1", NodeFacts::default());
+        let enrolment = Enrolment { token_secret, fingerprint, hostname, wished_name: "", facts };
+        self.store.nodes().enroll(enrolment).await.unwrap().node.id
+    }
+
+    /// The cluster is to be looked at now.
+    pub async fn due(&self, cluster: &Cluster) {
+        self.store.work().due(migrations::WorkKind::Cluster, cluster.id.uuid()).await.unwrap();
     }
 
     /// The host starts the cluster's pods.
@@ -148,28 +243,47 @@ impl World {
 
     /// Reconciles everything that is due or soon will be, until nothing changes any more; failures are tried again.
     pub async fn converge(&self) {
-        for _ in 0..60 {
-            let kinds = [migrations::WorkKind::Cluster, migrations::WorkKind::NodePool, migrations::WorkKind::Node];
-            while let Some(work) = self.store.work().claim("test", Duration::from_secs(60), &kinds).await.unwrap() {
-                let ended = self.ctx.reconcile(work.kind, work.id).await;
-                let settle = match ended {
-                    Ok(Outcome::Gone) => migrations::Settle::Done,
-                    Ok(Outcome::Done) => migrations::Settle::Later(Duration::from_secs(600)),
-                    Ok(Outcome::Waiting { .. }) => migrations::Settle::Later(Duration::from_millis(5)),
-                    Err(_) => migrations::Settle::Failed { backoff: Duration::from_millis(5) },
-                };
-                self.store.work().settle(&work, settle).await.unwrap();
-                if settle != migrations::Settle::Done
-                    && !matches!(settle, migrations::Settle::Later(wait) if wait.as_secs() > 0)
-                {
-                    break;
-                }
-            }
-            let next = self.store.work().next_due(&kinds).await.unwrap();
-            if next.is_none_or(|next| next - time::OffsetDateTime::now_utc() > time::Duration::seconds(60)) {
+        let (mut seen, mut quiet) = (String::new(), 0);
+        while quiet < 4 {
+            self.round().await;
+            let state = self.state().await;
+            quiet = if state == seen { quiet + 1 } else { 0 };
+            seen = state;
+            let next = self.store.work().next_due(migrations::WorkKind::ALL).await.unwrap();
+            if next.is_none_or(|next| next - OffsetDateTime::now_utc() > time::Duration::seconds(60)) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(6)).await;
+        }
+    }
+
+    /// What anybody could see.
+    async fn state(&self) -> String {
+        let clusters = self.store.clusters().all().await.unwrap();
+        let mut state = format!("{clusters:?} {:?} {:?}", self.host.names(), self.tenant.names());
+        for cluster in clusters {
+            let pools = self.store.pools().of_cluster(cluster.id).await.unwrap();
+            let nodes = self.store.nodes().of_cluster(cluster.id).await.unwrap();
+            state.push_str(&format!("{pools:?} {nodes:?}"));
+        }
+        state
+    }
+
+    /// Everything that is due, once.
+    async fn round(&self) {
+        let (soon, kinds) = (Duration::from_millis(5), migrations::WorkKind::ALL);
+        let mut done = HashSet::new();
+        while let Some(work) = self.store.work().claim("test", Duration::from_secs(60), kinds).await.unwrap() {
+            if !done.insert((work.kind, work.id)) {
+                return self.store.work().settle(&work, migrations::Settle::Later(soon)).await.unwrap();
+            }
+            let settle = match self.axe.over(self.ctx.reconcile(work.kind, work.id)).await {
+                Some(Ok(Outcome::Gone)) => migrations::Settle::Done,
+                Some(Ok(Outcome::Done)) => migrations::Settle::Later(Duration::from_secs(600)),
+                Some(Ok(Outcome::Waiting { .. })) => migrations::Settle::Later(soon),
+                Some(Err(_)) | None => migrations::Settle::Failed { backoff: soon },
+            };
+            self.store.work().settle(&work, settle).await.unwrap();
         }
     }
 }

@@ -96,7 +96,7 @@ impl Api {
         let issued =
             self.post(&format!("/clusters/{cluster}/kubeconfigs"), json!({ "name": "bench", "role": "admin" })).await?;
         let path = self.scratch.join(format!("{cluster}.kubeconfig"));
-        crate::host::pki::write_secret(&path, text(&issued["kubeconfig"])?.as_bytes())?;
+        crate::instance::write_secret(&path, text(&issued["kubeconfig"])?.as_bytes())?;
         Ok(path)
     }
 

@@ -1,11 +1,18 @@
 //! The questions about the machine itself. None of them changes anything.
 
 use std::fs;
+use std::net::IpAddr;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+
+use tenant_controlplane::pki::end;
+use time::OffsetDateTime;
 
 use super::Check;
 use crate::cgroup;
-use crate::instance::Instance;
+use crate::instance::{Instance, Record};
+use crate::limits;
+use crate::platform::certificates::GATEWAY_CERTIFICATE;
 use crate::run::run;
 
 /// The Debian packages that an embedded host and building its components need, and a file of each by which it is recognised.
@@ -23,13 +30,64 @@ pub const PACKAGES: [(&str, &str); 10] = [
 ];
 /// A tenant's etcd is a gigabyte at most, a bundle is one, images twice that.
 const DISK_NEEDED: u64 = 6 << 30;
+/// What an instance that has its images already must find to go on: its clusters are down until it does.
+const DISK_TO_RESUME: u64 = 1 << 30;
+/// containerd copies it into every pod, and no pod starts without it.
+const HOSTS: &str = "/etc/hosts";
+/// Certificates that end sooner are worth a word.
+const CERTIFICATES_SOON: time::Duration = time::Duration::days(30);
 /// Below this a clock is taken for unset: certificates made under it would already have ended (2025-01-01).
 const EARLIEST: u64 = 1_735_689_600;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
-pub fn machine(instance: &Instance) -> Vec<Check> {
-    vec![root(), kernel(), filesystems(), cgroups(), capability(), packages(), disk(instance), clock()]
+pub fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
+    let mut all = vec![root(), kernel(), filesystems(), cgroups(), capability(), packages()];
+    all.extend(disks(instance, cache));
+    all.extend([clock(), hosts(Path::new(HOSTS)), files(limits::highest())]);
+    all
+}
+
+fn hosts(path: &Path) -> Check {
+    if path.is_file() {
+        return Check::pass("hosts", format!("{} is there", path.display()));
+    }
+    Check::fail(
+        "hosts",
+        format!("{} is missing: containerd copies it into every pod, so none would start", path.display()),
+        format!("make it: echo '127.0.0.1 localhost' > {}", path.display()),
+    )
+}
+
+/// Whether a process may have as many connections as a gateway needs.
+fn files(highest: Option<u64>) -> Check {
+    match highest {
+        Some(highest) if highest < limits::WANTED => Check::warn(
+            "files",
+            format!("a process may open {highest} files at most, and each connection through the gateway takes two"),
+            format!("start it with more: ulimit -Hn {}, or LimitNOFILE in its systemd unit", limits::WANTED),
+        ),
+        _ => Check::pass("files", "a process may open enough files"),
+    }
+}
+
+/// Whether people and nodes still find the gateway where kubeconfigs say it is.
+pub fn address(record: &Record) -> Check {
+    let own = nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|one| one.address);
+    let own: Vec<IpAddr> = own.filter_map(|one| Some(IpAddr::V4(one.as_sockaddr_in()?.ip()))).collect();
+    address_of(record, &own)
+}
+
+fn address_of(record: &Record, own: &[IpAddr]) -> Check {
+    let ip = record.advertise.ip();
+    if record.advertise_given || own.contains(&ip) || ip.is_ipv6() {
+        return Check::pass("address", format!("the gateway is advertised at {}", record.advertise));
+    }
+    Check::warn(
+        "address",
+        format!("{ip}, which kubeconfigs and nodes dial, is no address of this machine any more"),
+        "give the machine that address again, or choose one: `pilothouse up --advertise ADDRESS`, then fetch kubeconfigs and join nodes anew",
+    )
 }
 
 fn root() -> Check {
@@ -118,20 +176,62 @@ pub fn missing_packages() -> Vec<&'static str> {
     PACKAGES.iter().filter(|(_, file)| absent(file)).map(|(package, _)| *package).collect()
 }
 
-fn disk(instance: &Instance) -> Check {
-    let place = instance.dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+/// The file systems of the data directory and of the cache, each once.
+fn disks(instance: &Instance, cache: &Path) -> Vec<Check> {
+    let needed = if instance.path("instance.json").exists() { DISK_TO_RESUME } else { DISK_NEEDED };
+    let mut asked = Vec::new();
+    let mut all = Vec::new();
+    for dir in [instance.dir.as_path(), cache] {
+        let place = dir.ancestors().find(|dir| dir.exists()).unwrap_or(Path::new("/"));
+        let device = fs::metadata(place).map(|meta| meta.dev()).ok();
+        if !asked.contains(&device) {
+            asked.push(device);
+            all.push(disk(place, needed));
+        }
+    }
+    all
+}
+
+fn disk(place: &Path, needed: u64) -> Check {
     let Ok(stat) = nix::sys::statvfs::statvfs(place) else {
         return Check::warn("disk", format!("free space of {} is unknown", place.display()), "check it with df");
     };
-    let free = stat.blocks_available() * stat.fragment_size();
-    let text = format!("{:.1} GiB free in {}", free as f64 / f64::from(1 << 30), place.display());
-    if free >= DISK_NEEDED {
-        return Check::pass("disk", text);
+    disk_of(&place.display().to_string(), stat.blocks_available() * stat.fragment_size(), needed)
+}
+
+fn disk_of(place: &str, free: u64, needed: u64) -> Check {
+    let text = format!("{:.1} GiB free in {place}", free as f64 / f64::from(1 << 30));
+    if free < needed {
+        let observed = format!("disk too small: {text}; {} GiB are needed", needed >> 30);
+        return Check::fail("disk", observed, "free some, or put --data-dir or --cache on a larger disk");
     }
-    Check::fail(
-        "disk",
-        format!("{text}; {} GiB are needed", DISK_NEEDED >> 30),
-        "free some, or put --data-dir on a larger disk",
+    if free < DISK_NEEDED {
+        let observed = format!("{text}: another cluster or another Kubernetes version may not fit");
+        return Check::warn("disk", observed, "free some soon: etcd does not survive a full disk");
+    }
+    Check::pass("disk", text)
+}
+
+/// Whether certificates of the host and the gateway, which each start of `up` makes anew, last another month.
+pub fn certificates(instance: &Instance) -> Check {
+    let own = fs::read_dir(instance.path("host/pki")).into_iter().flatten().flatten().map(|entry| entry.path());
+    let files = own.chain([instance.path(GATEWAY_CERTIFICATE)]);
+    let ends = files.filter_map(|file| end(&fs::read_to_string(file).ok()?));
+    certificates_of(ends.min(), OffsetDateTime::now_utc())
+}
+
+fn certificates_of(first: Option<OffsetDateTime>, now: OffsetDateTime) -> Check {
+    let Some(first) = first else {
+        return Check::pass("certificates", "none yet");
+    };
+    let text = format!("the first ends on {}", first.date());
+    if first - now > CERTIFICATES_SOON {
+        return Check::pass("certificates", text);
+    }
+    Check::warn(
+        "certificates",
+        format!("{text}: the host or the gateway stops answering then"),
+        "end the process of `pilothouse up` (clusters keep running) and run `pilothouse up` again: it makes them anew",
     )
 }
 
@@ -186,11 +286,65 @@ mod tests {
     use crate::doctor::Verdict;
 
     #[test]
+    fn a_new_instance_needs_room_and_an_old_one_less() {
+        let small = disk_of("/d", DISK_TO_RESUME, DISK_NEEDED);
+        assert_eq!(small.status, Verdict::Fail);
+        assert!(small.observed.starts_with("disk too small: 1.0 GiB free in /d; 6 GiB"), "{}", small.observed);
+        assert_eq!(disk_of("/d", DISK_TO_RESUME, DISK_TO_RESUME).status, Verdict::Warn);
+        assert_eq!(disk_of("/d", DISK_TO_RESUME - 1, DISK_TO_RESUME).status, Verdict::Fail);
+        assert_eq!(disk_of("/d", DISK_NEEDED, DISK_TO_RESUME).status, Verdict::Pass);
+    }
+
+    #[test]
+    fn a_machine_on_which_no_pod_can_start_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hosts");
+        assert_eq!(hosts(&path).status, Verdict::Fail);
+        fs::write(&path, "").unwrap();
+        assert_eq!(hosts(&path).status, Verdict::Pass);
+    }
+
+    #[test]
+    fn few_descriptors_are_worth_a_word() {
+        assert_eq!(files(Some(limits::WANTED - 1)).status, Verdict::Warn);
+        assert_eq!(files(Some(limits::WANTED)).status, Verdict::Pass);
+    }
+
+    #[test]
+    fn an_address_that_went_away_is_noticed_unless_it_was_given() {
+        let at = "192.0.2.1:8443".parse().unwrap();
+        let mut record = Record {
+            name: "a".into(),
+            slot: 0,
+            listen: at,
+            advertise: at,
+            portal: at,
+            domain: "x".into(),
+            versions: Vec::new(),
+            advertise_given: false,
+            host: None,
+            made: Vec::new(),
+        };
+        assert_eq!(address_of(&record, &[at.ip()]).status, Verdict::Pass);
+        assert_eq!(address_of(&record, &[]).status, Verdict::Warn);
+        record.advertise_given = true;
+        assert_eq!(address_of(&record, &[]).status, Verdict::Pass);
+    }
+
+    #[test]
+    fn certificates_are_spoken_of_a_month_before_they_end() {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let at = |days| certificates_of(Some(now + time::Duration::days(days)), now).status;
+        assert_eq!((at(365), at(31), at(30), at(-1)), (Verdict::Pass, Verdict::Pass, Verdict::Warn, Verdict::Warn));
+        assert_eq!(certificates_of(None, now).status, Verdict::Pass);
+    }
+
+    #[test]
     fn every_failure_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new("checks", Some(dir.path().join("deep/er"))).unwrap();
-        let all = machine(&instance);
-        assert_eq!(all.len(), 8);
+        let all = machine(&instance, &dir.path().join("cache"));
+        assert_eq!(all.len(), 10, "one file system is asked once");
         for check in all {
             assert!(check.status == Verdict::Pass || !check.remediation.is_empty(), "{check:?}");
         }

@@ -13,9 +13,10 @@ use crate::instance::{Addresses, Instance};
 use crate::run::{run, succeeds};
 
 /// What a tenant must never reach: etcd, API servers, kubelet.
-const PORTS: [u16; 3] = [2379, 6443, 10250];
+const PORTS: [u16; 3] = [ETCD, 6443, 10250];
+const ETCD: u16 = 2379;
 
-/// Tries every forbidden way out of every tenant pod, and the one allowed way to be sure that the probe can see.
+/// Tries every forbidden way out of every tenant pod, and the allowed ways too: a probe that gets nowhere proves nothing.
 pub async fn probe(instance: &Instance, addresses: Addresses) -> Check {
     let Some(state) = State::load(instance) else {
         return Check::pass("isolation", "no host of our own runs here");
@@ -24,26 +25,63 @@ pub async fn probe(instance: &Instance, addresses: Addresses) -> Check {
     if places.is_empty() {
         return Check::pass("isolation", "no tenant runs: nothing to cross");
     }
+    let found = Found {
+        tried: places.iter().map(|(_, from)| targets(&state, *from, addresses).len() * PORTS.len()).sum(),
+        crossed: crossed(&state, &places, addresses).await,
+        sees: sees(&state, &places).await,
+    };
+    verdict(&found, places.len())
+}
+
+/// What the probe saw.
+struct Found {
+    tried: usize,
+    crossed: Vec<String>,
+    sees: bool,
+}
+
+fn verdict(found: &Found, pods: usize) -> Check {
+    if !found.crossed.is_empty() {
+        return Check::fail(
+            "isolation",
+            format!("tenants can cross: {}", found.crossed.join(", ")),
+            "stop the instance and report this: it is a fault of the platform",
+        );
+    }
+    if !found.sees {
+        return Check::warn(
+            "isolation",
+            format!("nothing is proven: from {pods} tenant pods not even the allowed ways to etcd open"),
+            "wait until a cluster is running and ask again; are nsenter, timeout and bash installed?",
+        );
+    }
+    Check::pass("isolation", format!("{} forbidden connections from {pods} tenant pods all failed", found.tried))
+}
+
+async fn crossed(state: &State, places: &[(i32, Ipv4Addr)], addresses: Addresses) -> Vec<String> {
     let mut crossed = Vec::new();
-    let mut tried = 0;
-    for (pid, from) in &places {
-        for to in targets(&state, *from, addresses) {
+    for (pid, from) in places {
+        for to in targets(state, *from, addresses) {
             for port in PORTS {
-                tried += 1;
                 if reaches(*pid, to, port).await {
                     crossed.push(format!("{from} → {to}:{port}"));
                 }
             }
         }
     }
-    if !crossed.is_empty() {
-        return Check::fail(
-            "isolation",
-            format!("tenants can cross: {}", crossed.join(", ")),
-            "stop the instance and report this: it is a fault of the platform",
-        );
+    crossed
+}
+
+/// Whether some API server reaches its own etcd, as it must.
+async fn sees(state: &State, places: &[(i32, Ipv4Addr)]) -> bool {
+    for (pid, from) in places {
+        for (_, to) in state.pairs.iter().filter(|(one, _)| one == from) {
+            if reaches(*pid, *to, ETCD).await {
+                return true;
+            }
+        }
     }
-    Check::pass("isolation", format!("{tried} forbidden connections from {} tenant pods all failed", places.len()))
+    false
 }
 
 /// Where a tenant's pod must not get to: every pod that is not its own, the host's node and its machine.
@@ -78,4 +116,22 @@ async fn address_of(pid: i32) -> Option<Ipv4Addr> {
 async fn reaches(pid: i32, to: Ipv4Addr, port: u16) -> bool {
     let net = format!("--net=/proc/{pid}/ns/net");
     succeeds(&["nsenter", &net, "timeout", "0.5", "bash", "-c", &format!("exec 3<>/dev/tcp/{to}/{port}")]).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::doctor::Verdict;
+
+    #[test]
+    fn a_probe_that_sees_nothing_proves_nothing() {
+        let found = |crossed: &[&str], sees| Found {
+            tried: 6,
+            crossed: crossed.iter().map(ToString::to_string).collect(),
+            sees,
+        };
+        assert_eq!(verdict(&found(&[], true), 2).status, Verdict::Pass);
+        assert_eq!(verdict(&found(&[], false), 2).status, Verdict::Warn);
+        assert_eq!(verdict(&found(&["a → b"], false), 2).status, Verdict::Fail);
+    }
 }

@@ -2,8 +2,8 @@
 //!
 //! They live in the instance's network namespace, so their ports are fixed and nothing of the machine's is taken.
 
+use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd,
 use tenant_controlplane::pki::ClusterPki;
 
 use super::{Host, pki, storage};
+use crate::instance::{Instance, write_secret};
 use crate::supervise::Process;
 
 /// The port of the host's API server, in the instance's own namespace.
@@ -90,7 +91,7 @@ fn client_rate(mut flags: Vec<String>) -> Vec<String> {
 fn write(host: &Host, name: &str, files: &Files) -> Result<String> {
     let dir = host.instance.path("host").join(format!("{name}.d"));
     for (file, text) in files.iter() {
-        pki::write_secret(&dir.join(file), text.as_bytes())?;
+        write_secret(&dir.join(file), text.as_bytes())?;
     }
     Ok(dir.display().to_string())
 }
@@ -112,13 +113,30 @@ fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process
     })
 }
 
-/// A program of the bundle under its own name: so `ps` on the machine says what runs, not a checksum.
+/// A program of the bundle under its own name: so `ps` on the machine says what runs, not a checksum. It is the instance's
+/// own, for the cache may be emptied while it runs (FHS 3.0, 5.5): a hard link, or a copy where that is another file system.
 pub fn named(host: &Host, name: &str, program: &Path) -> Result<PathBuf> {
-    let link = host.instance.path("host/bin").join(name);
-    std::fs::create_dir_all(host.instance.path("host/bin"))?;
-    std::fs::remove_file(&link).ok();
-    symlink(program, &link).with_context(|| format!("link {}", link.display()))?;
-    Ok(link)
+    own(program, &self::program(&host.instance, name))
+}
+
+/// Where an instance keeps a program of its own.
+pub fn program(instance: &Instance, name: &str) -> PathBuf {
+    instance.path("host/bin").join(name)
+}
+
+fn own(program: &Path, place: &Path) -> Result<PathBuf> {
+    let dir = place.parent().context("a program has a directory")?;
+    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
+    let program = program.canonicalize().with_context(|| format!("find {}", program.display()))?;
+    let draft = place.with_extension("new");
+    fs::remove_file(&draft).ok();
+    fs::hard_link(&program, &draft)
+        .or_else(|_| fs::copy(&program, &draft).map(drop))
+        .and_then(|()| fs::rename(&draft, place))
+        .with_context(|| format!("place {}", place.display()))?;
+    // Two links of one file: then rename(2) does nothing and the draft stays.
+    fs::remove_file(&draft).ok();
+    Ok(place.to_owned())
 }
 
 /// The local-path provisioner beside them: it needs the API and nothing of a pod.
@@ -163,4 +181,25 @@ pub async fn allow_kubelet_access(client: &Client) -> Result<()> {
         "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "kube-apiserver-kubelet-client" }]
     });
     storage::apply::<ClusterRoleBinding>(&Api::all(client.clone()), binding).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_outlives_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cached, place) = (dir.path().join("cached"), dir.path().join("host/bin/etcd"));
+        for text in ["one", "one", "two"] {
+            fs::write(&cached, text).unwrap();
+            own(&cached, &place).unwrap();
+            fs::remove_file(&cached).unwrap();
+            assert_eq!(fs::read_to_string(&place).unwrap(), text);
+        }
+        fs::write(&cached, "three").unwrap();
+        own(&cached, &place).unwrap();
+        own(&cached, &place).unwrap();
+        assert_eq!(fs::read_dir(dir.path().join("host/bin")).unwrap().count(), 1, "a draft is left");
+    }
 }

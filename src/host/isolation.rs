@@ -6,14 +6,21 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use provisioner::IsolationState;
 use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::sleep;
+use tracing::warn;
 
 use crate::instance::{Addresses, Instance, write_atomic};
-use crate::run::run_with_input;
+use crate::run::{run_with_input, succeeds};
 
 const TABLE: &str = "pilothouse_isolation";
+const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
+const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
 /// Who may talk to whom inside the host.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,6 +38,12 @@ impl State {
     }
 }
 
+impl From<&IsolationState> for State {
+    fn from(now: &IsolationState) -> Self {
+        Self { pairs: now.pairs.clone(), tenants: now.tenants.clone() }
+    }
+}
+
 /// The wall of one instance.
 #[derive(Debug, Clone)]
 pub struct Wall {
@@ -43,6 +56,24 @@ impl Wall {
     /// A wall whose only door is the gateway at `gateway`, as pods reach it.
     pub fn new(instance: &Instance, addresses: Addresses, gateway: SocketAddrV4) -> Self {
         Self { instance: instance.clone(), addresses, gateway }
+    }
+
+    /// Puts the wall up before anything can run behind it. One that stands keeps its ways, for an earlier run's pods go on.
+    pub async fn raise(&self) -> Result<()> {
+        let enter = format!("--net={}", self.instance.netns().display());
+        let stands = succeeds(&["nsenter", &enter, "--", "nft", "list", "table", "inet", TABLE]).await;
+        let known = State::load(&self.instance).filter(|_| stands);
+        self.apply(&known.unwrap_or_default()).await
+    }
+
+    /// Keeps the wall as `changes` say until nobody sends any more. What failed is tried again: a way that is left open by
+    /// mistake may lead to the next owner of an address.
+    pub async fn follow(self, changes: watch::Receiver<IsolationState>) {
+        let apply = |state| {
+            let wall = self.clone();
+            async move { wall.apply(&state).await }
+        };
+        follow(changes, apply).await;
     }
 
     /// Puts the whole table in force in one transaction.
@@ -85,9 +116,49 @@ impl Wall {
     }
 }
 
+async fn follow<F: Future<Output = Result<()>>>(
+    mut changes: watch::Receiver<IsolationState>,
+    apply: impl Fn(State) -> F,
+) {
+    while changes.changed().await.is_ok() {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            let state = State::from(&*changes.borrow_and_update());
+            let Err(error) = apply(state).await else { break };
+            warn!("{error:#}; tried again in {pause:?}");
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                () = sleep(pause) => {}
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_failed_change_is_tried_again_without_another_change() {
+        let (sender, changes) = watch::channel(IsolationState::default());
+        let tenant = Ipv4Addr::new(100, 65, 0, 2);
+        sender.send_modify(|state| state.tenants.extend([tenant]));
+        let (sender, tried) = (Mutex::new(Some(sender)), Mutex::new(Vec::new()));
+        let apply = |state: State| {
+            let mut tried = tried.lock().unwrap();
+            tried.push(state.tenants.contains(&tenant));
+            let busy = tried.len() < 2;
+            if !busy {
+                sender.lock().unwrap().take();
+            }
+            std::future::ready(if busy { Err(anyhow::anyhow!("nft is busy")) } else { Ok(()) })
+        };
+        follow(changes, apply).await;
+        assert_eq!(*tried.lock().unwrap(), [true, true]);
+    }
 
     #[test]
     fn only_listed_ways_are_open() {

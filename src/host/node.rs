@@ -1,6 +1,5 @@
 //! This machine as the embedded host's node: the very agent that joins any machine, told by a file what to do.
 
-use std::fs;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -21,6 +20,8 @@ use crate::supervise::Process;
 
 /// The images that tenants' pods and volumes need; nothing is ever pulled.
 const IMAGES: [&str; 6] = ["pause", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "busybox"];
+/// The agent, which is both the node's supervisor and what ends its pods.
+const AGENT: &str = "pilothouse-node";
 /// Importing images on a slow disk is what takes long here.
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -28,10 +29,8 @@ const PATIENCE: Duration = Duration::from_secs(180);
 pub fn start(host: &Host) -> Result<()> {
     let file = host.instance.path("host/node.json");
     write_atomic(&file, &serde_json::to_vec_pretty(&specification(host)?)?)?;
-    let agent = host.bundle.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
-    let program = host.bundle.path(agent);
-    write_atomic(&host.instance.path("host/agent"), program.as_os_str().as_encoded_bytes())?;
-    let program = control_plane::named(host, "pilothouse-node", &program)?;
+    let agent = host.bundle.artefact(AGENT).context("the bundle has no agent: build it again")?;
+    let program = control_plane::named(host, AGENT, &host.bundle.path(agent))?;
     let process = Process {
         name: "node",
         program,
@@ -40,7 +39,7 @@ pub fn start(host: &Host) -> Result<()> {
         netns: host.instance.netns(),
         cgroup: format!("{}/platform/node", host.instance.cgroup()),
         log: host.instance.path("logs/node.log"),
-        grace: Duration::from_secs(15),
+        grace: Duration::from_secs(20),
     };
     host.processes.keep(process)
 }
@@ -115,11 +114,11 @@ async fn marker(host: &Host) -> Result<()> {
 
 /// Ends every pod and unmounts what they had. Runs any number of times.
 pub async fn halt(instance: &Instance) -> Result<()> {
-    let agent = fs::read_to_string(instance.path("host/agent")).unwrap_or_default();
-    if agent.trim().is_empty() || !root(instance).exists() {
+    let agent = control_plane::program(instance, AGENT);
+    if !agent.exists() || !root(instance).exists() {
         return Ok(());
     }
-    let root = root(instance).display().to_string();
-    run(&[agent.trim(), "halt", "--root-dir", &root, "--grace", "2"]).await.context("stop the host's pods")?;
+    let (agent, root) = (agent.display().to_string(), root(instance).display().to_string());
+    run(&[&agent, "halt", "--root-dir", &root, "--grace", "2"]).await.context("stop the host's pods")?;
     Ok(())
 }

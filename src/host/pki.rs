@@ -1,12 +1,11 @@
 //! Certificates of the embedded host: tenant zero's, made once and kept in files that only root reads.
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs;
+use std::io::ErrorKind;
 use std::net::IpAddr;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use provisioner::SystemKeys;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig};
@@ -18,9 +17,9 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Host, NODE};
-use crate::instance::Instance;
+use crate::instance::{Instance, write_secret};
 
-/// The host's certificates are made anew with every data directory; a year's lifetime is renewed at each `up`.
+/// How long a leaf is good; each `up` issues new ones.
 const LIFETIME: Duration = Duration::days(365);
 
 /// Where a file of the host's certificates lies.
@@ -43,7 +42,7 @@ pub fn load_or_create(host: &Host) -> Result<ClusterPki> {
     let ips = [IpAddr::V4(host.addresses.inside())];
     let zero = ClusterId::from_uuid(Uuid::nil());
     let context = PkiContext { extra_ips: &ips, ..PkiContext::new(zero, "host.internal", &spec) };
-    if let Ok(text) = fs::read_to_string(&path) {
+    if let Some(text) = kept(&path, &host.instance.path("host/etcd/member"))? {
         let mut known = ClusterPki::from_secret_json(&text).context("read the host's certificates")?;
         known.renew_leaves(&context, now, &SystemKeys).context("renew the host's certificates")?;
         return Ok(known);
@@ -51,6 +50,22 @@ pub fn load_or_create(host: &Host) -> Result<ClusterPki> {
     let made = ClusterPki::generate(&context, now, &SystemKeys).context("make the host's certificates")?;
     write_secret(&path, made.to_secret_json()?.as_bytes())?;
     Ok(made)
+}
+
+/// The authorities as they were kept, or nothing at the first start. Whatever cannot be read is not absent: new authorities
+/// over an etcd that lives would lock everybody out of it, and its Secrets were encrypted with a key that only this file holds.
+fn kept(path: &Path, etcd: &Path) -> Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
+            .with_context(|| format!("read {}; where it is damaged put it back from your backup", path.display())),
+        Err(_) if etcd.exists() => bail!(
+            "{} is missing, but the host's etcd has data in {}: put the file back from your backup",
+            path.display(),
+            etcd.display()
+        ),
+        Err(_) => Ok(None),
+    }
 }
 
 /// Writes what the node and the platform itself read.
@@ -98,17 +113,19 @@ fn with_certificate(host: &Host, pki: &ClusterPki, (cert, key): (&str, &str)) ->
     })
 }
 
-/// Writes a file that nobody but root reads, in one step.
-pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
-    let parent = path.parent().context("a file has a directory")?;
-    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let temporary = PathBuf::from(name);
-    fs::remove_file(&temporary).ok();
-    let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&temporary);
-    let mut file = file.with_context(|| format!("write {}", temporary.display()))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_absent_file_means_a_first_start() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, etcd) = (dir.path().join("authorities.json"), dir.path().join("member"));
+        assert!(kept(&path, &etcd).unwrap().is_none());
+        fs::write(&path, [0xff, 0xfe]).unwrap();
+        assert!(kept(&path, &etcd).unwrap_err().to_string().contains("backup"), "bad UTF-8 is no absence");
+        fs::remove_file(&path).unwrap();
+        fs::create_dir(&etcd).unwrap();
+        assert!(kept(&path, &etcd).unwrap_err().to_string().contains("is missing"));
+    }
 }

@@ -14,6 +14,8 @@ use time::OffsetDateTime;
 use crate::instance::{Instance, write_atomic};
 
 const SETTING: &str = "platform.pki";
+/// Where the chain that the gateway shows lies for `doctor`, below the data directory.
+pub const GATEWAY_CERTIFICATE: &str = "run/gateway.crt";
 
 /// What the gateway shows, and what everybody else pins.
 pub struct Certificates {
@@ -39,6 +41,7 @@ pub async fn load_or_create(store: &Store, instance: &Instance, domain: &str, ip
     let ca_pem = fresh.ca.trust_pem();
     let ca_file = instance.path("ca.crt");
     write_atomic(&ca_file, ca_pem.as_bytes())?;
+    write_atomic(&instance.path(GATEWAY_CERTIFICATE), fresh.server.cert_pem.as_bytes())?;
     let chain = CertificateDer::pem_slice_iter(fresh.server.cert_pem.as_bytes()).collect::<Result<_, _>>();
     let key = PrivateKeyDer::from_pem_slice(fresh.server.key_pem.as_bytes());
     Ok(Certificates {

@@ -1,5 +1,6 @@
 //! What the gateway must know, read from the store.
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -55,6 +56,13 @@ impl Directory for StoreDirectory {
         let Some((cluster, node)) = ids(cluster_id, node_id) else { return Ok(None) };
         let route = absent_is_none(self.store.nodes().route(cluster, node).await)?;
         Ok(route.map(|route| NodeRoute { name: route.name.to_string(), pod_cidr: route.pod_cidr }))
+    }
+
+    async fn owner(&self, cluster_id: &str, address: Ipv4Addr) -> Result<Option<String>, DirectoryError> {
+        let Ok(cluster) = cluster_id.parse::<ClusterId>() else { return Ok(None) };
+        let nodes = self.store.nodes().of_cluster(cluster).await.map_err(DirectoryError::new)?;
+        let own = nodes.iter().find(|node| !node.removed && node.pod_cidr.contains(&address));
+        Ok(own.map(|node| node.name.to_string()))
     }
 
     async fn link_changed(&self, _cluster_id: &str, node_id: &str, connected: bool) {

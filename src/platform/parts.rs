@@ -1,44 +1,31 @@
-//! What nodes fetch: the bundle's parts, as the provisioner asks for them.
+//! What nodes fetch: the bundles' parts, as the provisioner asks for them.
 
 use std::fs::File;
-use std::sync::Arc;
 
-use bundle::{Artefact, Bundle, Kind};
+use bundle::{Artefact, Kind};
+pub use provisioner::PROGRAMS;
 use provisioner::{Part, Parts};
 use tenant_controlplane::version::KubernetesVersion;
 
-/// The programs of a node.
-pub const PROGRAMS: [&str; 10] = [
-    "kubelet",
-    "kube-proxy",
-    "containerd",
-    "containerd-shim-runc-v2",
-    "ctr",
-    "runc",
-    "ptp",
-    "host-local",
-    "loopback",
-    "portmap",
-];
+use crate::components::Bundles;
+
 /// The images that lie ready on every node: nothing is pulled between a machine's boot and its first pod. Busybox is there to
 /// try things out with.
 const IMAGES: [&str; 3] = ["pause", "coredns", "busybox"];
 
-/// Parts of one bundle.
-pub struct BundleParts(pub Arc<Bundle>);
+/// Parts of all bundles of an instance.
+pub struct BundleParts(pub Bundles);
 
 impl Parts for BundleParts {
     fn list(&self, version: KubernetesVersion) -> Vec<Part> {
-        if self.0.manifest().kubernetes != version.to_string() {
-            return Vec::new();
-        }
-        let programs = PROGRAMS.iter().filter_map(|name| self.0.artefact(name));
-        programs.chain(IMAGES.iter().filter_map(|name| self.0.image(name))).map(part).collect()
+        let Some(bundle) = self.0.of(version) else { return Vec::new() };
+        let programs = PROGRAMS.iter().filter_map(|name| bundle.artefact(name));
+        programs.chain(IMAGES.iter().filter_map(|name| bundle.image(name))).map(part).collect()
     }
 
     fn open(&self, sha256: &str) -> std::io::Result<File> {
-        let artefact = self.0.by_sha256(sha256).ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?;
-        File::open(self.0.path(artefact))
+        let found = self.0.iter().find_map(|(_, bundle)| Some(bundle.path(bundle.by_sha256(sha256)?)));
+        File::open(found.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?)
     }
 }
 

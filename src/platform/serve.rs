@@ -17,6 +17,9 @@ use tracing::debug;
 use portal::Connection;
 use provisioner::{Agents, Caller};
 
+/// After an accept that failed.
+const REST: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// One TLS connection that asked for the portal.
 pub async fn portal(app: Router, stream: TlsStream, peer: Peer) {
     connection(app, TokioIo::new(stream), Connection { address: peer.address.ip(), tls: true }).await;
@@ -29,7 +32,11 @@ pub async fn loopback(app: Router, listener: TcpListener, cancel: CancellationTo
             () = cancel.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
-        let Ok((stream, address)) = accepted else { continue };
+        let Ok((stream, address)) = accepted else {
+            // Without descriptors the next try fails at once as well.
+            tokio::time::sleep(REST).await;
+            continue;
+        };
         stream.set_nodelay(true).ok();
         tokio::spawn(plain(app.clone(), TokioIo::new(stream), address));
     }

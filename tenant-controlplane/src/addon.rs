@@ -12,8 +12,9 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use access::{kubeconfig_binding, kubeconfig_binding_name};
+pub use access::{Aggregate, aggregate, kubeconfig_binding, kubeconfig_binding_name};
 
+use crate::pki::KUBECONFIG_PREFIX;
 use crate::render::MANAGED_BY_LABEL;
 use crate::spec::ClusterSpec;
 
@@ -31,6 +32,25 @@ pub fn addons(input: &AddonInput<'_>) -> Vec<Value> {
     let access = access::objects();
     let endpoint = api_endpoint::objects();
     access.into_iter().chain(endpoint).chain(coredns::objects(input)).collect()
+}
+
+/// The kinds of which addons are taken away when [`addons`] makes them no longer: API version and kind. One that is no addon any more
+/// stays in this list for as long as an older platform may have made it.
+pub const PRUNED: &[(&str, &str)] = &[
+    ("v1", "ConfigMap"),
+    ("v1", "Endpoints"),
+    ("v1", "Service"),
+    ("v1", "ServiceAccount"),
+    ("apps/v1", "Deployment"),
+    ("discovery.k8s.io/v1", "EndpointSlice"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRole"),
+    ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
+];
+
+/// Whether an object inside the tenant is an addon: what carries our label there otherwise is a kubeconfig's binding, which is made and
+/// taken away with its kubeconfig.
+pub fn is_addon(name: &str) -> bool {
+    !name.starts_with(KUBECONFIG_PREFIX)
 }
 
 fn value(object: &impl Serialize) -> Value {

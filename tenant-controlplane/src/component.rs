@@ -38,7 +38,16 @@ impl Files {
 
     /// SHA-256 over all names and texts, lower-case hex: other files, other checksum.
     pub fn checksum(&self) -> String {
-        let digest = self.iter().fold(Sha256::new(), |digest, (name, text)| {
+        Self::sum(self.iter())
+    }
+
+    /// The same over the files of these names alone.
+    pub fn checksum_of(&self, names: &[&str]) -> String {
+        Self::sum(self.iter().filter(|(name, _)| names.contains(name)))
+    }
+
+    fn sum<'a>(files: impl Iterator<Item = (&'static str, &'a str)>) -> String {
+        let digest = files.fold(Sha256::new(), |digest, (name, text)| {
             let sizes = [name.len(), text.len()].map(|size| (size as u64).to_be_bytes());
             digest.chain_update(sizes[0]).chain_update(sizes[1]).chain_update(name).chain_update(text)
         });

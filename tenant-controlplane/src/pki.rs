@@ -8,6 +8,7 @@ mod ca;
 mod cluster;
 mod leaf;
 mod platform;
+mod renewal;
 mod secret;
 mod subject;
 
@@ -16,6 +17,8 @@ pub use cluster::{ClusterPki, LeafKind, PkiContext};
 pub(crate) use cluster::{FRONT_PROXY_NAME, KUBELET_API_USER};
 pub use leaf::{Leaf, Subject, Usage, Validity, issue, sign_csr};
 pub use platform::{PlatformNames, PlatformPki};
+pub use renewal::{Cause, end};
+pub(crate) use subject::KUBECONFIG_PREFIX;
 pub use subject::{
     PLATFORM_GROUP, kube_proxy, kubeconfig_user, kubelet_client, kubelet_serving, link_node, person, platform_access,
     provisioner_access,

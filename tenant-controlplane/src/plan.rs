@@ -74,6 +74,8 @@ pub struct Observed {
     pub addons: Option<bool>,
     /// How many nodes are ready, of how many.
     pub nodes: Option<NodeCount>,
+    /// When the first of its certificates ends.
+    pub certificates_end: Option<OffsetDateTime>,
     /// What went wrong last, for people; never a secret.
     pub trouble: Option<String>,
 }
@@ -146,7 +148,8 @@ pub struct Situation<'a> {
 
 /// What to tell people: a state in one word, and each fact with its reason.
 pub fn summarize(situation: &Situation<'_>) -> (ClusterState, Vec<Condition>) {
-    let facts = facts(situation.observed);
+    let mut facts = facts(situation.observed);
+    facts.push(certificates(situation.observed.certificates_end, situation.now));
     (state(situation), facts.into_iter().map(|fact| condition(situation, fact)).collect())
 }
 
@@ -222,6 +225,16 @@ fn nodes(count: NodeCount) -> Fact {
     Fact { kind: "NodesHealthy", holds, reasons: ["Ready", "NotReady"], message }
 }
 
+/// They are renewed by themselves; people see when the first would end if they were not.
+fn certificates(end: Option<OffsetDateTime>, now: OffsetDateTime) -> Fact {
+    let message = match end {
+        Some(end) if end > now => format!("the first certificate ends on {} and is renewed before", end.date()),
+        Some(end) => format!("a certificate ended on {}", end.date()),
+        None => "not observed yet".to_owned(),
+    };
+    Fact { kind: "CertificatesValid", holds: end.map(|end| end > now), reasons: ["Valid", "Expired"], message }
+}
+
 fn condition(situation: &Situation<'_>, fact: Fact) -> Condition {
     let status = ConditionStatus::from(fact.holds);
     let before = situation.conditions.iter().find(|known| known.kind == fact.kind && known.status == status);
@@ -257,6 +270,7 @@ mod tests {
             probe: Some(true),
             addons: Some(true),
             nodes: Some(NodeCount { ready: 1, total: 1 }),
+            certificates_end: Some(NOW + Duration::days(365)),
             trouble: None,
         }
     }
@@ -333,6 +347,21 @@ mod tests {
         let (_, conditions) = summarize(&situation(&observed, ClusterState::Running));
         let nodes = conditions.iter().find(|condition| condition.kind == "NodesHealthy").unwrap();
         assert!(nodes.message.contains("no nodes have joined"));
+    }
+
+    #[test]
+    fn certificates_say_when_the_first_ends() {
+        let seen = |observed: &Observed, now| {
+            let (_, conditions) = summarize(&Situation { now, ..situation(observed, ClusterState::Running) });
+            let found = conditions.into_iter().find(|condition| condition.kind == "CertificatesValid").unwrap();
+            (found.status, found.message)
+        };
+        let (status, message) = seen(&running(), NOW);
+        assert_eq!(status, ConditionStatus::True);
+        assert_eq!(message, "the first certificate ends on 2027-11-20 and is renewed before");
+        assert_eq!(seen(&running(), NOW + Duration::days(366)).0, ConditionStatus::False);
+        let unknown = Observed { certificates_end: None, ..running() };
+        assert_eq!(seen(&unknown, NOW).0, ConditionStatus::Unknown);
     }
 
     #[test]

@@ -39,6 +39,17 @@ pub const ETCD: &str = "etcd";
 /// The name of the control plane's Deployment and Service, and the component's label.
 pub const CONTROL_PLANE: &str = "control-plane";
 
+/// The kinds of which objects in a cluster's namespace are taken away when [`render`] makes them no longer: API version and kind. One
+/// that is not rendered any more stays in this list for as long as an older platform may have made it. Never one that holds data: the
+/// claim, the StatefulSet that takes its claims along, the namespace.
+pub const PRUNED: &[(&str, &str)] = &[
+    ("v1", "Secret"),
+    ("v1", "Service"),
+    ("v1", "ServiceAccount"),
+    ("apps/v1", "Deployment"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+];
+
 /// The service account of all pods of a control plane. It has no rights and no token; it is made here, so that pods need not wait until
 /// the host has made the namespace's `default`.
 const SERVICE_ACCOUNT: &str = "control-plane";

@@ -16,5 +16,5 @@ pub mod stage;
 mod tool;
 
 pub use error::LocalError;
-pub use network::Network;
+pub use network::{Network, RAISED};
 pub use provider::{Local, LocalConfig};

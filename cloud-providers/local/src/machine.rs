@@ -65,7 +65,9 @@ impl Spec {
         let text =
             serde_json::to_vec_pretty(self).map_err(|source| LocalError::Corrupt { path: self.file(), source })?;
         let new = self.dir.join("machine.json.new");
-        fs::write(&new, text).map_err(LocalError::file(&new))?;
+        // On disk before it has its name: half a file would hide every machine's address from the next one's choice.
+        let written = fs::File::create(&new).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
+        written.map_err(LocalError::file(&new))?;
         fs::rename(&new, self.file()).map_err(LocalError::file(self.file()))
     }
 

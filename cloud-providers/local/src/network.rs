@@ -7,10 +7,10 @@ use ipnet::Ipv4Net;
 use crate::error::LocalError;
 use crate::tool::{run, run_with_input};
 
-/// Eight of these a machine (containerd, kubelet and their pods); the kernel's default of 128 serves 15 machines.
-const INOTIFY_INSTANCES: u32 = 8192;
-const INOTIFY: &str = "/proc/sys/fs/inotify/max_user_instances";
-const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
+/// Kernel values that are raised where they are lower. Each machine takes eight inotify instances (containerd, kubelet and their pods):
+/// the kernel's default of 128 serves 15 machines.
+pub const RAISED: [(&str, u32); 2] =
+    [("/proc/sys/fs/inotify/max_user_instances", 8192), ("/proc/sys/net/ipv4/ip_forward", 1)];
 
 /// The bridge and its rules.
 #[derive(Debug, Clone)]
@@ -31,8 +31,9 @@ impl Network {
 
     /// Makes bridge and rules, or finds them. Runs any number of times.
     pub async fn ensure(&self) -> Result<(), LocalError> {
-        raise(INOTIFY, INOTIFY_INSTANCES)?;
-        raise(FORWARD, 1)?;
+        for (path, least) in RAISED {
+            raise(path, least)?;
+        }
         if run(&["ip", "link", "show", &self.bridge]).await.is_err() {
             run(&["ip", "link", "add", &self.bridge, "type", "bridge"]).await?;
         }

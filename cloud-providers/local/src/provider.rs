@@ -11,7 +11,7 @@ use async_trait::async_trait;
 use cloud_providers::{JoinMaterial, Machine, MachineRequest, MachineState, Provider, ProviderError, Removal};
 use secrecy::ExposeSecret;
 use serde_json::json;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::cgroup;
@@ -22,6 +22,9 @@ use crate::tool::run;
 
 /// A machine's agent stops its pods in this time, or they are ended with it.
 const GRACE: Duration = Duration::from_secs(5);
+
+/// Between two looks whether a machine has begun.
+const LOOK: Duration = Duration::from_millis(2);
 
 /// What the provider needs of its instance.
 #[derive(Debug, Clone)]
@@ -113,7 +116,22 @@ impl Local {
             .stderr(log)
             .spawn()
             .map_err(LocalError::file(&self.config.launcher))?;
+        self.began(spec, &mut child).await?;
         tokio::spawn(async move { child.wait().await });
+        Ok(())
+    }
+
+    /// Waits until the machine is found by its cgroup: asked again before that, another would be started over the same disk.
+    async fn began(&self, spec: &Spec, child: &mut Child) -> Result<(), LocalError> {
+        while !cgroup::populated(&spec.cgroup) {
+            tokio::select! {
+                _ = child.wait() => {
+                    self.clear(spec).await?;
+                    return Err(LocalError::Ended { console: spec.console() });
+                }
+                () = tokio::time::sleep(LOOK) => {}
+            }
+        }
         Ok(())
     }
 
@@ -129,6 +147,15 @@ impl Local {
         stopped.await.map_err(|_| LocalError::Stuck { id: spec.id.clone() })??;
         run(&["ip", "link", "delete", &spec.wire]).await.ok();
         Ok(())
+    }
+
+    /// Removes what a creation that broke off has left before the machine was written down: its join material.
+    fn forget(&self, id: &str) -> Result<Removal, LocalError> {
+        let dir = self.config.dir.join(id);
+        match fs::remove_dir_all(&dir) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LocalError::file(dir)(error)),
+            _ => Ok(Removal::Gone),
+        }
     }
 
     fn describe(&self, spec: &Spec) -> Machine {
@@ -208,7 +235,7 @@ impl Provider for Local {
     }
 
     async fn remove(&self, id: &str) -> Result<Removal, ProviderError> {
-        let Some(spec) = self.load(id)? else { return Ok(Removal::Gone) };
+        let Some(spec) = self.load(id)? else { return Ok(self.forget(id)?) };
         self.want(id, false).await?;
         self.clear(&spec).await?;
         // Its mounts lived in its own namespace and went with it: the directory holds nothing of anybody else's.

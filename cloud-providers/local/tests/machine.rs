@@ -15,6 +15,7 @@ use cloud_providers::{JoinMaterial, MachineRequest, MachineState, Provider, Remo
 
 /// Says what it sees, then waits for its end as an agent would.
 const AGENT: &str = "#!/bin/bash
+echo began >> /starts
 { echo pid $$; hostname; ip -4 -o address show dev eth0; cat /etc/pilothouse/join.json; echo; touch /var/lib/pilothouse-node/kept
   [ -w /sys/kernel ] && echo sys-writable; cat /proc/sys/vm/overcommit_memory; mkdir /sys/fs/cgroup/unified/inner /sys/fs/cgroup/inner 2>/dev/null && echo cgroups; } > /report 2>&1
 trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
@@ -140,6 +141,42 @@ async fn a_machine_lives_stops_starts_and_leaves_nothing() {
             .join("nod_a")
             .exists()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn asked_twice_at_once_it_begins_once() {
+    let Some(world) = World::new(3) else { return };
+    let request = world.request("nod_a");
+    world.provider.ensure(&request).await.unwrap();
+    world.provider.ensure(&request).await.unwrap();
+    world.report("nod_a").await;
+    let starts = std::fs::read_to_string(world.dir.path().join("machines/nod_a/upper/starts")).unwrap();
+    assert_eq!(starts.lines().count(), 1, "{starts}");
+    world.provider.remove("nod_a").await.unwrap();
+    world.provider.dismantle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_cannot_begin_says_so_and_goes() {
+    let Some(world) = World::new(4) else { return };
+    std::fs::remove_file(world.dir.path().join("agent")).unwrap();
+    std::fs::remove_dir(world.dir.path().join("seed")).unwrap();
+    let outcome = world.provider.ensure(&world.request("nod_a")).await;
+    // It ends before it is seen, or right after; either way it is known and can be removed.
+    let ended = async {
+        while !matches!(world.provider.get("nod_a").await.unwrap().unwrap().state, MachineState::Failed(_)) {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), ended).await.unwrap_or_else(|_| panic!("{outcome:?}"));
+    assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
+    // A creation that broke off before the machine was written down: its secret goes too.
+    let half = world.dir.path().join("machines/nod_b");
+    std::fs::create_dir_all(half.join("upper/etc/pilothouse")).unwrap();
+    std::fs::write(half.join("upper/etc/pilothouse/join.json"), "t-secret").unwrap();
+    assert_eq!(world.provider.remove("nod_b").await.unwrap(), Removal::Gone);
+    assert_eq!(std::fs::read_dir(world.dir.path().join("machines")).unwrap().count(), 0);
+    world.provider.dismantle().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! What is going on and what went on: operations, work, audit, settings.
+//! What is going on and what went on: operations, work, audit, settings, idempotency keys.
 
 use super::entity;
 
@@ -48,5 +48,16 @@ entity! {
         key: String,
         value: Option<String>,
         sealed: Option<Vec<u8>>,
+    }
+
+    idempotency_key = "idempotency_keys" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: String,
+        fingerprint: String,
+        holder: Uuid,
+        made: Option<String>,
+        answer: Option<Vec<u8>>,
+        lease_until: i64,
+        expires_at: i64,
     }
 }

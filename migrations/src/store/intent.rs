@@ -3,7 +3,7 @@
 use tenant_controlplane::id::AuditId;
 use uuid::Uuid;
 
-use super::operations;
+use super::{idempotency, operations};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::ledger::audit;
@@ -27,7 +27,7 @@ pub(super) struct Intent<'a> {
 }
 
 impl Intent<'_> {
-    /// Writes the audit entry, for what is done as soon as it is written.
+    /// Writes the audit entry, for what is done as soon as it is written, and what a request with an idempotency key has made.
     pub async fn record(&self, tx: &Tx) -> Result<(), StoreError> {
         let entry = audit::Model {
             id: AuditId::from_uuid(Uuid::now_v7()).uuid(),
@@ -38,7 +38,8 @@ impl Intent<'_> {
             detail: self.detail.to_owned(),
             created_at: codec::millis(codec::now()),
         };
-        Ok(tx.add(entry).await?)
+        tx.add(entry).await?;
+        idempotency::made(tx, self.target).await
     }
 
     /// Writes the audit entry and opens an operation, for what takes a while.

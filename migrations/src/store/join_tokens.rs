@@ -1,6 +1,6 @@
 //! Join tokens: what lets machines join.
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, JoinTokenId, OrganizationId};
 use uuid::Uuid;
 
@@ -17,6 +17,8 @@ use crate::rows::{self, Actor};
 use crate::secret::{self, Secret};
 
 const WHAT: &str = "join token";
+/// How long a token that ended unused is still listed.
+const KEPT: time::Duration = time::Duration::days(30);
 
 /// Join tokens; see [`Store::join_tokens`].
 #[derive(Clone, Copy)]
@@ -76,6 +78,19 @@ impl JoinTokens<'_> {
         tx.tell(news(&row));
         tx.save(row).await?;
         tx.commit().await
+    }
+
+    /// Drops tokens that ended a month ago without ever being used, and gives their number. A used one stays as long as its cluster:
+    /// by it a machine that was removed is known.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn prune(self) -> Result<u64, StoreError> {
+        let before = codec::millis(codec::now() - KEPT);
+        let ended = Condition::any().add(join_token::Column::ExpiresAt.lte(before));
+        let ended = ended.add(join_token::Column::RevokedAt.lte(before));
+        let unused = join_token::Entity::delete_many().filter(join_token::Column::Uses.eq(0_i64)).filter(ended);
+        Ok(unused.exec(self.0.db()).await?.rows_affected)
     }
 }
 

@@ -1,9 +1,9 @@
 //! Kubeconfigs: which were issued, and which the cluster should honour.
 //!
-//! The provisioner applies a role binding for each and deletes it when it is revoked. A revoked one counts as unapplied until the
+//! The provisioner applies a role binding for each and deletes it when it is revoked or has ended. Such a one counts as unapplied until the
 //! binding's absence was confirmed, whether or not its presence ever was: the provisioner may have died between applying and saying so.
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
 use uuid::Uuid;
 
@@ -90,16 +90,16 @@ impl Kubeconfigs<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn unbound(self, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
-        let query = of(cluster).filter(kubeconfig::Column::RevokedAt.is_null());
+        let query = of(cluster).filter(over().not());
         rows::all(query.filter(kubeconfig::Column::Bound.eq(false)).all(self.0.db()).await?)
     }
 
-    /// Those of a cluster that are revoked and whose binding is still to be deleted, or seen to be absent.
+    /// Those of a cluster that are revoked or have ended, and whose binding is still to be deleted, or seen to be absent.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn revoked_unapplied(self, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
-        let query = of(cluster).filter(kubeconfig::Column::RevokedAt.is_not_null());
+        let query = of(cluster).filter(over());
         rows::all(query.filter(kubeconfig::Column::Released.eq(false)).all(self.0.db()).await?)
     }
 
@@ -111,7 +111,7 @@ impl Kubeconfigs<'_> {
         self.change(id, |row| row.bound = true).await
     }
 
-    /// Notes that the binding of a revoked one is absent.
+    /// Notes that the binding of one that is revoked or has ended is absent.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -143,6 +143,12 @@ impl Kubeconfigs<'_> {
         tx.save(after).await?;
         tx.commit().await
     }
+}
+
+/// Nobody may use it any more: revoked, or past its time.
+fn over() -> Condition {
+    let now = codec::millis(codec::now());
+    Condition::any().add(kubeconfig::Column::RevokedAt.is_not_null()).add(kubeconfig::Column::ExpiresAt.lte(now))
 }
 
 fn of(cluster: ClusterId) -> sea_orm::Select<kubeconfig::Entity> {

@@ -43,6 +43,33 @@ impl Pki<'_> {
         self.get(cluster).await?.ok_or(StoreError::missing("cluster"))
     }
 
+    /// Puts other certificates and keys in the place of those that were `seen`, and gives the ones that are kept. When somebody else was
+    /// there first nothing changes: of several who come, all get the same.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a cluster or before its first certificates are kept, [`StoreError::Corrupt`] as
+    /// [`Pki::get`].
+    pub async fn replace(
+        self,
+        cluster: ClusterId,
+        seen: &ClusterPki,
+        new: &ClusterPki,
+    ) -> Result<ClusterPki, StoreError> {
+        let plain = new.to_secret_json().map_err(|_| StoreError::Corrupt { what: WHAT })?;
+        let mut tx = self.0.begin().await?;
+        let row = tx.lock::<cluster_pki::Entity>(cluster.uuid()).await?;
+        let row = row.ok_or(StoreError::missing(WHAT))?;
+        let kept = self.open(cluster, &row.sealed)?;
+        if kept != *seen {
+            return Ok(kept);
+        }
+        let sealed = self.0.kek().seal(&owner(cluster), plain.as_bytes())?;
+        tx.save(cluster_pki::Model { sealed, link_trust: new.link.trust_pem(), ..row }).await?;
+        tx.tell(Change { cluster: Some(cluster), ..Change::of(ChangeKind::Cluster, cluster.uuid()) });
+        tx.commit().await?;
+        Ok(new.clone())
+    }
+
     /// A cluster's certificates and keys; `None` before they are made.
     ///
     /// # Errors

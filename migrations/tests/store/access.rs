@@ -32,6 +32,14 @@ pub async fn kubeconfigs_are_bound_and_released(fixture: Fixture) {
     assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());
     assert_eq!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap()[0].id, early.id);
     assert_eq!(kubeconfigs.list(org, cluster.id).await.unwrap().len(), 2);
+    // One whose time is over opens nothing, and its binding need not stay for ever.
+    kubeconfigs.mark_unbound(early.id).await.unwrap();
+    let ended = NewKubeconfig { expires_at: hence(-1), ..tenant.new_kubeconfig(cluster.id) };
+    let ended = kubeconfigs.insert(ended).await.unwrap();
+    assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());
+    assert_eq!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap()[0].id, ended.id);
+    kubeconfigs.mark_unbound(ended.id).await.unwrap();
+    assert!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap().is_empty());
 }
 
 pub async fn join_tokens_make_their_pool(fixture: Fixture) {
@@ -47,6 +55,22 @@ pub async fn join_tokens_make_their_pool(fixture: Fixture) {
     assert_eq!(secret.expose_secret().len(), "pilothouse_join_".len() + 26 + 1 + 43);
     assert!(secret.expose_secret().contains(&first.id.suffix()));
     assert_eq!(store.join_tokens().list(org, cluster.id).await.unwrap(), [first, second]);
+}
+
+pub async fn join_tokens_that_ended_unused_go(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (tokens, org) = (fixture.store.join_tokens(), tenant.organization);
+    let cluster = tenant.cluster("demo").await;
+    let month = 31 * 24 * 60 * 60;
+    let ending = |seconds| NewJoinToken { expires_at: hence(seconds), ..tenant.new_join_token(cluster.id) };
+    let (live, _) = tokens.create(ending(600)).await.unwrap();
+    let (ended, _) = tokens.create(ending(-600)).await.unwrap();
+    let (used, secret) = tokens.create(ending(600)).await.unwrap();
+    tenant.enroll(&secret, "one").await.unwrap();
+    tokens.create(ending(-month)).await.unwrap();
+    assert_eq!(tokens.prune().await.unwrap(), 1);
+    let kept: Vec<_> = tokens.list(org, cluster.id).await.unwrap().into_iter().map(|token| token.id).collect();
+    assert_eq!(kept, [live.id, ended.id, used.id]);
 }
 
 pub async fn secrets_are_in_no_debug_text(fixture: Fixture) {

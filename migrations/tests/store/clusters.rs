@@ -234,6 +234,24 @@ pub async fn certificates_are_made_once_and_sealed(fixture: Fixture) {
     }
 }
 
+pub async fn certificates_are_replaced_only_when_seen(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, replica) = (&fixture.store, fixture.replica().await);
+    let cluster = tenant.cluster("demo").await;
+    let (old, mine, theirs) = (pki(&cluster), pki(&cluster), pki(&cluster));
+    assert_eq!(is_missing(store.pki().replace(cluster.id, &old, &mine).await), "cluster certificates");
+    store.pki().put_new(cluster.id, &old).await.unwrap();
+    let (one, two) = tokio::join!(async { store.pki().replace(cluster.id, &old, &mine).await.unwrap() }, async {
+        replica.pki().replace(cluster.id, &old, &theirs).await.unwrap()
+    },);
+    assert_eq!(one, two, "whoever comes second gets the first one's");
+    assert!(one == mine || one == theirs);
+    assert_eq!(store.pki().get(cluster.id).await.unwrap().unwrap(), one);
+    assert_eq!(store.pki().replace(cluster.id, &old, &old).await.unwrap(), one, "nothing goes back");
+    let route = store.clusters().route(&cluster.label()).await.unwrap().unwrap();
+    assert_eq!(route.link_trust_pem, Some(one.link.trust_pem()), "the gateway trusts what is kept");
+}
+
 pub async fn routes_are_found_by_label(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let clusters = fixture.store.clusters();

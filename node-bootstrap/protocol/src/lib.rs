@@ -10,6 +10,20 @@
 
 tonic::include_proto!("pilothouse.agent.v1");
 
+/// The programs of a node, each a `binary` part of the bundle: what the platform hands out and what the agent takes.
+pub const PROGRAMS: [&str; 10] = [
+    "kubelet",
+    "kube-proxy",
+    "containerd",
+    "containerd-shim-runc-v2",
+    "ctr",
+    "runc",
+    "ptp",
+    "host-local",
+    "loopback",
+    "portmap",
+];
+
 /// The ALPN name by which an agent offers the reverse tunnel (it is the HTTP/2 server there).
 pub const ALPN_TUNNEL: &[u8] = b"pilothouse-tunnel/1";
 /// The ALPN name for raw bytes to the cluster's API server.

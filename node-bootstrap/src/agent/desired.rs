@@ -1,7 +1,7 @@
 //! From the platform's words and the user's wishes to one decided node.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use node_protocol::NodeConfig;
 
@@ -9,7 +9,7 @@ use super::{AgentError, NETWORK, SERVICES};
 use crate::config::Paths;
 use crate::connect::Dialer;
 use crate::ledger::Membership;
-use crate::spec::{ApiServer, Layout, Network, NodeSpec};
+use crate::spec::{ApiServer, Layout, Network, NodeSpec, node_address};
 use crate::tunnel::target::Targets;
 use crate::{files, machine, pki};
 
@@ -17,17 +17,16 @@ fn net(field: &str, text: &str) -> Result<ipnet::Ipv4Net, AgentError> {
     text.parse().map_err(|_| AgentError::Config(format!("{field} {text:?} is not a network")))
 }
 
-fn node_ip(config: &NodeConfig, membership: &Membership) -> Option<std::net::IpAddr> {
-    let dialer = Dialer::from_env(&config.server).ok();
-    let hop = dialer.and_then(|dialer| dialer.first_hop().parse::<SocketAddr>().ok());
-    membership.node_ip.or_else(|| machine::address_towards(hop))
+/// Where the node's address is on the machine.
+pub(super) fn node_ip(config: &NodeConfig) -> Result<Ipv4Addr, AgentError> {
+    Ok(node_address(net("pod_cidr", &config.pod_cidr)?))
 }
 
 /// Where the tunnel may lead.
 pub(super) fn targets(config: &NodeConfig, membership: &Membership) -> Result<Targets, AgentError> {
     let (pods, services) =
         (net("cluster_pod_cidr", &config.cluster_pod_cidr)?, net("service_cidr", &config.service_cidr)?);
-    Ok(Targets::new(&membership.node_name, node_ip(config, membership), pods, services))
+    Ok(Targets::new(&membership.node_name, node_ip(config)?, pods, services))
 }
 
 /// The node as the platform and the user want it; its parts are filled in later. Writes the two CA files.
@@ -36,12 +35,9 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
     let (ca_file, client_ca_file) = (layout.etc.join("api-ca.crt"), layout.etc.join("client-ca.crt"));
     files::write_if_changed(&ca_file, config.api_ca.as_bytes(), 0o644)?;
     files::write_if_changed(&client_ca_file, config.client_ca.as_bytes(), 0o644)?;
-    let node_ip =
-        node_ip(config, membership).ok_or_else(|| AgentError::Config("this machine has no usable address".into()))?;
+    let dialer = Dialer::from_env(&config.server)?;
     let network = network_of(config)?;
-    if let std::net::IpAddr::V4(v4) = node_ip {
-        clash(v4, &network)?;
-    }
+    clash(&dialer, &network)?;
     let mut labels: BTreeMap<String, String> = config.labels.clone().into_iter().collect();
     labels.extend(membership.labels.clone());
     Ok(NodeSpec {
@@ -49,9 +45,9 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
         cgroup_root: "/".into(),
         services_cgroup: SERVICES.into(),
         node_name: membership.node_name.clone(),
-        node_ip,
+        node_ip: node_ip(config)?.into(),
         api: ApiServer {
-            url: format!("https://{}", config.server),
+            url: api_url(config, &dialer),
             tls_server_name: Some(format!("{}.node.{}", config.label, config.domain)),
             ca_file,
             client_ca_file,
@@ -63,8 +59,10 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
         images: Vec::new(),
         programs_digest: String::new(),
         kubelet_config: serde_json::json!({}),
-        kube_proxy_config: serde_json::json!({}),
+        // By default kube-proxy opens node ports on the node's address alone, and nobody outside reaches that.
+        kube_proxy_config: serde_json::json!({"nodePortAddresses": ["0.0.0.0/0"]}),
         kubelet_args: Vec::new(),
+        proxy: proxy_for_registries(config, |name| std::env::var(name).ok()),
     })
 }
 
@@ -79,13 +77,44 @@ fn network_of(config: &NodeConfig) -> Result<Network, AgentError> {
     })
 }
 
-/// A node whose own address lies in the pods' or services' range could not be told from a pod.
-fn clash(node_ip: std::net::Ipv4Addr, network: &Network) -> Result<(), AgentError> {
+/// kubelet and kube-proxy go to the gateway by themselves, so that they do without the agent. Where only a proxy leads out, they go
+/// through the agent's own forward: what they would say to a proxy, it says already.
+fn api_url(config: &NodeConfig, dialer: &Dialer) -> String {
+    let address = if dialer.is_direct() { &config.server } else { &config.api_address };
+    format!("https://{address}")
+}
+
+/// The proxy settings for containerd, with what lies inside the cluster exempt.
+fn proxy_for_registries(config: &NodeConfig, variable: impl Fn(&str) -> Option<String>) -> Vec<(String, String)> {
+    let get = |name: &str| variable(name).or_else(|| variable(&name.to_lowercase())).filter(|text| !text.is_empty());
+    let proxies = ["HTTPS_PROXY", "HTTP_PROXY"].into_iter().filter_map(|name| Some((name.to_owned(), get(name)?)));
+    let mut settings: Vec<_> = proxies.collect();
+    if !settings.is_empty() {
+        let inside =
+            [&config.cluster_pod_cidr, &config.service_cidr, ".svc", ".cluster.local", "127.0.0.1", "localhost"];
+        let inside = inside.map(ToString::to_string).into_iter();
+        let exempt: Vec<String> = get("NO_PROXY").into_iter().chain(inside).collect();
+        settings.push(("NO_PROXY".to_owned(), exempt.join(",")));
+    }
+    settings
+}
+
+/// A machine whose way to the gateway leaves from an address in the pods' or services' range would lose it with the first pod.
+fn clash(dialer: &Dialer, network: &Network) -> Result<(), AgentError> {
+    let Some(IpAddr::V4(own)) = machine::address_towards(dialer.first_hop().parse::<SocketAddr>().ok()) else {
+        return Ok(());
+    };
+    if own == node_address(network.pod_cidr) {
+        return Ok(()); // the node's own, where the machine has no other
+    }
+    outside(own, network)
+}
+
+fn outside(own: Ipv4Addr, network: &Network) -> Result<(), AgentError> {
     for (what, range) in [("pod", network.cluster_pod_cidr), ("service", network.service_cidr)] {
-        if range.contains(&node_ip) {
-            let advice = "use --node-ip, or a cluster with another range";
+        if range.contains(&own) {
             return Err(AgentError::Config(format!(
-                "this machine's address {node_ip} lies in the {what} range {range}; {advice}"
+                "this machine's address {own} lies in the cluster's {what} range {range}; use a cluster with another range"
             )));
         }
     }
@@ -115,8 +144,7 @@ pub(super) mod tests {
 
     fn membership() -> Membership {
         let labels = BTreeMap::from([("mine".into(), "1".into())]);
-        let node_ip = "192.0.2.7".parse().ok();
-        Membership { node_id: "nod_x".into(), cluster_id: "cls_x".into(), node_name: "n1".into(), node_ip, labels }
+        Membership { node_id: "nod_x".into(), cluster_id: "cls_x".into(), node_name: "n1".into(), labels }
     }
 
     #[test]
@@ -127,17 +155,38 @@ pub(super) mod tests {
         let spec = spec(&config(), &membership(), &paths).unwrap();
         assert_eq!(spec.api.tls_server_name.as_deref(), Some("01m7.node.pilothouse.internal"));
         assert_eq!(spec.api.url, "https://192.0.2.1:8443");
+        assert_eq!(spec.node_ip.to_string(), "10.244.3.1");
+        assert_eq!(spec.kube_proxy_config["nodePortAddresses"][0], "0.0.0.0/0");
         assert_eq!(spec.labels.len(), 2);
         assert_eq!(spec.pods_cgroup(), "/kubepods");
     }
 
     #[test]
     fn an_address_inside_the_pods_range_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let paths = Paths::new(dir.path());
-        std::fs::create_dir_all(Layout::joined(&paths).etc).unwrap();
-        let inside = Membership { node_ip: "10.244.3.7".parse().ok(), ..membership() };
-        let error = spec(&config(), &inside, &paths).unwrap_err();
-        assert!(error.to_string().contains("--node-ip"), "{error}");
+        let network = network_of(&config()).unwrap();
+        let error = outside("10.244.9.7".parse().unwrap(), &network).unwrap_err();
+        assert!(error.to_string().contains("another range"), "{error}");
+        assert!(outside("10.96.3.1".parse().unwrap(), &network).is_err());
+        assert!(outside("192.0.2.7".parse().unwrap(), &network).is_ok());
+    }
+
+    #[test]
+    fn behind_a_proxy_kubelet_goes_through_the_agent() {
+        let dialer = |proxy: Option<&str>| Dialer::new("192.0.2.1:8443", proxy.map(Into::into), None).unwrap();
+        assert_eq!(api_url(&config(), &dialer(None)), "https://192.0.2.1:8443");
+        assert_eq!(api_url(&config(), &dialer(Some("http://192.0.2.9:3128"))), "https://198.18.0.1:6443");
+    }
+
+    #[test]
+    fn a_registry_is_reached_by_the_proxy_and_the_cluster_is_not() {
+        let variable = |name: &str| match name {
+            "https_proxy" => Some("http://192.0.2.9:3128".to_owned()),
+            "NO_PROXY" => Some("registry.example".to_owned()),
+            _ => None,
+        };
+        let settings = proxy_for_registries(&config(), variable);
+        assert_eq!(settings[0], ("HTTPS_PROXY".to_owned(), "http://192.0.2.9:3128".to_owned()));
+        assert!(settings[1].1.starts_with("registry.example,10.244.0.0/16,10.96.0.0/16,"), "{settings:?}");
+        assert!(proxy_for_registries(&config(), |_| None).is_empty());
     }
 }

@@ -13,8 +13,8 @@ pub const KUBELET_PORT: u16 = 10250;
 pub struct Targets {
     /// The node's name.
     pub node_name: String,
-    /// The node's address.
-    pub node_ip: Option<IpAddr>,
+    /// The node's address, one of the pods' range.
+    pub node_ip: Ipv4Addr,
     /// All pods of the cluster.
     pub pods: Ipv4Net,
     /// All services of the cluster.
@@ -25,7 +25,7 @@ pub struct Targets {
 
 impl Targets {
     /// The targets of a node whose kubelet listens on its usual port.
-    pub fn new(node_name: &str, node_ip: Option<IpAddr>, pods: Ipv4Net, services: Ipv4Net) -> Self {
+    pub fn new(node_name: &str, node_ip: Ipv4Addr, pods: Ipv4Net, services: Ipv4Net) -> Self {
         let kubelet = SocketAddr::from((Ipv4Addr::LOCALHOST, KUBELET_PORT));
         Self { node_name: node_name.to_owned(), node_ip, pods, services, kubelet }
     }
@@ -35,7 +35,7 @@ impl Targets {
         let parsed = asked.rsplit_once(':').and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?)));
         let (host, port) = parsed.ok_or_else(|| format!("{asked:?} is not host:port"))?;
         let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
-        let own = host.eq_ignore_ascii_case(&self.node_name) || (address.is_some() && address == self.node_ip);
+        let own = host.eq_ignore_ascii_case(&self.node_name) || address == Some(self.node_ip.into());
         match address {
             _ if own && port == KUBELET_PORT => Ok(self.kubelet),
             Some(IpAddr::V4(v4)) if self.pods.contains(&v4) || self.services.contains(&v4) => {
@@ -55,12 +55,14 @@ mod tests {
     #[test]
     fn only_kubelet_pods_and_services_are_reached() {
         let (pods, services) = ("10.244.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
-        let targets = Targets::new("web-1", "192.0.2.7".parse().ok(), pods, services);
+        let targets = Targets::new("web-1", "10.244.3.1".parse().unwrap(), pods, services);
         let kubelet = "127.0.0.1:10250".parse().unwrap();
         for (asked, wanted) in [
             ("web-1:10250", kubelet),
             ("WEB-1:10250", kubelet),
-            ("192.0.2.7:10250", kubelet),
+            ("10.244.3.1:10250", kubelet),
+            // A pod on the machine's own network has the node's address.
+            ("10.244.3.1:8080", "10.244.3.1:8080".parse().unwrap()),
             ("10.244.9.9:80", "10.244.9.9:80".parse().unwrap()),
             ("10.96.0.10:53", "10.96.0.10:53".parse().unwrap()),
         ] {
@@ -69,6 +71,7 @@ mod tests {
         for asked in [
             "web-1:22",
             "192.0.2.7:22",
+            "192.0.2.7:10250",
             "127.0.0.1:10250",
             "localhost:10250",
             "169.254.169.254:80",

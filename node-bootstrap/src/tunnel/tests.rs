@@ -17,7 +17,12 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// A tunnel whose targets are on this machine's loopback: the "kubelet" is `kubelet`, the pods are 127.0.0.0/16.
 async fn tunnel(kubelet: SocketAddr) -> SendRequest<Bytes> {
-    let mut targets = Targets::new("n1", None, "127.0.0.0/16".parse().unwrap(), "10.96.0.0/16".parse().unwrap());
+    let mut targets = Targets::new(
+        "n1",
+        "127.0.255.1".parse().unwrap(),
+        "127.0.0.0/16".parse().unwrap(),
+        "10.96.0.0/16".parse().unwrap(),
+    );
     targets.kubelet = kubelet;
     let (near, far) = tokio::io::duplex(256 * 1024);
     let (keep, targets) = watch::channel(targets);

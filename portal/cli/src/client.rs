@@ -1,17 +1,32 @@
 //! One HTTP client for REST v1: the token in its header, problems as errors, lists followed to their end.
+//!
+//! A portal that is started again, a database that is away and a limit that is reached pass by: the call is sent again, a
+//! few times. Every POST and PATCH carries an idempotency key, so that one whose answer was lost makes no twin.
 
+use std::error::Error;
+use std::io::ErrorKind;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use api_types::{List, Problem};
+use reqwest::header::RETRY_AFTER;
 use reqwest::{Certificate, Method, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use uuid::Uuid;
 
 use crate::error::{CliError, Result};
+use crate::progress::Screen;
 
 /// How long an answer may take beyond the time it was asked to wait.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often a call is sent again.
+const RETRIES: u32 = 5;
+/// The pause before the first retry; each is twice the one before, 15.5 s in all.
+const FIRST_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause that the portal may ask for.
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Items asked for per page; the server's own upper bound.
 const PAGE: &str = "200";
 
@@ -20,6 +35,9 @@ pub struct Client {
     http: reqwest::Client,
     server: String,
     token: Option<SecretString>,
+    /// Whether the portal has answered before: an address where nobody ever did is more likely wrong than away.
+    met: AtomicBool,
+    screen: Option<Screen>,
 }
 
 /// One request: method, path below `/api/v1`, query and body.
@@ -28,23 +46,40 @@ pub struct Call {
     path: String,
     query: Vec<(&'static str, String)>,
     body: Option<serde_json::Value>,
+    /// Sent with every attempt, so that the call is carried out once.
+    key: Option<String>,
     patience: Duration,
+    retries: u32,
+}
+
+/// What came instead of a good answer, and how long the portal asks to wait.
+struct Refusal {
+    error: CliError,
+    pause: Option<Duration>,
 }
 
 impl Call {
     /// Reads something.
     pub fn get(path: impl Into<String>) -> Self {
-        Call { method: Method::GET, path: path.into(), query: Vec::new(), body: None, patience: PATIENCE }
+        Call {
+            method: Method::GET,
+            path: path.into(),
+            query: Vec::new(),
+            body: None,
+            key: None,
+            patience: PATIENCE,
+            retries: RETRIES,
+        }
     }
 
     /// Makes something.
     pub fn post(path: impl Into<String>, body: &impl Serialize) -> Result<Self> {
-        Ok(Call { method: Method::POST, body: Some(json(body)?), ..Call::get(path) })
+        Ok(Call { method: Method::POST, body: Some(json(body)?), key: Some(key()), ..Call::get(path) })
     }
 
     /// Changes something (JSON merge patch).
     pub fn patch(path: impl Into<String>, body: &impl Serialize) -> Result<Self> {
-        Ok(Call { method: Method::PATCH, body: Some(json(body)?), ..Call::get(path) })
+        Ok(Call { method: Method::PATCH, body: Some(json(body)?), key: Some(key()), ..Call::get(path) })
     }
 
     /// Takes something away.
@@ -63,6 +98,20 @@ impl Call {
         self.patience += Duration::from_secs(seconds);
         self.query("wait", seconds.to_string())
     }
+
+    /// Asks only whether it would work.
+    pub fn validate_only(self, only: bool) -> Self {
+        if only { self.query("validate_only", "true") } else { self }
+    }
+
+    /// Sends it once, for callers with a patience of their own.
+    pub fn once(self) -> Self {
+        Call { retries: 0, ..self }
+    }
+}
+
+fn key() -> String {
+    Uuid::now_v7().to_string()
 }
 
 fn json(body: &impl Serialize) -> Result<serde_json::Value> {
@@ -85,8 +134,13 @@ impl Client {
         if let Some(pem) = ca {
             builder = builder.tls_certs_only(authorities(pem)?);
         }
-        let http = builder.build().map_err(|source| unreachable(server, source))?;
-        Ok(Client { http, server: server.to_owned(), token })
+        let http = builder.build().map_err(|source| unreachable(server, source, false))?;
+        Ok(Client { http, server: server.to_owned(), token, met: AtomicBool::new(false), screen: None })
+    }
+
+    /// Tells of retries there.
+    pub fn telling(self, screen: Screen) -> Self {
+        Client { screen: Some(screen), ..self }
     }
 
     /// Sends a call and reads the answer as `T`.
@@ -123,20 +177,51 @@ impl Client {
     }
 
     async fn exchange(&self, call: Call) -> Result<(StatusCode, Vec<u8>)> {
-        let token = self.token.as_ref().ok_or_else(|| CliError::NoToken { server: self.server.clone() })?;
-        let mut request = self
-            .http
-            .request(call.method, format!("{}/api/v1{}", self.server, call.path))
-            .timeout(call.patience)
-            .bearer_auth(token.expose_secret())
-            .query(&call.query);
-        if let Some(body) = &call.body {
-            request = request.json(body);
+        let mut pause = FIRST_PAUSE;
+        for attempt in 1..=call.retries {
+            let Refusal { error, pause: asked } = match self.attempt(&call).await {
+                Ok(answer) => return Ok(answer),
+                Err(refusal) => refusal,
+            };
+            let wait = asked.unwrap_or(pause);
+            if !error.passes() || wait > LONGEST_PAUSE {
+                return Err(error);
+            }
+            if let Some(screen) = &self.screen {
+                screen.say(&format!("  … {error}; trying again ({attempt} of {})", call.retries));
+            }
+            tokio::time::sleep(wait).await;
+            pause *= 2;
         }
-        let answer = request.send().await.map_err(|source| unreachable(&self.server, source))?;
+        self.attempt(&call).await.map_err(|refusal| refusal.error)
+    }
+
+    fn met(&self) -> bool {
+        self.met.load(Ordering::Relaxed)
+    }
+
+    async fn attempt(&self, call: &Call) -> Result<(StatusCode, Vec<u8>), Refusal> {
+        let lost = |source| Refusal { error: unreachable(&self.server, source, self.met()), pause: None };
+        let answer = self.request(call)?.send().await.map_err(lost)?;
+        self.met.store(true, Ordering::Relaxed);
         let status = answer.status();
-        let body = answer.bytes().await.map_err(|source| unreachable(&self.server, source))?;
-        if status.is_success() { Ok((status, body.to_vec())) } else { Err(self.refusal(status, &body)) }
+        let pause = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = answer.bytes().await.map_err(lost)?;
+        if status.is_success() {
+            return Ok((status, body.to_vec()));
+        }
+        Err(Refusal { error: self.refusal(status, &body), pause: pause.map(Duration::from_secs) })
+    }
+
+    fn request(&self, call: &Call) -> Result<reqwest::RequestBuilder> {
+        let token = self.token.as_ref().ok_or_else(|| CliError::NoToken { server: self.server.clone() })?;
+        let url = format!("{}/api/v1{}", self.server, call.path);
+        let mut request = self.http.request(call.method.clone(), url).timeout(call.patience).query(&call.query);
+        request = request.bearer_auth(token.expose_secret());
+        if let Some(key) = &call.key {
+            request = request.header("idempotency-key", key);
+        }
+        Ok(if let Some(body) = &call.body { request.json(body) } else { request })
     }
 
     fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
@@ -144,6 +229,12 @@ impl Client {
             Ok(problem) => CliError::Refused(Box::new(problem)),
             Err(_) => CliError::Stranger { server: self.server.clone(), status: status.as_u16() },
         }
+    }
+}
+
+impl From<CliError> for Refusal {
+    fn from(error: CliError) -> Self {
+        Refusal { error, pause: None }
     }
 }
 
@@ -176,15 +267,35 @@ fn refuse_clear_text(server: &str) -> Result<()> {
     }
 }
 
-fn unreachable(server: &str, source: reqwest::Error) -> CliError {
+/// Whether somebody was there and closed the connection: a portal that is being stopped.
+fn hung_up(error: &(dyn Error + 'static)) -> bool {
+    let closed = [ErrorKind::UnexpectedEof, ErrorKind::ConnectionReset, ErrorKind::ConnectionAborted];
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|error| closed.contains(&error.kind())) {
+            return true;
+        }
+        // What an I/O error wraps is not its source but the source's parent.
+        let wrapped = io.and_then(std::io::Error::get_ref).map(|error| error as &(dyn Error + 'static));
+        next = wrapped.or_else(|| error.source());
+    }
+    false
+}
+
+/// `met`: whether the portal has answered before.
+fn unreachable(server: &str, source: reqwest::Error, met: bool) -> CliError {
     // The address is told once, by our own text; its query may be long.
     let source = source.without_url();
-    let next = if format!("{source:?}").contains("UnknownIssuer") {
+    let stranger = format!("{source:?}").contains("UnknownIssuer");
+    let lasting =
+        stranger || source.is_timeout() || source.is_builder() || (source.is_connect() && !met && !hung_up(&source));
+    let next = if stranger {
         "Its certificate is from an authority this machine does not know: give --ca-file or PILOTHOUSE_CA_FILE."
     } else if source.is_timeout() {
         "It did not answer in time; check that `pilothouse status` says it runs, then try again."
     } else {
         "Check the address (--server, PILOTHOUSE_SERVER) and that the portal runs."
     };
-    CliError::Unreachable { server: server.to_owned(), next: next.into(), source: source.into() }
+    CliError::Unreachable { server: server.to_owned(), next: next.into(), lasting, source: source.into() }
 }

@@ -60,6 +60,8 @@ pub enum CliError {
         server: String,
         /// What to look at.
         next: String,
+        /// Whether the same call would end the same way.
+        lasting: bool,
         /// The transport's own words.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
@@ -177,6 +179,18 @@ impl CliError {
             CliError::Unreachable { .. } => true,
             CliError::Stranger { status, .. } => *status >= 500,
             CliError::Refused(problem) => problem.status >= 500 || problem.status == 429,
+            _ => false,
+        }
+    }
+
+    /// True where the same call, sent again in a moment, is likely to be answered: the portal or its database is being started,
+    /// a limit is reached, or the first attempt is still under way.
+    pub(crate) fn passes(&self) -> bool {
+        let away = |status: u16| matches!(status, 429 | 502..=504);
+        match self {
+            CliError::Unreachable { lasting, .. } => !lasting,
+            CliError::Stranger { status, .. } => away(*status),
+            CliError::Refused(problem) => away(problem.status) || problem.code == "IDEMPOTENCY_IN_PROGRESS",
             _ => false,
         }
     }

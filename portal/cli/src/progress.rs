@@ -30,6 +30,7 @@ pub struct Wait {
 }
 
 /// Standard error as a place for progress.
+#[derive(Clone, Copy)]
 pub struct Screen {
     quiet: bool,
     terminal: bool,
@@ -78,7 +79,7 @@ async fn to_the_end(client: &Client, screen: &Screen, id: &str) -> Result<Operat
     let mut failures = 0;
     loop {
         let asked = Instant::now();
-        let call = Call::get(format!("/operations/{id}")).wait(HOLD_SECONDS);
+        let call = Call::get(format!("/operations/{id}")).wait(HOLD_SECONDS).once();
         match client.send::<Operation>(call).await {
             Ok(operation) => {
                 failures = 0;

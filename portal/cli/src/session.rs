@@ -46,10 +46,11 @@ impl Session {
             None => saved.ca.filter(|_| same),
         };
         let token = given_token(globals)?.or_else(|| saved.token.filter(|_| same).map(SecretString::from));
+        let progress = progress::Screen::new(globals.quiet);
         Ok(Session {
-            client: Client::new(&server, ca.as_deref(), token)?,
+            client: Client::new(&server, ca.as_deref(), token)?.telling(progress),
             output: globals.output,
-            progress: progress::Screen::new(globals.quiet),
+            progress,
             org: globals.org.clone().or(saved.org),
             project: globals.project.clone().or(saved.project),
         })

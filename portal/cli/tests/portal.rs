@@ -5,10 +5,16 @@
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use async_trait::async_trait;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::Method;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
 use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, NewToken, Outcome, Role, StepState, StepUpdate, Store};
-use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::status::ClusterState;
 use tenant_controlplane::version::KubernetesVersion;
@@ -71,13 +77,19 @@ struct World {
 
 impl World {
     async fn new() -> Self {
+        Self::losing(0).await
+    }
+
+    /// A portal that carries out so many POSTs whose answers are lost on the way.
+    async fn losing(answers: u32) -> Self {
         let home = tempfile::tempdir().unwrap();
         let kek = Kek::load_or_create(&home.path().join("kek")).unwrap();
         let store = Store::connect(&format!("sqlite://{}/db", home.path().display()), kek).await.unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let token = owner_token(&store).await;
-        let app = portal::app(config(store.clone(), &url));
+        let lossy = from_fn_with_state(Arc::new(AtomicU32::new(answers)), lose);
+        let app = portal::app(config(store.clone(), &url)).layer(lossy);
         let serving = tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
         World { url, token, home, tasks: vec![serving, tokio::spawn(provision(store))] }
     }
@@ -113,6 +125,16 @@ impl Drop for World {
     }
 }
 
+async fn lose(State(left): State<Arc<AtomicU32>>, request: Request, next: Next) -> Response {
+    let post = request.method() == Method::POST;
+    let response = next.run(request).await;
+    if !post || left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, |left| left.checked_sub(1)).is_err() {
+        return response;
+    }
+    let broken = futures::stream::once(async { Err::<Vec<u8>, _>(std::io::Error::other("the wire is cut")) });
+    Response::new(Body::from_stream(broken))
+}
+
 async fn owner_token(store: &Store) -> String {
     let (user, organization) = store.identity().ensure_admin().await.unwrap();
     let new = NewToken {
@@ -136,6 +158,7 @@ fn config(store: Store, url: &str) -> PortalConfig {
         versions: KubernetesVersion::known().to_vec(),
         agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
         capabilities: Capabilities { local: true },
+        limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
         issuer: Arc::new(Signer),
     }
 }
@@ -162,6 +185,31 @@ async fn the_tour_on_the_real_portal() {
     assert_eq!(world.run("node get web-1 --cluster demo").await.0, 3);
     world.out("cluster delete demo --yes --wait").await;
     assert_eq!(world.out("cluster list -o name").await, "");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_answer_makes_no_twin() {
+    let world = World::losing(2).await;
+    let (code, out, err) = world.run("cluster create demo --wait").await;
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("demo") && err.contains("trying again (2 of 5)"), "{out} {err}");
+    assert_eq!(world.out("cluster list -o name").await, "demo\n");
+    let world = World::losing(1).await;
+    let secret = world.out("token create ci").await;
+    assert!(secret.starts_with("pilothouse_"), "{secret}");
+    let listed = world.out("token list").await;
+    assert_eq!(listed.lines().filter(|line| line.starts_with("ci ")).count(), 1, "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn trying_out_makes_nothing() {
+    let world = World::new().await;
+    let (code, out, err) = world.run("cluster create demo --version 1.36.3 --validate-only").await;
+    assert_eq!((code, out.as_str()), (0, ""), "{err}");
+    assert!(err.contains("Cluster demo can be made"), "{err}");
+    assert_eq!(world.out("cluster list -o name").await, "");
+    world.out("cluster create demo --wait").await;
+    assert_eq!(world.run("cluster create demo --validate-only").await.0, 5);
 }
 
 #[tokio::test(flavor = "multi_thread")]

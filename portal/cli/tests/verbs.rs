@@ -26,6 +26,9 @@ struct Portal {
     looks: AtomicU32,
     /// Looks that are answered with 503 before it goes on.
     outage: AtomicU32,
+    /// Requests to make a cluster that are answered with 503, and one more with 429, before one is taken.
+    refusing: AtomicU32,
+    keys: Mutex<Vec<String>>,
     endless: bool,
     failing: bool,
     bodies: Mutex<Vec<(String, Value)>>,
@@ -99,7 +102,14 @@ async fn clusters(Query(query): Query<Vec<(String, String)>>) -> Json<Value> {
     }
 }
 
-async fn create(State(portal): State<Shared>, Json(body): Json<Value>) -> Response {
+async fn create(State(portal): State<Shared>, headers: HeaderMap, Json(body): Json<Value>) -> Response {
+    portal.keys.lock().unwrap().push(headers["idempotency-key"].to_str().unwrap().to_owned());
+    let left = portal.refusing.load(Ordering::SeqCst);
+    if left > 0 {
+        portal.refusing.store(left - 1, Ordering::SeqCst);
+        let (status, code) = if left == 1 { (429, "REQUEST_LIMIT_EXCEEDED") } else { (503, "DATABASE_UNAVAILABLE") };
+        return ([("retry-after", "0")], problem(status, code, "Not now.")).into_response();
+    }
     portal.bodies.lock().unwrap().push(("cluster".into(), body.clone()));
     match body["name"].as_str() {
         Some("taken") => problem(409, "NAME_TAKEN", "A cluster called taken exists."),
@@ -303,6 +313,38 @@ async fn a_short_outage_is_waited_out_and_a_long_one_told() {
     let world = World::new(Portal { outage: AtomicU32::new(2), ..Portal::default() }).await;
     let outcome = world.run("cluster create demo --wait").await;
     assert_eq!(outcome.code, 0, "{}", outcome.err);
+}
+
+#[tokio::test]
+async fn what_passes_is_waited_out_with_the_same_key_and_not_for_ever() {
+    let world = World::new(Portal { refusing: AtomicU32::new(3), ..Portal::default() }).await;
+    let outcome = world.run("cluster create demo").await;
+    assert_eq!(outcome.code, 0, "{}", outcome.err);
+    assert!(outcome.err.contains("trying again (3 of 5)"), "{}", outcome.err);
+    let keys = std::mem::take(&mut *world.portal.keys.lock().unwrap());
+    assert!(keys.len() == 4 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
+    world.portal.refusing.store(100, Ordering::SeqCst);
+    assert_eq!(world.run("cluster create demo").await.code, 1);
+    let others = world.portal.keys.lock().unwrap().clone();
+    assert!(others.len() == 6 && others[0] != keys[0], "{others:?}");
+}
+
+/// A portal that is being stopped takes connections and closes them; where nobody listens, nothing is waited for.
+#[tokio::test]
+async fn a_connection_closed_at_once_is_tried_again() {
+    let world = World::new(Portal::default()).await;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let server = format!("https://{}", listener.local_addr().unwrap());
+    let closing = tokio::spawn(async move {
+        let first = listener.accept().await.unwrap();
+        drop(first);
+        let second = listener.accept().await.unwrap();
+        drop((listener, second));
+    });
+    let outcome = world.run(&format!("cluster list --server {server}")).await;
+    closing.abort();
+    assert_eq!(outcome.code, 1);
+    assert!(outcome.err.contains("trying again (2 of 5)") && !outcome.err.contains("(3 of 5)"), "{}", outcome.err);
 }
 
 #[tokio::test]

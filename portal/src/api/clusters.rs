@@ -56,7 +56,8 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 ///
 /// Takes the role editor. Its nodes, volumes and certificates go with it. `If-Match` is honoured.
 #[utoipa::path(delete, path = "/clusters/{cls}", tag = "clusters", operation_id = "delete_cluster",
-    params(("cls" = String, Path, description = "`cls_…`"), WaitQuery),
+    params(("cls" = String, Path, description = "`cls_…`"), WaitQuery,
+        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
     responses((status = 202, body = Cluster, description = "Work has begun"),
         (status = 204, description = "It is gone (only when waited for)"), Failure))]
 async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {

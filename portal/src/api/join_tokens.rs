@@ -1,6 +1,6 @@
 //! `/join-tokens`: what a machine shows once to become a node.
 
-use super::reply::Failure;
+use super::reply::{Failure, shown_once};
 use crate::app::join_tokens;
 use crate::error::Error;
 use crate::extract::{Body, Call};
@@ -10,6 +10,7 @@ use api_types::{CreateJoinToken, CreatedJoinToken, JoinToken, List};
 use axum::Json;
 use axum::extract::Path;
 use axum::http::StatusCode;
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -35,8 +36,9 @@ async fn create(
     call: Call,
     Path(cluster): Path<String>,
     Body(input): Body<CreateJoinToken>,
-) -> Result<(StatusCode, Json<CreatedJoinToken>), Error> {
-    Ok((StatusCode::CREATED, Json(join_tokens::create(&call.state, &call.actor, &cluster, input).await?)))
+) -> Result<Response, Error> {
+    let made = join_tokens::create(&call.state, &call.actor, &cluster, input).await?;
+    Ok(shown_once(&made, &made.join_token.links.this))
 }
 
 /// Revoke join token

@@ -1,6 +1,6 @@
 //! `/kubeconfigs`: files that let kubectl in.
 
-use super::reply::Failure;
+use super::reply::{Failure, shown_once};
 use crate::app::kubeconfigs;
 use crate::error::Error;
 use crate::extract::{Body, Call};
@@ -44,11 +44,11 @@ async fn issue(
     Body(input): Body<IssueKubeconfig>,
 ) -> Result<Response, Error> {
     let issued = kubeconfigs::issue(&call.state, &call.actor, &cluster, input).await?;
-    let location = [(LOCATION, issued.issued.links.this.clone())];
     if wants_yaml(&headers) {
+        let location = [(LOCATION, issued.issued.links.this.clone())];
         return Ok((StatusCode::CREATED, location, [(CONTENT_TYPE, YAML)], issued.kubeconfig).into_response());
     }
-    Ok((StatusCode::CREATED, location, Json(issued)).into_response())
+    Ok(shown_once(&issued, &issued.issued.links.this))
 }
 
 /// Revoke kubeconfig

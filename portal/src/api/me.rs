@@ -1,6 +1,6 @@
 //! `/me`: who is asking, and their tokens.
 
-use super::reply::Failure;
+use super::reply::{Failure, shown_once};
 use crate::app::{me, tokens};
 use crate::error::Error;
 use crate::extract::{Body, Call};
@@ -8,7 +8,7 @@ use crate::paging::{PageQuery, Paging};
 use crate::state::AppState;
 use api_types::{CreateToken, CreatedToken, List, Me, Token};
 use axum::Json;
-use axum::http::StatusCode;
+use axum::response::Response;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -35,6 +35,7 @@ async fn list_tokens(call: Call, paging: Paging) -> Result<Json<List<Token>>, Er
 /// The secret is shown this once. A token can do no more than its owner.
 #[utoipa::path(post, path = "/me/tokens", tag = "tokens", operation_id = "create_my_token", request_body = CreateToken,
     responses((status = 201, body = CreatedToken, description = "The token with its secret"), Failure))]
-async fn create_token(call: Call, Body(input): Body<CreateToken>) -> Result<(StatusCode, Json<CreatedToken>), Error> {
-    Ok((StatusCode::CREATED, Json(tokens::create(&call.state, &call.actor, input).await?)))
+async fn create_token(call: Call, Body(input): Body<CreateToken>) -> Result<Response, Error> {
+    let made = tokens::create(&call.state, &call.actor, input).await?;
+    Ok(shown_once(&made, &made.token.links.this))
 }

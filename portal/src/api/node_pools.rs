@@ -55,7 +55,8 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 ///
 /// Takes the role editor. JSON merge patch; `count` is what can be changed. `If-Match` is honoured.
 #[utoipa::path(patch, path = "/node-pools/{np}", tag = "node pools", operation_id = "patch_node_pool",
-    params(("np" = String, Path, description = "`np_…`"), WaitQuery),
+    params(("np" = String, Path, description = "`np_…`"), WaitQuery,
+        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
     request_body(content((PatchNodePool = "application/merge-patch+json"), (PatchNodePool = "application/json"))),
     responses((status = 202, body = NodePool, description = "Work has begun"),
         (status = 200, body = NodePool, description = "Nothing to do, or done (when waited for)"), Failure))]
@@ -78,7 +79,8 @@ async fn patch(
 ///
 /// Takes the role editor. Its nodes go with it. `If-Match` is honoured.
 #[utoipa::path(delete, path = "/node-pools/{np}", tag = "node pools", operation_id = "delete_node_pool",
-    params(("np" = String, Path, description = "`np_…`"), WaitQuery),
+    params(("np" = String, Path, description = "`np_…`"), WaitQuery,
+        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
     responses((status = 202, body = NodePool, description = "Work has begun"),
         (status = 204, description = "It is gone (only when waited for)"), Failure))]
 async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {

@@ -37,7 +37,8 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 ///
 /// Takes the role editor. The machine is told to reset and is refused from then on. `If-Match` is honoured.
 #[utoipa::path(delete, path = "/nodes/{nod}", tag = "nodes", operation_id = "remove_node",
-    params(("nod" = String, Path, description = "`nod_…`"), WaitQuery),
+    params(("nod" = String, Path, description = "`nod_…`"), WaitQuery,
+        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
     responses((status = 202, body = Node, description = "Work has begun"),
         (status = 204, description = "It is gone (only when waited for)"), Failure))]
 async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {

@@ -87,6 +87,11 @@ pub fn made(value: &impl Versioned) -> Response {
     (StatusCode::CREATED, response).into_response()
 }
 
+/// 201 with a thing whose secret is shown this once, and the address of the thing.
+pub fn shown_once(value: &impl Serialize, address: &str) -> Response {
+    with_header((StatusCode::CREATED, Json(value)).into_response(), LOCATION, address)
+}
+
 /// 202 with the operation's address; or, if the caller waits and it ends well in time, what `outcome` says.
 pub async fn accepted<T: Versioned>(
     call: &Call,
@@ -94,6 +99,9 @@ pub async fn accepted<T: Versioned>(
     (value, outcome): (T, Outcome),
     again: impl AsyncFnOnce() -> Result<T, Error>,
 ) -> Result<Response, Error> {
+    if call.state.store().is_rehearsal() {
+        return Ok(item(&value));
+    }
     let Some(operation) = value.operation().map(ToOwned::to_owned) else {
         return Ok(without_operation(&value, outcome));
     };
@@ -108,6 +116,14 @@ pub async fn accepted<T: Versioned>(
         (now, ..) => begun(&now?, &operation, wait),
     };
     Ok(preference_applied(response, wait))
+}
+
+/// 202 for work that has begun before this request asked.
+pub fn under_way(value: &impl Versioned) -> Response {
+    match value.operation() {
+        Some(operation) => begun(value, operation, Wait::default()),
+        None => item(value),
+    }
 }
 
 /// A node that goes with its pool has no operation of its own; it is on its way out all the same.

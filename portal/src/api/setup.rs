@@ -4,12 +4,12 @@ use super::reply::Failure;
 use crate::app::setup;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::extract::Body;
+use crate::extract::{Body, Stranger};
 use crate::state::AppState;
 use api_types::{Setup, SetupDone};
 use axum::Json;
-use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -23,9 +23,12 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 #[utoipa::path(post, path = "/setup", tag = "setup", operation_id = "complete_setup", security(()),
     request_body = Setup, responses((status = 201, body = SetupDone, description = "The owner is made"), Failure))]
 async fn complete(
-    State(state): State<AppState>,
+    Stranger(state): Stranger,
     connection: Connection,
     Body(input): Body<Setup>,
-) -> Result<(StatusCode, Json<SetupDone>), Error> {
-    Ok((StatusCode::CREATED, Json(setup::complete(&state, &connection, input).await?)))
+) -> Result<Response, Error> {
+    match setup::complete(&state, &connection, input).await? {
+        Some(done) => Ok((StatusCode::CREATED, Json(done)).into_response()),
+        None => Ok(StatusCode::NO_CONTENT.into_response()),
+    }
 }

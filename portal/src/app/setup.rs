@@ -24,12 +24,15 @@ pub async fn needed(state: &AppState) -> Result<bool, Error> {
     Ok(state.store().identity().setup_needed().await?)
 }
 
-/// Makes the first owner and a first API token.
+/// Makes the first owner and a first API token; `None` when that was only tried out.
 ///
 /// # Errors
 /// [`Error::SetupDone`], [`Error::SetupToken`], [`Error::Invalid`], [`Error::RateLimited`].
-pub async fn complete(state: &AppState, connection: &Connection, input: Setup) -> Result<SetupDone, Error> {
+pub async fn complete(state: &AppState, connection: &Connection, input: Setup) -> Result<Option<SetupDone>, Error> {
     let (user, organization) = owner(state, connection, input).await?;
+    if state.store().is_rehearsal() {
+        return Ok(None);
+    }
     let identity = state.store().identity();
     let new = NewToken {
         organization: organization.id,
@@ -42,12 +45,12 @@ pub async fn complete(state: &AppState, connection: &Connection, input: Setup) -
     let (_, secret) = identity.create_token(new).await?;
     let project = identity.projects(organization.id).await?.into_iter().next();
     let project = project.ok_or_else(|| Error::internal("set-up made no project"))?;
-    Ok(SetupDone {
+    Ok(Some(SetupDone {
         user: view::user(user),
         organization: view::organization(&organization, Role::Owner),
         project: view::project(project),
         token: secret.expose_secret().to_owned(),
-    })
+    }))
 }
 
 /// Makes the first owner and gives the cookie of their session.

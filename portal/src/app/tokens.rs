@@ -8,7 +8,6 @@ use crate::paging::Paging;
 use crate::state::AppState;
 use api_types::{CreateToken, CreatedToken, List, Token};
 use migrations::{NewToken, Organization, Role};
-use secrecy::ExposeSecret;
 use tenant_controlplane::id::ApiTokenId;
 use time::{Duration, OffsetDateTime};
 
@@ -46,7 +45,7 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateToken) -> Resu
         actor: actor.by(),
     };
     let (token, secret) = state.store().identity().create_token(new).await?;
-    Ok(CreatedToken { token: view::token(token), secret: secret.expose_secret().to_owned() })
+    Ok(CreatedToken { token: view::token(token), secret: state.shown_once(&secret) })
 }
 
 /// Revokes a token: one's own, or with the role admin anybody's in the organization.

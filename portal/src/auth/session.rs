@@ -1,6 +1,7 @@
 //! Sessions of browsers: a random value in a cookie, its SHA-256 in the store.
 //!
-//! The cookie is HttpOnly and SameSite=Lax, and Secure where the request came over TLS.
+//! The cookie is HttpOnly and SameSite=Lax. Over TLS it is Secure too, and named `__Host-…`: browsers take such a cookie from
+//! this very host only, so a tenant's API server under the same domain cannot slip somebody its own session.
 
 use super::Actor;
 use crate::connection::Connection;
@@ -16,7 +17,9 @@ use sha2::{Digest, Sha256};
 use tenant_controlplane::id::UserId;
 use time::{Duration, OffsetDateTime};
 
-const COOKIE_NAME: &str = "pilothouse_session";
+/// The name of the cookie over TLS.
+pub const COOKIE_NAME: &str = "__Host-pilothouse_session";
+const COOKIE_NAME_IN_CLEAR: &str = "pilothouse_session";
 const LIFETIME: Duration = Duration::days(7);
 const SECRET_BYTES: usize = 32;
 
@@ -39,7 +42,7 @@ pub async fn start(state: &AppState, user: UserId, connection: &Connection) -> R
 /// # Errors
 /// Errors of the store.
 pub async fn end(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<HeaderValue, Error> {
-    if let Some(secret) = sent(headers) {
+    if let Some(secret) = sent(headers, connection) {
         state.store().identity().delete_session(&hash(secret)).await?;
     }
     cookie("", Duration::ZERO, connection)
@@ -49,8 +52,8 @@ pub async fn end(state: &AppState, headers: &HeaderMap, connection: &Connection)
 ///
 /// # Errors
 /// [`Error::Unauthenticated`] without a cookie, or with one that means nothing any more.
-pub async fn actor(state: &AppState, headers: &HeaderMap) -> Result<Actor, Error> {
-    let secret = sent(headers).ok_or(Error::Unauthenticated)?;
+pub async fn actor(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<Actor, Error> {
+    let secret = sent(headers, connection).ok_or(Error::Unauthenticated)?;
     let user = user(state, secret).await?.ok_or(Error::Unauthenticated)?;
     Actor::of_user(state, user).await
 }
@@ -70,15 +73,20 @@ fn hash(secret: &str) -> String {
 }
 
 /// The session cookie among the cookies sent.
-fn sent(headers: &HeaderMap) -> Option<&str> {
+fn sent<'a>(headers: &'a HeaderMap, connection: &Connection) -> Option<&'a str> {
     let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
     let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(name, value)| *name == COOKIE_NAME && !value.is_empty()).map(|(_, value)| value)
+    pairs.find(|(found, value)| *found == name(connection) && !value.is_empty()).map(|(_, value)| value)
+}
+
+fn name(connection: &Connection) -> &'static str {
+    if connection.tls { COOKIE_NAME } else { COOKIE_NAME_IN_CLEAR }
 }
 
 fn cookie(value: &str, lifetime: Duration, connection: &Connection) -> Result<HeaderValue, Error> {
     let secure = if connection.tls { "; Secure" } else { "" };
     let seconds = lifetime.whole_seconds();
-    let text = format!("{COOKIE_NAME}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}");
+    let name = name(connection);
+    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}");
     HeaderValue::from_str(&text).map_err(Error::internal)
 }

@@ -71,11 +71,14 @@ catalogue! {
     CONFLICT 409 "user" true "Not possible now", "Look at the present state and try again.";
     CLUSTER_NOT_READY 409 "user" true "The cluster is not ready yet", "Wait for the operation `operation_id` (GET /api/v1/operations/{id}?wait=60) and try again.";
     DELETION_IN_PROGRESS 409 "user" false "Being deleted", "Wait until it is gone.";
+    IDEMPOTENCY_IN_PROGRESS 409 "user" true "The same request is under way", "Wait a second and send the same request with the same `Idempotency-Key` again.";
     PRECONDITION_FAILED 412 "user" false "Changed in the meantime", "Read it again and repeat the change with the new etag.";
     BODY_TOO_LARGE 413 "user" false "The body is too large", "Send at most 1 MiB.";
     UNSUPPORTED_MEDIA_TYPE 415 "user" false "Not JSON", "Send `content-type: application/json`.";
     VALIDATION_FAILED 422 "user" false "A value cannot be accepted", "Correct the fields listed in `errors`.";
+    IDEMPOTENCY_KEY_REUSED 422 "user" false "The key belongs to another request", "Use a new `Idempotency-Key` for every new request; repeat one only with the same body.";
     RATE_LIMITED 429 "user" true "Too many attempts", "Wait as long as `Retry-After` says.";
+    REQUEST_LIMIT_EXCEEDED 429 "quota" true "Too many requests", "Wait as long as `Retry-After` says; `RateLimit-Policy` names the limit.";
     SETUP_DONE 409 "user" false "Set-up was done already", "Sign in. If nobody can, run `pilothouse admin token` on the machine.";
     INTERNAL 500 "platform" true "Something failed on our side", "Try again. If it stays, give the request id to the operators: it leads to the log line.";
     DATABASE_UNAVAILABLE 503 "platform" true "The database does not answer", "Try again in a few seconds. Nothing was changed.";

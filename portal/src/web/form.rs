@@ -25,7 +25,8 @@ impl Refusal {
     pub fn field(&self, name: &str) -> Option<String> {
         let mut fields = self.0.iter().flat_map(|problem| &problem.errors);
         let found = fields.find(|field| field.pointer.trim_start_matches('/') == name)?;
-        Some(sentence(&found.detail))
+        // On a page, what programs read between backticks stands in quotes.
+        Some(sentence(&found.detail).replace('`', "'"))
     }
 
     /// What is wrong with the whole, where no field says it.

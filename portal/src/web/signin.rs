@@ -104,10 +104,13 @@ pub fn instance(state: &AppState) -> String {
     url.split_once("://").map_or(url, |(_, rest)| rest).to_owned()
 }
 
-/// A path on this portal and nowhere else; the cluster list for anything that is not one.
+/// A path on this portal and nowhere else; the cluster list for anything that is not one. Browsers drop tabs and line ends
+/// from addresses, so `/<tab>/evil.example` would lead away.
 pub fn local_path(text: Option<&str>) -> String {
     let fine = |path: &&str| {
-        let own = path.starts_with('/') && !path.starts_with("//") && !path.contains(['\\', '\n', '\r']);
+        let own = path.starts_with('/')
+            && !path.starts_with("//")
+            && !path.contains(|letter: char| letter == '\\' || letter.is_control());
         own && !path.starts_with("/signin") && !path.starts_with("/setup")
     };
     text.filter(fine).unwrap_or("/clusters").to_owned()
@@ -120,9 +123,16 @@ mod tests {
     #[test]
     fn going_onward_never_leaves_the_portal() {
         assert_eq!(local_path(Some("/clusters/cls_1?a=b")), "/clusters/cls_1?a=b");
-        for wrong in
-            ["https://evil.example", "//evil.example", "/\\evil.example", "clusters", "", "/signin", "/setup/x"]
-        {
+        for wrong in [
+            "https://evil.example",
+            "//evil.example",
+            "/\\evil.example",
+            "clusters",
+            "",
+            "/signin",
+            "/setup/x",
+            "/\t/evil.example",
+        ] {
             assert_eq!(local_path(Some(wrong)), "/clusters", "{wrong}");
         }
     }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use base64::Engine;
 use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, Store};
-use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::status::{ClusterState, Condition, ConditionStatus};
 use tenant_controlplane::version::KubernetesVersion;
@@ -168,17 +169,32 @@ impl World {
                 .await;
             self.check_page().await;
             if let Some(dir) = std::env::var_os("PILOTHOUSE_PICTURES") {
-                let file = Path::new(&dir).join(format!("{name}-{width}.png"));
-                self.driver.screenshot(&file).await.unwrap();
+                self.pictures(Path::new(&dir), &format!("{name}-{width}")).await;
             }
         }
         self.window(serde_json::json!({"width": 1600, "height": 1000, "deviceScaleFactor": 1, "mobile": false})).await;
     }
 
+    /// The whole page, light and dark.
+    async fn pictures(&self, dir: &Path, name: &str) {
+        for theme in ["light", "dark"] {
+            let media = serde_json::json!({"features": [{"name": "prefers-color-scheme", "value": theme}]});
+            self.cdp("Emulation.setEmulatedMedia", media).await;
+            let picture = self.cdp("Page.captureScreenshot", serde_json::json!({"captureBeyondViewport": true})).await;
+            let picture = base64::engine::general_purpose::STANDARD.decode(picture["data"].as_str().unwrap()).unwrap();
+            std::fs::write(dir.join(format!("{name}-{theme}.png")), picture).unwrap();
+        }
+        self.cdp("Emulation.setEmulatedMedia", serde_json::json!({"features": []})).await;
+    }
+
     /// Gives the page a window of this size; a real window cannot be as narrow as a phone.
     async fn window(&self, size: serde_json::Value) {
-        let command = serde_json::json!({"cmd": "Emulation.setDeviceMetricsOverride", "params": size});
-        self.ask_driver("goog/cdp/execute", command).await;
+        self.cdp("Emulation.setDeviceMetricsOverride", size).await;
+    }
+
+    async fn cdp(&self, command: &str, params: serde_json::Value) -> serde_json::Value {
+        let command = serde_json::json!({"cmd": command, "params": params});
+        self.ask_driver("goog/cdp/execute", command).await["value"].take()
     }
 
     async fn ask_driver(&self, command: &str, body: serde_json::Value) -> serde_json::Value {
@@ -238,6 +254,7 @@ fn config(store: &Store, url: &str, dir: &Path) -> PortalConfig {
         versions: KubernetesVersion::known().to_vec(),
         agent: AgentFiles { path: dir.join("agent"), sha256: "0".repeat(64), machine: "x86_64".into() },
         capabilities: Capabilities { local: true },
+        limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
         issuer: Arc::new(Signer),
     }
 }

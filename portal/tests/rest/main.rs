@@ -3,9 +3,12 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail as tests do")]
 
 mod flows;
+mod keys;
+mod limits;
 mod openapi;
 mod refusals;
 mod sessions;
 mod tenancy;
+mod trying;
 mod waiting;
 mod world;

@@ -33,8 +33,14 @@ fn pair(line: &str) -> String {
     line.split(';').next().unwrap().to_owned()
 }
 
+/// As the gateway hands a request on.
+fn over_tls(mut request: Request<Body>) -> Request<Body> {
+    request.extensions_mut().insert(from(1, true));
+    request
+}
+
 fn me(cookie: &str) -> Request<Body> {
-    Request::get("/api/v1/me").header("cookie", format!("theme=dark; {cookie}")).body(Body::empty()).unwrap()
+    over_tls(Request::get("/api/v1/me").header("cookie", format!("theme=dark; {cookie}")).body(Body::empty()).unwrap())
 }
 
 #[tokio::test]
@@ -47,11 +53,17 @@ async fn a_session_lives_from_sign_in_to_sign_out() {
     let line = second.to_str().unwrap();
     assert!(line.contains("; HttpOnly; SameSite=Lax;") && line.ends_with("; Secure"), "{line}");
     assert_ne!(pair(line), first);
+    assert!(line.starts_with("__Host-") && line.contains("; Path=/;") && !line.contains("Domain"), "{line}");
+    // A neighbour under the same domain can set a cookie of the plain name, and it means nothing here.
+    let plain = pair(line).replace("__Host-", "");
+    assert_eq!(world.send(me(&plain)).await.code(), "UNAUTHENTICATED");
     assert_eq!(world.send(me(&pair(line))).await.json()["user"]["display_name"], "Ana");
     let mut headers = HeaderMap::new();
     headers.insert("cookie", pair(line).parse().unwrap());
-    let cleared = sessions::sign_out(&state, &headers, &from(1, false)).await.unwrap();
-    assert!(cleared.to_str().unwrap().contains("Max-Age=0") && !cleared.to_str().unwrap().contains("Secure"));
+    let cleared = sessions::sign_out(&state, &headers, &from(1, true)).await.unwrap();
+    assert!(cleared.to_str().unwrap().contains("Max-Age=0"), "{cleared:?}");
+    let clear = sessions::sign_in(&state, &from(1, false), "ana@example.com", PASSWORD).await.unwrap();
+    assert!(!clear.to_str().unwrap().contains("Secure") && clear.to_str().unwrap().starts_with("pilothouse_session="));
     assert_eq!(world.send(me(&pair(line))).await.code(), "UNAUTHENTICATED");
     assert_eq!(world.send(me(&first)).await.status, StatusCode::OK);
 }
@@ -84,7 +96,7 @@ async fn a_cookie_changes_things_from_the_same_site_only() {
             request = request.header(*header, *value);
         }
         let body = Body::from(format!("{{\"name\":\"{name}\"}}"));
-        request.header("content-type", "application/json").body(body).unwrap()
+        request.header("content-type", "application/json").body(body).map(over_tls).unwrap()
     };
     let evil = [("sec-fetch-site", "cross-site"), ("origin", "https://evil.test")];
     assert_eq!(world.send(post("one", &evil)).await.code(), "CROSS_SITE_REQUEST");
@@ -92,6 +104,26 @@ async fn a_cookie_changes_things_from_the_same_site_only() {
     let same = [("sec-fetch-site", "same-origin"), ("origin", "https://portal.test")];
     assert_eq!(world.send(post("one", &same)).await.status, StatusCode::CREATED);
     assert_eq!(world.send(post("two", &[("origin", "https://portal.test")])).await.status, StatusCode::CREATED);
+}
+
+#[tokio::test]
+async fn sessions_past_their_time_are_dropped() {
+    let world = World::new().await;
+    let (ana, _) = world.ana().await;
+    let now = time::OffsetDateTime::now_utc();
+    let session = |hash: &str, minutes: i64| migrations::Session {
+        hash: hash.into(),
+        user: ana.id,
+        created_at: now,
+        expires_at: now + time::Duration::minutes(minutes),
+    };
+    world.store.identity().put_session(session("live", 5)).await.unwrap();
+    world.store.identity().put_session(session("ended", -5)).await.unwrap();
+    assert_eq!(portal::clean(&world.store).await.unwrap(), 1);
+    assert!(world.store.identity().session("live").await.unwrap().is_some());
+    let cancel = tokio_util::sync::CancellationToken::new();
+    cancel.cancel();
+    portal::housekeeping(world.store.clone(), cancel).await;
 }
 
 #[tokio::test]

@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
 /// What a route asks of its caller.
-#[derive(Clone, Copy, PartialEq)]
-enum Door {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Door {
     /// Anybody, without credentials.
     Open,
     /// Anybody signed in; it speaks of the caller only, so another organization's caller gets an answer too.
@@ -17,7 +17,7 @@ enum Door {
     Role(Role),
 }
 
-type Case = (&'static str, &'static str, Door, fn() -> Value);
+pub type Case = (&'static str, &'static str, Door, fn() -> Value);
 
 const VIEW: Door = Door::Role(Role::Viewer);
 const EDIT: Door = Door::Role(Role::Editor);
@@ -27,7 +27,7 @@ fn none() -> Value {
     Value::Null
 }
 
-const CASES: &[Case] = &[
+pub const CASES: &[Case] = &[
     ("POST", "/setup", Door::Open, || json!({"token": "x", "email": "a@b", "password": "long enough to pass"})),
     ("GET", "/errors", Door::Open, none),
     ("GET", "/me", Door::Own, none),

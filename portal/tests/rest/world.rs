@@ -7,7 +7,7 @@ use migrations::{
     Actor, ClusterReport, ExposeSecret, Kek, Kubeconfig, NewCluster, NewJoinToken, NewKubeconfig, NewOwner, NewPool,
     NewToken, Organization, PoolKind, Role, Secret, Store, User,
 };
-use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig};
+use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -69,6 +69,15 @@ impl World {
     }
 
     pub async fn with(local: bool) -> Self {
+        let plenty = RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 };
+        Self::made(local, plenty).await
+    }
+
+    pub async fn limited(limits: RequestLimits) -> Self {
+        Self::made(true, limits).await
+    }
+
+    async fn made(local: bool, limits: RequestLimits) -> Self {
         let dir = TempDir::new().unwrap();
         let kek = Kek::load_or_create(&dir.path().join("kek")).unwrap();
         let store = Store::connect(&format!("sqlite://{}", dir.path().join("db").display()), kek).await.unwrap();
@@ -86,9 +95,15 @@ impl World {
                 machine: "x86_64".into(),
             },
             capabilities: Capabilities { local },
+            limits,
             issuer: Arc::new(Echo),
         };
         Self { app: portal::app(config.clone()), store, config, _dir: dir }
+    }
+
+    /// Where the database is.
+    pub fn folder(&self) -> &std::path::Path {
+        self._dir.path()
     }
 
     pub async fn send(&self, request: Request<Body>) -> Answer {
@@ -112,6 +127,14 @@ impl World {
             Body::from(body.to_string())
         };
         self.send(request.body(body).unwrap()).await
+    }
+
+    /// As [`World::call`], with one more header.
+    pub async fn call_with(&self, (name, value): (&str, &str), call: (&str, &str, &str, Value)) -> Answer {
+        let (method, path, token, body) = call;
+        let request = Request::builder().method(method).uri(format!("/api/v1{path}")).header(name, value);
+        let request = request.header("authorization", format!("Bearer {token}"));
+        self.send(request.header("content-type", "application/json").body(Body::from(body.to_string())).unwrap()).await
     }
 
     pub async fn get(&self, path: &str, token: &str) -> Answer {

@@ -1,4 +1,4 @@
-//! New certificates for a node that shows its old ones. Its addresses are the recorded ones.
+//! New certificates for a node that shows its old ones: for the same name and address.
 
 use migrations::Node;
 use node_protocol::{Certificates, RenewRequest};

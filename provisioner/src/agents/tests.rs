@@ -1,3 +1,5 @@
+//! The agents' side of the platform, over real gRPC and a real store.
+
 use std::fs::File;
 use std::io::Write;
 use std::time::Duration;
@@ -152,6 +154,12 @@ fn names(pem: &str) -> (String, String) {
     (certificate.subject().to_string(), sans.unwrap_or_default())
 }
 
+fn days(pem: &str) -> i64 {
+    let (_, pem) = parse_x509_pem(pem.as_bytes()).unwrap();
+    let validity = pem.parse_x509().unwrap().validity().clone();
+    (validity.not_after.timestamp() - OffsetDateTime::now_utc().unix_timestamp() + 3600) / 86_400
+}
+
 async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(10), what).await.unwrap()
 }
@@ -168,8 +176,8 @@ async fn a_machine_joins_as_who_the_platform_says() {
     let (_, serving) = names(&certificates.serving_cert);
     assert!(
         serving.contains("web-1")
-            && serving.contains("10, 0, 0, 5")
-            && !serving.contains("127")
+            && serving.contains("10, 244, 0, 1")
+            && !serving.contains("10, 0, 0, 5")
             && !serving.contains("evil"),
         "{serving}"
     );
@@ -316,6 +324,9 @@ async fn certificates_are_renewed_for_the_same_name() {
     let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
     let renewed = link.renew(renew.clone()).await.unwrap().into_inner();
     assert!(names(&renewed.kubelet_cert).0.contains("system:node:web-1"));
+    let days =
+        [&renewed.link_cert, &renewed.kubelet_cert, &renewed.proxy_cert, &renewed.serving_cert].map(|pem| days(pem));
+    assert_eq!(days, [30, 7, 7, 30], "what the API server would take without asking is short");
     rig.world.store.nodes().mark_removed(node.id).await.unwrap();
     assert_eq!(link.renew(renew).await.unwrap_err().code(), Code::PermissionDenied);
 }

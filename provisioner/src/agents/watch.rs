@@ -58,6 +58,11 @@ async fn tell(
 
 async fn config(agents: &Agents, own: &Family) -> Result<NodeConfig, Status> {
     let failed = |error: StoreError| unavailable(&error);
+    let version = own.cluster.spec.version;
+    if !own.is_leaving() && agents.inner.parts.list(version).is_empty() {
+        // A node that is told of no parts would end what it runs.
+        return Err(Status::unavailable(format!("the platform no longer has Kubernetes {version}: left as it is")));
+    }
     let pki = agents.inner.store.pki().get(own.cluster.id).await.map_err(failed)?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;
     agents.desired(own, &pki).await.map_err(failed)

@@ -1,20 +1,23 @@
 //! What belongs inside every tenant: rights, the API server's address for pods, DNS.
 
-use migrations::Cluster;
-use tenant_controlplane::addon::{AddonInput, addons};
-
 use futures::future::try_join_all;
+use migrations::Cluster;
+use tenant_controlplane::addon::{AddonInput, PRUNED, addons, is_addon};
+use tenant_controlplane::render::MANAGED_BY_LABEL;
 
+use super::prune::{self, Scope};
+use super::release;
 use crate::context::{Context, Place, fingerprint};
 use crate::host::Kubernetes;
 use crate::trouble::Trouble;
 
-/// Applies the addons, unless this process did so a while ago.
+/// Applies the addons, and takes away what is none any more, unless this process did so a while ago.
 ///
 /// # Errors
 /// [`Trouble`] of the tenant's API server.
 pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Result<(), Trouble> {
-    let objects = addons(&AddonInput { spec: &cluster.spec, coredns_image: &ctx.facts.coredns_image });
+    let release = release::of(ctx, cluster)?;
+    let objects = addons(&AddonInput { spec: &cluster.spec, coredns_image: &release.coredns_image });
     let hash = fingerprint(&objects);
     if ctx.is_applied(cluster.id, Place::Tenant, hash) {
         return Ok(());
@@ -22,6 +25,12 @@ pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Re
     // Their namespaces are Kubernetes' own, so nothing depends on the order; the access this is done with needs no binding.
     let applied = try_join_all(objects.iter().map(|object| api.apply(object))).await;
     applied.map_err(|error| Trouble::api("cluster", error))?;
+    // One that never was well has nothing from an older platform, and a person waits for it.
+    if cluster.observed_generation > 0 {
+        let labels = format!("{MANAGED_BY_LABEL}=pilothouse");
+        let scope = Scope { kinds: PRUNED, namespace: None, labels: &labels, is_ours: is_addon };
+        prune::surplus(api, &scope, &objects).await.map_err(|error| Trouble::api("cluster", error))?;
+    }
     ctx.set_applied(cluster.id, Place::Tenant, hash);
     Ok(())
 }

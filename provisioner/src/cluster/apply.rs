@@ -1,7 +1,7 @@
 //! The control plane into the host: namespace, then what everything stands on, then etcd and the control plane together.
 //!
 //! The answer to applying etcd's service says its address, which the control plane's pods get as a host alias: the embedded host has no
-//! DNS. Nothing waits for etcd to be ready.
+//! DNS. Nothing waits for etcd to be ready. What an older render made and this one does not goes last.
 
 use std::net::IpAddr;
 
@@ -9,24 +9,31 @@ use futures::future::try_join_all;
 use migrations::Cluster;
 use serde_json::Value;
 use tenant_controlplane::pki::ClusterPki;
-use tenant_controlplane::render::{ETCD, Manifests, Placement, RenderInput, render};
+use tenant_controlplane::render::{
+    CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render,
+};
+use tenant_controlplane::sni;
 
+use super::prune::{self, Scope};
+use super::release;
 use crate::context::{Context, Place, fingerprint};
+use crate::host::facts::Component;
 use crate::trouble::Trouble;
 
 fn rendered(cluster: &Cluster, pki: &ClusterPki, placement: &Placement) -> Manifests {
     render(&RenderInput { cluster: cluster.id, name: &cluster.name, spec: &cluster.spec, pki, placement })
 }
 
-/// Applies everything of a cluster that lives in the host, unless this process did so a while ago.
+/// Applies everything of a cluster that lives in the host, unless this process did so a while ago and it is still there.
 ///
 /// # Errors
 /// [`Trouble`] of the host.
 pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<(), Trouble> {
-    let mut placement = Placement { etcd_ip: None, ..ctx.facts.placement.clone() };
+    let images = release::of(ctx, cluster)?.images;
+    let mut placement = Placement { etcd_ip: None, images, ..ctx.facts.placement.clone() };
     let manifests = rendered(cluster, pki, &placement);
     let hash = fingerprint(&manifests.objects);
-    if ctx.is_applied(cluster.id, Place::Host, hash) {
+    if ctx.is_applied(cluster.id, Place::Host, hash) && !is_bare(ctx, cluster) {
         return Ok(());
     }
     let (first, rest) = manifests.foundation().split_at(1.min(manifests.foundation().len()));
@@ -34,8 +41,26 @@ pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -
     let (etcd, _) = manifests.workloads().split_at(1.min(manifests.workloads().len()));
     placement.etcd_ip = service_address(&all(ctx, rest.iter().chain(etcd)).await?);
     all(ctx, rendered(cluster, pki, &placement).workloads().iter().skip(1)).await?;
+    // One that never was well has nothing from an older render, and a person waits for it.
+    if cluster.observed_generation > 0 {
+        prune(ctx, cluster, &manifests).await?;
+    }
     ctx.set_applied(cluster.id, Place::Host, hash);
     Ok(())
+}
+
+/// Whether a part of the control plane was seen to have no pod at all: then somebody may have taken its owner away.
+fn is_bare(ctx: &Context, cluster: &Cluster) -> bool {
+    let Some(pods) = ctx.pods.of(cluster.id) else { return false };
+    let lacks = |component| !pods.iter().any(|pod| pod.component == component);
+    lacks(Component::Etcd) || lacks(Component::ControlPlane)
+}
+
+async fn prune(ctx: &Context, cluster: &Cluster, manifests: &Manifests) -> Result<(), Trouble> {
+    let namespace = sni::namespace(cluster.id);
+    let labels = format!("{MANAGED_BY_LABEL}=pilothouse,{CLUSTER_LABEL}={}", cluster.id);
+    let scope = Scope { kinds: PRUNED, namespace: Some(&namespace), labels: &labels, is_ours: |_| true };
+    prune::surplus(&*ctx.host, &scope, &manifests.objects).await.map_err(|error| Trouble::api("host", error))
 }
 
 async fn all(ctx: &Context, objects: impl IntoIterator<Item = &Value>) -> Result<Vec<Value>, Trouble> {

@@ -103,6 +103,7 @@ pub async fn inside(
         probe: if pods.is_some() { Some(false) } else { None },
         addons: None,
         nodes: None,
+        certificates_end: None,
         trouble: None,
     };
     let complaint = known.iter().map(|pod| pod.complaint.clone()).find(|text| !text.is_empty()).unwrap_or_default();

@@ -1,25 +1,43 @@
-//! Certificates and keys of a cluster: made once, kept encrypted; everything else is rendered from what is kept.
+//! Certificates and keys of a cluster: made once, kept encrypted, the control plane's own made anew in time; everything else is rendered
+//! from what is kept.
 
 use std::sync::Arc;
 
 use migrations::Cluster;
-use tenant_controlplane::pki::{ClusterPki, PkiContext, PkiError};
+use tenant_controlplane::pki::{ClusterPki, KeySource, PkiContext, PkiError};
 use time::OffsetDateTime;
 
 use crate::context::Context;
 use crate::trouble::Trouble;
 
-/// The cluster's certificates and keys. When two make them at once, both get what was stored first.
+/// The cluster's certificates and keys, none of them old. When two make them at once, both get what was stored first.
 ///
 /// # Errors
 /// [`Trouble`] of the store or of making keys.
 pub async fn ensure(ctx: &Context, cluster: &Cluster) -> Result<ClusterPki, Trouble> {
-    if let Some(known) = ctx.store.pki().get(cluster.id).await? {
-        return Ok(known);
-    }
+    let Some(known) = ctx.store.pki().get(cluster.id).await? else {
+        let made = make(ctx, cluster, ClusterPki::generate).await?;
+        return Ok(ctx.store.pki().put_new(cluster.id, &made).await?);
+    };
+    let due = known.due(&PkiContext::new(cluster.id, &ctx.facts.domain, &cluster.spec), OffsetDateTime::now_utc())?;
+    let Some((leaf, cause)) = due else { return Ok(known) };
+    let mut renewed = known.clone();
+    let renewed = make(ctx, cluster, move |context, now, keys| {
+        renewed.renew_leaves(context, now, keys)?;
+        Ok(renewed)
+    });
+    let kept = ctx.store.pki().replace(cluster.id, &known, &renewed.await?).await?;
+    tracing::info!(cluster = %cluster.id, ?leaf, %cause, "renewed the control plane's certificates");
+    Ok(kept)
+}
+
+/// Keys take processor time: they are made where nobody else waits for it.
+async fn make<F>(ctx: &Context, cluster: &Cluster, make: F) -> Result<ClusterPki, Trouble>
+where
+    F: FnOnce(&PkiContext<'_>, OffsetDateTime, &dyn KeySource) -> Result<ClusterPki, PkiError> + Send + 'static,
+{
     let (keys, spec, id) = (Arc::clone(&ctx.keys), cluster.spec.clone(), cluster.id);
     let domain = ctx.facts.domain.clone();
-    let make = move || ClusterPki::generate(&PkiContext::new(id, &domain, &spec), OffsetDateTime::now_utc(), &*keys);
-    let made = tokio::task::spawn_blocking(make).await.unwrap_or(Err(PkiError::Random))?;
-    Ok(ctx.store.pki().put_new(cluster.id, &made).await?)
+    let make = move || make(&PkiContext::new(id, &domain, &spec), OffsetDateTime::now_utc(), &*keys);
+    Ok(tokio::task::spawn_blocking(make).await.unwrap_or(Err(PkiError::Random))?)
 }

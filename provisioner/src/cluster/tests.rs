@@ -1,3 +1,5 @@
+//! Clusters come, stay and go, whatever call fails on the way.
+
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
@@ -7,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::*;
 use crate::engine::Outcome;
-use crate::host::Health;
+use crate::host::{Health, Kubernetes, ObjectKey};
 use crate::testing::World;
 
 const API: [u8; 4] = [100, 64, 0, 3];
@@ -135,38 +137,108 @@ async fn an_error_stays_readable_on_row_and_operation() {
     );
 }
 
-/// Creates with two machines and deletes again, with the `n`th outward call failing; `None` once nothing failed any more.
-async fn life(fail_at: Option<usize>) -> usize {
-    let world = World::new().await;
-    if let Some(call) = fail_at {
-        world.fate.fail_at(call);
+/// What goes wrong in a life, once.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Nothing,
+    /// The `n`th call to the host or the tenant takes effect, and its answer is lost.
+    Call(usize),
+    /// The same of the provider of machines.
+    Machine(usize),
+    /// Some reconcile is dropped where it waits, at the `n`th look at any.
+    Dropped(usize),
+}
+
+/// How often something could have gone wrong in a life.
+struct Chances {
+    calls: usize,
+    machines: usize,
+    looks: usize,
+}
+
+impl Fault {
+    fn befall(self, world: &World) {
+        match self {
+            Self::Nothing => {}
+            Self::Call(n) => world.fate.fail_at(n),
+            Self::Machine(n) => world.machines.lose_answer(n),
+            Self::Dropped(n) => world.axe.fall_at(n),
+        }
     }
+}
+
+/// A life: created with a kubeconfig, two machines and one that a user brought; certificates grow old, objects are left over, one
+/// machine goes; and all is deleted again. Answers how often something could have gone wrong.
+async fn life(fault: Fault) -> Chances {
+    let world = World::new().await;
+    fault.befall(&world);
     let cluster = world.cluster("demo").await;
     let pool = world.pool(cluster.id, PoolKind::Local, 2).await;
+    let kubeconfig = world.kubeconfig(cluster.id, AccessRole::Admin).await;
     world.start_pods(cluster.id, API);
     world.converge().await;
     let row = world.store.clusters().load(cluster.id).await.unwrap();
-    assert_eq!(row.state, ClusterState::Running, "call {fail_at:?}");
-    assert_eq!(operation(&world, &cluster).await.state, OperationState::Succeeded, "call {fail_at:?}");
+    assert_eq!(row.state, ClusterState::Running, "{fault:?}");
+    assert_eq!(operation(&world, &cluster).await.state, OperationState::Succeeded, "{fault:?}");
+    assert!(world.store.kubeconfigs().load(kubeconfig.id).await.unwrap().bound, "{fault:?}");
     let nodes = world.store.nodes().of_pool(pool.id).await.unwrap();
-    assert_eq!((nodes.len(), world.machines.made()), (2, 2), "call {fail_at:?}");
-    assert!(nodes.iter().all(|node| node.state == NodeState::Joining), "call {fail_at:?}: {nodes:?}");
+    assert_eq!((nodes.len(), world.machines.made()), (2, 2), "{fault:?}");
+    assert!(nodes.iter().all(|node| node.state == NodeState::Joining), "{fault:?}: {nodes:?}");
+    upkeep(&world, &row, fault).await;
     world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
     world.converge().await;
-    assert!(world.store.clusters().load(cluster.id).await.is_err(), "call {fail_at:?}");
-    assert_eq!(world.host.names(), Vec::<String>::new(), "call {fail_at:?}");
-    assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap(), Vec::new(), "call {fail_at:?}");
+    assert!(world.store.clusters().load(cluster.id).await.is_err(), "{fault:?}");
+    assert_eq!(world.host.names(), Vec::<String>::new(), "{fault:?}");
+    let chances = Chances { calls: world.fate.calls(), machines: world.machines.calls(), looks: world.axe.looks() };
+    assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap(), Vec::new(), "{fault:?}");
     let ended = operation(&world, &cluster).await;
-    assert_eq!((ended.kind.as_str(), ended.state), ("cluster.delete", OperationState::Succeeded), "call {fail_at:?}");
-    world.fate.calls()
+    assert_eq!((ended.kind.as_str(), ended.state), ("cluster.delete", OperationState::Succeeded), "{fault:?}");
+    let due = world.store.work().next_due(migrations::WorkKind::ALL).await.unwrap();
+    assert_eq!(due, None, "{fault:?}: nothing is left to do");
+    chances
+}
+
+/// The middle of a life.
+async fn upkeep(world: &World, cluster: &Cluster, fault: Fault) {
+    world.age(cluster, 300).await;
+    let stray = ObjectKey::namespaced("v1", "Secret", &tenant_controlplane::sni::namespace(cluster.id), "old");
+    world.leave_behind(cluster, &stray);
+    world.ctx.forget(cluster.id);
+    let joined = world.join(cluster).await;
+    world.converge().await;
+    world.store.nodes().request_deletion(world.organization.id, joined, Actor::System).await.unwrap();
+    // Its agent says that it has reset the machine.
+    world.store.nodes().mark_removed(joined).await.unwrap();
+    world.due(cluster).await;
+    world.converge().await;
+    assert!(world.store.nodes().load(joined).await.is_err(), "{fault:?}");
+    assert!(world.host.get(&stray).await.unwrap().is_none(), "{fault:?}");
+    let pki = world.store.pki().get(cluster.id).await.unwrap().unwrap();
+    assert!(pki.earliest_end() > Some(OffsetDateTime::now_utc() + time::Duration::days(300)), "{fault:?}");
+}
+
+/// So many of all that could go wrong, evenly: the later ones differ with timing anyway.
+fn some(chances: usize, most: usize) -> impl Iterator<Item = usize> {
+    (0..chances).step_by(chances.div_ceil(most).max(1))
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_call_fails_it_converges() {
-    let calls = life(None).await;
-    assert!(calls > 20, "{calls}");
-    // The calls are the same in the beginning; the later ones differ with timing, so these many are enough.
-    let lives = futures::stream::iter(0..calls.min(70)).map(|call| tokio::spawn(life(Some(call))));
+    let chances = life(Fault::Nothing).await;
+    assert!(chances.calls > 60 && chances.machines > 6 && chances.looks > 200);
+    let calls = some(chances.calls, 35).map(Fault::Call);
+    let faults: Vec<_> = calls.chain(some(chances.machines, 10).map(Fault::Machine)).collect();
+    live(faults).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn wherever_it_is_dropped_it_converges() {
+    let chances = life(Fault::Nothing).await;
+    live(some(chances.looks, 30).map(Fault::Dropped).collect()).await;
+}
+
+async fn live(faults: Vec<Fault>) {
+    let lives = futures::stream::iter(faults).map(|fault| tokio::spawn(life(fault)));
     let lives: Vec<_> = futures::StreamExt::collect(futures::StreamExt::buffer_unordered(lives, 10)).await;
     assert!(lives.iter().all(Result::is_ok));
 }

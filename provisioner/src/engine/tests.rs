@@ -1,3 +1,5 @@
+//! The engine alone: leases, failures, places and nudges, with work that a test controls.
+
 use super::*;
 use crate::testing::store;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -129,6 +129,22 @@ impl Kubernetes for KubeApi {
         Ok(found.items.iter().map(value).collect())
     }
 
+    async fn select(
+        &self,
+        api_version: &str,
+        name: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Value>, ApiError> {
+        let kind = kind(api_version, name)?;
+        let api: Api<DynamicObject> = match namespace.filter(|_| kind.namespaced) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource),
+            None => Api::all_with(self.client.clone(), &kind.resource),
+        };
+        let found = call("list", name, api.list(&ListParams::default().labels(labels))).await?;
+        Ok(found.items.iter().map(value).collect())
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
         let api = self.api(key)?;
         let params = DeleteParams::background();

@@ -69,6 +69,14 @@ impl Scripted {
         self.nodes.send_replace(nodes);
     }
 
+    /// An object that `manager` applied.
+    pub fn put(&self, key: ObjectKey, labels: &Value, manager: &str) {
+        let fields = json!([{"manager": manager, "operation": "Apply"}]);
+        let metadata = json!({"name": key.name, "namespace": key.namespace, "labels": labels, "managedFields": fields});
+        let object = json!({"apiVersion": key.api_version, "kind": key.kind, "metadata": metadata});
+        self.objects.lock().unwrap().insert(key, object);
+    }
+
     pub fn names(&self) -> Vec<String> {
         self.objects.lock().unwrap().keys().map(|key| format!("{} {}", key.kind, key.name)).collect()
     }
@@ -101,6 +109,7 @@ impl Kubernetes for Scripted {
         if key.kind == "Service" && stored["spec"]["clusterIP"].is_null() {
             stored["spec"]["clusterIP"] = json!("100.64.128.9");
         }
+        stored["metadata"]["managedFields"] = json!([{"manager": super::FIELD_MANAGER, "operation": "Apply"}]);
         self.objects.lock().unwrap().insert(key, stored.clone());
         self.struck().map(|()| stored)
     }
@@ -129,6 +138,32 @@ impl Kubernetes for Scripted {
         let objects = self.objects.lock().unwrap();
         let of_kind = objects.iter().filter(|(key, _)| key.kind == kind && key.api_version == api_version);
         let found = of_kind.map(|(_, object)| object.clone()).collect();
+        self.struck().map(|()| found)
+    }
+
+    async fn select(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Value>, ApiError> {
+        let objects = self.objects.lock().unwrap();
+        let of_kind = objects.iter().filter(|(key, _)| key.kind == kind && key.api_version == api_version);
+        let within = of_kind.filter(|(key, _)| namespace.is_none() || key.namespace.as_deref() == namespace);
+        let carries = |object: &Value| {
+            labels.split(',').all(|pair| {
+                let (name, value) = pair.split_once('=').unwrap();
+                object["metadata"]["labels"][name] == value
+            })
+        };
+        let found = within.filter(|(_, object)| carries(object)).map(|(_, object)| {
+            // As the real one: objects in a list do not say what they are.
+            let mut object = object.clone();
+            object.as_object_mut().unwrap().retain(|name, _| name != "kind" && name != "apiVersion");
+            object
+        });
+        let found = found.collect();
         self.struck().map(|()| found)
     }
 

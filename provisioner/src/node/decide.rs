@@ -99,13 +99,14 @@ fn facts(node: &Node, sight: &Sight) -> Option<NodeFacts> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
     use time::OffsetDateTime;
     use uuid::Uuid;
 
-    fn node(state: NodeState, enrolled: bool) -> Node {
+    /// A node, well and linked.
+    pub fn node(state: NodeState, enrolled: bool) -> Node {
         Node {
             id: NodeId::from_uuid(Uuid::nil()),
             cluster: ClusterId::from_uuid(Uuid::nil()),

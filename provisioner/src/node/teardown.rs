@@ -54,13 +54,19 @@ async fn destroyed(node: &Node, provider: &dyn Provider) -> Result<bool, Trouble
     Ok(provider.remove(&node.id.to_string()).await? == Removal::Gone)
 }
 
-/// Whether the agent said it has reset the machine, cannot be told, or had its time.
+/// Whether a user's own machine has left, as far as anybody can know.
 fn has_left(ctx: &Context, family: &Family) -> bool {
     let node = &family.node;
     let asked = [node.deletion_requested_at, family.pool.deletion_requested_at, family.cluster.deletion_requested_at];
     let since = asked.into_iter().flatten().min().unwrap_or(node.updated_at);
-    let waited = OffsetDateTime::now_utc() - since;
-    node.removed || node.machine_fingerprint.is_none() || !node.link_connected || waited > ctx.tuning.farewell
+    is_over(node, since, OffsetDateTime::now_utc(), ctx.tuning.farewell)
+}
+
+/// Whether the agent said it has reset the machine, never joined, was silent for long before, or had its time. A link that has just
+/// ended says nothing: the agent ends it when it begins to reset.
+fn is_over(node: &Node, since: OffsetDateTime, now: OffsetDateTime, farewell: Duration) -> bool {
+    let silent = !node.link_connected && node.last_seen_at.is_none_or(|seen| now - seen > farewell);
+    node.removed || node.machine_fingerprint.is_none() || silent || now - since > farewell
 }
 
 /// Whether the Kubernetes node is gone; asks for that first. A cluster that was never reached has none.
@@ -75,4 +81,26 @@ async fn forgotten(ctx: &Context, family: &Family) -> Result<bool, Trouble> {
     api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
     let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
     Ok(left.is_none())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::node::decide::tests::node;
+
+    #[test]
+    fn a_machine_has_left_when_it_said_so_or_cannot_say_it() {
+        let (now, farewell) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(20));
+        let seconds = time::Duration::seconds;
+        let over = |node: &Node, waited| is_over(node, now - seconds(waited), now, farewell);
+        let seen = |ago| Node { last_seen_at: Some(now - seconds(ago)), ..node(NodeState::Deleting, true) };
+        assert!(!over(&seen(1), 5) && over(&seen(1), 21));
+        let resetting = Node { link_connected: false, ..seen(1) };
+        assert!(!over(&resetting, 5), "a link that has just ended is no farewell");
+        assert!(over(&Node { removed: true, ..resetting.clone() }, 5), "the agent's own word is");
+        assert!(over(&resetting, 21), "nobody waits for ever");
+        let dead = Node { link_connected: false, ..seen(3600) };
+        assert!(over(&dead, 0) && over(&Node { last_seen_at: None, ..dead.clone() }, 0));
+        assert!(over(&node(NodeState::Deleting, false), 0), "it never joined");
+    }
 }

@@ -1,11 +1,11 @@
 //! Builds a bundle, or the node image, from the command line; the product's own commands live in the root binary.
 //!
 //! `cargo run -p bundle --example build -- [VERSION] [--agent FILE | --workspace DIR | --no-agent]`, or
-//! `cargo run -p bundle --example build -- node-image`.
+//! `cargo run -p bundle --example build -- node-image | verify | prune [--yes]`.
 
 use std::process::ExitCode;
 
-use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, Progress, Version, node_image};
+use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, Progress, PruneOptions, Version, node_image};
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -14,6 +14,7 @@ async fn main() -> ExitCode {
         let args: Vec<String> = std::env::args().skip(1).collect();
         match args.first().map(String::as_str) {
             Some("node-image") => image(&report).await,
+            Some("prune") => prune(&args, &report).await,
             Some("verify") => Bundle::locate(Version::default())?.verify(&report),
             _ => build(&args, &report).await,
         }
@@ -49,6 +50,15 @@ async fn build(args: &[String], report: bundle::Report<'_>) -> Result<(), Bundle
     }
     let bundle = Bundle::build(&opts, report).await?;
     println!("{}", bundle.cache().bundles().join(bundle.id()).join("bundle.json").display());
+    Ok(())
+}
+
+/// Only tells, unless it is given `--yes`; nothing is too young.
+async fn prune(args: &[String], report: bundle::Report<'_>) -> Result<(), BundleError> {
+    let dry_run = !args.iter().any(|arg| arg == "--yes");
+    let opts = PruneOptions { keep: std::time::Duration::ZERO, dry_run };
+    let pruned = bundle::prune(&Cache::default_dir(), &opts, report).await?;
+    println!("{} things, {} MiB; kept {:?}", pruned.removed.len(), pruned.size() >> 20, pruned.kept);
     Ok(())
 }
 

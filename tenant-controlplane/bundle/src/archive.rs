@@ -10,8 +10,8 @@ use tar::{Archive, Builder, EntryType, Header};
 use crate::bundle::Bundle;
 use crate::cache::{Cache, DATA, PROGRAM};
 use crate::error::At;
-use crate::manifest::{Artefact, Kind, Manifest, is_digest};
-use crate::{BundleError, Progress, Report, Result};
+use crate::manifest::{Artefact, Kind, Manifest, arch, is_digest};
+use crate::{BundleError, Progress, Report, Result, disk, free_space};
 
 const FILE: &str = "bundle.json";
 /// A manifest is some kilobytes; what is larger is none.
@@ -33,7 +33,13 @@ impl Bundle {
     }
 
     fn write_archive(&self, to: &Path, report: Report<'_>) -> Result<()> {
-        let mut out = Builder::new(BufWriter::new(File::create(to).at("create", to)?));
+        // Begun anew and by us: a link somebody left under this name must not lead us elsewhere.
+        match std::fs::remove_file(to) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error).at("remove", to),
+            _ => {}
+        }
+        let file = File::options().write(true).create_new(true).open(to).at("create", to)?;
+        let mut out = Builder::new(BufWriter::new(file));
         let text = self.manifest().to_json();
         append(&mut out, FILE, (text.len() as u64, DATA), text.as_bytes()).at("write", to)?;
         for artefact in self.manifest().blobs() {
@@ -57,7 +63,8 @@ impl Bundle {
         let _lock = cache.lock(report).await?;
         let file = BufReader::new(File::open(from).at("open", from)?);
         let manifest = Import { cache: &cache, from, report }.run(&mut Archive::new(file))?;
-        Bundle::record(&cache, manifest)
+        let recipe = crate::build::recipe_of(&manifest);
+        Bundle::record(&cache, manifest, recipe.as_deref())
     }
 }
 
@@ -98,6 +105,10 @@ impl Import<'_> {
         let mut entries = archive.entries().at("read", self.from)?;
         let first = entries.next().ok_or_else(|| self.refuse("it is empty"))?;
         let manifest = self.manifest(first.at("read", self.from)?)?;
+        if manifest.arch != arch() {
+            return Err(self.refuse(&format!("it is for {}, this machine is {}", manifest.arch, arch())));
+        }
+        disk::check(&[(self.cache.dir().to_owned(), manifest.size())], &free_space(), self.report)?;
         let mut wanted: Vec<&Artefact> = manifest.blobs().collect();
         for entry in entries {
             let entry = entry.at("read", self.from)?;
@@ -124,7 +135,7 @@ impl Import<'_> {
         let begun = Instant::now();
         let scratch = self.cache.scratch();
         let mut out = File::create(&scratch).at("create", &scratch)?;
-        io::copy(&mut entry.take(artefact.size + 1), &mut out).at("read", self.from)?;
+        io::copy(&mut entry.take(artefact.size.saturating_add(1)), &mut out).at("read", self.from)?;
         let found = crate::cache::digest(&scratch)?;
         if found.sha256 != artefact.sha256 {
             std::fs::remove_file(&scratch).at("remove", &scratch)?;

@@ -7,17 +7,17 @@ use crate::bundle::Bundle;
 use crate::cache::{Cache, DATA, Stored, key};
 use crate::catalog::{Catalog, ImageRecipe};
 use crate::manifest::{Artefact, Kind, Manifest};
+use crate::modules::{Go, Work};
 use crate::oci::Image;
+use crate::release::{Checksums, Order};
 use crate::source::Plan;
 use crate::{
     AgentSource, BundleError, FreeSpace, Progress, ReleaseOptions, Report, Result, Source, Version, agent, disk,
-    free_space, images, modules, oci, release, source,
+    free_space, images, oci, release, source,
 };
 
 /// Bumped when the way of packing changes, so that earlier images are not taken for new ones.
 const PACKING: &str = "1";
-/// Programs and images of one version; what the release source needs at most.
-const OUTPUT: u64 = 1600 << 20;
 
 /// What to build, from where, into which cache.
 #[derive(Clone)]
@@ -72,22 +72,10 @@ impl Bundle {
         let begun = Instant::now();
         let job = Job { opts, catalog: Catalog::load(opts.version)?, cache: Cache::new(&opts.cache), report };
         let _lock = job.cache.lock(report).await?;
-        let (busybox, busybox_version) = images::find_busybox().await?;
-        let mut artefacts = match source::choose(&job).await? {
-            Plan::Modules(go) => modules::build(&job, &go).await?,
-            Plan::Release(table) => {
-                disk::check(&[(opts.cache.clone(), OUTPUT)], &opts.free_space, report)?;
-                release::fetch(&job, &table).await?
-            }
-        };
-        let mut packed = Vec::new();
-        for recipe in &job.catalog.images {
-            packed.push(job.component(recipe, &artefacts).await?);
-        }
-        packed.push(job.busybox(&busybox, &busybox_version).await?);
-        artefacts.append(&mut packed);
+        let mut artefacts = job.parts(source::choose(&job).await?).await?;
         artefacts.extend(agent::add(&job).await?);
-        let bundle = Bundle::record(&job.cache, Manifest::new(opts.version.as_str(), artefacts))?;
+        let manifest = Manifest::new(opts.version.as_str(), artefacts);
+        let bundle = Bundle::record(&job.cache, manifest, Some(&job.recipe()?))?;
         let (parts, size) = (bundle.artefacts().len(), bundle.manifest().size());
         report(Progress::Finished { what: format!("bundle {}", bundle.id()), parts, size, elapsed: begun.elapsed() });
         Ok(bundle)
@@ -95,6 +83,71 @@ impl Bundle {
 }
 
 impl Job<'_> {
+    /// Programs and images by a plan.
+    async fn parts(&self, plan: Plan) -> Result<Vec<Artefact>> {
+        if let Plan::Kept(parts) = plan {
+            parts.iter().for_each(|part| self.cached(part));
+            return Ok(parts);
+        }
+        let (busybox, version) = images::find_busybox().await?;
+        let mut artefacts = match plan {
+            Plan::Kept(parts) => parts,
+            Plan::Modules(go) => self.build(&go).await?,
+            Plan::Release(table, go) => self.fetch(&table, go.as_ref()).await?,
+        };
+        let mut packed = Vec::new();
+        for recipe in &self.catalog.images {
+            packed.push(self.component(recipe, &artefacts).await?);
+        }
+        packed.push(self.busybox(&busybox, &version).await?);
+        artefacts.append(&mut packed);
+        Ok(artefacts)
+    }
+
+    async fn build(&self, go: &Go) -> Result<Vec<Artefact>> {
+        let work = Work::look(self, go, self.catalog.programs().collect()).await?;
+        work.prepare(self, go, 0).await?;
+        work.make(self, go).await
+    }
+
+    /// Checks everything, then fetches, then builds what is not pinned: a wrong checksum shows before minutes of compiling.
+    async fn fetch(&self, table: &Checksums, go: Option<&Go>) -> Result<Vec<Artefact>> {
+        let order = Order::look(self, table).await?;
+        let room = if order.is_complete() { 0 } else { release::ROOM };
+        let work = match go {
+            Some(go) => {
+                let work = Work::look(self, go, release::unpinned(self, table)).await?;
+                work.prepare(self, go, room).await?;
+                Some((work, go))
+            }
+            None => {
+                disk::check(&[(self.opts.cache.clone(), room)], &self.opts.free_space, self.report)?;
+                None
+            }
+        };
+        let mut artefacts = order.fetch(self).await?;
+        if let Some((work, go)) = work {
+            artefacts.append(&mut work.make(self, go).await?);
+        }
+        Ok(artefacts)
+    }
+
+    /// Says what is fetched and what is built.
+    pub(crate) fn tell_split(&self, table: &Checksums) {
+        let list = |pinned: bool| {
+            let names = self.catalog.programs().map(|(_, program)| program.name.as_str());
+            names.filter(|name| table.pin(name).is_some() == pinned).collect::<Vec<_>>().join(", ")
+        };
+        let built = Some(list(false)).filter(|names| !names.is_empty());
+        let built = built.map_or_else(String::new, |names| format!("; built here: {names}"));
+        (self.report)(Progress::Note(format!("official: {}{built}", list(true))));
+    }
+
+    /// See [`Catalog::recipe`].
+    pub(crate) fn recipe(&self) -> Result<String> {
+        self.catalog.recipe(PACKING)
+    }
+
     /// Hashing hundreds of megabytes must not hold up the runtime.
     pub(crate) async fn done(&self, key: &str) -> Result<Option<Stored>> {
         let (cache, key) = (self.cache.clone(), key.to_owned());
@@ -113,15 +166,10 @@ impl Job<'_> {
         blocking(move || cache.copy_in(&from, mode)).await
     }
 
-    /// Reports a part that was there already, and passes it on.
-    pub(crate) fn cached(&self, name: &str, stored: &Stored, artefact: Artefact) -> Artefact {
-        (self.report)(Progress::Done {
-            name: name.to_owned(),
-            size: stored.size,
-            elapsed: Default::default(),
-            cached: true,
-        });
-        artefact
+    /// Reports a part that was there already.
+    pub(crate) fn cached(&self, part: &Artefact) {
+        let name = if part.kind == Kind::Image { format!("image {}", part.name) } else { part.name.clone() };
+        (self.report)(Progress::Done { name, size: part.size, elapsed: Default::default(), cached: true });
     }
 
     /// Reports a part that was made just now.
@@ -164,7 +212,9 @@ impl Job<'_> {
             ..Artefact::stored((name, Kind::Image), version, source.clone(), stored)
         };
         if let Some(stored) = self.done(&key).await? {
-            return Ok(self.cached(&label, &stored, finish(&stored)));
+            let part = finish(&stored);
+            self.cached(&part);
+            return Ok(part);
         }
         let begun = Instant::now();
         let (cache, out, layer) = (self.cache.clone(), self.cache.scratch(), self.cache.scratch());
@@ -181,6 +231,12 @@ impl Job<'_> {
         self.done_report(&label, &stored, begun);
         Ok(finish(&stored))
     }
+}
+
+/// The recipe of a manifest from elsewhere, if it holds what the catalogue of its version asks for.
+pub(crate) fn recipe_of(manifest: &Manifest) -> Option<String> {
+    let catalog = Catalog::load(Version::parse(&manifest.kubernetes).ok()?).ok()?;
+    if catalog.is_in(manifest) { catalog.recipe(PACKING).ok() } else { None }
 }
 
 impl Artefact {

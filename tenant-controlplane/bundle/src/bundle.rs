@@ -1,25 +1,30 @@
 //! A built bundle: opened, asked for its parts, checked, given another agent, listed.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 use crate::build::blocking;
 use crate::cache::{Cache, PROGRAM, digest, key};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, Manifest};
-use crate::{BundleError, Damage, Progress, Report, Result, Version, agent};
+use crate::{BundleError, Damage, Progress, Report, Result, Version, agent, trust};
 
-const FILE: &str = "bundle.json";
+pub(crate) const FILE: &str = "bundle.json";
+/// Beside the manifest: what the bundle was made by, see [`crate::catalog::Catalog::recipe`].
+const RECIPE: &str = "recipe";
 
-/// A bundle in a cache. Its manifest is in memory; its bytes are files.
+/// A bundle in a cache. Its manifest is in memory; its bytes are files. While it lives, [`crate::prune`] spares it.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     cache: Cache,
     id: String,
     manifest: Manifest,
+    /// Locked for sharing.
+    _hold: Arc<File>,
 }
 
 /// One line of [`list`].
@@ -41,12 +46,14 @@ pub struct Summary {
 
 impl Bundle {
     /// Opens the current bundle of a version. Looks that every part is there with its size, but reads none of them:
-    /// it takes a millisecond. [`Bundle::verify`] reads them.
+    /// it takes a millisecond. [`Bundle::build`] and [`Bundle::verify`] read them.
     ///
     /// # Errors
-    /// [`BundleError::NotBuilt`], [`BundleError::Damaged`], or the manifest cannot be read.
+    /// [`BundleError::NotBuilt`], [`BundleError::Damaged`], the manifest cannot be read, or
+    /// [`BundleError::Untrusted`]: others may write to the cache.
     pub fn open(cache: &Path, version: Version) -> Result<Bundle> {
         let cache = Cache::new(cache);
+        trust::check(cache.dir())?;
         let dir = cache.bundles().join(version.as_str());
         let id = match fs::read_link(&dir) {
             Ok(target) => target.to_string_lossy().into_owned(),
@@ -56,7 +63,10 @@ impl Bundle {
             }
             Err(error) => return Err(error).at("read", &dir),
         };
-        let bundle = Bundle { manifest: read(&dir.join(FILE))?, id, cache };
+        // By its id: the link may point elsewhere a moment later.
+        let dir = cache.bundles().join(&id);
+        let hold = hold(&dir.join(FILE))?;
+        let bundle = Bundle { manifest: read(&dir.join(FILE))?, id, cache, _hold: hold };
         bundle.damage(size_differs)?;
         Ok(bundle)
     }
@@ -78,17 +88,37 @@ impl Bundle {
     }
 
     /// Writes the manifest and makes it the current one of its version.
-    pub(crate) fn record(cache: &Cache, manifest: Manifest) -> Result<Bundle> {
+    pub(crate) fn record(cache: &Cache, manifest: Manifest, recipe: Option<&str>) -> Result<Bundle> {
         let text = manifest.to_json();
         let hash: String = key(&[&text]).chars().take(12).collect();
         let id = format!("{}-{hash}", manifest.kubernetes);
         let dir = cache.bundles().join(&id);
-        fs::create_dir_all(&dir).at("create", &dir)?;
-        cache.replace(&dir.join(FILE), text.as_bytes())?;
+        trust::create(&dir)?;
+        let path = dir.join(FILE);
+        // Equal contents stay the same file: others may hold it.
+        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
+            File::open(&path).and_then(|file| file.set_modified(SystemTime::now())).at("touch", &path)?;
+        } else {
+            cache.replace(&path, text.as_bytes())?;
+        }
+        if let Some(recipe) = recipe {
+            cache.replace(&dir.join(RECIPE), recipe.as_bytes())?;
+        }
+        let hold = hold(&path)?;
         let (scratch, pointer) = (cache.scratch(), cache.bundles().join(&manifest.kubernetes));
         symlink(&id, &scratch).at("write", &scratch)?;
         fs::rename(&scratch, &pointer).at("write", &pointer)?;
-        Ok(Bundle { cache: cache.clone(), id, manifest })
+        Ok(Bundle { cache: cache.clone(), id, manifest, _hold: hold })
+    }
+
+    /// What it was made by, if that was written down.
+    pub(crate) fn recipe(&self) -> Option<String> {
+        fs::read_to_string(self.cache.bundles().join(&self.id).join(RECIPE)).ok()
+    }
+
+    /// Reads a part and compares it with its checksum.
+    pub(crate) fn is_whole(&self, artefact: &Artefact) -> bool {
+        checksum_differs(artefact, &self.path(artefact)).is_none()
     }
 
     /// `<version>-<hash>`; equal for equal contents.
@@ -191,7 +221,8 @@ impl Bundle {
         let stored = blocking(move || cache.copy_in(&from, PROGRAM)).await?;
         let others = self.artefacts().iter().filter(|artefact| artefact.kind != Kind::Agent).cloned();
         let artefacts = others.chain([agent::artefact(&stored)]).collect();
-        Bundle::record(&self.cache, Manifest::new(&self.manifest.kubernetes, artefacts))
+        let manifest = Manifest::new(&self.manifest.kubernetes, artefacts);
+        Bundle::record(&self.cache, manifest, self.recipe().as_deref())
     }
 }
 
@@ -212,7 +243,14 @@ fn checksum_differs(artefact: &Artefact, path: &Path) -> Option<String> {
     }
 }
 
-fn read(path: &Path) -> Result<Manifest> {
+/// Tells other processes that the bundle is in use, until dropped. Waits while one is looking whether it is.
+fn hold(path: &Path) -> Result<Arc<File>> {
+    let file = File::open(path).at("open", path)?;
+    file.lock_shared().at("lock", path)?;
+    Ok(Arc::new(file))
+}
+
+pub(crate) fn read(path: &Path) -> Result<Manifest> {
     let text = fs::read_to_string(path).at("read", path)?;
     Manifest::parse(&text).map_err(|reason| BundleError::Table { path: path.to_owned(), reason })
 }

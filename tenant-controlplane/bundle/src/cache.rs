@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::At;
-use crate::{Progress, Report, Result};
+use crate::{Progress, Report, Result, trust};
 
 /// Mode of a stored program: read-only and executable by all.
 pub(crate) const PROGRAM: u32 = 0o555;
@@ -104,9 +104,9 @@ impl Cache {
 
     /// Makes the directories and waits for the lock; others' builds in the same cache then wait for us.
     pub(crate) async fn lock(&self, report: Report<'_>) -> Result<CacheLock> {
+        trust::check(&self.dir)?;
         for dir in ["", "sha256", "bundles", "done", "downloads", "work"] {
-            let path = self.dir.join(dir);
-            fs::create_dir_all(&path).at("create", &path)?;
+            trust::create(&self.dir.join(dir))?;
         }
         let path = self.dir.join("lock");
         let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
@@ -130,7 +130,7 @@ impl Cache {
         let path = self.dir.join("tmp");
         match fs::remove_dir_all(&path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).at("remove", &path),
-            _ => fs::create_dir(&path).at("create", &path),
+            _ => trust::create(&path),
         }
     }
 
@@ -141,6 +141,7 @@ impl Cache {
         File::open(from).and_then(|file| file.sync_all()).at("sync", from)?;
         let to = self.blob(&stored.sha256);
         fs::rename(from, &to).at("rename", from)?;
+        sync_folder(&to)?;
         Ok(stored)
     }
 
@@ -165,7 +166,11 @@ impl Cache {
     }
 
     fn marker(&self, key: &str) -> PathBuf {
-        self.dir.join("done").join(key)
+        self.markers().join(key)
+    }
+
+    pub(crate) fn markers(&self) -> PathBuf {
+        self.dir.join("done")
     }
 
     /// Writes a small file so that readers see the old or the new text, never a part.
@@ -177,18 +182,31 @@ impl Cache {
             file.sync_all()
         };
         write().at("write", &scratch)?;
-        fs::rename(&scratch, path).at("write", path)
+        fs::rename(&scratch, path).at("write", path)?;
+        sync_folder(path)
     }
+}
+
+/// Puts a rename on disk, so that what is recorded later never survives a crash that it does not.
+fn sync_folder(path: &Path) -> Result<()> {
+    let dir = path.parent().unwrap_or(path);
+    File::open(dir).and_then(|dir| dir.sync_all()).at("sync", dir)
 }
 
 /// SHA-256 and size of a file.
 pub(crate) fn digest(path: &Path) -> Result<Stored> {
+    let (sha256, size) = digest_with::<Sha256>(path)?;
+    Ok(Stored { sha256, size })
+}
+
+/// Checksum, in lower-case hex, and size of a file.
+pub(crate) fn digest_with<D: Digest>(path: &Path) -> Result<(String, u64)> {
     let file = File::open(path).at("open", path)?;
     let mut reader = BufReader::with_capacity(1 << 18, file);
-    let (mut hasher, mut size, mut buffer) = (Sha256::new(), 0u64, vec![0u8; 1 << 18]);
+    let (mut hasher, mut size, mut buffer) = (D::new(), 0u64, vec![0u8; 1 << 18]);
     loop {
         match reader.read(&mut buffer).at("read", path)? {
-            0 => return Ok(Stored { sha256: hex(hasher), size }),
+            0 => return Ok((hex(hasher), size)),
             count => {
                 hasher.update(&buffer[..count]);
                 size += count as u64;
@@ -198,7 +216,7 @@ pub(crate) fn digest(path: &Path) -> Result<Stored> {
 }
 
 /// Lower-case hex of a finished hash.
-pub(crate) fn hex(hasher: Sha256) -> String {
+pub(crate) fn hex(hasher: impl Digest) -> String {
     hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
 }
 

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::cache::key;
+use crate::manifest::{Kind, Manifest, arch};
 use crate::{BundleError, Result, Version};
 
 const TABLE: &str = include_str!("../data/catalog.toml");
@@ -95,6 +97,9 @@ pub(crate) struct Catalog {
     pub(crate) images: Vec<ImageRecipe>,
 }
 
+/// A program with the group it belongs to.
+pub(crate) type Entry<'a> = (&'a Group, &'a Program);
+
 impl Catalog {
     /// The table with every placeholder filled in.
     pub(crate) fn load(version: Version) -> Result<Catalog> {
@@ -111,8 +116,29 @@ impl Catalog {
     }
 
     /// Every program with the group it belongs to, in build order.
-    pub(crate) fn programs(&self) -> impl Iterator<Item = (&Group, &Program)> {
+    pub(crate) fn programs(&self) -> impl Iterator<Item = Entry<'_>> {
         self.groups.iter().flat_map(|group| group.binaries.iter().map(move |program| (group, program)))
+    }
+
+    /// Whether a manifest has every program and image, each in the catalogue's own version.
+    pub(crate) fn is_in(&self, manifest: &Manifest) -> bool {
+        let has = |kind, name: &str, version: Option<&str>| {
+            let mut parts = manifest.artefacts.iter().filter(|part| part.kind == kind && part.name == name);
+            parts.any(|part| version.is_none_or(|version| part.version == version))
+        };
+        self.programs().all(|(group, program)| has(Kind::Binary, &program.name, Some(&group.version)))
+            && self.images.iter().all(|image| has(Kind::Image, &image.name, None))
+            && manifest.arch == arch()
+    }
+
+    /// Names everything that goes into a bundle but the toolchain: catalogue, module graphs, own sources, packing.
+    pub(crate) fn recipe(&self, packing: &str) -> Result<String> {
+        let mut parts = vec![packing, arch(), TABLE];
+        for group in &self.groups {
+            let lock = group.lock()?;
+            parts.extend([lock.modules, lock.sums, group.version.as_str(), group.main().unwrap_or_default()]);
+        }
+        Ok(key(&parts))
     }
 }
 

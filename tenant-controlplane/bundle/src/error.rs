@@ -32,18 +32,22 @@ pub enum BundleError {
         modules: String,
     },
     /// The release source needs a table of checksums, and there is none.
-    #[error("no checksums are known for the release of {version}; name a checksum file, or use the source `modules`")]
+    #[error(
+        "no checksums are known for the release of {version} on {arch} (only amd64 is pinned so far); name a checksum file, or use the source `modules`"
+    )]
     NoChecksums {
         /// The Kubernetes version.
         version: String,
+        /// This machine's architecture.
+        arch: &'static str,
     },
-    /// The table of checksums lacks some artefacts.
-    #[error("checksum file {path} lacks: {names}")]
-    MissingChecksums {
-        /// The checksum file.
-        path: PathBuf,
-        /// The missing artefacts, comma separated.
+    /// Some programs have no pinned official artefact, and cannot be built either.
+    #[error("no official artefact is pinned for {names}: they are built from source, and {reason}")]
+    Unpinned {
+        /// The programs, comma separated.
         names: String,
+        /// Why they cannot be built.
+        reason: String,
     },
     /// A table of checksums, or the built-in catalogue, is not well-formed.
     #[error("read {path}: {reason}")]
@@ -58,8 +62,8 @@ pub enum BundleError {
     Unreachable {
         /// The base address.
         url: String,
-        /// What the connection said.
-        source: reqwest::Error,
+        /// What the connection said, if anything.
+        source: Option<reqwest::Error>,
     },
     /// The release server did not answer, or the connection broke more often than is worth retrying.
     #[error("fetch {name} from {url}; what arrived is kept, run it again to resume")]
@@ -93,6 +97,16 @@ pub enum BundleError {
         /// Bytes that were announced.
         want: u64,
     },
+    /// More bytes than any artefact has. They were thrown away.
+    #[error("fetch {name} from {url}: more than {}, nothing of it was kept; is this the right server?", bytes(*limit))]
+    TooLarge {
+        /// The artefact.
+        name: String,
+        /// Where it was fetched from.
+        url: String,
+        /// Bytes that would have been taken.
+        limit: u64,
+    },
     /// Downloaded bytes are not the pinned ones. They were thrown away.
     #[error("checksum of {name} from {url} is wrong: expected {expected}, got {actual}; nothing of it was kept")]
     Checksum {
@@ -100,9 +114,9 @@ pub enum BundleError {
         name: String,
         /// Where it was fetched from.
         url: String,
-        /// The pinned SHA-256, hex.
+        /// The pinned SHA-256 or SHA-512, hex.
         expected: String,
-        /// The SHA-256 of what arrived, hex.
+        /// The same of what arrived, hex.
         actual: String,
     },
     /// A release archive does not hold the file it should.
@@ -183,6 +197,14 @@ pub enum BundleError {
         path: PathBuf,
         /// What the kernel said.
         source: io::Error,
+    },
+    /// Somebody else could choose what is executed from the cache.
+    #[error("{path} is not safe for a cache of programs: {reason}")]
+    Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// Who may change it, and what to do.
+        reason: String,
     },
     /// There is no bundle of that version in the cache.
     #[error("no bundle of {version} in {cache}; run `pilothouse bundle build --version {version}`")]

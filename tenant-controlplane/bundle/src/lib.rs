@@ -5,14 +5,19 @@
 //! ```text
 //! <cache>/sha256/<hex>                          the bytes: binaries (mode 0555) and OCI image archives (mode 0444)
 //! <cache>/bundles/<version>-<hash>/bundle.json  what makes up a bundle: name, kind, version, sha256, size, source
+//! <cache>/bundles/<version>-<hash>/recipe       what it was made by
 //! <cache>/bundles/<version>                     symbolic link to the current one, replaced atomically
 //! <cache>/node-image/<hash>/root                a Debian tree for machines, see [`node_image`]
 //! <cache>/{done,downloads,tmp,work}             what makes building resumable; may be deleted at any time
 //! ```
 //!
 //! The bytes come from one of two sources with the same result: official release artefacts by pinned checksum
-//! ([`Source::Release`]), or the same programs built here from pinned Go modules ([`Source::Modules`]).
-//! [`Source::Auto`] picks one and says which and why. The agent and the busybox image are always made locally.
+//! ([`Source::Release`], amd64; programs without a pinned artefact are built), or the same programs built here from
+//! pinned Go modules ([`Source::Modules`]). [`Source::Auto`] takes what the cache has, or else picks one, and says which
+//! and why. The agent and the busybox image are made locally.
+//!
+//! What is executed is proven: [`Bundle::build`] reads every byte before it hands a bundle out, and a cache that another
+//! user may write to is refused.
 //!
 //! Deliberately not here: starting any of it, talking to a registry, and command-line parsing. Building is slow, so
 //! it reports through a callback ([`Progress`]) and stops, with its child processes, when its future is dropped.
@@ -33,8 +38,10 @@ mod modules;
 pub mod node_image;
 mod oci;
 mod progress;
+mod prune;
 mod release;
 mod source;
+mod trust;
 mod version;
 
 pub use agent::AgentSource;
@@ -45,6 +52,7 @@ pub use disk::{FreeSpace, free_space};
 pub use error::{BundleError, Damage};
 pub use manifest::{Artefact, Kind, Manifest};
 pub use progress::{Progress, Report};
+pub use prune::{PruneOptions, Pruned, PrunedItem, prune};
 pub use release::ReleaseOptions;
 pub use source::Source;
 pub use version::Version;

@@ -90,6 +90,10 @@ impl Manifest {
         if manifest.format != FORMAT {
             return Err(format!("format {} is not {FORMAT}; use the pilothouse that wrote it", manifest.format));
         }
+        // It becomes part of a path.
+        if !is_word(&manifest.kubernetes) || !is_word(&manifest.arch) {
+            return Err(format!("{:?} is no Kubernetes version", manifest.kubernetes));
+        }
         let mut seen = BTreeSet::new();
         for artefact in &manifest.artefacts {
             artefact.check()?;
@@ -102,7 +106,7 @@ impl Manifest {
 
     /// Bytes of all parts, each counted once even if two parts share their bytes.
     pub fn size(&self) -> u64 {
-        self.blobs().map(|artefact| artefact.size).sum()
+        self.blobs().fold(0, |sum, artefact| sum.saturating_add(artefact.size))
     }
 
     /// The parts with distinct bytes.
@@ -114,6 +118,9 @@ impl Manifest {
 
 impl Artefact {
     fn check(&self) -> Result<(), String> {
+        if !is_word(&self.name) || !is_word(&self.version) {
+            return Err(format!("{:?} is no name and version of a part", self.name));
+        }
         if !is_digest(&self.sha256) || self.file != format!("sha256/{}", self.sha256) {
             return Err(format!("`{}` does not lie in the store", self.name));
         }
@@ -124,9 +131,20 @@ impl Artefact {
     }
 }
 
+/// Letters, digits and `.-_+`, not beginning with a dot: good for a file name and a terminal.
+fn is_word(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b".-_+".contains(&byte);
+    !text.is_empty() && text.len() <= 128 && !text.starts_with('.') && text.bytes().all(plain)
+}
+
 /// 64 lower-case hex digits.
 pub(crate) fn is_digest(text: &str) -> bool {
-    text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+    is_hex(text, 64)
+}
+
+/// So many lower-case hex digits.
+pub(crate) fn is_hex(text: &str, digits: usize) -> bool {
+    text.len() == digits && text.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
 }
 
 /// This machine's architecture as Go and OCI spell it.
@@ -175,6 +193,10 @@ mod tests {
         let mut evil = Manifest::new("1.36.3", vec![artefact("etcd", Kind::Binary)]);
         evil.artefacts[0].file = "../../etc/shadow".into();
         assert_eq!(Manifest::parse(&evil.to_json()).unwrap_err(), "`etcd` does not lie in the store");
+        let mut evil = Manifest::new("../../escape", vec![artefact("etcd", Kind::Binary)]);
+        assert_eq!(Manifest::parse(&evil.to_json()).unwrap_err(), "\"../../escape\" is no Kubernetes version");
+        evil = Manifest::new("1.36.3", vec![artefact("\u{1b}[2J", Kind::Binary)]);
+        assert!(Manifest::parse(&evil.to_json()).unwrap_err().ends_with("is no name and version of a part"));
         let twice = Manifest::new("1.36.3", vec![artefact("etcd", Kind::Binary), artefact("etcd", Kind::Agent)]);
         assert_eq!(Manifest::parse(&twice.to_json()).unwrap_err(), "`etcd` is listed twice");
     }

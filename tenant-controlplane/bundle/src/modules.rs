@@ -11,7 +11,7 @@ use tokio::process::Command;
 
 use crate::build::Job;
 use crate::cache::{PROGRAM, Stored, key};
-use crate::catalog::{Group, Program};
+use crate::catalog::{Entry, Group, Program};
 use crate::command::{find, output, run};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, arch};
@@ -64,48 +64,66 @@ fn release(version: &str) -> Vec<u32> {
     version.split('.').map(digits).collect()
 }
 
-/// All programs of the catalogue, those that are there already untouched.
-pub(crate) async fn build(job: &Job<'_>, go: &Go) -> Result<Vec<Artefact>> {
-    let mut artefacts = Vec::new();
-    let mut missing = Vec::new();
-    for (group, program) in job.catalog.programs() {
-        let key = input_key(go, group, program)?;
-        match job.done(&key).await? {
-            Some(stored) => artefacts.push(job.cached(&program.name, &stored, artefact(group, program, &stored))),
-            None => missing.push((group, program, key)),
-        }
-    }
-    prepare(job, go, &missing).await?;
-    for (group, program, key) in missing {
-        let stored = one(job, go, group, program).await?;
-        job.cache.mark_done(&key, &stored)?;
-        artefacts.push(artefact(group, program, &stored));
-    }
-    Ok(artefacts)
+/// What is there of some programs, and what is to be built.
+pub(crate) struct Work<'a> {
+    ready: Vec<Artefact>,
+    missing: Vec<(&'a Group, &'a Program, String)>,
 }
 
-/// Everything that would otherwise fail minutes later: toolchain, C libraries, disk.
-async fn prepare(job: &Job<'_>, go: &Go, missing: &[(&Group, &Program, String)]) -> Result<()> {
-    let mut groups: Vec<&Group> = missing.iter().map(|(group, ..)| *group).collect();
-    groups.dedup_by_key(|group| &group.name);
-    let (mut cold, mut size) = (0, 0);
-    for group in &groups {
-        go.check(group)?;
-        if group.cgo {
-            c_toolchain().await?;
+impl<'a> Work<'a> {
+    /// Looks for each program in the store, by checksum.
+    pub(crate) async fn look(job: &Job<'_>, go: &Go, programs: Vec<Entry<'a>>) -> Result<Work<'a>> {
+        let mut work = Work { ready: Vec::new(), missing: Vec::new() };
+        for (group, program) in programs {
+            let key = input_key(go, group, program)?;
+            match job.done(&key).await? {
+                Some(stored) => work.ready.push(artefact(group, program, &stored)),
+                None => work.missing.push((group, program, key)),
+            }
         }
-        cold += group.cold_mib * MIB;
-        size += group.size_mib * MIB;
-        lay_out(job, group)?;
+        Ok(work)
     }
-    let images = if size > 0 { IMAGES } else { 0 };
-    // Go's caches fill about half and half with compiled packages and module sources.
-    let wants = [
-        (job.cache.dir().to_owned(), size + images),
-        (go.build_cache.clone(), cold / 2),
-        (go.module_cache.clone(), cold / 2),
-    ];
-    disk::check(&wants, &job.opts.free_space, job.report)
+
+    /// Whether nothing has to be built.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Everything that would otherwise fail minutes later: toolchain, C libraries, disk. `beside` is what else will be
+    /// written to the cache, in bytes.
+    pub(crate) async fn prepare(&self, job: &Job<'_>, go: &Go, beside: u64) -> Result<()> {
+        let mut groups: Vec<&Group> = self.missing.iter().map(|(group, ..)| *group).collect();
+        groups.dedup_by_key(|group| &group.name);
+        let (mut cold, mut size) = (0, 0);
+        for group in &groups {
+            go.check(group)?;
+            if group.cgo {
+                c_toolchain().await?;
+            }
+            cold += group.cold_mib * MIB;
+            size += group.size_mib * MIB;
+            lay_out(job, group)?;
+        }
+        let images = if size > 0 && beside == 0 { IMAGES } else { 0 };
+        // Go's caches fill about half and half with compiled packages and module sources.
+        let wants = [
+            (job.cache.dir().to_owned(), size + images + beside),
+            (go.build_cache.clone(), cold / 2),
+            (go.module_cache.clone(), cold / 2),
+        ];
+        disk::check(&wants, &job.opts.free_space, job.report)
+    }
+
+    /// Builds what is missing.
+    pub(crate) async fn make(mut self, job: &Job<'_>, go: &Go) -> Result<Vec<Artefact>> {
+        self.ready.iter().for_each(|part| job.cached(part));
+        for (group, program, key) in self.missing {
+            let stored = one(job, go, group, program).await?;
+            job.cache.mark_done(&key, &stored)?;
+            self.ready.push(artefact(group, program, &stored));
+        }
+        Ok(self.ready)
+    }
 }
 
 async fn c_toolchain() -> Result<()> {

@@ -1,3 +1,5 @@
+//! The image layout read back, byte for byte.
+
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;

@@ -1,51 +1,47 @@
-//! The `release` source: official artefacts over HTTP, accepted only by pinned checksum.
+//! The `release` source: official artefacts over HTTP, accepted only by pinned checksum, see [`table`].
 //!
-//! The pins are a TOML file named by the options. **None is shipped yet**: official checksums have to be taken from
-//! the projects themselves, which needs internet. The file looks like this; every program of the catalogue
-//! must be in it:
-//!
-//! ```toml
-//! kubernetes = "1.36.3"
-//! base = "https://mirror.example.org"          # for relative addresses; the option `base_url` replaces it
-//!
-//! [artefact.kubelet]
-//! url = "kubernetes/v1.36.3/bin/linux/amd64/kubelet"
-//! sha256 = "…"                                 # of what is fetched
-//!
-//! [artefact.ptp]
-//! url = "cni/v1.9.1/cni-plugins-linux-amd64-v1.9.1.tgz"
-//! sha256 = "…"
-//! member = "./ptp"                             # the file within the archive (.tar, .tar.gz, .tgz)
-//! ```
+//! What arrived stays until it is whole and proven, so an interruption costs nothing but the connection. An archive is
+//! fetched once for all programs in it. A program without a pin is built instead, by [`crate::modules`].
 
-use std::collections::BTreeMap;
+mod table;
+
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, Response, StatusCode, header};
-use serde::Deserialize;
 
-use crate::build::Job;
-use crate::cache::{PROGRAM, Stored, digest, key};
-use crate::catalog::{Group, Program};
+use crate::build::{Job, blocking};
+use crate::cache::{PROGRAM, Stored, key};
+use crate::catalog::{Entry, Group, Program};
 use crate::error::At;
-use crate::manifest::{Artefact, Kind, is_digest};
+use crate::manifest::{Artefact, Kind};
 use crate::progress::bytes;
 use crate::{BundleError, Progress, Result};
+pub(crate) use table::{Checksums, Pin};
 
 const CONNECT: Duration = Duration::from_secs(2);
 const SILENCE: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 4;
+/// Programs and images of one version with the archives they come in; what fetching needs at most.
+pub(crate) const ROOM: u64 = 2200 << 20;
 
 /// Where official artefacts and their checksums are.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct ReleaseOptions {
-    /// A TOML file of addresses and checksums. Without it there is no release source.
+    /// A TOML file of addresses and checksums instead of the shipped one.
     pub checksums: Option<PathBuf>,
-    /// Replaces `base` of that file: a mirror.
+    /// A mirror. It has relative addresses of the table as they are, others under their host: `<mirror>/<host>/<path>`.
     pub base_url: Option<String>,
+    /// How long a server may say nothing in the middle of an answer; 30 s.
+    pub silence: Duration,
+}
+
+impl Default for ReleaseOptions {
+    fn default() -> Self {
+        ReleaseOptions { checksums: None, base_url: None, silence: SILENCE }
+    }
 }
 
 impl ReleaseOptions {
@@ -55,140 +51,175 @@ impl ReleaseOptions {
         ReleaseOptions {
             checksums: variable("PILOTHOUSE_RELEASE_CHECKSUMS").map(PathBuf::from),
             base_url: variable("PILOTHOUSE_RELEASE_URL"),
+            ..ReleaseOptions::default()
         }
     }
 }
 
-/// The pins of one Kubernetes version, complete.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(crate) struct Checksums {
-    kubernetes: String,
-    base: String,
-    #[serde(rename = "artefact")]
-    artefacts: BTreeMap<String, Pin>,
+/// What is there of the pinned programs, and what is to be fetched.
+pub(crate) struct Order<'a> {
+    ready: Vec<Artefact>,
+    missing: Vec<Item<'a>>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Pin {
-    url: String,
-    sha256: String,
-    #[serde(default)]
-    member: Option<String>,
-}
-
-impl Checksums {
-    /// Reads the table the options name and proves it complete.
-    pub(crate) fn load(job: &Job<'_>) -> Result<Checksums> {
-        let version = job.opts.version.as_str();
-        let unknown = || BundleError::NoChecksums { version: version.to_owned() };
-        let path = job.opts.release.checksums.as_deref().ok_or_else(unknown)?;
-        let text = fs::read_to_string(path).at("read", path)?;
-        let malformed = |reason: String| BundleError::Table { path: path.to_owned(), reason };
-        let mut table: Checksums = toml::from_str(&text).map_err(|error| malformed(error.to_string()))?;
-        if table.kubernetes != version {
-            return Err(unknown());
-        }
-        if let Some((name, _)) = table.artefacts.iter().find(|(_, pin)| !is_digest(&pin.sha256)) {
-            return Err(malformed(format!("sha256 of `{name}` is not 64 lower-case hex digits")));
-        }
-        let lacking = job.catalog.programs().map(|(_, program)| program.name.as_str());
-        let lacking: Vec<_> = lacking.filter(|name| !table.artefacts.contains_key(*name)).collect();
-        if !lacking.is_empty() {
-            return Err(BundleError::MissingChecksums { path: path.to_owned(), names: lacking.join(", ") });
-        }
-        if let Some(base) = &job.opts.release.base_url {
-            table.base.clone_from(base);
-        }
-        Ok(table)
-    }
-
-    /// Whether the server answers anything at all within two seconds.
-    pub(crate) async fn answers(&self) -> Result<()> {
-        let name = "the release server";
-        let request = client(name, &self.base)?.head(&self.base).timeout(CONNECT);
-        request.send().await.map(drop).map_err(|source| BundleError::Unreachable { url: self.base.clone(), source })
-    }
-
-    fn url(&self, pin: &Pin) -> String {
-        if pin.url.contains("://") {
-            return pin.url.clone();
-        }
-        format!("{}/{}", self.base.trim_end_matches('/'), pin.url.trim_start_matches('/'))
-    }
-}
-
-/// All programs of the catalogue by the table, those that are there already untouched.
-pub(crate) async fn fetch(job: &Job<'_>, table: &Checksums) -> Result<Vec<Artefact>> {
-    let mut artefacts = Vec::new();
-    for (group, program) in job.catalog.programs() {
-        let Some(pin) = table.artefacts.get(&program.name) else { continue };
-        let url = table.url(pin);
-        let key = key(&["release", &pin.sha256, pin.member.as_deref().unwrap_or_default()]);
-        if let Some(stored) = job.done(&key).await? {
-            artefacts.push(job.cached(&program.name, &stored, artefact(group, program, &url, &stored)));
-            continue;
-        }
-        let begun = Instant::now();
-        let stored = one(job, &Item { name: &program.name, url: &url, pin }).await?;
-        job.cache.mark_done(&key, &stored)?;
-        job.done_report(&program.name, &stored, begun);
-        artefacts.push(artefact(group, program, &url, &stored));
-    }
-    // Archives that several programs came from have served.
-    let _ = fs::remove_dir_all(job.cache.downloads());
-    Ok(artefacts)
-}
-
-fn artefact(group: &Group, program: &Program, url: &str, stored: &Stored) -> Artefact {
-    Artefact::stored((&program.name, Kind::Binary), &group.version, url.to_owned(), stored)
-}
-
-/// One thing to fetch.
+/// One program to fetch.
 struct Item<'a> {
-    name: &'a str,
-    url: &'a str,
+    group: &'a Group,
+    program: &'a Program,
     pin: &'a Pin,
+    url: String,
 }
 
-async fn one(job: &Job<'_>, item: &Item<'_>) -> Result<Stored> {
-    (job.report)(Progress::Started { name: item.name.to_owned(), action: "fetch" });
-    let file = download(job, item).await?;
-    let out = job.cache.scratch();
-    match &item.pin.member {
-        Some(member) => extract(&file, member, &out).and_then(|found| {
-            let missing = || BundleError::Member { name: item.name.to_owned(), member: member.clone() };
-            found.then_some(()).ok_or_else(missing)
-        })?,
-        None => fs::rename(&file, &out).at("rename", &file)?,
+impl Item<'_> {
+    fn name(&self) -> &str {
+        &self.program.name
     }
-    job.adopt(&out, PROGRAM).await
+
+    fn key(&self) -> String {
+        key(&["release", self.pin.sum.hex(), self.pin.member.as_deref().unwrap_or_default()])
+    }
+
+    fn artefact(&self, stored: &Stored) -> Artefact {
+        Artefact::stored((self.name(), Kind::Binary), &self.group.version, shown(&self.url), stored)
+    }
 }
 
-/// The file as fetched, proven by its checksum; begun again where an earlier attempt stopped.
-async fn download(job: &Job<'_>, item: &Item<'_>) -> Result<PathBuf> {
-    let whole = job.cache.downloads().join(&item.pin.sha256);
-    if whole.exists() {
+impl<'a> Order<'a> {
+    /// Looks for every pinned program in the store, by checksum.
+    pub(crate) async fn look(job: &'a Job<'_>, table: &'a Checksums) -> Result<Order<'a>> {
+        let mut order = Order { ready: Vec::new(), missing: Vec::new() };
+        for (group, program) in job.catalog.programs() {
+            let Some(pin) = table.pin(&program.name) else { continue };
+            let item = Item { group, program, pin, url: table.url(pin) };
+            match job.done(&item.key()).await? {
+                Some(stored) => order.ready.push(item.artefact(&stored)),
+                None => order.missing.push(item),
+            }
+        }
+        Ok(order)
+    }
+
+    /// Whether nothing has to be fetched.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// Whether every server answers for the first file that is wanted of it, all of them within two seconds.
+    pub(crate) async fn answers(&self) -> Result<()> {
+        let mut asked: Vec<&str> = Vec::new();
+        let ask = async {
+            for item in &self.missing {
+                let origin = origin(&item.url);
+                if !asked.contains(&origin) {
+                    asked.push(origin);
+                    probe(item).await?;
+                }
+            }
+            Ok(())
+        };
+        let late = tokio::time::timeout(CONNECT, ask).await;
+        let url = || asked.last().map(|url| shown(url)).unwrap_or_default();
+        late.unwrap_or_else(|_| Err(BundleError::Unreachable { url: url(), source: None }))
+    }
+
+    /// Fetches what is missing. Archives that several programs came from have served then.
+    pub(crate) async fn fetch(mut self, job: &Job<'_>) -> Result<Vec<Artefact>> {
+        self.ready.iter().for_each(|part| job.cached(part));
+        let mut proven = Vec::new();
+        for item in &self.missing {
+            let begun = Instant::now();
+            (job.report)(Progress::Started { name: item.name().to_owned(), action: "fetch" });
+            let file = download(job, item, &mut proven).await?;
+            let stored = unpack(job, item, &file).await?;
+            job.cache.mark_done(&item.key(), &stored)?;
+            job.done_report(item.name(), &stored, begun);
+            self.ready.push(item.artefact(&stored));
+        }
+        if !self.missing.is_empty() {
+            let _ = fs::remove_dir_all(job.cache.downloads());
+        }
+        Ok(self.ready)
+    }
+}
+
+/// The programs of the catalogue the table does not pin.
+pub(crate) fn unpinned<'a>(job: &'a Job<'_>, table: &Checksums) -> Vec<Entry<'a>> {
+    job.catalog.programs().filter(|(_, program)| table.pin(&program.name).is_none()).collect()
+}
+
+async fn probe(item: &Item<'_>) -> Result<()> {
+    let unreachable = |source| BundleError::Unreachable { url: shown(origin(&item.url)), source: Some(source) };
+    let client = Client::builder().connect_timeout(CONNECT).timeout(CONNECT).build().map_err(unreachable)?;
+    let status = client.head(&item.url).send().await.map_err(unreachable)?.status();
+    if status.is_success() { Ok(()) } else { Err(refused(item, status)) }
+}
+
+/// `https://host` of an address.
+fn origin(url: &str) -> &str {
+    let host = url.find("://").map_or(0, |at| at + 3);
+    url[host..].find('/').map_or(url, |at| &url[..host + at])
+}
+
+/// An address without the name and password a mirror's may carry.
+fn shown(url: &str) -> String {
+    let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
+    let host = rest.split('/').next().unwrap_or_default();
+    match host.rsplit_once('@') {
+        Some((secret, _)) => format!("{scheme}://{}", &rest[secret.len() + 1..]),
+        None => url.to_owned(),
+    }
+}
+
+/// The file as fetched, proven by its checksum; begun again where an earlier attempt stopped. Only what was proven in
+/// this run is taken as it is: what an earlier run left may have changed since.
+async fn download(job: &Job<'_>, item: &Item<'_>, proven: &mut Vec<PathBuf>) -> Result<PathBuf> {
+    let whole = job.cache.downloads().join(item.pin.sum.hex());
+    if proven.contains(&whole) {
         return Ok(whole);
     }
     let part = whole.with_extension("part");
-    let client = client(item.name, item.url)?;
+    if whole.exists() && prove(item, &whole).await.is_ok() {
+        proven.push(whole.clone());
+        return Ok(whole);
+    }
+    let resumed = fs::metadata(&part).is_ok_and(|data| data.len() > 0);
+    receive_all(job, item, &part).await?;
+    if let Err(error) = prove(item, &part).await {
+        if !resumed {
+            return Err(error);
+        }
+        // The beginning came from an earlier run, and perhaps of another file.
+        receive_all(job, item, &part).await?;
+        prove(item, &part).await?;
+    }
+    fs::rename(&part, &whole).at("rename", &part)?;
+    proven.push(whole.clone());
+    Ok(whole)
+}
+
+/// Compares with the pin; what differs is removed.
+async fn prove(item: &Item<'_>, part: &Path) -> Result<()> {
+    let (sum, path) = (item.pin.sum.clone(), part.to_owned());
+    let actual = blocking(move || sum.of(&path)).await?;
+    let expected = item.pin.sum.hex().to_owned();
+    if actual == expected {
+        return Ok(());
+    }
+    fs::remove_file(part).at("remove", part)?;
+    Err(BundleError::Checksum { name: item.name().to_owned(), url: shown(&item.url), expected, actual })
+}
+
+async fn receive_all(job: &Job<'_>, item: &Item<'_>, part: &Path) -> Result<()> {
+    let builder = Client::builder().connect_timeout(CONNECT).read_timeout(job.opts.release.silence);
+    let client = builder.build().map_err(|source| fetch_error(item, source))?;
     for attempt in 1.. {
-        match attempt_once(job, item, &client, &part).await {
+        match attempt_once(job, item, &client, part).await {
             Ok(()) => break,
             Err(error) if attempt >= ATTEMPTS || !worth_retrying(&error) => return Err(error),
             Err(_) => tokio::time::sleep(Duration::from_millis(200) * attempt).await,
         }
     }
-    let actual = digest(&part)?.sha256;
-    if actual != item.pin.sha256 {
-        fs::remove_file(&part).at("remove", &part)?;
-        let (name, url, expected) = (item.name.to_owned(), item.url.to_owned(), item.pin.sha256.clone());
-        return Err(BundleError::Checksum { name, url, expected, actual });
-    }
-    fs::rename(&part, &whole).at("rename", &part)?;
-    Ok(whole)
+    Ok(())
 }
 
 fn worth_retrying(error: &BundleError) -> bool {
@@ -201,59 +232,92 @@ fn worth_retrying(error: &BundleError) -> bool {
 
 async fn attempt_once(job: &Job<'_>, item: &Item<'_>, client: &Client, part: &Path) -> Result<()> {
     let have = fs::metadata(part).map_or(0, |data| data.len());
-    let mut request = client.get(item.url);
+    let mut request = client.get(&item.url);
     if have > 0 {
         request = request.header(header::RANGE, format!("bytes={have}-"));
     }
-    let response = request.send().await.map_err(|source| fetch_error(item.name, item.url, source))?;
+    let response = request.send().await.map_err(|source| fetch_error(item, source))?;
     let resumed = match response.status() {
         StatusCode::OK => false,
         StatusCode::PARTIAL_CONTENT if have > 0 => true,
         // What is there is all there is, or more: the checksum decides.
         StatusCode::RANGE_NOT_SATISFIABLE if have > 0 => return Ok(()),
-        status => {
-            let (name, url) = (item.name.to_owned(), item.url.to_owned());
-            return Err(BundleError::FetchStatus { name, url, status: status.as_u16() });
-        }
+        status => return Err(refused(item, status)),
     };
     let mut options = File::options();
     let file = options.create(true).write(true).append(resumed).truncate(!resumed).open(part).at("open", part)?;
-    receive(job, item, (response, file, if resumed { have } else { 0 })).await
+    let received = receive(job, item, (response, &file, if resumed { have } else { 0 })).await;
+    if let Err(BundleError::TooLarge { .. }) = received {
+        fs::remove_file(part).at("remove", part)?;
+    }
+    received?;
+    file.sync_all().at("sync", part)
 }
 
-async fn receive(job: &Job<'_>, item: &Item<'_>, (mut response, mut file, start): (Response, File, u64)) -> Result<()> {
-    let want = response.content_length().map(|length| length + start);
+async fn receive(
+    job: &Job<'_>,
+    item: &Item<'_>,
+    (mut response, mut file, start): (Response, &File, u64),
+) -> Result<()> {
+    let want = response.content_length().map(|length| length.saturating_add(start));
     let (begun, mut told, mut have) = (Instant::now(), Instant::now(), start);
+    within(item, want.unwrap_or(0))?;
     loop {
-        let chunk = response.chunk().await.map_err(|source| fetch_error(item.name, item.url, source))?;
+        let chunk = response.chunk().await.map_err(|source| fetch_error(item, source))?;
         let Some(chunk) = chunk else { break };
-        file.write_all(&chunk).at("write", Path::new(item.name))?;
         have += chunk.len() as u64;
+        within(item, have)?;
+        file.write_all(&chunk).at("write", Path::new(item.name()))?;
         if told.elapsed() >= Duration::from_secs(1) {
             told = Instant::now();
             let of = want.map_or_else(String::new, |want| format!(" of {}", bytes(want)));
             let detail = format!("{}{of} fetched", bytes(have));
-            (job.report)(Progress::Working { name: item.name.to_owned(), elapsed: begun.elapsed(), detail });
+            (job.report)(Progress::Working { name: item.name().to_owned(), elapsed: begun.elapsed(), detail });
         }
     }
     match want {
         Some(want) if have < want => {
-            Err(BundleError::FetchShort { name: item.name.to_owned(), url: item.url.to_owned(), have, want })
+            Err(BundleError::FetchShort { name: item.name().to_owned(), url: shown(&item.url), have, want })
         }
         _ => Ok(()),
     }
 }
 
-fn client(name: &str, url: &str) -> Result<Client> {
-    let builder = Client::builder().connect_timeout(CONNECT).read_timeout(SILENCE);
-    builder.build().map_err(|source| fetch_error(name, url, source))
+fn within(item: &Item<'_>, size: u64) -> Result<()> {
+    if size <= item.pin.limit {
+        return Ok(());
+    }
+    Err(BundleError::TooLarge { name: item.name().to_owned(), url: shown(&item.url), limit: item.pin.limit })
 }
 
-fn fetch_error(name: &str, url: &str, source: reqwest::Error) -> BundleError {
-    BundleError::Fetch { name: name.to_owned(), url: url.to_owned(), source }
+fn refused(item: &Item<'_>, status: StatusCode) -> BundleError {
+    BundleError::FetchStatus { name: item.name().to_owned(), url: shown(&item.url), status: status.as_u16() }
 }
 
-/// Copies one member out of a tar archive, compressed or not; false if there is none of that name.
+fn fetch_error(item: &Item<'_>, source: reqwest::Error) -> BundleError {
+    BundleError::Fetch { name: item.name().to_owned(), url: shown(&item.url), source }
+}
+
+/// Takes the program out of the proven file and into the store.
+async fn unpack(job: &Job<'_>, item: &Item<'_>, file: &Path) -> Result<Stored> {
+    let (from, out, member) = (file.to_owned(), job.cache.scratch(), item.pin.member.clone());
+    let (cache, name) = (job.cache.clone(), item.name().to_owned());
+    blocking(move || {
+        match member {
+            None => fs::copy(&from, &out).map(drop).at("copy", &from)?,
+            Some(member) => {
+                if !extract(&from, &member, &out)? {
+                    return Err(BundleError::Member { name, member });
+                }
+            }
+        }
+        cache.adopt(&out, PROGRAM)
+    })
+    .await
+}
+
+/// Copies one member out of a tar archive, compressed or not; false if there is no regular file of exactly that name.
+/// Nothing is written but `to`, whatever names and links the archive holds.
 fn extract(archive: &Path, member: &str, to: &Path) -> Result<bool> {
     let file = File::open(archive).at("open", archive)?;
     let mut magic = [0u8; 2];
@@ -268,9 +332,46 @@ fn copy_member(mut archive: tar::Archive<Box<dyn io::Read>>, member: &str, to: &
     for entry in archive.entries()? {
         let mut entry = entry?;
         if entry.header().entry_type().is_file() && plain(&entry.path()?) == plain(Path::new(member)) {
-            io::copy(&mut entry, &mut File::create(to)?)?;
-            return Ok(true);
+            let size = entry.size();
+            let copied = io::copy(&mut entry, &mut File::create(to)?)?;
+            return if copied == size { Ok(true) } else { Err(io::ErrorKind::UnexpectedEof.into()) };
         }
     }
     Ok(false)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_shown_without_their_password() {
+        assert_eq!(shown("https://user:secret@mirror.example/a@b"), "https://mirror.example/a@b");
+        assert_eq!(shown("https://mirror.example/a@b"), "https://mirror.example/a@b");
+        assert_eq!(origin("https://mirror.example/a/b"), "https://mirror.example");
+        assert_eq!(origin("https://mirror.example"), "https://mirror.example");
+    }
+
+    #[test]
+    fn an_archive_writes_nothing_but_the_file_asked_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let inner = dir.path().join("a/b");
+        fs::create_dir_all(&inner).unwrap();
+        let mut out = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        out.append_link(&mut header, "runc", "/etc/passwd").unwrap();
+        let mut header = tar::Header::new_gnu();
+        header.set_size(4);
+        let name = b"../../evil";
+        header.as_gnu_mut().unwrap().name[..name.len()].copy_from_slice(name);
+        header.set_cksum();
+        out.append(&header, &b"evil"[..]).unwrap();
+        let archive = inner.join("x.tar");
+        fs::write(&archive, out.into_inner().unwrap()).unwrap();
+        // A link of the right name is not the program.
+        assert!(!extract(&archive, "runc", &inner.join("out")).unwrap());
+        assert!(!dir.path().join("evil").exists() && !inner.join("out").exists());
+    }
 }

@@ -3,18 +3,19 @@
 use std::fmt;
 use std::str::FromStr;
 
-use crate::build::Job;
-use crate::modules::Go;
-use crate::release::Checksums;
-use crate::{BundleError, Progress, Result};
+use crate::build::{Job, blocking};
+use crate::modules::{Go, Work};
+use crate::release::{Checksums, Order, unpinned};
+use crate::{Artefact, Bundle, BundleError, Kind, Progress, Result};
 
 /// Where the programs of a bundle come from. The result has the same shape either way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Source {
-    /// `release` if every checksum is pinned and the server answers within 2 s; else `modules` if there is a Go toolchain.
+    /// What the cache has, if that is complete: nothing is asked then. Else `release` if checksums are pinned and the
+    /// server answers within 2 s; else `modules` if there is a Go toolchain.
     #[default]
     Auto,
-    /// Official release artefacts by pinned checksum. Needs a checksum file: none is shipped yet, see [`crate::ReleaseOptions`].
+    /// Official release artefacts by pinned checksum, for amd64. What has no pinned artefact is built as in `modules`.
     Release,
     /// Built here from pinned Go modules.
     Modules,
@@ -49,43 +50,104 @@ impl FromStr for Source {
 
 /// The decision, with what it needs.
 pub(crate) enum Plan {
-    /// Fetch by this table.
-    Release(Checksums),
+    /// Take the current bundle's programs and images, all proven by checksum.
+    Kept(Vec<Artefact>),
+    /// Fetch by this table, and build with this toolchain what is not in it.
+    Release(Checksums, Option<Go>),
     /// Build with this toolchain.
     Modules(Go),
+}
+
+impl Plan {
+    fn name(&self) -> &'static str {
+        match self {
+            Plan::Kept(_) => "cache",
+            Plan::Release(..) => Source::Release.as_str(),
+            Plan::Modules(_) => Source::Modules.as_str(),
+        }
+    }
 }
 
 /// Decides, and reports what and why.
 pub(crate) async fn choose(job: &Job<'_>) -> Result<Plan> {
     let asked = || "as asked".to_owned();
     let (plan, reason) = match job.opts.source {
-        Source::Release => (Plan::Release(Checksums::load(job)?), asked()),
+        Source::Release => {
+            let table = Checksums::load(job.opts.version, &job.opts.release)?;
+            let go = builder(job, &table, &go(job).await)?;
+            (Plan::Release(table, go), asked())
+        }
         Source::Modules => (Plan::Modules(go(job).await?), asked()),
         Source::Auto => automatic(job).await?,
     };
-    let source = match plan {
-        Plan::Release(_) => Source::Release.as_str(),
-        Plan::Modules(_) => Source::Modules.as_str(),
-    };
-    (job.report)(Progress::Source { source, reason });
+    (job.report)(Progress::Source { source: plan.name(), reason });
+    if let Plan::Release(table, _) = &plan {
+        job.tell_split(table);
+    }
     Ok(plan)
 }
 
+/// What is complete in the cache needs neither network nor toolchain, and is asked for first.
 async fn automatic(job: &Job<'_>) -> Result<(Plan, String)> {
-    let release = match ready(job).await {
-        Ok(table) => return Ok((Plan::Release(table), "every checksum is pinned and the server answers".to_owned())),
-        Err(error) => error.to_string(),
+    if let Some((plan, id)) = kept(job, true).await? {
+        return Ok((plan, format!("{id} is complete")));
+    }
+    let go = go(job).await;
+    if let Ok(go) = &go
+        && Work::look(job, go, job.catalog.programs().collect()).await?.is_complete()
+    {
+        return Ok((Plan::Modules(go.clone()), "everything was built here before".to_owned()));
+    }
+    let (release, modules) = match (ready(job, &go).await, go) {
+        (Ok(found), _) => return Ok(found),
+        (Err(release), Ok(go)) => return Ok((Plan::Modules(go), format!("release: {release}"))),
+        (Err(release), Err(modules)) => (release.to_string(), modules.to_string()),
     };
-    match go(job).await {
-        Ok(go) => Ok((Plan::Modules(go), format!("release: {release}"))),
-        Err(error) => Err(BundleError::NoSource { release, modules: error.to_string() }),
+    match kept(job, false).await? {
+        Some((plan, id)) => Ok((plan, format!("{id} has the right versions, and nothing newer can be had: {release}"))),
+        None => Err(BundleError::NoSource { release, modules }),
     }
 }
 
-async fn ready(job: &Job<'_>) -> Result<Checksums> {
-    let table = Checksums::load(job)?;
-    table.answers().await?;
-    Ok(table)
+/// The release, if it is in the cache or its servers answer.
+async fn ready(job: &Job<'_>, go: &Result<Go>) -> Result<(Plan, String)> {
+    let table = Checksums::load(job.opts.version, &job.opts.release)?;
+    let order = Order::look(job, &table).await?;
+    let complete = order.is_complete();
+    if !complete {
+        order.answers().await?;
+    }
+    let go = builder(job, &table, go)?;
+    let reason = if complete { "all of it was fetched before" } else { "checksums are pinned and the server answers" };
+    Ok((Plan::Release(table, go), reason.to_owned()))
+}
+
+/// The toolchain for what the table does not pin; none is needed if it pins everything.
+fn builder(job: &Job<'_>, table: &Checksums, go: &Result<Go>) -> Result<Option<Go>> {
+    let names: Vec<_> = unpinned(job, table).iter().map(|(_, program)| program.name.as_str()).collect();
+    match go {
+        _ if names.is_empty() => Ok(None),
+        Ok(go) => Ok(Some(go.clone())),
+        Err(error) => Err(BundleError::Unpinned { names: names.join(", "), reason: error.to_string() }),
+    }
+}
+
+/// The current bundle if it has what the catalogue asks for and every byte of it is right. `exact`: it was also made
+/// by this very recipe. A newer Go toolchain alone is no reason to build again; the source `modules` does.
+async fn kept(job: &Job<'_>, exact: bool) -> Result<Option<(Plan, String)>> {
+    let Ok(bundle) = Bundle::open(job.cache.dir(), job.opts.version) else { return Ok(None) };
+    let made = bundle.recipe();
+    if !job.catalog.is_in(bundle.manifest()) || (exact && made != Some(job.recipe()?)) {
+        return Ok(None);
+    }
+    blocking(move || {
+        let parts = || bundle.artefacts().iter().filter(|part| part.kind != Kind::Agent);
+        if !parts().all(|part| bundle.is_whole(part)) {
+            return Ok(None);
+        }
+        Ok(Some((Plan::Kept(parts().cloned().collect()), bundle.id().to_owned())))
+    })
+    .await
 }
 
 async fn go(job: &Job<'_>) -> Result<Go> {

@@ -29,8 +29,8 @@ use crate::{
     passthrough, socket,
 };
 
-/// Pause after a failed `accept`: out of file descriptors, mostly.
-const BREATH: Duration = Duration::from_millis(50);
+/// The first and the longest pause after failed `accept`s: out of file descriptors, mostly.
+const BREATH: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// A dismissed visitor's last words are read this long, so that the answer is not lost to a TCP reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// And at most this many bytes of them.
@@ -54,12 +54,17 @@ pub(crate) struct Visitor {
 
 /// Accepts until the gateway stops.
 pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
+    let mut breath = BREATH.0;
     while let Ok(place) = door.pending.clone().acquire_owned().await {
         match listener.accept().await {
-            Ok((tcp, address)) => spawn(door, serve(door.clone(), tcp, address, place)),
+            Ok((tcp, address)) => {
+                breath = BREATH.0;
+                spawn(door, serve(door.clone(), tcp, address, place));
+            }
             Err(error) => {
                 warn!(%error, "accept refused");
-                sleep(BREATH).await;
+                sleep(breath).await;
+                breath = (breath * 2).min(BREATH.1);
             }
         }
     }

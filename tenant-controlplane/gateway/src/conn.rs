@@ -16,6 +16,7 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
+    sync::OwnedSemaphorePermit,
 };
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
@@ -33,12 +34,13 @@ pub struct Conn {
     tcp: Arc<TcpStream>,
     leash: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _live: Option<(Live, TaskTrackerToken)>,
+    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl Conn {
     /// A connection whose owner is not known yet: the handshake decides.
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp: Arc::new(tcp), leash: None, _live: None }
+        Self { tcp: Arc::new(tcp), leash: None, _live: None, _place: None }
     }
 
     /// Puts the connection on its owner's leash; for as long as it exists it is counted, and a stopping gateway waits
@@ -46,6 +48,11 @@ impl Conn {
     pub(crate) fn bind(&mut self, token: CancellationToken, live: (Live, TaskTrackerToken)) {
         self.leash = Some(Box::pin(token.cancelled_owned()));
         self._live = Some(live);
+    }
+
+    /// Keeps a place under a cap for as long as the connection exists.
+    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
+        self._place = Some(place);
     }
 
     /// The socket, for its settings and its errors.

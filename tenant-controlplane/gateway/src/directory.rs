@@ -1,6 +1,9 @@
 //! What the gateway asks of the rest of the platform: which clusters and nodes there are.
 
-use std::{error::Error, net::SocketAddr};
+use std::{
+    error::Error,
+    net::{Ipv4Addr, SocketAddr},
+};
 
 use async_trait::async_trait;
 use ipnet::Ipv4Net;
@@ -45,6 +48,8 @@ pub trait Directory: Send + Sync + 'static {
     async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError>;
     /// The node of that cluster; `None` also when it was removed.
     async fn node(&self, cluster_id: &str, node_id: &str) -> Result<Option<NodeRoute>, DirectoryError>;
+    /// The name of the cluster's node in whose pod range this address lies.
+    async fn owner(&self, cluster_id: &str, address: Ipv4Addr) -> Result<Option<String>, DirectoryError>;
     /// The node's tunnel came up or went away. Called one at a time; the last call is how things stand.
     async fn link_changed(&self, cluster_id: &str, node_id: &str, connected: bool);
 }

@@ -20,11 +20,12 @@ use crate::{
     counters::{Kind, Refused},
     directory::ClusterRoute,
     tunnel::{
-        client::Opened,
+        client::{Link, Opened},
         head::{self, Head},
         refusal::Refusal,
         registry::Tenant,
         relay::{Front, relay},
+        target::{Host, Target},
     },
 };
 
@@ -47,19 +48,22 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
         Ok(Err(refusal)) => return answer(door, stream, &refusal).await,
         Err(_) => return answer(door, stream, &Refusal::new(408, "no whole CONNECT in time")).await,
     };
-    match connect(door, &tenant, &asked).await {
+    match connect(door, (&cluster.cluster_id, &tenant), &asked).await {
         Ok(opened) => splice(door, stream, (asked.early, opened)).await,
         Err(refusal) => answer(door, stream, &refusal).await,
     }
 }
 
 /// A stream to what was asked for, or the refusal to tell.
-async fn connect(door: &Door, tenant: &Tenant, asked: &Head) -> Result<Opened, Refusal> {
+async fn connect(door: &Door, (cluster, tenant): (&str, &Tenant), asked: &Head) -> Result<Opened, Refusal> {
     let place = tenant.streams.clone().try_acquire_owned().map_err(|_| {
         let limit = door.limits.streams_per_cluster;
         Refusal::new(503, format!("too many open tunnel streams in this cluster (limit {limit})"))
     })?;
-    let link = tenant.pick(&asked.target)?;
+    let link = match tenant.own(&asked.target.host) {
+        Some(link) => link,
+        None => stand_in(door, (cluster, tenant), &asked.target).await?,
+    };
     let deadline = Instant::now() + door.limits.connect_time;
     match timeout_at(deadline, link.open(&asked.target, place)).await {
         Ok(outcome) => outcome,
@@ -68,6 +72,22 @@ async fn connect(door: &Door, tenant: &Tenant, asked: &Head) -> Result<Opened, R
             Err(Refusal::new(504, format!("node {} did not answer within {seconds} s", link.name)))
         }
     }
+}
+
+/// Another node's link for what lies on no node; a node that is away is named, be it asked for by its name or by an address.
+async fn stand_in(door: &Door, (cluster, tenant): (&str, &Tenant), target: &Target) -> Result<Arc<Link>, Refusal> {
+    let away = match &target.host {
+        Host::Node(name) => Some(name.clone()),
+        Host::Address(address) => door.routes.owner(cluster, *address).await.unwrap_or_else(|error| {
+            debug!(error = &error as &dyn std::error::Error, "whose address it is is not known just now");
+            None
+        }),
+    };
+    if let Some(name) = away {
+        return Err(Refusal::new(503, format!("node {name} has no tunnel: agent not connected")));
+    }
+    let nobody = || Refusal::new(503, format!("cannot reach {target}: no node of this cluster has a tunnel"));
+    tenant.any().ok_or_else(nobody)
 }
 
 async fn splice(door: &Door, mut stream: TlsStream, (early, opened): (Bytes, Opened)) {

@@ -19,6 +19,10 @@ pub struct Limits {
     pub connect_time: Duration,
     /// Passthrough connections and API splices per cluster.
     pub connections_per_cluster: usize,
+    /// Links (orders and tunnels together) that one node may hold: more than two are only ever ones whose peer vanished.
+    pub links_per_node: usize,
+    /// How long an enrolment may take, from handshake to end; whoever enrols has shown no certificate yet.
+    pub enrolment_time: Duration,
     /// Tunnel streams per link. The agent's SETTINGS_MAX_CONCURRENT_STREAMS lowers it further.
     pub streams_per_link: usize,
     /// Tunnel streams per cluster.
@@ -47,6 +51,8 @@ impl Default for Limits {
             dial_time: Duration::from_secs(5),
             connect_time: Duration::from_secs(5),
             connections_per_cluster: 4096,
+            links_per_node: 16,
+            enrolment_time: Duration::from_secs(60),
             streams_per_link: 500,
             streams_per_cluster: 1000,
             stream_window: 512 * 1024,

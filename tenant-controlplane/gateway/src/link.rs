@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::{
@@ -40,7 +41,13 @@ pub(crate) async fn enrolment(door: &Arc<Door>, visitor: Visitor) {
         debug!(address = %peer.address, "enrolment without ALPN");
         return door.counters.refuse(Refused::Handshake);
     }
-    stream.get_mut().0.bind(door.hard.clone(), door.live(Kind::Enrolment));
+    let leash = door.hard.child_token();
+    stream.get_mut().0.bind(leash.clone(), door.live(Kind::Enrolment));
+    let limit = door.limits.enrolment_time;
+    tokio::spawn(async move {
+        let _ = timeout(limit, leash.cancelled()).await;
+        leash.cancel();
+    });
     (door.link)(stream, peer);
 }
 
@@ -62,6 +69,14 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
     let joined = Joined { address, cluster, node_id };
     let token = door.registry.node_token(&joined.cluster.cluster_id, &joined.node_id);
     stream.get_mut().0.bind(token, door.live(purpose.kind()));
+    if !matches!(purpose, Purpose::Api) {
+        let tenant = door.registry.tenant(&joined.cluster.cluster_id);
+        let Some(place) = tenant.link_place(&joined.node_id) else {
+            warn!(node = joined.node_id, cluster = joined.cluster.cluster_id, "too many links of one node");
+            return door.counters.refuse(Refused::Full);
+        };
+        stream.get_mut().0.hold(place);
+    }
     match door.routes.node(&joined.cluster.cluster_id, &joined.node_id).await {
         Ok(Some(node)) => hand_on(door, stream, joined, (purpose, node)).await,
         Ok(None) => turn_away(door, stream, &joined, purpose).await,

@@ -5,6 +5,7 @@
 
 use std::{
     collections::HashMap,
+    net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -62,6 +63,11 @@ impl Routes {
             }
             Err(error) => recall(self.memory().nodes.get(&key).cloned(), error),
         }
+    }
+
+    /// The name of the node in whose pod range an address lies. Not remembered: it only makes a refusal clearer.
+    pub(crate) async fn owner(&self, cluster: &str, address: Ipv4Addr) -> Result<Option<String>, DirectoryError> {
+        self.within(self.directory.owner(cluster, address)).await
     }
 
     /// Forgets a removed node.

@@ -39,6 +39,25 @@ const fn cluster_role(role: AccessRole) -> &'static str {
     }
 }
 
+/// A role that Kubernetes' controller manager fills from others, some time after a cluster's start (`aggregationRule` of ClusterRole).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Aggregate {
+    /// The role.
+    pub name: &'static str,
+    /// Those whose rules it must have before it lets anybody do what it promises.
+    pub sources: &'static [&'static str],
+}
+
+/// What must be filled before a role is worth anything; none for one that is whole from the start.
+pub const fn aggregate(role: AccessRole) -> Option<Aggregate> {
+    let sources: &'static [&'static str] = match role {
+        AccessRole::View => &["system:aggregate-to-view"],
+        AccessRole::Edit => &["system:aggregate-to-view", "system:aggregate-to-edit"],
+        AccessRole::Admin => return None,
+    };
+    Some(Aggregate { name: cluster_role(role), sources })
+}
+
 /// The platform's own rights, the API server's towards kubelets, and the roles' of people with short-lived certificates.
 pub(super) fn objects() -> Vec<Value> {
     let platform = binding(PLATFORM_GROUP, &Who::Group(PLATFORM_GROUP), "cluster-admin");

@@ -1,3 +1,5 @@
+//! Golden files and laws of what a cluster has inside.
+
 use super::*;
 use crate::id::KubeconfigId;
 use crate::status::AccessRole;
@@ -40,4 +42,15 @@ fn a_kubeconfig_has_a_binding_of_its_own() {
     assert_eq!(binding["subjects"][0]["kind"], "User");
     assert_eq!(binding["roleRef"]["name"], "edit");
     assert_eq!(kubeconfig_binding(id, AccessRole::Admin)["roleRef"]["name"], "cluster-admin");
+}
+
+#[test]
+fn every_addon_is_pruned_when_it_is_none_any_more_and_no_kubeconfig_is() {
+    for object in all() {
+        let kind = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        assert!(PRUNED.contains(&kind), "{kind:?}");
+        assert!(is_addon(object["metadata"]["name"].as_str().unwrap()), "{object}");
+    }
+    let id = KubeconfigId::from_uuid(uuid::Uuid::from_u128(5));
+    assert!(!is_addon(&kubeconfig_binding_name(id)));
 }

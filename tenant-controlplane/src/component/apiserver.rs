@@ -132,12 +132,12 @@ fn service_accounts(settings: &Settings<'_>) -> Vec<String> {
 }
 
 fn nodes(settings: &Settings<'_>) -> Vec<String> {
-    let preferred = if settings.tunnel { "Hostname,InternalIP" } else { "InternalIP,Hostname" };
     let always = [
         file(settings, "kubelet-certificate-authority", "kubelet-ca.crt"),
         file(settings, "kubelet-client-certificate", "kubelet-client.crt"),
         file(settings, "kubelet-client-key", "kubelet-client.key"),
-        flag("kubelet-preferred-address-types", preferred),
+        // A node's InternalIP is unique in its cluster, and the gateway routes by it. By name first, the node proxy would ask DNS.
+        flag("kubelet-preferred-address-types", "InternalIP,Hostname"),
     ];
     let tunnel =
         [file(settings, "egress-selector-config-file", "egress.json"), flag("enable-aggregator-routing", true)];

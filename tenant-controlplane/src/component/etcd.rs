@@ -17,6 +17,9 @@ pub(crate) const POD_FILES: &str = "/etc/etcd";
 /// Where a tenant's pod has its volume.
 pub(crate) const POD_DATA: &str = "/var/lib/etcd";
 
+/// What it reads once, at its start. Its own certificate and key it reads again for every connection it takes.
+pub(crate) const READ_AT_START: &[&str] = &["ca.crt"];
+
 /// The port clients use in tenants.
 pub const CLIENT_PORT: u16 = 2379;
 /// The port of health and metrics in tenants.

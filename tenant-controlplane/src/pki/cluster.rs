@@ -116,7 +116,8 @@ impl<'a> PkiContext<'a> {
         own.chain(self.extra_ips.iter().copied()).collect()
     }
 
-    fn subject(&self, kind: LeafKind) -> Subject {
+    /// Whom a certificate of a kind names.
+    pub(super) fn subject(&self, kind: LeafKind) -> Subject {
         let client = |cn: &str| Subject { cn: cn.to_owned(), ..Subject::default() };
         match kind {
             LeafKind::ApiServing => Subject {

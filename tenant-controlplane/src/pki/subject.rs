@@ -13,6 +13,9 @@ use crate::name::NodeName;
 /// The group under which the platform itself acts in a tenant cluster once its binding is there.
 pub const PLATFORM_GROUP: &str = "pilothouse:platform";
 
+/// What the names of kubeconfigs' users, and of their bindings, begin with.
+pub(crate) const KUBECONFIG_PREFIX: &str = "pilothouse:kubeconfig:";
+
 const PLATFORM_USER: &str = "pilothouse:provisioner";
 const FIRST_ACCESS: Duration = Duration::minutes(10);
 const PLATFORM_ACCESS: Duration = Duration::hours(24);
@@ -44,7 +47,7 @@ pub fn link_node(cluster: ClusterId, node: NodeId) -> Subject {
 
 /// The user a file kubeconfig acts as: unique to the file, so that deleting its one binding revokes exactly that file.
 pub fn kubeconfig_user(kubeconfig: KubeconfigId) -> Subject {
-    client(format!("pilothouse:kubeconfig:{kubeconfig}"), &[])
+    client(format!("{KUBECONFIG_PREFIX}{kubeconfig}"), &[])
 }
 
 /// A person with a short-lived certificate: common name the person, group the role's (`pilothouse:role:<role>`).

@@ -249,6 +249,54 @@ fn leaves_are_renewed_under_the_same_cas() {
 }
 
 #[test]
+fn leaves_are_due_after_two_thirds_of_their_life() {
+    let spec = ClusterSpec::new(KubernetesVersion::default());
+    let context = PkiContext::new(cluster(), "pilothouse.internal", &spec);
+    let mut pki = pki();
+    let due = |pki: &ClusterPki, days| pki.due(&context, NOW + Duration::days(days)).unwrap();
+    assert_eq!((due(&pki, 0), due(&pki, 243)), (None, None));
+    assert_eq!(due(&pki, 244), Some((LeafKind::ApiServing, Cause::Age)));
+    assert_eq!(due(&pki, -400), None, "a clock that went back renews nothing");
+    assert_eq!(pki.earliest_end(), Some(NOW + Duration::days(365)));
+    pki.renew_leaves(&context, NOW + Duration::days(244), &Keys).unwrap();
+    assert_eq!((due(&pki, 244), due(&pki, 480)), (None, None));
+    assert_eq!(pki.earliest_end(), Some(NOW + Duration::days(244 + 365)));
+}
+
+#[test]
+fn leaves_are_due_when_names_authority_or_the_leaf_itself_differ() {
+    let spec = ClusterSpec::new(KubernetesVersion::default());
+    let context = PkiContext::new(cluster(), "pilothouse.internal", &spec);
+    let pki = pki();
+    let due = |pki: &ClusterPki, context: &PkiContext<'_>| pki.due(context, NOW).unwrap();
+    let moved = PkiContext { domain: "elsewhere.example", ..context.clone() };
+    assert_eq!(due(&pki, &moved), Some((LeafKind::ApiServing, Cause::Names)));
+    let extra = ["2001:db8::1".parse().unwrap()];
+    let wider = PkiContext { extra_ips: &extra, ..context.clone() };
+    assert_eq!(due(&pki, &wider), Some((LeafKind::ApiServing, Cause::Names)));
+    let mut wide = pki.clone();
+    wide.renew_leaves(&wider, NOW, &Keys).unwrap();
+    assert_eq!(due(&wide, &wider), None);
+    let mut missing = pki.clone();
+    missing.leaves.remove(&LeafKind::Egress);
+    assert_eq!(due(&missing, &context), Some((LeafKind::Egress, Cause::Missing)));
+    assert_eq!(missing.earliest_end(), None, "what cannot be read has no known end");
+    let rotated = ClusterPki { front_proxy: CaBundle::new(Ca::generate("new", NOW, &Keys).unwrap()), ..pki };
+    assert_eq!(due(&rotated, &context), Some((LeafKind::FrontProxyClient, Cause::Issuer)));
+}
+
+#[test]
+fn a_leaf_that_ends_with_its_authority_is_left_alone() {
+    let spec = ClusterSpec::new(KubernetesVersion::default());
+    let context = PkiContext::new(cluster(), "pilothouse.internal", &spec);
+    let mut pki = pki();
+    pki.renew_leaves(&context, NOW + Duration::days(3600), &Keys).unwrap();
+    assert_eq!(pki.earliest_end(), Some(NOW + Duration::days(3650)));
+    assert_eq!(pki.due(&context, NOW + Duration::days(3649)).unwrap(), None);
+    assert_eq!(pki.due(&context, NOW + Duration::days(3651)).unwrap(), None);
+}
+
+#[test]
 fn the_gateway_shows_names_of_its_domain_and_given_addresses() {
     let addresses = ["192.0.2.1".parse().unwrap(), "127.0.0.1".parse().unwrap()];
     let names = PlatformNames { domain: "pilothouse.internal", names: &["portal.example".to_owned()], ips: &addresses };

@@ -124,6 +124,16 @@ fn only_the_control_plane_depends_on_etcds_address() {
     assert_eq!(pod(&before)["hostAliases"].as_array().unwrap().len(), 1);
 }
 
+#[test]
+fn what_is_rendered_is_pruned_unless_it_holds_data() {
+    let kept = ["Namespace", "PersistentVolumeClaim", "StatefulSet"];
+    for object in rendered("1.36.3", |_, _, _| {}).objects {
+        let kind = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
+        assert_ne!(PRUNED.contains(&kind), kept.contains(&kind.1), "{kind:?}");
+    }
+    assert!(PRUNED.iter().all(|(_, kind)| !kept.contains(kind)));
+}
+
 fn annotation(manifests: &Manifests, workload: usize) -> String {
     manifests.workloads()[workload]["spec"]["template"]["metadata"]["annotations"][CHECKSUM_ANNOTATION].to_string()
 }
@@ -136,6 +146,22 @@ fn a_changed_file_rolls_the_pods_that_read_it() {
     assert_eq!(annotation(&before, 0), annotation(&api, 0));
     let etcd = rendered("1.36.3", |_, _, pki| pki.etcd.previous = Some("<old etcd CA>\n".to_owned()));
     assert_ne!(annotation(&before, 0), annotation(&etcd, 0));
+}
+
+#[test]
+fn new_certificates_roll_the_control_plane_and_leave_etcd_running() {
+    let before = rendered("1.36.3", |_, _, _| {});
+    let renewed = rendered("1.36.3", |_, _, pki| {
+        pki.leaves.values_mut().for_each(|leaf| leaf.cert_pem.insert_str(0, "<new> "));
+    });
+    assert_ne!(annotation(&before, 1), annotation(&renewed, 1));
+    assert_eq!(before.workloads()[0], renewed.workloads()[0], "it reads its certificate again by itself");
+    let secret = |manifests: &Manifests| {
+        let found =
+            manifests.objects.iter().find(|object| object["kind"] == "Secret" && object["metadata"]["name"] == ETCD);
+        found.unwrap()["data"]["server.crt"].clone()
+    };
+    assert_ne!(secret(&before), secret(&renewed));
 }
 
 #[test]

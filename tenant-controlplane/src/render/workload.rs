@@ -51,7 +51,8 @@ fn selector(input: &RenderInput<'_>, component: &str) -> LabelSelector {
     LabelSelector { match_labels: Some(input.component_labels(component)), match_expressions: None }
 }
 
-/// etcd: one pod on a volume that goes when the StatefulSet goes.
+/// etcd: one pod on a volume that goes when the StatefulSet goes. Nobody can take its place while it restarts, so it restarts only for
+/// what it would not see otherwise.
 pub(super) fn etcd(input: &RenderInput<'_>, files: &ComponentFiles) -> StatefulSet {
     let spec = pod(vec![etcd_container(input)], vec![secret_volume(etcd_component::NAME)], ETCD_GRACE);
     let retention = StatefulSetPersistentVolumeClaimRetentionPolicy {
@@ -63,7 +64,7 @@ pub(super) fn etcd(input: &RenderInput<'_>, files: &ComponentFiles) -> StatefulS
         replicas: Some(1),
         pod_management_policy: Some("Parallel".to_owned()),
         selector: selector(input, ETCD),
-        template: template(input, ETCD, &[files.etcd.checksum()], spec),
+        template: template(input, ETCD, &[files.etcd.checksum_of(etcd_component::READ_AT_START)], spec),
         volume_claim_templates: Some(vec![data_claim(input)]),
         persistent_volume_claim_retention_policy: Some(retention),
         revision_history_limit: Some(2),

@@ -57,6 +57,9 @@ pub struct Create {
     /// Label, as often as needed
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// Only check whether it would work, and make nothing
+    #[arg(long, conflicts_with = "wait")]
+    pub validate_only: bool,
     /// Stay until it answers.
     #[command(flatten)]
     pub wait: Wait,
@@ -94,7 +97,12 @@ async fn make(session: &Session, create: Create) -> Result<()> {
         replicas: create.replicas,
         labels: create.labels.into_iter().collect(),
     };
-    let mut cluster: Cluster = session.client.send(Call::post(path, &body)?).await?;
+    let call = Call::post(path, &body)?.validate_only(create.validate_only);
+    let mut cluster: Cluster = session.client.send(call).await?;
+    if create.validate_only {
+        session.progress.say(&format!("Cluster {} can be made; nothing was changed", cluster.name));
+        return Ok(());
+    }
     if let (Some(bound), Some(operation)) = (create.wait.wait, &cluster.operation_id) {
         session.progress.say(&format!("Creating cluster {} ({operation})", cluster.name));
         follow(&session.client, &session.progress, operation, bound).await?;

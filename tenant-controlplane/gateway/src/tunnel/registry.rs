@@ -11,16 +11,12 @@ use std::{
     },
 };
 
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::Limits,
-    tunnel::{
-        client::Link,
-        refusal::Refusal,
-        target::{Host, Target},
-    },
+    tunnel::{client::Link, target::Host},
 };
 
 /// A live tunnel, for people and metrics.
@@ -40,6 +36,7 @@ pub(crate) struct Registry {
     serial: AtomicU64,
     streams: usize,
     connections: usize,
+    links: usize,
     hard: CancellationToken,
 }
 
@@ -51,11 +48,13 @@ pub(crate) struct Tenant {
     pub(crate) streams: Arc<Semaphore>,
     /// Places for passthrough connections and API splices.
     pub(crate) connections: Arc<Semaphore>,
+    links: usize,
     nodes: Mutex<HashMap<String, Node>>,
 }
 
 struct Node {
     token: CancellationToken,
+    links: Arc<Semaphore>,
     link: Option<Arc<Link>>,
 }
 
@@ -67,6 +66,7 @@ impl Registry {
             serial: AtomicU64::new(0),
             streams: limits.streams_per_cluster,
             connections: limits.connections_per_cluster,
+            links: limits.links_per_node,
             hard,
         }
     }
@@ -82,6 +82,7 @@ impl Registry {
             token: self.hard.child_token(),
             streams: Arc::new(Semaphore::new(self.streams)),
             connections: Arc::new(Semaphore::new(self.connections)),
+            links: self.links,
             nodes: Mutex::default(),
         }
     }
@@ -132,9 +133,19 @@ impl Registry {
 impl Tenant {
     /// Cuts a node's connections.
     pub(crate) fn node_token(&self, node_id: &str) -> CancellationToken {
+        self.with(node_id, |node| node.token.clone())
+    }
+
+    /// A place for one more link of this node; `None` beyond [`Limits::links_per_node`].
+    pub(crate) fn link_place(&self, node_id: &str) -> Option<OwnedSemaphorePermit> {
+        self.with(node_id, |node| node.links.clone().try_acquire_owned().ok())
+    }
+
+    fn with<T>(&self, node_id: &str, look: impl FnOnce(&Node) -> T) -> T {
         let mut nodes = self.nodes();
-        let fresh = || Node { token: self.token.child_token(), link: None };
-        nodes.entry(node_id.to_owned()).or_insert_with(fresh).token.clone()
+        let links = Arc::new(Semaphore::new(self.links));
+        let fresh = || Node { token: self.token.child_token(), links, link: None };
+        look(nodes.entry(node_id.to_owned()).or_insert_with(fresh))
     }
 
     /// Makes `link` its node's link; the one before drains. `false`: the node was dropped meanwhile.
@@ -157,31 +168,22 @@ impl Tenant {
         }
     }
 
-    /// The link to reach `target` by: its own node's, or for addresses of no connected node the least busy one.
-    pub(crate) fn pick(&self, target: &Target) -> Result<Arc<Link>, Refusal> {
+    /// The link of the node that a host is, or is a pod of.
+    pub(crate) fn own(&self, host: &Host) -> Option<Arc<Link>> {
         let nodes = self.nodes();
-        let links = || nodes.values().filter_map(|node| node.link.as_ref());
-        let own = links().filter(|link| link.owns(&target.host)).max_by_key(|link| link.serial);
-        match &target.host {
-            Host::Node(name) => own.cloned().ok_or_else(|| no_tunnel(name)),
-            Host::Address(_) => {
-                let any = || links().min_by_key(|link| link.streams());
-                own.or_else(any).cloned().ok_or_else(|| no_node(target))
-            }
-        }
+        let links = nodes.values().filter_map(|node| node.link.as_ref());
+        links.filter(|link| link.owns(host)).max_by_key(|link| link.serial).cloned()
+    }
+
+    /// The least busy link: for what lies on no node in particular, such as a service.
+    pub(crate) fn any(&self) -> Option<Arc<Link>> {
+        let nodes = self.nodes();
+        nodes.values().filter_map(|node| node.link.as_ref()).min_by_key(|link| link.streams()).cloned()
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<String, Node>> {
         self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-fn no_tunnel(node: &str) -> Refusal {
-    Refusal::new(503, format!("node {node} has no tunnel: agent not connected"))
-}
-
-fn no_node(target: &Target) -> Refusal {
-    Refusal::new(503, format!("cannot reach {target}: no node of this cluster has a tunnel"))
 }
 
 impl LinkInfo {

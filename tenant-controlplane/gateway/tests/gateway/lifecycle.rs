@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gateway::{ALPN_TUNNEL, GatewayError, Kind, Limits};
+use gateway::{ALPN_TUNNEL, GatewayError, Kind, Limits, Refused};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -104,6 +104,37 @@ async fn a_dropped_cluster_loses_passthrough_and_egress_too() {
     until(|| agent.task.is_finished()).await;
     let error = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap_err();
     assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+}
+
+#[tokio::test]
+async fn an_enrolment_that_never_ends_is_ended() {
+    let mut world = World::with(Limits { enrolment_time: Duration::from_millis(50), ..Limits::default() }).await;
+    let mut idle = world.tls(&format!("link.{DOMAIN}"), &[b"h2"], None).await.unwrap();
+    let (mut served, peer) = next(&mut world.link).await;
+    assert_eq!(peer.node, None);
+    let cut = timeout(Duration::from_secs(5), served.read(&mut [0; 1])).await.expect("cut in time").unwrap_err();
+    assert_eq!(cut.kind(), ErrorKind::ConnectionAborted);
+    drop(served);
+    assert!(!matches!(idle.read(&mut [0; 1]).await, Ok(1..)));
+    until(|| world.gateway.counters().live(Kind::Enrolment) == 0).await;
+}
+
+#[tokio::test]
+async fn one_node_cannot_take_all_connections() {
+    let mut world = World::with(Limits { links_per_node: 2, ..Limits::default() }).await;
+    world.book.add_node(A, "nod_2", "web-2", "10.244.2.0/24");
+    let _first = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let (first, _) = next(&mut world.link).await;
+    let _second = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let (_second_served, _) = next(&mut world.link).await;
+    let mut third = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    assert!(!matches!(third.read(&mut [0; 1]).await, Ok(1..)), "closed");
+    assert_eq!(world.gateway.counters().refused(Refused::Full), 1);
+    let _other = world.joined(b"h2", world.link_a.node(A, "nod_2")).await.unwrap();
+    let (_other_served, _) = next(&mut world.link).await;
+    drop(first);
+    let _again = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let (_again_served, _) = next(&mut world.link).await;
 }
 
 #[tokio::test]

@@ -192,7 +192,7 @@ fn apiserver_flags(dir: &Path, etcd: u16, port: u16) -> Vec<String> {
         "--endpoint-reconciler-type=none".to_owned(),
         "--authorization-mode=Node,RBAC".to_owned(),
         "--disable-admission-plugins=ServiceAccount".to_owned(),
-        "--kubelet-preferred-address-types=Hostname,InternalIP".to_owned(),
+        "--kubelet-preferred-address-types=InternalIP,Hostname".to_owned(),
         "--service-account-issuer=https://test".to_owned(),
         file("service-account-key-file", "sa.crt"),
         file("service-account-signing-key-file", "sa.key"),

@@ -65,7 +65,7 @@ async fn pods_go_to_their_node_and_services_to_any() {
     open(&world, &format!("10.244.1.9:{ECHO}")).await;
     assert_eq!(*two.seen.asked.lock().unwrap(), [format!("10.244.2.9:{ECHO}")]);
     assert_eq!(*one.seen.asked.lock().unwrap(), [format!("10.244.1.9:{ECHO}")]);
-    // A service and a pod of a node that is away: the less busy link.
+    // A service: the less busy link.
     let _busy = open(&world, &format!("web-1:{ECHO}")).await;
     let _also = open(&world, &format!("web-1:{STALL}")).await;
     until(|| world.gateway.links(A).iter().any(|link| link.streams == 2)).await;
@@ -73,6 +73,14 @@ async fn pods_go_to_their_node_and_services_to_any() {
     assert_eq!(two.seen.asked.lock().unwrap()[1], format!("10.96.0.1:{ECHO}"));
     drop(two);
     world.told("nod_2", false).await;
+    // A node that is away is named, whether its own address is asked for or a pod's; a service still has somebody.
+    for away in ["10.244.2.1:10250", "10.244.2.9:80"] {
+        let (status, _) = connect(&world, away).await;
+        assert_eq!(status, "HTTP/1.1 503 node web-2 has no tunnel: agent not connected", "{away}");
+    }
+    open(&world, &format!("10.96.0.2:{ECHO}")).await;
+    // Without the directory nobody knows whose it is: an agent says whether it can reach it.
+    world.book.down.store(true, SeqCst);
     open(&world, &format!("10.244.2.9:{ECHO}")).await;
     assert!(one.seen.asked.lock().unwrap().contains(&format!("10.244.2.9:{ECHO}")));
 }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::SocketAddr,
+    net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering::SeqCst},
@@ -56,6 +56,13 @@ impl Directory for Book {
     async fn node(&self, cluster: &str, node: &str) -> Result<Option<NodeRoute>, DirectoryError> {
         self.check()?;
         Ok(self.nodes.lock().unwrap().get(&(cluster.to_owned(), node.to_owned())).cloned())
+    }
+
+    async fn owner(&self, cluster: &str, address: Ipv4Addr) -> Result<Option<String>, DirectoryError> {
+        self.check()?;
+        let nodes = self.nodes.lock().unwrap();
+        let own = nodes.iter().find(|((owner, _), node)| owner == cluster && node.pod_cidr.contains(&address));
+        Ok(own.map(|(_, node)| node.name.clone()))
     }
 
     async fn link_changed(&self, cluster: &str, node: &str, connected: bool) {

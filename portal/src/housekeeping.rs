@@ -1,0 +1,36 @@
+//! Drops what has ended: sessions and tokens past their time, join tokens nobody used, answers kept for idempotency keys.
+
+use migrations::{Store, StoreError};
+use std::time::Duration;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+const EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// Cleans up now and then until it is cancelled. A database that does not answer is asked again the next time.
+pub async fn housekeeping(store: Store, cancel: CancellationToken) {
+    let mut ticks = interval(EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = ticks.tick() => {}
+        }
+        match clean(&store).await {
+            Ok(0) => {}
+            Ok(rows) => tracing::debug!(rows, "dropped what has ended"),
+            Err(error) => tracing::warn!(%error, "what has ended was not dropped; the next try is in ten minutes"),
+        }
+    }
+}
+
+/// Drops what has ended, and gives the number of rows.
+///
+/// # Errors
+/// [`StoreError::Unavailable`].
+pub async fn clean(store: &Store) -> Result<u64, StoreError> {
+    let credentials = store.identity().prune().await?;
+    let join_tokens = store.join_tokens().prune().await?;
+    let keys = store.idempotency().prune().await?;
+    Ok(credentials + join_tokens + keys)
+}

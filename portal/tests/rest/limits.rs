@@ -1,0 +1,79 @@
+//! How many requests a caller may send, and how they are told.
+
+use crate::world::{Things, World};
+use migrations::Role;
+use portal::RequestLimits;
+use serde_json::{Value, json};
+
+#[tokio::test]
+async fn reads_writes_and_new_clusters_are_counted_apart_and_per_token() {
+    let world = World::limited(RequestLimits { reads: 3, writes: 4, cluster_creates: 2 }).await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Owner).await;
+    let path = things.path("/projects/{prj}/clusters");
+    let make = async |name: &str| world.call("POST", &path, &token, json!({"name": name})).await;
+    let first = make("one").await;
+    assert_eq!(first.header("ratelimit-policy"), "\"write\";q=4;w=60, \"create\";q=2;w=60");
+    assert_eq!(first.header("ratelimit"), "\"write\";r=3;t=15, \"create\";r=1;t=30");
+    assert_eq!(make("two").await.status.as_u16(), 202);
+    let over = make("three").await;
+    assert_eq!((over.status.as_u16(), over.code().as_str()), (429, "REQUEST_LIMIT_EXCEEDED"));
+    assert_eq!((over.json()["class"].as_str(), over.json()["retryable"].as_bool()), (Some("quota"), Some(true)));
+    assert!(
+        over.text.contains("more than 2 new clusters in a minute") || over.text.contains("More than 2 new clusters")
+    );
+    let wait: u64 = over.header("retry-after").parse().unwrap();
+    assert!((1..=30).contains(&wait), "{wait}");
+    assert!(over.header("ratelimit").contains("\"create\";r=0;"), "{}", over.header("ratelimit"));
+    for _ in 0..3 {
+        assert_eq!(world.get("/me", &token).await.status.as_u16(), 200, "writes are not reads");
+    }
+    let over = world.get("/me", &token).await;
+    assert_eq!(
+        (over.code().as_str(), over.header("ratelimit-policy")),
+        ("REQUEST_LIMIT_EXCEEDED", "\"read\";q=3;w=60")
+    );
+    let other = world.token(&things.ana, &things.organization, Role::Viewer).await;
+    assert_eq!(world.get("/me", &other).await.status.as_u16(), 200, "another token has its own");
+}
+
+#[tokio::test]
+async fn every_answer_tells_what_is_left_but_to_strangers() {
+    let world = World::limited(RequestLimits::default()).await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Viewer).await;
+    for path in ["/me", "/clusters/nonsense", "/me?unknown=1"] {
+        let answer = world.get(path, &token).await;
+        assert_eq!(answer.header("ratelimit-policy"), "\"read\";q=600;w=60", "{path}");
+        assert!(answer.header("ratelimit").starts_with("\"read\";r=59"), "{path}");
+    }
+    let refused = world.call("DELETE", &things.path("/clusters/{cls}"), &token, Value::Null).await;
+    assert_eq!(refused.code(), "PERMISSION_DENIED");
+    assert_eq!(refused.header("ratelimit"), "\"write\";r=119;t=1");
+    let stranger = world.get("/me", "").await;
+    assert_eq!((stranger.code().as_str(), stranger.header("ratelimit")), ("UNAUTHENTICATED", ""));
+}
+
+#[tokio::test]
+async fn unknown_query_parameters_are_named() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Owner).await;
+    let table = [
+        ("GET", "/projects/{prj}/clusters?nmae=demo", "?nmae", "known: limit, cursor, name"),
+        ("GET", "/me?verbose=1", "?verbose", "known: none"),
+        ("DELETE", "/clusters/{cls}?force=true", "?force", "known: wait, validate_only"),
+        ("DELETE", "/clusters/{cls}?validate_only=yes", "?validate_only", "write `validate_only=true`"),
+    ];
+    for (method, path, pointer, words) in table {
+        let answer = world.call(method, &things.path(path), &token, Value::Null).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (422, "VALIDATION_FAILED"), "{path}");
+        let error = &answer.json()["errors"][0];
+        assert_eq!(error["pointer"], pointer);
+        assert!(error["detail"].as_str().unwrap().contains(words), "{error}");
+    }
+    let setup = json!({"token": "x", "email": "a@b", "password": "long enough to pass"});
+    let answer = world.call("POST", "/setup?validate_onyl=true", "", setup).await;
+    assert_eq!(answer.json()["errors"][0]["pointer"], "?validate_onyl");
+    assert!(world.store.clusters().load(things.cluster).await.unwrap().deletion_requested_at.is_none());
+}

@@ -1,0 +1,47 @@
+//! Images of the other Kubernetes versions for the host's node. They come once the node is ready, so that nothing waits for them but
+//! the clusters that need them; the agent itself brings those of the host's own version.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use bundle::{Artefact, Bundle};
+
+use crate::components::Bundles;
+use crate::instance::{Instance, write_atomic};
+use crate::run::run;
+
+/// What a control plane consists of.
+const IMAGES: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
+/// Keeps kubelet's image garbage collection away from what could not be pulled again.
+const PINNED: &str = "io.cri-containerd.pinned=pinned";
+
+/// Brings the images of `bundle` that are not on the node yet.
+pub async fn load(instance: &Instance, bundles: &Bundles, bundle: &Bundle) -> Result<()> {
+    let ctr = bundles.host.program("ctr")?.display().to_string();
+    let socket = instance.run_dir().join("n/containerd.sock").display().to_string();
+    let images = [ctr.as_str(), "--address", &socket, "--namespace", "k8s.io", "images"];
+    let there = run(&[&images[..], &["ls", "-q"]].concat()).await.context("ask containerd for its images")?;
+    let file = instance.path("host/images.json");
+    let mut brought: BTreeMap<String, String> =
+        std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    for name in IMAGES {
+        let image =
+            bundle.image(name).with_context(|| format!("{} has no image {name}: build it again", bundle.id()))?;
+        let reference = image.image.clone().unwrap_or_default();
+        if bundles.host.image_ref(name).is_ok_and(|own| own == reference) || is_there(&there, image, &brought) {
+            continue;
+        }
+        let archive = bundle.path(image).display().to_string();
+        run(&[&images[..], &["import", &archive]].concat()).await.with_context(|| format!("import {reference}"))?;
+        run(&[&images[..], &["label", &reference, PINNED]].concat()).await?;
+        brought.insert(reference, image.sha256.clone());
+        write_atomic(&file, &serde_json::to_vec(&brought)?)?;
+    }
+    Ok(())
+}
+
+/// Whether this very archive was brought before and is still there.
+fn is_there(listed: &str, image: &Artefact, brought: &BTreeMap<String, String>) -> bool {
+    let Some(reference) = &image.image else { return false };
+    listed.lines().any(|line| line == reference) && brought.get(reference) == Some(&image.sha256)
+}
