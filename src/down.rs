@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep};
 use crate::cgroup;
 use crate::footprint;
 use crate::host::node;
-use crate::instance::{Addresses, Instance, Record};
+use crate::instance::{Addresses, Instance, Record, SLOTS_DIR};
 use crate::network;
 use crate::options::DownArgs;
 use crate::platform::machines;
@@ -37,7 +37,7 @@ pub async fn down(args: DownArgs) -> Result<ExitCode> {
         eprintln!("There is no instance \"{}\" in {}: nothing to stop.", instance.name, instance.dir.display());
         return Ok(ExitCode::SUCCESS);
     }
-    let slot = record.as_ref().map(|record| record.slot).or_else(|| instance.held_slot());
+    let slot = instance.held_slot();
     if args.purge && !args.yes && !confirmed(&instance)? {
         bail!("nothing was changed: pass --yes, or type the instance's name");
     }
@@ -117,10 +117,11 @@ async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) ->
     if let Some(slot) = slot {
         instance.release_slot(slot);
     }
-    if fs::remove_dir("/run/pilothouse/slots").is_ok() {
+    if fs::remove_dir(SLOTS_DIR).is_ok() {
         sysctl::restore();
     }
     fs::remove_dir("/run/pilothouse").ok();
+    fs::remove_dir("/var/lib/pilothouse").ok();
     fs::remove_dir_all(&instance.dir).with_context(|| format!("remove {}", instance.dir.display()))
 }
 

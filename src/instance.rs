@@ -20,6 +20,9 @@ use tenant_controlplane::version::KubernetesVersion;
 const SLOTS: u8 = 64;
 /// Machine-wide run-time state; gone after a reboot, as it should be.
 const RUN_ROOT: &str = "/run/pilothouse";
+/// Which instance has which slot. It outlives a reboot: an instance's addresses are in its tenants' data. No instance can have
+/// a name that begins with a dot.
+pub const SLOTS_DIR: &str = "/var/lib/pilothouse/.slots";
 /// `status` and `doctor` hold the lock for a blink to ask whether somebody does; whoever wants to keep it waits that long.
 const BLINK: Duration = Duration::from_millis(500);
 
@@ -177,8 +180,8 @@ impl Instance {
 
     /// Takes this instance's slot again, or the first free one.
     pub fn claim_slot(&self, known: Option<u8>) -> Result<u8> {
-        let slots = Path::new(RUN_ROOT).join("slots");
-        fs::create_dir_all(&slots).with_context(|| format!("create {}", slots.display()))?;
+        let slots = Path::new(SLOTS_DIR);
+        fs::create_dir_all(slots).with_context(|| format!("create {}", slots.display()))?;
         let mine = format!("{}\n{}\n", self.name, self.dir.display());
         let order = known.into_iter().chain(0..SLOTS);
         for slot in order {
@@ -194,16 +197,17 @@ impl Instance {
         bail!("all {SLOTS} slots of this machine are taken: stop an instance with `pilothouse down --purge`")
     }
 
-    /// The slot that this instance holds, as the machine has it: the record may be missing after an `up` that was cut off.
+    /// The slot that this instance holds, as the machine has it: the record may be missing after an `up` that was cut off, and
+    /// an instance on somebody else's host names one in its record that is another's.
     pub fn held_slot(&self) -> Option<u8> {
         let mine = format!("{}\n{}\n", self.name, self.dir.display());
-        let slots = Path::new(RUN_ROOT).join("slots");
+        let slots = Path::new(SLOTS_DIR);
         (0..SLOTS).find(|slot| fs::read_to_string(slots.join(slot.to_string())).is_ok_and(|text| text == mine))
     }
 
     /// Gives the slot back.
     pub fn release_slot(&self, slot: u8) {
-        let path = Path::new(RUN_ROOT).join("slots").join(slot.to_string());
+        let path = Path::new(SLOTS_DIR).join(slot.to_string());
         let mine = fs::read_to_string(&path).is_ok_and(|text| text.lines().next() == Some(self.name.as_str()));
         if mine {
             fs::remove_file(path).ok();
@@ -220,7 +224,7 @@ fn take_slot(path: &Path, mine: &str) -> Result<bool> {
         }
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let text = fs::read_to_string(path).unwrap_or_default();
-            let gone = text.lines().nth(1).is_none_or(|dir| !Path::new(dir).join("instance.json").exists());
+            let gone = text.lines().nth(1).is_none_or(|dir| is_gone(Path::new(dir)));
             if text == mine {
                 return Ok(true);
             }
@@ -232,6 +236,12 @@ fn take_slot(path: &Path, mine: &str) -> Result<bool> {
         }
         Err(error) => Err(error).with_context(|| format!("take {}", path.display())),
     }
+}
+
+/// No instance is in this directory, nor is one about to be: an `up` takes its slot before it writes its record.
+fn is_gone(dir: &Path) -> bool {
+    let starting = Instance { name: String::new(), dir: dir.to_owned() }.running();
+    !dir.join("instance.json").exists() && !starting
 }
 
 /// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between.
@@ -382,6 +392,23 @@ mod tests {
         drop(held);
         assert!(!one.running());
         assert_eq!(one.pid(), None);
+    }
+
+    #[test]
+    fn a_slot_is_free_once_its_instance_is_gone() {
+        let dir = tempfile::tempdir().unwrap();
+        let one = Instance::new("one", Some(dir.path().join("one"))).unwrap();
+        let mine = format!("one\n{}\n", one.dir.display());
+        let file = dir.path().join("0");
+        let starting = one.lock().unwrap();
+        assert!(take_slot(&file, &mine).unwrap());
+        assert!(!take_slot(&file, "two\n/two\n").unwrap(), "its first `up` has not come to the record yet");
+        fs::write(one.path("instance.json"), "{}").unwrap();
+        drop(starting);
+        assert!(!take_slot(&file, "two\n/two\n").unwrap(), "it is stopped, not gone");
+        fs::remove_dir_all(&one.dir).unwrap();
+        assert!(take_slot(&file, "two\n/two\n").unwrap());
+        assert_eq!(fs::read_to_string(&file).unwrap(), "two\n/two\n");
     }
 
     #[test]

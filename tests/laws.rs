@@ -1,7 +1,8 @@
-//! The dependency law of ARCHITECTURE.md, read off cargo's own metadata.
+//! The laws of ARCHITECTURE.md: who may depend on whom, read off cargo's own metadata, and what every source file keeps.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by stopping there")]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -161,4 +162,43 @@ fn no_crate_is_called_common() {
     for name in direct().keys() {
         assert!(!["common", "utils", "util", "shared", "helpers"].contains(&name.as_str()));
     }
+}
+
+/// Lines a source file may have before its tests.
+const LONGEST_FILE: usize = 400;
+
+/// Every source file below a directory; what is built or fetched lies elsewhere.
+fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
+    for path in std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path()) {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        if path.is_dir() && name != "target" && !name.starts_with('.') {
+            sources(&path, found);
+        } else if name.ends_with(".rs") {
+            found.push(path);
+        }
+    }
+}
+
+fn is_test(path: &Path) -> bool {
+    let name = path.file_stem().unwrap().to_string_lossy();
+    name == "tests" || name.ends_with("_tests") || path.components().any(|part| part.as_os_str() == "tests")
+}
+
+#[test]
+fn every_file_tells_its_story_and_is_short() {
+    let mut all = Vec::new();
+    sources(Path::new(env!("CARGO_MANIFEST_DIR")), &mut all);
+    assert!(all.len() > 100, "the sources were not found");
+    let mut broken = Vec::new();
+    for path in all {
+        let text = std::fs::read_to_string(&path).unwrap();
+        let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
+        if !text.starts_with("//!") {
+            broken.push(format!("{}: begins without its //! story", path.display()));
+        }
+        if lines > LONGEST_FILE && !is_test(&path) {
+            broken.push(format!("{}: {lines} lines, {LONGEST_FILE} are allowed", path.display()));
+        }
+    }
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
 }

@@ -1,6 +1,18 @@
-//! Stories on real parts: a whole platform, a real kubectl, real machines. Run one at a time: `cargo test --test stories`.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by stopping there")]
+//! Stories on real parts: a whole platform, a real kubectl, a real browser, real machines. Run one at a time, quick refusals
+//! first: `cargo test --test stories -- --test-threads=1 --nocapture`. All of them run by default.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test says what is wrong by stopping there"
+)]
 
+#[path = "stories/bad_input.rs"]
+mod bad_input;
+#[path = "stories/browser.rs"]
+mod browser;
+#[path = "stories/chromium.rs"]
+mod chromium;
 #[path = "stories/database.rs"]
 mod database;
 #[path = "stories/faults.rs"]
@@ -9,9 +21,17 @@ mod faults;
 mod leftovers;
 #[path = "stories/neighbours.rs"]
 mod neighbours;
-#[path = "stories/qemu.rs"]
-mod qemu;
+#[path = "stories/own_machine.rs"]
+mod own_machine;
+#[path = "stories/scratch.rs"]
+mod scratch;
+#[path = "stories/tokens.rs"]
+mod tokens;
 #[path = "stories/tour.rs"]
 mod tour;
+#[path = "stories/tunnel.rs"]
+mod tunnel;
+#[path = "stories/versions.rs"]
+mod versions;
 #[path = "stories/world.rs"]
 mod world;

@@ -8,6 +8,7 @@ mod m0003_nodes;
 mod m0004_access;
 mod m0005_ledger;
 mod m0006_idempotency;
+mod m0007_drain;
 
 use sea_orm_migration::prelude::*;
 
@@ -24,6 +25,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0004_access::Migration),
             Box::new(m0005_ledger::Migration),
             Box::new(m0006_idempotency::Migration),
+            Box::new(m0007_drain::Migration),
         ]
     }
 }

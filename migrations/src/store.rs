@@ -16,6 +16,7 @@ mod organizations;
 pub(crate) mod pki;
 pub(crate) mod pools;
 pub(crate) mod settings;
+mod tidy;
 mod tokens;
 pub(crate) mod work;
 

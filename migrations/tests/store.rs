@@ -78,6 +78,8 @@ on_both! {
     idempotency::what_was_made_is_known_after_a_crash,
     idempotency::a_refused_wish_is_not_made,
     idempotency::a_rehearsal_checks_all_and_changes_nothing,
+    tidy::what_is_over_goes_in_its_time,
+    tidy::a_machines_token_goes_after_its_node,
     operations::steps_keep_their_history,
     operations::waiting_ends_with_the_operation,
     operations::audit_is_read_backwards,

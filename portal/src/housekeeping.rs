@@ -1,4 +1,4 @@
-//! Drops what has ended: sessions and tokens past their time, join tokens nobody used, answers kept for idempotency keys.
+//! Drops what has ended, as long ago as the store says: credentials, answers kept for idempotency keys, operations, the audit log.
 
 use migrations::{Store, StoreError};
 use std::time::Duration;
@@ -29,8 +29,5 @@ pub async fn housekeeping(store: Store, cancel: CancellationToken) {
 /// # Errors
 /// [`StoreError::Unavailable`].
 pub async fn clean(store: &Store) -> Result<u64, StoreError> {
-    let credentials = store.identity().prune().await?;
-    let join_tokens = store.join_tokens().prune().await?;
-    let keys = store.idempotency().prune().await?;
-    Ok(credentials + join_tokens + keys)
+    store.tidy(time::OffsetDateTime::now_utc()).await
 }

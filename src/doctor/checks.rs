@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use super::Check;
 use crate::cgroup;
-use crate::instance::{Instance, Record};
+use crate::instance::{Instance, Record, SLOTS_DIR};
 use crate::limits;
 use crate::platform::certificates::GATEWAY_CERTIFICATE;
 use crate::run::run;
@@ -276,7 +276,7 @@ async fn orphan_tables(living: &[String]) -> Vec<String> {
 
 /// The names of the instances that hold a slot on this machine.
 fn slots() -> Vec<String> {
-    let files = fs::read_dir("/run/pilothouse/slots").into_iter().flatten().flatten();
+    let files = fs::read_dir(SLOTS_DIR).into_iter().flatten().flatten();
     files.filter_map(|file| Some(fs::read_to_string(file.path()).ok()?.lines().next()?.to_owned())).collect()
 }
 

@@ -4,7 +4,9 @@
 //! few empty ones always lie ready in the same class; Kubernetes binds a claim to a fitting volume that exists before it
 //! asks the provisioner. A released one is the provisioner's to clean like any other.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::Path;
 use std::time::Duration;
@@ -29,6 +31,7 @@ const PROVISIONER: &str = "rancher.io/local-path";
 const READY: usize = 8;
 /// The user of tenants' pods.
 const USER: u32 = 65532;
+const AHEAD: &str = "ahead-";
 const LABEL: &str = "pilothouse.dev/made-ahead";
 
 /// What local-path needs to know, in its own `config.json`. There is one node, so its disk is "shared": that lets claims be
@@ -93,16 +96,38 @@ async fn top_up(client: &Client, volumes: &Path, node: &str) -> Result<()> {
     let known = api.list(&ListParams::default().labels(LABEL)).await?;
     let phase = |volume: &PersistentVolume| volume.status.as_ref().and_then(|status| status.phase.clone());
     for failed in known.iter().filter(|volume| phase(volume).as_deref() == Some("Failed")) {
+        // The object goes last: without it nobody would know of a deleted tenant's data.
+        remove(&volumes.join(failed.name_any()))?;
         api.delete(&failed.name_any(), &DeleteParams::default()).await.ok();
     }
+    forget_unused(volumes, &known.iter().map(ResourceExt::name_any).collect());
     let ready =
         known.iter().filter(|volume| matches!(phase(volume).as_deref(), None | Some("Available" | "Pending"))).count();
     for _ in ready..READY {
-        let name = format!("ahead-{}", uuid::Uuid::now_v7().simple());
+        let name = format!("{AHEAD}{}", uuid::Uuid::now_v7().simple());
         make_directory(&volumes.join(&name))?;
         apply(&api, volume(&name, volumes, node)).await?;
     }
     Ok(())
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes the directories whose volume was never made. One that holds anything stays: it was somebody's.
+fn forget_unused(volumes: &Path, known: &BTreeSet<String>) {
+    for entry in fs::read_dir(volumes).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if name.starts_with(AHEAD) && !known.contains(&name) {
+            fs::remove_dir(entry.path()).ok();
+        }
+    }
 }
 
 fn make_directory(path: &Path) -> Result<()> {
@@ -138,4 +163,25 @@ where
     let params = PatchParams::apply("pilothouse").force();
     api.patch(&name, &params, &Patch::Apply(object)).await.with_context(|| format!("apply {name}"))?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_empty_directory_without_its_volume_goes_and_data_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        for name in ["ahead-1", "ahead-2", "ahead-3", "pvc-1"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+        }
+        fs::write(dir.path().join("ahead-2/db"), "").unwrap();
+        forget_unused(dir.path(), &BTreeSet::from(["ahead-3".to_owned()]));
+        let left = |name: &str| dir.path().join(name).exists();
+        assert!(!left("ahead-1"));
+        assert!(left("ahead-2") && left("ahead-3") && left("pvc-1"));
+        remove(&dir.path().join("ahead-2")).unwrap();
+        remove(&dir.path().join("ahead-2")).unwrap();
+        assert!(!left("ahead-2"));
+    }
 }

@@ -1,9 +1,12 @@
 //! Two platforms on one machine, and a third that uses the first one's host as its own.
 
+use std::fs::OpenOptions;
+use std::io::Write;
 use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::scratch::platform_dir;
 use crate::world::{World, ok, pilothouse};
 
 /// An instance beside the story's own, taken down with it.
@@ -14,9 +17,11 @@ struct Beside {
 }
 
 impl Beside {
-    fn up(story: &str, more: &[&str]) -> Self {
+    fn up(world: &World, story: &str, more: &[&str]) -> Self {
         let name = format!("{story}{}", std::process::id() % 10000);
-        let mut beside = Self { dir: PathBuf::from(format!("/var/tmp/ph-{name}")), name, ready: Value::Null };
+        let mut platforms = OpenOptions::new().append(true).open(world.scratch.at("platforms")).unwrap();
+        writeln!(platforms, "{name}").unwrap();
+        let mut beside = Self { dir: platform_dir(&name), name, ready: Value::Null };
         let words = [&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"], more].concat();
         beside.ready = serde_json::from_str(ok(&mut beside.command(&words)).lines().last().unwrap()).unwrap();
         beside
@@ -68,12 +73,15 @@ fn story_neighbours() {
     ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
     let kubeconfig = world.kubeconfig("demo");
 
-    let guest =
-        Beside::up("guest", &["--host-kubeconfig", world.dir.join("host/pki/operator.kubeconfig").to_str().unwrap()]);
+    let guest = Beside::up(
+        &world,
+        "guest",
+        &["--host-kubeconfig", world.dir.join("host/pki/operator.kubeconfig").to_str().unwrap()],
+    );
     assert!(guest.namespaces(&world, "demo").contains("kube-system"));
     guest.down();
 
-    let other = Beside::up("other", &[]);
+    let other = Beside::up(&world, "other", &[]);
     assert!(other.namespaces(&world, "demo").contains("kube-system"));
     other.down();
 

@@ -7,6 +7,14 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::scratch::{Scratch, platform_dir};
+
+/// The longest a condition may take to come, in seconds: for a machine that does ten other things meanwhile. It ends a story
+/// whose condition never comes; it measures nothing.
+const PATIENCE: u64 = 300;
+/// The small image that every node has.
+pub const BUSYBOX: &str = "pilothouse.local/busybox:1.35.0";
+
 /// Two platforms at once would fit, but not on two cores with figures worth reading.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -16,6 +24,7 @@ pub struct World {
     pub ready: Value,
     pub token: String,
     pub before: crate::leftovers::Snapshot,
+    pub scratch: Scratch,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -26,24 +35,44 @@ pub fn pilothouse() -> Command {
     command
 }
 
+/// A program of the default bundle.
+pub fn program(name: &str) -> PathBuf {
+    bundle::Bundle::locate(bundle::Version::default()).unwrap().program(name).unwrap()
+}
+
 pub fn ok(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{command:?}\n{}\n{}", text(&output.stdout), text(&output.stderr));
     text(&output.stdout)
 }
 
+/// The exit code and what was said on standard error.
 pub fn fails(command: &mut Command) -> (Option<i32>, String) {
     let output: Output = command.output().unwrap();
     assert!(!output.status.success(), "{command:?} succeeded: {}", text(&output.stdout));
     (output.status.code(), text(&output.stderr))
 }
 
-fn text(bytes: &[u8]) -> String {
+pub fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// Says so where a story cannot be told: not root.
+pub fn is_root(story: &str) -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    if !root {
+        eprintln!("NOT RUN: {story}: stories on real parts need root");
+    }
+    root
+}
+
 /// Waits for a condition of the world; says what was seen last when it does not come.
-pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<T, String>) -> T {
+pub fn until<T>(what: &str, look: impl FnMut() -> Result<T, String>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// [`until`], with a bound of its own.
+pub fn within<T>(seconds: u64, what: &str, mut look: impl FnMut() -> Result<T, String>) -> T {
     let end = Instant::now() + Duration::from_secs(seconds);
     loop {
         match look() {
@@ -55,6 +84,11 @@ pub fn until<T>(what: &str, seconds: u64, mut look: impl FnMut() -> Result<T, St
 }
 
 impl World {
+    /// Makes sure of the default bundle, as `up` would, without a platform.
+    pub fn with_bundle() {
+        ok(pilothouse().args(["bundle", "build"]));
+    }
+
     /// `up`, and a token of the operator. Skipped (None) where the machine cannot host: not root.
     pub fn up(story: &str) -> Option<Self> {
         Self::up_with(story, &[])
@@ -62,15 +96,16 @@ impl World {
 
     /// [`World::up`] with more words for `up`.
     pub fn up_with(story: &str, more: &[&str]) -> Option<Self> {
-        if !nix::unistd::geteuid().is_root() {
-            eprintln!("{story}: skipped, stories on real parts need root");
+        if !is_root(story) {
             return None;
         }
         let alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
         let name = format!("{story}{}", std::process::id() % 10000);
-        let dir = PathBuf::from(format!("/var/tmp/ph-{name}"));
+        let dir = platform_dir(&name);
+        let scratch = Scratch::new(&name);
+        std::fs::write(scratch.at("platforms"), format!("{name}\n")).unwrap();
         let before = crate::leftovers::Snapshot::take();
-        let mut world = Self { name, dir, ready: Value::Null, token: String::new(), before, _alone: alone };
+        let mut world = Self { name, dir, ready: Value::Null, token: String::new(), before, scratch, _alone: alone };
         world.start_with(more);
         world.token = ok(&mut world.command(&["admin", "token"])).trim().to_owned();
         Some(world)
@@ -111,8 +146,7 @@ impl World {
 
     /// The bundle's kubectl with a kubeconfig of a cluster.
     pub fn kubectl(&self, kubeconfig: &Path, words: &[&str]) -> Command {
-        let version = bundle::Bundle::locate(bundle::Version::default()).unwrap();
-        let mut command = Command::new(version.program("kubectl").unwrap());
+        let mut command = Command::new(program("kubectl"));
         command.arg("--kubeconfig").arg(kubeconfig).args(words).stdin(Stdio::null()).env("HOME", "/nonexistent");
         command
     }
@@ -129,23 +163,50 @@ impl World {
         path
     }
 
-    /// Waits for every node of a cluster to be ready, and returns their names.
-    pub fn nodes(&self, kubeconfig: &Path, count: usize, seconds: u64) -> Vec<String> {
-        until("nodes ready", seconds, || {
+    /// Waits for this many ready nodes whose names begin so, and returns their names.
+    pub fn nodes(&self, kubeconfig: &Path, begin: &str, count: usize) -> Vec<String> {
+        until("nodes ready", || {
             let output = self.kubectl(kubeconfig, &["get", "nodes", "--no-headers"]).output().unwrap();
-            let seen = text(&output.stdout) + &text(&output.stderr);
-            let ready: Vec<String> = seen
-                .lines()
-                .filter(|line| line.contains(" Ready "))
-                .map(|line| line.split(' ').next().unwrap().to_owned())
-                .collect();
+            let seen = text(&output.stdout) + text(&output.stderr).as_str();
+            let lines = seen.lines().filter(|line| line.starts_with(begin) && line.contains(" Ready "));
+            let ready: Vec<String> = lines.map(|line| line.split(' ').next().unwrap().to_owned()).collect();
             if ready.len() == count { Ok(ready) } else { Err(seen) }
         })
     }
 
+    /// Runs a pod of busybox that sleeps, and waits until a command can be run in it. The two values are what its
+    /// specification and its container have besides.
+    pub fn sleeper(&self, kubeconfig: &Path, name: &str, (spec, container): (Value, Value)) {
+        let mut main = serde_json::json!({
+            "name": "main", "image": BUSYBOX, "imagePullPolicy": "Never", "command": ["sleep", "100000"],
+        });
+        main.as_object_mut().unwrap().extend(container.as_object().unwrap().clone());
+        let mut pod = serde_json::json!({ "terminationGracePeriodSeconds": 1, "containers": [main] });
+        pod.as_object_mut().unwrap().extend(spec.as_object().unwrap().clone());
+        let object = serde_json::json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "labels": { "run": name } }, "spec": pod,
+        });
+        // The default account is there a moment after the namespace.
+        until("the pod to be accepted", || {
+            let file = self.scratch.at(&format!("{name}.json"));
+            std::fs::write(&file, object.to_string()).unwrap();
+            let output = self.kubectl(kubeconfig, &["apply", "-f", file.to_str().unwrap()]).output().unwrap();
+            if output.status.success() { Ok(()) } else { Err(text(&output.stderr)) }
+        });
+        self.answers(kubeconfig, name);
+    }
+
+    /// Waits until a command runs in this pod.
+    pub fn answers(&self, kubeconfig: &Path, pod: &str) {
+        until("a command to run in the pod", || {
+            let output = self.kubectl(kubeconfig, &["exec", pod, "--", "echo", "here"]).output().unwrap();
+            if output.stdout == b"here\n" { Ok(()) } else { Err(text(&output.stderr)) }
+        });
+    }
+
     /// Waits until a pod with this label is ready and returns its name.
     pub fn pod(&self, kubeconfig: &Path, namespace: &str, label: &str) -> String {
-        until("pod ready", 60, || {
+        until("pod ready", || {
             let template = "{range .items[?(@.status.phase==\"Running\")]}{.metadata.name} {.status.containerStatuses[0].ready}{\"\\n\"}{end}";
             let output = self
                 .kubectl(
@@ -154,7 +215,7 @@ impl World {
                 )
                 .output()
                 .unwrap();
-            let seen = text(&output.stdout) + &text(&output.stderr);
+            let seen = text(&output.stdout) + text(&output.stderr).as_str();
             seen.lines().find_map(|line| line.strip_suffix(" true")).map(str::to_owned).ok_or(seen)
         })
     }
@@ -165,7 +226,10 @@ impl World {
         let slot = record["slot"].as_u64().unwrap();
         ok(&mut self.command(&["down", "--purge", "--yes"]));
         let (before, name, dir) = (self.before.clone(), self.name.clone(), self.dir.clone());
+        let scratch = self.scratch.dir.clone();
         drop(self);
+        assert!(!scratch.exists(), "{} is still there", scratch.display());
+        assert_eq!(crate::leftovers::processes(&scratch), Vec::new(), "processes beside the platform");
         before.assert_nothing_left(&name, &dir, slot);
     }
 }

@@ -69,6 +69,7 @@ entity! {
         problem: Option<String>,
         operation: Option<Uuid>,
         deletion_requested_at: Option<i64>,
+        drain_ends_at: Option<i64>,
         created_at: i64,
         updated_at: i64,
     }

@@ -4,6 +4,7 @@ use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
 use tenant_controlplane::status::NodeState;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::intent::Intent;
@@ -130,7 +131,7 @@ impl Nodes<'_> {
     pub async fn report(self, id: NodeId, report: NodeReport) -> Result<(), StoreError> {
         self.change(id, |row| {
             row.state = report.state.to_string();
-            row.state_message = report.state_message;
+            row.state_message.clone_from(&report.state_message);
             row.problem = codec::maybe_json("node problem", report.problem.as_ref())?;
             if let Some(facts) = &report.facts {
                 row.facts = codec::json("node facts", facts)?;
@@ -190,6 +191,18 @@ impl Nodes<'_> {
         Ok(node.map(|node| NodeRoute { name: node.name, pod_cidr: node.pod_cidr }))
     }
 
+    /// Writes until when the pods of a node that is to go may move away; a time that has come ends that.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn set_drain_end(self, id: NodeId, end: OffsetDateTime) -> Result<(), StoreError> {
+        self.change(id, |row| {
+            row.drain_ends_at = Some(codec::millis(end));
+            Ok(())
+        })
+        .await
+    }
+
     /// Shuts a node out for good; its row stays until [`Nodes::purge`].
     ///
     /// # Errors
@@ -218,8 +231,15 @@ impl Nodes<'_> {
     async fn change(
         self,
         id: NodeId,
-        edit: impl FnOnce(&mut node::Model) -> Result<(), StoreError> + Send,
+        edit: impl Fn(&mut node::Model) -> Result<(), StoreError> + Send,
     ) -> Result<(), StoreError> {
+        // Most reports say nothing new, and looking is free; a transaction that may write is not.
+        let seen = node::Entity::find_by_id(id.uuid()).one(self.0.db()).await?.ok_or(StoreError::missing(WHAT))?;
+        let mut edited = seen.clone();
+        edit(&mut edited)?;
+        if edited == seen {
+            return Ok(());
+        }
         let mut tx = self.0.begin().await?;
         let before = tx.lock::<node::Entity>(id.uuid()).await?.ok_or(StoreError::missing(WHAT))?;
         let mut after = before.clone();
@@ -268,6 +288,7 @@ pub(super) fn blank(place: &enrol::Place<'_>, name: String, pod_cidr: String) ->
         problem: None,
         operation: None,
         deletion_requested_at: None,
+        drain_ends_at: None,
         created_at: now,
         updated_at: now,
     }

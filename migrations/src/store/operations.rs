@@ -127,7 +127,8 @@ impl Operations<'_> {
         .await
     }
 
-    /// News of one step. The first start stays; a failure stays readable until the step is done; a finished operation stays as it is.
+    /// News of one step. The first start stays; a failure stays readable while the step begins again; a finished operation stays as it
+    /// is.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -205,7 +206,8 @@ fn apply(step: &mut Step, update: &StepUpdate<'_>) {
     if begins || step.state != update.state {
         step.finished_at = ended.then(codec::now);
     }
-    if update.state == StepState::Done || !update.message.is_empty() {
+    let goes_on = step.state == StepState::Running && update.state == StepState::Running;
+    if update.state == StepState::Done || goes_on || !update.message.is_empty() {
         step.message = update.message.to_owned();
     }
     (step.title, step.state) = (update.title.to_owned(), update.state);

@@ -1,0 +1,41 @@
+//! Two minors of Kubernetes beside each other: a cluster of the older one has the older one's programs, nodes included.
+
+use crate::world::{World, ok, until};
+
+const OLDER: &str = "1.35.4";
+
+/// Takes four minutes more where the older bundle was never built; it is kept in the cache.
+#[test]
+fn story_an_older_kubernetes() {
+    let Some(world) = World::up_with("vers", &["--with-version", OLDER]) else { return };
+    ok(&mut world.user(&["cluster", "create", "older", "--version", OLDER, "--wait"]));
+    ok(&mut world.user(&["cluster", "create", "newer", "--wait"]));
+    for (cluster, version) in [("older", "v1.35.4"), ("newer", "v1.36.3")] {
+        let kubeconfig = world.kubeconfig(cluster);
+        let said = ok(&mut world.kubectl(&kubeconfig, &["version"]));
+        assert!(said.contains(&format!("Server Version: {version}")), "{said}");
+        ok(&mut world.user(&[
+            "pool",
+            "create",
+            "web",
+            "--cluster",
+            cluster,
+            "--kind",
+            "local",
+            "--count",
+            "1",
+            "--wait",
+        ]));
+        let node = world.nodes(&kubeconfig, "web-", 1).remove(0);
+        let template = "jsonpath={.status.nodeInfo.kubeletVersion}";
+        until("the kubelet's version", || {
+            let seen = ok(&mut world.kubectl(&kubeconfig, &["get", "node", &node, "-o", template]));
+            if seen == version { Ok(()) } else { Err(seen) }
+        });
+        crate::tunnel::reaches(&world, &kubeconfig, &node);
+    }
+    for cluster in ["older", "newer"] {
+        ok(&mut world.user(&["cluster", "delete", cluster, "--yes", "--wait"]));
+    }
+    world.down();
+}
