@@ -1,5 +1,7 @@
 //! Getting the Kubernetes components: what `up` needs before anything runs, and the verbs of `pilothouse bundle`.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -81,12 +83,23 @@ fn options(cache: Option<PathBuf>, version: Version) -> BuildOptions {
 
 /// Where the sources lie the agent is built from them; a program that was copied elsewhere takes the one in the cache.
 fn agent(cache: &Path, version: Version) -> AgentSource {
-    let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| dir.join("node-bootstrap/Cargo.toml").exists());
+    let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| ours(dir));
     let cached = Bundle::open(cache, version).and_then(|bundle| bundle.program("pilothouse-node"));
     match (workspace, cached) {
         (None, Ok(path)) => AgentSource::Path(path),
         (workspace, _) => AgentSource::Auto { workspace },
     }
+}
+
+/// Whether sources lie there that belong to whoever owns this program. The path is from the machine on which it was built; on
+/// another one anybody may have made that directory, and what is built is run by root.
+fn ours(workspace: &Path) -> bool {
+    let owner = |path: &Path| Some(fs::metadata(path).ok()?.uid());
+    let Some(program) = std::env::current_exe().ok().and_then(|path| owner(&path)) else { return false };
+    ["", "node-bootstrap", "node-bootstrap/Cargo.toml"].iter().all(|part| {
+        let Ok(meta) = fs::metadata(workspace.join(part)) else { return false };
+        meta.mode() & 0o002 == 0 && [0, program].contains(&meta.uid())
+    })
 }
 
 fn source(word: &str) -> Result<Source> {

@@ -1,7 +1,8 @@
 //! `up --detach`: the platform goes on in a process of its own while this one shows its progress and then returns.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
-use std::io::{BufRead, BufReader, Seek, SeekFrom};
+use std::io::{BufRead, BufReader, ErrorKind, Seek, SeekFrom};
 use std::path::Path;
 use std::process::{ExitCode, Stdio};
 use std::time::Duration;
@@ -25,8 +26,8 @@ pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     fs::create_dir_all(instance.path("run"))?;
     fs::create_dir_all(instance.path("logs"))?;
     let progress = instance.path("run/progress.jsonl");
-    fs::write(&progress, "")?;
-    let mut child = spawn(instance, &progress)?;
+    fs::remove_file(&progress).ok();
+    let mut child = spawn(instance, args, &progress)?;
     match follow(&mut child, &progress).await? {
         Some(ready) => print_ready(&ready, args.output),
         None => bail!("`up` ended before it was ready; its log: {}", instance.path("logs/pilothouse.log").display()),
@@ -47,18 +48,37 @@ pub fn read_ready(instance: &Instance) -> Result<Ready> {
 }
 
 /// The same command line without `--detach`, in a session of its own, its output in the log.
-fn spawn(instance: &Instance, progress: &Path) -> Result<Child> {
+fn spawn(instance: &Instance, args: &UpArgs, progress: &Path) -> Result<Child> {
     let log = File::options().create(true).append(true).open(instance.path("logs/pilothouse.log"))?;
-    let mut args: Vec<std::ffi::OsString> = std::env::args_os().skip(1).filter(|arg| arg != "--detach").collect();
-    args.extend(["--progress-file".into(), progress.as_os_str().to_owned()]);
-    Command::new("setsid")
+    let mut command = Command::new("setsid");
+    command
         .arg(std::env::current_exe().context("find this program")?)
-        .args(args)
+        .args(arguments(std::env::args_os().skip(1)))
+        .args(["--progress-file".as_ref(), progress.as_os_str()]);
+    if let Some(url) = &args.database_url {
+        command.env("PILOTHOUSE_DATABASE_URL", url);
+    }
+    command
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
         .spawn()
         .context("start in the background (setsid, Debian package util-linux)")
+}
+
+/// What the process in the background is told: nothing of detaching, and the database's address, which may hold a password,
+/// by its environment.
+fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let mut kept = Vec::new();
+    let mut given = given.filter(|arg| arg != "--detach");
+    while let Some(arg) = given.next() {
+        if arg == "--database-url" {
+            given.next();
+        } else if !arg.as_encoded_bytes().starts_with(b"--database-url=") {
+            kept.push(arg);
+        }
+    }
+    kept
 }
 
 /// Shows events as they are written. Ends with what is ready, or with nothing where the process ended first.
@@ -83,7 +103,12 @@ async fn follow(child: &mut Child, progress: &Path) -> Result<Option<Ready>> {
 
 /// The whole lines written since the last call.
 fn read_from(path: &Path, at: &mut u64) -> Result<Vec<Event>> {
-    let mut reader = BufReader::new(File::open(path)?);
+    let file = match File::open(path) {
+        // The process in the background makes it.
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+        other => other?,
+    };
+    let mut reader = BufReader::new(file);
     reader.seek(SeekFrom::Start(*at))?;
     let mut events = Vec::new();
     let mut line = String::new();
@@ -106,5 +131,23 @@ pub fn print_ready(ready: &Ready, output: Output) {
     println!("  gateway   https://{}  (CA: {})", ready.gateway, ready.ca_file.display());
     if let Some(link) = &ready.setup_url {
         println!("  set up    {link}   (once; makes the first owner)");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_no_argument_of_the_process_that_stays() {
+        let kept = |line: &str| {
+            let words = arguments(line.split(' ').map(OsString::from));
+            words.iter().map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+        };
+        assert_eq!(
+            kept("up --detach --name a --database-url postgres://u:p@h/d --output json"),
+            "up --name a --output json"
+        );
+        assert_eq!(kept("up --database-url=postgres://u:p@h/d --detach"), "up");
     }
 }

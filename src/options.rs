@@ -80,6 +80,9 @@ pub struct UpArgs {
     /// cache are offered anyway
     #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse)]
     pub with_version: Vec<KubernetesVersion>,
+    /// Offer no machine containers (pools of kind "local"): whoever may make them can become root on this machine
+    #[arg(long)]
+    pub no_local_machines: bool,
     /// Where the Kubernetes components come from
     #[arg(long, default_value = "auto")]
     pub bundle_source: String,

@@ -47,6 +47,16 @@ pub struct Doors {
     pub portal: TcpListener,
 }
 
+/// What a platform has to work with.
+pub struct Means {
+    /// The components, of one version or more.
+    pub bundles: Bundles,
+    /// Whether this process runs the host too.
+    pub embedded: bool,
+    /// Whether it makes machine containers.
+    pub local: bool,
+}
+
 /// How long the gateway may take to tell that its links end, before the store is closed.
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two tries to bring a version's images to the host.
@@ -58,6 +68,7 @@ pub struct Platform {
     record: Record,
     store: Store,
     bundles: Bundles,
+    local: bool,
     releases: watch::Sender<BTreeMap<KubernetesVersion, Release>>,
     ca_file: PathBuf,
     facts: Facts,
@@ -72,7 +83,7 @@ impl Platform {
         instance: &Instance,
         record: &Record,
         doors: Doors,
-        (bundles, embedded): (Bundles, bool),
+        Means { bundles, embedded, local }: Means,
         cancel: &CancellationToken,
     ) -> Result<Self> {
         let store = Store::connect(&database_url(instance)?, kek(instance)?).await.context("open the database")?;
@@ -91,6 +102,7 @@ impl Platform {
             record: record.clone(),
             store,
             bundles,
+            local,
             releases,
             ca_file: certificates.ca_file.clone(),
             facts,
@@ -153,7 +165,7 @@ impl Platform {
                 sha256: agent.sha256.clone(),
                 machine: std::env::consts::ARCH.to_owned(),
             },
-            capabilities: Capabilities { local: nix::unistd::geteuid().is_root() },
+            capabilities: Capabilities { local: self.local },
             limits: RequestLimits::default(),
             issuer: Arc::new(issuer::StoreIssuer::new(self.store.clone(), self.facts.clone())),
         })
@@ -174,7 +186,7 @@ impl Platform {
         if embedded {
             self.facts.placement.storage_class = Some(storage::CLASS.to_owned());
         }
-        let providers = if nix::unistd::geteuid().is_root() { self.local(args, progress).await? } else { Vec::new() };
+        let providers = if self.local { self.local(args, progress).await? } else { Vec::new() };
         let client = host.clone();
         let config = provisioner::Config {
             store: self.store.clone(),

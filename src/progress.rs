@@ -3,6 +3,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Instant;
@@ -75,9 +76,11 @@ impl Progress {
         Self { file: None }
     }
 
-    /// Events go to standard error and, one JSON object a line, to a fresh file at `path`.
+    /// Events go to standard error and, one JSON object a line, to a fresh file at `path` that only its owner reads: the last
+    /// event carries the set-up link.
     pub fn to_file(path: &Path) -> Result<Self> {
-        let file = OpenOptions::new().create(true).write(true).truncate(true).open(path);
+        std::fs::remove_file(path).ok();
+        let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
         Ok(Self { file: Some(Mutex::new(file.with_context(|| format!("write {}", path.display()))?)) })
     }
 

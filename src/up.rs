@@ -19,10 +19,10 @@ use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks};
 use crate::footprint;
 use crate::host::{Host, identity};
-use crate::instance::{Addresses, Instance, Record, write_atomic};
+use crate::instance::{Addresses, Instance, Record, write_secret};
 use crate::limits;
 use crate::options::{Output, UpArgs};
-use crate::platform::{self, Doors, Platform};
+use crate::platform::{self, Doors, Means, Platform};
 use crate::progress::{Event, Progress, Ready};
 use crate::run::run;
 use crate::supervise::keep_logs_short;
@@ -96,7 +96,9 @@ impl Start<'_> {
     async fn stay(&self, mut record: Record, doors: Doors, built: &mut Option<Platform>) -> Result<()> {
         let bundles = components::obtain(self.args, &record.wanted(), self.progress).await?;
         let embedded = self.args.host_kubeconfig.is_none();
-        let open = Platform::open(self.instance, &record, doors, (bundles.clone(), embedded), &self.cancel);
+        let local = nix::unistd::geteuid().is_root() && !self.args.no_local_machines;
+        let means = Means { bundles: bundles.clone(), embedded, local };
+        let open = Platform::open(self.instance, &record, doors, means, &self.cancel);
         let platform = built.insert(self.progress.step("portal and gateway", open).await?);
         let portal_seconds = self.begun.elapsed().as_secs_f64();
         let (logs, machines) = (self.instance.path("logs"), self.instance.path("machines"));
@@ -128,7 +130,8 @@ impl Start<'_> {
             portal_seconds,
             ready_seconds: self.begun.elapsed().as_secs_f64(),
         };
-        write_atomic(&self.instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;
+        // The set-up link makes an owner.
+        write_secret(&self.instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;
         self.progress.tell(&Event::Ready(ready.clone()));
         if self.args.progress_file.is_none() {
             print_ready(&ready, self.args.output);

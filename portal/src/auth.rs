@@ -21,6 +21,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use migrations::{Organization, Role, User};
 use tenant_controlplane::id::{ApiTokenId, OrganizationId, UserId};
+use time::OffsetDateTime;
 
 /// A caller, known by valid credentials.
 #[derive(Clone, Debug)]
@@ -33,13 +34,15 @@ pub struct Actor {
     pub memberships: Vec<(Organization, Role)>,
     /// The token used; `None` for a session.
     pub token: Option<ApiTokenId>,
+    /// When these credentials end; `None` for a session and for a token without an end.
+    pub until: Option<OffsetDateTime>,
 }
 
 impl Actor {
     /// A person by session: everything they are a member of.
     pub async fn of_user(state: &AppState, user: User) -> Result<Self, Error> {
         let memberships = state.store().identity().organizations_of(user.id).await?;
-        Ok(Self { user_id: user.id, user: view::user(user), memberships, token: None })
+        Ok(Self { user_id: user.id, user: view::user(user), memberships, token: None, until: None })
     }
 
     /// The role held in an organization; `None` also where the text is no id.

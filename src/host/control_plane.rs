@@ -45,6 +45,7 @@ pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
         http_port: 2382,
         health_port: 2381,
         fsync: true,
+        quota: etcd::HOST_QUOTA,
     };
     host.memory.keep(process(host, etcd::NAME, etcd::flags(&settings))?)?;
     run(host, apiserver::NAME, api_flags(host, &api_dir, &audit.display().to_string()))?;

@@ -16,6 +16,7 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::instance::{Addresses, Instance, write_atomic};
+use crate::network::UPLINK;
 use crate::run::{run_with_input, succeeds};
 
 const TABLE: &str = "pilothouse_isolation";
@@ -109,6 +110,7 @@ impl Wall {
     ct state established,related accept
     ip saddr {pods} drop
     iifname \"veth*\" drop
+    iifname \"{UPLINK}\" ip saddr != {outside} drop
   }}
 }}
 "

@@ -44,13 +44,18 @@ pub fn provisioner_config(volumes: &Path) -> Value {
 pub fn write_files(dir: &Path, volumes: &Path, helper_image: &str) -> Result<()> {
     fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
     fs::create_dir_all(volumes).with_context(|| format!("create {}", volumes.display()))?;
+    // Pods see what is mounted for them, and nobody else of this machine has any business here.
+    fs::set_permissions(volumes, fs::Permissions::from_mode(0o700))?;
     let pod = json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": { "name": "helper-pod" },
         "spec": { "containers": [{ "name": "helper-pod", "image": helper_image, "imagePullPolicy": "Never" }] }
     });
     fs::write(dir.join("config.json"), provisioner_config(volumes).to_string())?;
     fs::write(dir.join("helperPod.yaml"), pod.to_string())?;
-    fs::write(dir.join("setup"), "#!/bin/sh\nset -eu\nmkdir -m 0777 -p \"$VOL_DIR\"\n")?;
+    fs::write(
+        dir.join("setup"),
+        format!("#!/bin/sh\nset -eu\nmkdir -m 0700 \"$VOL_DIR\"\nchown {USER}:{USER} \"$VOL_DIR\"\n"),
+    )?;
     fs::write(dir.join("teardown"), "#!/bin/sh\nset -eu\nrm -rf \"$VOL_DIR\"\n")?;
     Ok(())
 }

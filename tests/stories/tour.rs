@@ -1,6 +1,9 @@
 //! The README's tour, in its very words: from nothing to a shell in a pod, on a machine of the platform's and on one of its
 //! owner's, and back to nothing. While the owner's machine boots and reboots, the story goes on elsewhere.
 
+use std::path::PathBuf;
+
+use crate::leftovers::readable_with;
 use crate::own_machine::OwnMachine;
 use crate::world::{World, fails, ok};
 use crate::{browser, tokens, tunnel};
@@ -8,6 +11,9 @@ use crate::{browser, tokens, tunnel};
 #[test]
 fn story_tour() {
     let Some(world) = World::up("tour") else { return };
+    let link = world.field("setup_url");
+    let secret = &link[link.find("/setup/").unwrap()..];
+    assert_eq!(readable_with(&world.dir, secret), Vec::<PathBuf>::new(), "the set-up link is for its owner only");
     let created = ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
     assert!(created.contains("demo"), "{created}");
     let kubeconfig = world.kubeconfig("demo");

@@ -131,6 +131,10 @@ impl Client {
             .user_agent(concat!("pilothouse-cli/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(Duration::from_secs(10))
             .redirect(reqwest::redirect::Policy::none());
+        if server.starts_with("http://") {
+            // Clear text is for loopback only, and a proxy from the environment is somewhere else.
+            builder = builder.no_proxy();
+        }
         if let Some(pem) = ca {
             builder = builder.tls_certs_only(authorities(pem)?);
         }

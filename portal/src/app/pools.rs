@@ -3,7 +3,7 @@
 use super::organizations::taken;
 use super::{find, view};
 use crate::auth::Actor;
-use crate::auth::policy::Action;
+use crate::auth::policy::{self, Action};
 use crate::error::Error;
 use crate::extract::check_etag;
 use crate::paging::Paging;
@@ -38,7 +38,8 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, 
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Deleting`], [`Error::Invalid`], [`Error::NameTaken`].
 pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: CreateNodePool) -> Result<NodePool, Error> {
-    let cluster = find::living_cluster(state, actor, cluster, Action::Write).await?;
+    let needed = if input.kind == PoolKind::Local.as_str() { least(PoolKind::Local) } else { Action::Write };
+    let cluster = find::living_cluster(state, actor, cluster, needed).await?;
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
     let count = count(kind, input.count)?;
@@ -58,7 +59,8 @@ pub async fn patch(
     if_match: Option<&str>,
     input: PatchNodePool,
 ) -> Result<NodePool, Error> {
-    let row = find::pool(state, actor, id, Action::Write).await?;
+    let row = find::pool(state, actor, id, Action::Read).await?;
+    policy::authorise(actor, row.organization, least(row.kind))?;
     if row.deletion_requested_at.is_some() {
         return Err(Error::Deleting { what: "node pool" });
     }
@@ -80,6 +82,20 @@ pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<
     let row = find::pool(state, actor, id, Action::Write).await?;
     check_etag(if_match, &row.etag())?;
     Ok(view::pool(state.store().pools().request_deletion(row.organization, row.id, actor.by()).await?))
+}
+
+/// Whether the caller may make local machines in this organization (id as text), and this instance makes any.
+pub fn local_for(state: &AppState, actor: &Actor, organization: &str) -> bool {
+    state.config().capabilities.local && actor.may(least(PoolKind::Local), organization)
+}
+
+/// What a pool takes. A local machine is a container that may do nearly everything on the platform's own machine, so it is not
+/// for every editor.
+fn least(kind: PoolKind) -> Action {
+    match kind {
+        PoolKind::Local => Action::Admin,
+        PoolKind::Byo => Action::Write,
+    }
 }
 
 /// A kind this instance has.

@@ -7,6 +7,9 @@ use crate::state::AppState;
 use axum::http::{HeaderMap, HeaderValue};
 use secrecy::SecretString;
 
+/// RFC 5321, 4.5.3.1.3, without the angle brackets. What is longer is nobody's, and is not worth being counted.
+const LONGEST_EMAIL: usize = 254;
+
 /// Checks address and password, and gives the cookie of a new session.
 ///
 /// # Errors
@@ -17,6 +20,9 @@ pub async fn sign_in(
     email: &str,
     password: &str,
 ) -> Result<HeaderValue, Error> {
+    if email.len() > LONGEST_EMAIL {
+        return Err(Error::BadCredentials);
+    }
     state.limiter().attempt(connection.address, email)?;
     let user = state.store().identity().user_by_email(email.trim()).await?;
     let stored = user.as_ref().and_then(|user| user.password_hash.clone());

@@ -27,7 +27,8 @@ pub async fn list(state: &AppState, actor: &Actor, paging: &Paging) -> Result<Li
     Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::token))
 }
 
-/// Makes a token for the caller. It can do no more than the caller.
+/// Makes a token for the caller. It can do no more than the caller; one made by a token does not outlive it, and takes the role
+/// admin: whoever finds a small token must not be able to turn it into a lasting one.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Invalid`], [`Error::Forbidden`] for a role above the caller's.
@@ -35,7 +36,11 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateToken) -> Resu
     let (organization, held) = organization(actor, input.organization.as_deref())?;
     let role = role(input.role.as_deref(), *held)?;
     check_name(&input.name)?;
-    let seconds = lifetime(input.expires_in_seconds, DEFAULT_LIFETIME, LONGEST_LIFETIME)?;
+    if actor.token.is_some() {
+        policy::authorise(actor, organization.id, Action::Admin)?;
+    }
+    let (default, longest) = reach(actor);
+    let seconds = lifetime(input.expires_in_seconds, default, longest)?;
     let new = NewToken {
         organization: organization.id,
         user: actor.user_id,
@@ -48,7 +53,7 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateToken) -> Resu
     Ok(CreatedToken { token: view::token(token), secret: state.shown_once(&secret) })
 }
 
-/// Revokes a token: one's own, or with the role admin anybody's in the organization.
+/// Revokes a token: one's own, or with the role admin anybody's in the organization. Of a token only itself is its own.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`].
@@ -57,7 +62,8 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
     for organization in actor.organizations() {
         let tokens = state.store().identity().tokens(organization).await?;
         if let Some(token) = tokens.into_iter().find(|token| token.id == id) {
-            if token.user != actor.user_id {
+            let own = token.user == actor.user_id && actor.token.is_none_or(|used| used == id);
+            if !own {
                 policy::authorise(actor, organization, Action::Admin)?;
             }
             return Ok(state.store().identity().revoke_token(organization, id, actor.by()).await?);
@@ -85,6 +91,13 @@ fn role(wanted: Option<&str>, held: Role) -> Result<Role, Error> {
     Err(Error::Forbidden { needed: wanted.as_str(), held: held.as_str() })
 }
 
+/// The default and the longest lifetime, in seconds, of a token that this caller makes.
+fn reach(actor: &Actor) -> (u64, u64) {
+    let left = actor.until.map(|until| (until - OffsetDateTime::now_utc()).whole_seconds());
+    let left = left.map_or(u64::MAX, |seconds| u64::try_from(seconds).unwrap_or(0));
+    (DEFAULT_LIFETIME.min(left), LONGEST_LIFETIME.min(left))
+}
+
 /// Refuses empty and very long names.
 pub(super) fn check_name(name: &str) -> Result<(), Error> {
     let printable = name.chars().all(|letter| !letter.is_control());
@@ -105,7 +118,9 @@ pub(super) fn lifetime(wanted: Option<u64>, default: u64, longest: u64) -> Resul
         return Ok(Duration::seconds(i64::try_from(seconds).unwrap_or(i64::MAX)));
     }
     let days = longest / DAY;
-    let detail =
-        format!("{seconds} seconds cannot be had: choose {SHORTEST_LIFETIME} to {longest} seconds ({days} days)");
+    let detail = match longest {
+        0..SHORTEST_LIFETIME => "these credentials end too soon to make others: use longer ones".to_owned(),
+        _ => format!("{seconds} seconds cannot be had: choose {SHORTEST_LIFETIME} to {longest} seconds ({days} days)"),
+    };
     Err(Error::field("/expires_in_seconds", "OUT_OF_RANGE", detail))
 }

@@ -13,7 +13,7 @@ pub enum Action {
     Read,
     /// Make and delete clusters, pools, nodes, join tokens; make and revoke kubeconfigs: editor.
     Write,
-    /// Make projects; see and revoke other people's tokens: admin.
+    /// Make projects and local machines; see and revoke other people's tokens: admin.
     Admin,
     /// Make organizations with a token: owner.
     Own,

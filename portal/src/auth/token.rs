@@ -28,5 +28,6 @@ pub async fn actor(state: &AppState, secret: &str) -> Result<Actor, Error> {
     let memberships = identity.organizations_of(user.id).await?.into_iter();
     let reached = memberships.filter(|(organization, _)| organization.id == token.organization);
     let memberships = reached.map(|(known, role)| (known, role.min(token.role))).collect();
-    Ok(Actor { user_id: user.id, user: view::user(user), memberships, token: Some(token.id) })
+    let (id, until) = (Some(token.id), token.expires_at);
+    Ok(Actor { user_id: user.id, user: view::user(user), memberships, token: id, until })
 }

@@ -88,7 +88,8 @@ async fn rows(state: &AppState, actor: &Actor, project: &Project) -> Result<Rows
     let mut rows: Vec<Row> = clusters.into_iter().map(row).collect();
     rows.sort_by(|a, b| (a.status.rank(), &a.name).cmp(&(b.status.rank(), &b.name)));
     let may_write = actor.may(crate::auth::Action::Write, &project.organization_id);
-    Ok(Rows { project: project.id.clone(), rows, may_write, local: state.config().capabilities.local })
+    let local = app::pools::local_for(state, actor, &project.organization_id);
+    Ok(Rows { project: project.id.clone(), rows, may_write, local })
 }
 
 fn row(cluster: Cluster) -> Row {

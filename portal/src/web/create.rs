@@ -11,6 +11,7 @@ use super::clusters::{Choice, chosen};
 use super::form::Refusal;
 use super::shell::{Shell, Visitor};
 use super::{assets, render, ui};
+use crate::api::quota::Kind;
 use crate::app;
 use crate::error::Error;
 use crate::state::AppState;
@@ -53,9 +54,10 @@ pub async fn show(
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
     let (project, _) = chosen(&state, &visitor.actor, choice.project.as_deref()).await?;
-    let workers = if state.config().capabilities.local { "local" } else { "byo" };
+    let local = app::pools::local_for(&state, &visitor.actor, &project.organization_id);
+    let workers = if local { "local" } else { "byo" };
     let typed = Typed { project: project.id.clone(), workers: workers.into(), count: "1".into(), ..Typed::default() };
-    render::page(&page(&state, visitor.shell, project, (typed, Refusal::default())))
+    render::page(&page(&state, visitor, project, (typed, Refusal::default())))
 }
 
 /// `POST /clusters`: makes it, and its first pool, and goes to its page; or shows the form again.
@@ -70,18 +72,19 @@ pub async fn submit(
         Err(error) => {
             let refusal = Refusal::of(error)?;
             let status = refusal.status();
-            render::page_as(status, &page(&state, visitor.shell, project, (typed, refusal)))
+            render::page_as(status, &page(&state, visitor, project, (typed, refusal)))
         }
     }
 }
 
-fn page(state: &AppState, shell: Shell, project: Project, (typed, refusal): (Typed, Refusal)) -> Page {
-    let local = state.config().capabilities.local;
-    Page { shell, project, versions: app::versions::list(state), local, typed, refusal }
+fn page(state: &AppState, visitor: Visitor, project: Project, (typed, refusal): (Typed, Refusal)) -> Page {
+    let local = app::pools::local_for(state, &visitor.actor, &project.organization_id);
+    Page { shell: visitor.shell, project, versions: app::versions::list(state), local, typed, refusal }
 }
 
 async fn make(state: &AppState, visitor: &Visitor, typed: &Typed) -> Result<String, Error> {
     let pool = first_pool(typed)?;
+    state.quotas().count(&visitor.actor, Kind::Create).granted()?;
     let wish = CreateCluster {
         name: typed.name.trim().to_owned(),
         version: given(&typed.version),

@@ -51,8 +51,7 @@ pub struct Typed {
 
 /// `GET /clusters/{cluster}/pools/new`
 pub async fn new(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    let kind = if state.config().capabilities.local { "local" } else { "byo" };
-    let typed = Typed { kind: kind.into(), count: "1".into(), ..Typed::default() };
+    let typed = Typed { count: "1".into(), ..Typed::default() };
     new_page(&state, visitor, &id, (typed, Refusal::default())).await
 }
 
@@ -123,7 +122,10 @@ async fn new_page(
     (typed, refusal): (Typed, Refusal),
 ) -> Result<Response, Error> {
     let cluster = app::clusters::get(state, &visitor.actor, id).await?;
-    let (status, local) = (refusal.status(), state.config().capabilities.local);
+    let local = app::pools::local_for(state, &visitor.actor, &cluster.organization_id);
+    let kind = if local { "local" } else { "byo" };
+    let typed = if typed.kind.is_empty() { Typed { kind: kind.into(), ..typed } } else { typed };
+    let status = refusal.status();
     render::page_as(status, &NewPage { shell: visitor.shell, cluster, local, typed, refusal })
 }
 

@@ -165,3 +165,45 @@ async fn request_ids_are_kept_or_made() {
     assert_eq!(world.send(ask("my-id.7")).await.header("x-request-id"), "my-id.7");
     assert!(world.send(ask("no spaces, please")).await.header("x-request-id").starts_with("req_"));
 }
+
+#[tokio::test]
+async fn a_small_token_makes_nothing_lasting_and_no_local_machines() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let editor = world.token(&things.ana, &things.organization, Role::Editor).await;
+    let tokens = world.store.identity().tokens(things.organization.id).await.unwrap();
+    let own = tokens.iter().find(|token| token.name == "editor").unwrap().id;
+    let local = json!({"name": "more", "kind": "local", "count": 1});
+    let refused = [
+        ("POST", "/me/tokens".to_owned(), json!({"name": "child"})),
+        ("DELETE", things.path("/tokens/{tok}"), Value::Null),
+        ("POST", things.path("/clusters/{cls}/node-pools"), local),
+    ];
+    for (method, path, body) in refused {
+        let answer = world.call(method, &path, &editor, body).await;
+        assert_eq!((answer.status.as_u16(), answer.code().as_str()), (403, "PERMISSION_DENIED"), "{method} {path}");
+        assert!(answer.text.contains("needs the role admin"), "{}", answer.text);
+    }
+    let answer = world.call("DELETE", &format!("/tokens/{own}"), &editor, Value::Null).await;
+    assert!(answer.status.is_success(), "it may end itself: {}", answer.text);
+}
+
+#[tokio::test]
+async fn a_token_does_not_outlive_the_one_that_made_it() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let forever = world.token(&things.ana, &things.organization, Role::Admin).await;
+    let hour = json!({"name": "hour", "expires_in_seconds": 3600});
+    let parent = world.call("POST", "/me/tokens", &forever, hour).await.json();
+    let secret = parent["secret"].as_str().unwrap();
+    let end = |token: &Value| {
+        let text = token["expires_at"].as_str().unwrap();
+        time::OffsetDateTime::parse(text, &time::format_description::well_known::Rfc3339).unwrap()
+    };
+    let child = world.call("POST", "/me/tokens", secret, json!({"name": "child"})).await.json();
+    assert!(end(&child) <= end(&parent), "{child}");
+    let year = json!({"name": "year", "expires_in_seconds": 31_536_000});
+    let answer = world.call("POST", "/me/tokens", secret, year).await;
+    assert_eq!(answer.status.as_u16(), 422, "{}", answer.text);
+    assert_eq!(answer.json()["errors"][0]["code"], "OUT_OF_RANGE");
+}

@@ -54,13 +54,13 @@ pub const CASES: &[Case] = &[
     ("GET", "/clusters/{cls}/node-pools", VIEW, none),
     ("POST", "/clusters/{cls}/node-pools", EDIT, || json!({"name": "new", "kind": "byo"})),
     ("GET", "/node-pools/{np}", VIEW, none),
-    ("PATCH", "/node-pools/{np}", EDIT, || json!({"count": 2})),
+    ("PATCH", "/node-pools/{np}", ADMIN, || json!({"count": 2})),
     ("DELETE", "/node-pools/{np}", EDIT, none),
     ("GET", "/clusters/{cls}/nodes", VIEW, none),
     ("GET", "/nodes/{nod}", VIEW, none),
     ("DELETE", "/nodes/{nod}", EDIT, none),
     ("GET", "/operations/{op}", VIEW, none),
-    ("DELETE", "/tokens/{tok}", VIEW, none),
+    ("DELETE", "/tokens/{tok}", ADMIN, none),
 ];
 
 #[test]
