@@ -9,6 +9,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use bundle::node_image::{self, NodeImageOptions};
 use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, PruneOptions, Pruned, Source, Version};
+use nix::unistd::{AccessFlags, access};
 use tenant_controlplane::version::KubernetesVersion;
 
 use crate::options::{BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, PruneArgs, UpArgs};
@@ -16,6 +17,9 @@ use crate::progress::{Event, Progress};
 
 /// The workspace this program was built in; the agent is built there when the bundle has none yet.
 const WORKSPACE: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The node agent's artefact.
+const AGENT: &str = "pilothouse-node";
 
 /// The bundles of an instance: one of each Kubernetes version on offer.
 #[derive(Clone)]
@@ -62,8 +66,20 @@ pub async fn obtain(args: &UpArgs, wanted: &[KubernetesVersion], progress: &Prog
 async fn build_for(args: &UpArgs, version: Version, progress: &Progress) -> Result<Bundle> {
     let options = BuildOptions { source: source(&args.bundle_source)?, ..options(args.cache.clone(), version) };
     let title = format!("components of Kubernetes {version}");
+    if let Some(bundle) = of_another_user(args.cache.as_deref(), version) {
+        progress.note(format!("{title}: from another user's cache, as they are"));
+        return Ok(bundle);
+    }
     let report = |event: bundle::Progress| tell(progress, &event);
     progress.step(&title, async { Ok(Bundle::build(&options, &report).await?) }).await
+}
+
+/// A bundle that lies ready where this user may read and not write: an instance on somebody else's host needs no root, and
+/// builds nothing that root has built before.
+fn of_another_user(cache: Option<&Path>, version: Version) -> Option<Bundle> {
+    let bundle = cache.map_or_else(|| Bundle::locate(version), |cache| Bundle::open(cache, version)).ok()?;
+    let parts = bundle.path(bundle.artefact(AGENT)?);
+    access(parts.parent()?, AccessFlags::W_OK).is_err().then_some(bundle)
 }
 
 /// The machines' Debian tree, built at the first need.
@@ -84,7 +100,7 @@ fn options(cache: Option<PathBuf>, version: Version) -> BuildOptions {
 /// Where the sources lie the agent is built from them; a program that was copied elsewhere takes the one in the cache.
 fn agent(cache: &Path, version: Version) -> AgentSource {
     let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| ours(dir));
-    let cached = Bundle::open(cache, version).and_then(|bundle| bundle.program("pilothouse-node"));
+    let cached = Bundle::open(cache, version).and_then(|bundle| bundle.program(AGENT));
     match (workspace, cached) {
         (None, Ok(path)) => AgentSource::Path(path),
         (workspace, _) => AgentSource::Auto { workspace },
