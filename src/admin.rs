@@ -14,6 +14,7 @@ use crate::platform::{database_url, kek};
 pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
     match command {
         AdminCommand::Token(args) => token(args).await,
+        AdminCommand::Env(args) => env(args).await,
         AdminCommand::SetupLink(args) => setup_link(args).await,
     }
 }
@@ -28,6 +29,23 @@ async fn open(args: &InstanceArgs) -> Result<(Record, Store)> {
 async fn token(args: AdminTokenArgs) -> Result<ExitCode> {
     println!("{}", make_token(&args.instance, args.days).await?);
     Ok(ExitCode::SUCCESS)
+}
+
+async fn env(args: AdminTokenArgs) -> Result<ExitCode> {
+    let instance = Instance::new(&args.instance.name, args.instance.data_dir.clone())?;
+    let server = format!("https://{}", instance.existing()?.advertise);
+    let ca_file = instance.path("ca.crt").display().to_string();
+    let token = make_token(&args.instance, args.days).await?;
+    let values = [("SERVER", server), ("CA_FILE", ca_file), ("TOKEN", token)];
+    for (name, value) in values {
+        println!("export PILOTHOUSE_{name}={}", quoted(&value));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One word for any POSIX shell (XCU 2.2.2).
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 /// A new token of the operator, good for `days`.
@@ -52,4 +70,17 @@ async fn setup_link(args: InstanceArgs) -> Result<ExitCode> {
         store.identity().create_setup_token().await.context("make a set-up link; is there an owner already?")?;
     println!("http://{}/setup/{}", record.portal, secret.expose_secret());
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shell_reads_back_what_was_quoted() {
+        for text in ["/var/lib/it's $HOME", "a b;`c`\"", ""] {
+            let said = std::process::Command::new("sh").args(["-c", &format!("printf %s {}", quoted(text))]).output();
+            assert_eq!(String::from_utf8(said.unwrap().stdout).unwrap(), text);
+        }
+    }
 }

@@ -234,11 +234,13 @@ pub struct ImportArgs {
 pub enum AdminCommand {
     /// Print a new API token of the machine's operator
     Token(AdminTokenArgs),
+    /// Print a new token, the server and its CA as a shell takes them: eval "$(pilothouse admin env)"
+    Env(AdminTokenArgs),
     /// Print a new one-use link that makes the first owner
     SetupLink(InstanceArgs),
 }
 
-/// `pilothouse admin token`.
+/// `pilothouse admin token` and `pilothouse admin env`.
 #[derive(Debug, Args)]
 pub struct AdminTokenArgs {
     #[command(flatten)]

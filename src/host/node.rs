@@ -58,9 +58,22 @@ fn specification(host: &Host) -> Result<Value> {
         "pod_cidr": addresses.pods(), "cluster_pod_cidr": addresses.pods(), "service_cidr": addresses.services(),
         "labels": { "pilothouse.dev/host": "true" }, "masquerade": false, "network_name": host.instance.cgroup(),
         "parts": parts(host)?,
-        "kubelet_config": { "maxPods": 500, "registryPullQPS": 0, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "podPidsLimit": 4096 },
+        "kubelet_config": kubelet_config(),
         "kube_proxy_config": { "nftables": { "minSyncPeriod": "10ms" } }
     }))
+}
+
+/// Evictions are absolute, and images are not collected by percent: kubelet's defaults (10 and 15 of a hundred) are dozens of gigabytes
+/// on a large disk that the machine shares with others, and would evict control planes that use a few hundred megabytes.
+fn kubelet_config() -> Value {
+    json!({
+        "maxPods": 500, "registryPullQPS": 0, "kubeAPIQPS": 200, "kubeAPIBurst": 400, "podPidsLimit": 4096,
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi",
+            "nodefs.inodesFree": "2%", "imagefs.inodesFree": "2%",
+        },
+        "imageGCHighThresholdPercent": 100, "imageGCLowThresholdPercent": 99,
+    })
 }
 
 fn parts(host: &Host) -> Result<Vec<Value>> {

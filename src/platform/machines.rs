@@ -45,8 +45,11 @@ fn base(instance: &Instance, addresses: Addresses) -> LocalConfig {
 pub async fn resume(provider: &dyn Provider, progress: &Progress) -> Result<()> {
     for machine in provider.list().await.map_err(explain)? {
         if matches!(machine.state, cloud_providers::MachineState::Failed(_)) {
-            provider.start(&machine.id).await.map_err(explain)?;
-            progress.note(format!("machine {} started again", machine.name));
+            // One that does not come is not to keep the platform from coming.
+            match provider.start(&machine.id).await.map_err(explain) {
+                Ok(()) => progress.note(format!("machine {} started again", machine.name)),
+                Err(error) => progress.note(format!("machine {} does not start: {error:#}", machine.name)),
+            }
         }
     }
     Ok(())

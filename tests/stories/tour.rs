@@ -16,6 +16,14 @@ fn story_tour() {
     assert_eq!(readable_with(&world.dir, secret), Vec::<PathBuf>::new(), "the set-up link is for its owner only");
     let created = ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
     assert!(created.contains("demo"), "{created}");
+    // As a person at a terminal does it.
+    let typed = r#"eval "$("$0" admin env --name "$1" --data-dir "$2")" && exec "$0" cluster list -o name"#;
+    let mut shell = std::process::Command::new("sh");
+    shell
+        .args(["-c", typed, env!("CARGO_BIN_EXE_pilothouse"), &world.name])
+        .arg(&world.dir)
+        .env("HOME", "/nonexistent");
+    assert!(ok(&mut shell).contains("demo"));
     let kubeconfig = world.kubeconfig("demo");
     let namespaces = ok(&mut world.kubectl(&kubeconfig, &["get", "ns"]));
     assert!(namespaces.contains("kube-system"), "{namespaces}");
