@@ -2,6 +2,7 @@
 
 pub mod checks;
 pub mod isolation;
+pub mod ports;
 
 use std::process::ExitCode;
 
@@ -58,7 +59,9 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
     let mut all = checks::machine(&instance, &bundle::Cache::default_dir());
     all.extend(checks::leftovers().await);
-    if let (Some(record), true) = (instance.record()?, instance.running()) {
+    let (record, running) = (instance.record()?, instance.running());
+    all.push(ports::ports(record.as_ref(), running).await);
+    if let (Some(record), true) = (record, running) {
         all.push(checks::certificates(&instance));
         all.push(checks::address(&record));
         all.push(isolation::probe(&instance, Addresses::of(record.slot)).await);

@@ -29,6 +29,10 @@ use crate::supervise::keep_logs_short;
 
 /// The DNS domain where none was chosen.
 const DOMAIN: &str = "pilothouse.internal";
+/// Where the gateway listens unless told otherwise.
+pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
+/// Where the portal answers in plain HTTP.
+pub const PORTAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8480);
 /// Longest data directory with which containerd's sockets still fit (unix(7): 108 bytes).
 const LONGEST_DIR: usize = 55;
 
@@ -207,9 +211,9 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
         Some(_) if !nix::unistd::geteuid().is_root() => known.as_ref().map_or(0, |record| record.slot),
         _ => instance.claim_slot(known.as_ref().map(|record| record.slot))?,
     };
-    let any = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    let gateway = bind(args.listen.or(known.as_ref().map(|record| record.listen)), (any, 8443)).await?;
-    let portal = bind(known.as_ref().map(|record| record.portal), (Ipv4Addr::LOCALHOST.into(), 8480)).await?;
+    let gateway = bind(args.listen.or(known.as_ref().map(|record| record.listen)), GATEWAY).await?;
+    // Nothing remembers the portal's port, so it gives way.
+    let portal = bind(None, known.as_ref().map_or(PORTAL, |record| record.portal)).await?;
     let listen = gateway.local_addr()?;
     let versions = versions(known.as_ref(), &args.with_version);
     let kept = known.as_ref().map(|record| record.advertise.ip());
@@ -252,12 +256,12 @@ fn versions(known: Option<&Record>, wanted: &[KubernetesVersion]) -> Vec<String>
 }
 
 /// Binds the address that was asked for or kept; a default that is taken gives way to a free port.
-async fn bind(wanted: Option<SocketAddr>, default: (IpAddr, u16)) -> Result<TcpListener> {
-    let address = wanted.unwrap_or_else(|| default.into());
+async fn bind(wanted: Option<SocketAddr>, default: SocketAddr) -> Result<TcpListener> {
+    let address = wanted.unwrap_or(default);
     match TcpListener::bind(address).await {
         Ok(listener) => Ok(listener),
         Err(error) if wanted.is_none() && error.kind() == std::io::ErrorKind::AddrInUse => {
-            TcpListener::bind((default.0, 0)).await.context("find a free port")
+            TcpListener::bind((default.ip(), 0)).await.context("find a free port")
         }
         Err(error) => Err(error)
             .with_context(|| format!("listen on {address}; is the port taken? See: ss -ltnp, or pass --listen")),
