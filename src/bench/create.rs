@@ -1,7 +1,7 @@
 //! Request → first successful `kubectl get ns` through the gateway, one by one and then several at once.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::try_join_all;
@@ -42,8 +42,7 @@ pub async fn run(args: BenchCreateArgs) -> Result<()> {
 }
 
 async fn one(api: &Api, name: &str, mode: &str) -> Result<(String, f64)> {
-    let begun = Instant::now();
-    let made = api.post(&format!("/projects/{}/clusters", api.project), json!({ "name": name })).await?;
+    let (made, begun) = api.cluster(name).await?;
     let id = text(&made["id"])?;
     let operation = api.finished(&text(&made["operation_id"])?).await?;
     let running = begun.elapsed().as_secs_f64();
