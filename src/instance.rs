@@ -80,6 +80,26 @@ impl Record {
     }
 }
 
+#[cfg(test)]
+impl Record {
+    /// What a first `up` would write, with every door at `at`.
+    pub fn example(name: &str, at: &str) -> Self {
+        let at = at.parse().unwrap();
+        Self {
+            name: name.into(),
+            slot: 0,
+            listen: at,
+            advertise: at,
+            portal: at,
+            domain: "x".into(),
+            versions: Vec::new(),
+            advertise_given: false,
+            host: None,
+            made: Vec::new(),
+        }
+    }
+}
+
 impl Instance {
     /// Checks the name and settles the data directory.
     pub fn new(name: &str, dir: Option<PathBuf>) -> Result<Self> {
@@ -362,20 +382,7 @@ mod tests {
     fn another_instances_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
-        let at = "127.0.0.1:1".parse().unwrap();
-        one.save(&Record {
-            name: "one".into(),
-            slot: 0,
-            listen: at,
-            advertise: at,
-            portal: at,
-            domain: "x".into(),
-            versions: Vec::new(),
-            advertise_given: false,
-            host: None,
-            made: Vec::new(),
-        })
-        .unwrap();
+        one.save(&Record::example("one", "127.0.0.1:1")).unwrap();
         let two = Instance::new("two", Some(dir.path().to_owned())).unwrap();
         assert!(two.record().unwrap_err().to_string().contains("belongs to the instance \"one\""));
         assert!(one.record().unwrap().is_some());

@@ -292,20 +292,8 @@ mod tests {
 
     #[test]
     fn versions_asked_for_once_are_kept() {
-        let at = "127.0.0.1:1".parse().unwrap();
         let versions = vec!["1.35.4".to_owned()];
-        let known = Record {
-            name: "a".into(),
-            slot: 0,
-            listen: at,
-            advertise: at,
-            portal: at,
-            domain: "x".into(),
-            versions,
-            advertise_given: false,
-            host: None,
-            made: Vec::new(),
-        };
+        let known = Record { versions, ..Record::example("a", "127.0.0.1:1") };
         assert_eq!(super::versions(Some(&known), &[]), ["1.35.4"]);
         assert_eq!(super::versions(Some(&known), &[KubernetesVersion::parse("1.35.4").unwrap()]), ["1.35.4"]);
         assert_eq!(super::versions(None, &[]), Vec::<String>::new());

@@ -312,20 +312,8 @@ mod tests {
 
     #[test]
     fn an_address_that_went_away_is_noticed_unless_it_was_given() {
-        let at = "192.0.2.1:8443".parse().unwrap();
-        let mut record = Record {
-            name: "a".into(),
-            slot: 0,
-            listen: at,
-            advertise: at,
-            portal: at,
-            domain: "x".into(),
-            versions: Vec::new(),
-            advertise_given: false,
-            host: None,
-            made: Vec::new(),
-        };
-        assert_eq!(address_of(&record, &[at.ip()]).status, Verdict::Pass);
+        let mut record = Record::example("a", "192.0.2.1:8443");
+        assert_eq!(address_of(&record, &[record.advertise.ip()]).status, Verdict::Pass);
         assert_eq!(address_of(&record, &[]).status, Verdict::Warn);
         record.advertise_given = true;
         assert_eq!(address_of(&record, &[]).status, Verdict::Pass);
