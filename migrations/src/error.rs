@@ -26,6 +26,14 @@ pub enum StoreError {
         /// For people: what is in the way.
         message: String,
     },
+    /// As many as are allowed are there.
+    #[error("this organization has {limit} {what}, which is as many as it may have")]
+    Quota {
+        /// What there are so many of, lower case, plural.
+        what: &'static str,
+        /// How many there may be.
+        limit: u64,
+    },
     /// The database is locked, gone or overloaded: the same may succeed later. (If it went away during a commit, nobody knows whether
     /// that was done; everything here may be asked for twice.)
     #[error("the database does not answer at the moment")]

@@ -9,6 +9,7 @@ mod m0004_access;
 mod m0005_ledger;
 mod m0006_idempotency;
 mod m0007_drain;
+mod m0008_departed;
 
 use sea_orm_migration::prelude::*;
 
@@ -26,6 +27,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0005_ledger::Migration),
             Box::new(m0006_idempotency::Migration),
             Box::new(m0007_drain::Migration),
+            Box::new(m0008_departed::Migration),
         ]
     }
 }

@@ -22,6 +22,8 @@ mod identity;
 mod isolation;
 #[path = "store/operations.rs"]
 mod operations;
+#[path = "store/tidy.rs"]
+mod tidy;
 #[path = "store/work.rs"]
 mod work;
 
@@ -49,6 +51,7 @@ on_both! {
     isolation::another_organizations_rows_are_not_there,
     clusters::a_wish_is_one_transaction,
     clusters::a_taken_name_leaves_nothing_behind,
+    clusters::an_organization_has_as_many_as_it_may,
     clusters::reports_that_say_nothing_new_wake_nobody,
     clusters::deletion_marks_everything_under_it_once,
     clusters::purging_takes_every_row_and_ends_operations,
@@ -63,6 +66,7 @@ on_both! {
     enrolment::machines_at_once_get_names_and_ranges_of_their_own,
     enrolment::a_full_pod_range_is_said_so,
     enrolment::links_and_heartbeats,
+    enrolment::a_removed_nodes_name_is_nobodys_for_a_while,
     access::kubeconfigs_are_bound_and_released,
     access::join_tokens_make_their_pool,
     access::join_tokens_that_ended_unused_go,
@@ -90,6 +94,7 @@ on_both! {
     work::news_travel_after_commit_and_not_before,
     faults::three_may_migrate_at_once,
     faults::a_wrong_key_is_refused,
+    faults::a_made_up_token_waits_for_no_writer,
     faults::a_newer_schema_is_refused,
     faults::a_locked_database_is_unavailable_and_then_works,
 }

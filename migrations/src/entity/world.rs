@@ -51,6 +51,14 @@ entity! {
         updated_at: i64,
     }
 
+    departed_node = "departed_nodes" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        cluster: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        name: String,
+        until: i64,
+    }
+
     node = "nodes" {
         #[sea_orm(primary_key, auto_increment = false)]
         id: Uuid,

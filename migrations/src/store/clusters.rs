@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::ClusterState;
@@ -13,6 +13,7 @@ use super::{Store, deletion, hosts, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::identity::project;
+use crate::entity::ledger::setting;
 use crate::entity::world::{cluster, cluster_pki};
 use crate::error::StoreError;
 use crate::rows::cluster::{Cluster, ClusterReport, NewCluster, Route};
@@ -20,6 +21,9 @@ use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor, Page};
 
 const WHAT: &str = "cluster";
+/// How many clusters an organization may have, unless the setting [`LIMIT_KEY`] says otherwise: each may take gigabytes of the host.
+const LIMIT: u64 = 20;
+const LIMIT_KEY: &str = "limit.clusters";
 
 /// Clusters; see [`Store::clusters`].
 #[derive(Clone, Copy)]
@@ -30,12 +34,14 @@ impl Clusters<'_> {
     /// Wishes for a cluster: row, operation `cluster.create`, audit entry and due work.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken.
+    /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken, [`StoreError::Quota`] when the
+    /// organization has as many as it may.
     pub async fn insert(self, new: NewCluster) -> Result<Cluster, StoreError> {
         let mut tx = self.0.begin().await?;
         let project = project::Entity::find_by_id(new.project.uuid());
         let project = project.filter(project::Column::Organization.eq(new.organization.uuid())).one(&tx).await?;
         project.ok_or(StoreError::missing("project"))?;
+        within_limit(&tx, new.organization).await?;
         let id = ClusterId::from_uuid(Uuid::now_v7());
         let target = id.to_string();
         let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
@@ -255,4 +261,12 @@ pub(super) fn staying(row: cluster::Model) -> Result<cluster::Model, StoreError>
         None => Ok(row),
         Some(_) => Err(StoreError::conflict(WHAT, format!("the cluster `{}` is being deleted", row.name))),
     }
+}
+
+/// Whether one more is allowed. Two at once may both be the last.
+async fn within_limit(tx: &Tx, organization: OrganizationId) -> Result<(), StoreError> {
+    let setting = setting::Entity::find_by_id(LIMIT_KEY.to_owned()).one(tx).await?.and_then(|row| row.value);
+    let limit = setting.and_then(|value| value.parse().ok()).unwrap_or(LIMIT);
+    let there = cluster::Entity::find().filter(cluster::Column::Organization.eq(organization.uuid())).count(tx).await?;
+    if there < limit { Ok(()) } else { Err(StoreError::Quota { what: "clusters", limit }) }
 }

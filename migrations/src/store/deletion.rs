@@ -13,7 +13,7 @@ use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::ledger::operation;
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::StoreError;
 use crate::rows::work::WorkKind;
 
@@ -104,8 +104,24 @@ pub(super) async fn drop_pool(tx: &mut Tx, row: &node_pool::Model) -> Result<(),
     Ok(())
 }
 
+/// How long a removed node's name is given to nobody else, and a node of that name is not let in: longer than the longest certificate that
+/// its cluster takes without asking.
+const DEPARTED: time::Duration = time::Duration::hours(25);
+
+/// Remembers the name of a node that had certificates.
+async fn remember(tx: &Tx, row: &node::Model) -> Result<(), StoreError> {
+    if row.machine_fingerprint.is_none() {
+        return Ok(());
+    }
+    let until = codec::millis(codec::now() + DEPARTED);
+    let gone = departed_node::Model { cluster: row.cluster, name: row.name.clone(), until };
+    departed_node::Entity::delete_by_id((row.cluster, row.name.clone())).exec(tx).await?;
+    Ok(tx.add(gone).await?)
+}
+
 /// Drops a node's row. Its pool has to look whether it is one short.
 pub(super) async fn drop_node(tx: &mut Tx, row: &node::Model) -> Result<(), StoreError> {
+    remember(tx, row).await?;
     work::forget(tx, WorkKind::Node, vec![row.id]).await?;
     operations::overtake(tx, on(&NodeId::from_uuid(row.id).to_string()), true).await?;
     node::Entity::delete_by_id(row.id).exec(tx).await?;

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use ipnet::Ipv4Net;
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
 use tenant_controlplane::id::{JoinTokenId, NodeId};
 use tenant_controlplane::name::NodeName;
 use tenant_controlplane::spec::ClusterSpec;
@@ -19,7 +19,7 @@ use super::{Store, deletion, nodes, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::access::{join_token, join_token_use};
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::{EnrolError, StoreError};
 use crate::rows::Actor;
 use crate::rows::node::{Enrolled, Enrolment, NodeFacts};
@@ -43,6 +43,11 @@ pub(super) struct Place<'a> {
 pub(super) async fn enroll(store: &Store, enrolment: Enrolment<'_>) -> Result<Enrolled, EnrolError> {
     let id = secret::suffix_of(secret::JOIN_PREFIX, enrolment.token_secret);
     let id = id.and_then(|suffix| JoinTokenId::from_suffix(suffix).ok()).ok_or(EnrolError::Unknown)?;
+    // Anybody may come with a made-up token, and only one transaction may write at a time.
+    let seen = join_token::Entity::find_by_id(id.uuid()).one(store.db()).await?.ok_or(EnrolError::Unknown)?;
+    if !secret::matches(enrolment.token_secret, &seen.hash) {
+        return Err(EnrolError::Unknown);
+    }
     let mut tx = store.begin().await?;
     let (cluster, token) = known(&tx, id, enrolment.token_secret).await?;
     if cluster.deletion_requested_at.is_some() {
@@ -165,12 +170,21 @@ pub(super) async fn add_node(tx: &mut Tx, place: &Place<'_>, wish: &str) -> Resu
     let spec: ClusterSpec = codec::from_json("cluster spec", &place.cluster.spec)?;
     let taken: HashSet<&str> = others.iter().map(|node| node.pod_cidr.as_str()).collect();
     let Some(pod_cidr) = lowest_free(spec.pod_cidr, &taken) else { return Ok(None) };
-    let names: HashSet<&str> = others.iter().map(|node| node.name.as_str()).collect();
+    let departed = departed(tx, place.cluster.id).await?;
+    let names: HashSet<&str> =
+        others.iter().map(|node| node.name.as_str()).chain(departed.iter().map(String::as_str)).collect();
     let node = nodes::blank(place, free_name(wish, &names)?, pod_cidr);
     tx.add(node.clone()).await?;
     work::make_due(tx, WorkKind::Node, node.id).await?;
     tx.tell(deletion::node_news(&node));
     Ok(Some(node))
+}
+
+/// The names of nodes that were removed lately.
+pub(super) async fn departed(db: &impl ConnectionTrait, cluster: Uuid) -> Result<Vec<String>, StoreError> {
+    let query = departed_node::Entity::find().filter(departed_node::Column::Cluster.eq(cluster));
+    let query = query.filter(departed_node::Column::Until.gt(codec::millis(codec::now())));
+    Ok(query.all(db).await?.into_iter().map(|row| row.name).collect())
 }
 
 fn lowest_free(range: Ipv4Net, taken: &HashSet<&str>) -> Option<String> {

@@ -215,6 +215,14 @@ impl Nodes<'_> {
         .await
     }
 
+    /// The names of a cluster's nodes that were removed lately: certificates in these names may still be shown.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn departed(self, cluster: ClusterId) -> Result<Vec<String>, StoreError> {
+        enrol::departed(self.0.db(), cluster.uuid()).await
+    }
+
     /// Drops a node whose machine was *seen* to be gone, or that was told to reset. One that is gone already is fine.
     ///
     /// # Errors

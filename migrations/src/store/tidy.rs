@@ -4,7 +4,7 @@
 //! that used it could come back.
 
 use sea_orm::sea_query::{Expr, Query, SelectStatement};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
@@ -12,7 +12,7 @@ use super::Store;
 use crate::codec;
 use crate::entity::access::{join_token, kubeconfig};
 use crate::entity::ledger::{audit, operation};
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::StoreError;
 
 /// How long what let somebody in is listed after its end.
@@ -29,15 +29,19 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unavailable`]; what was dropped until then is.
     pub async fn tidy(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
-        let known = self.identity().prune().await? + self.join_tokens().prune().await? + self.idempotency().prune().await?;
-        let ended = self.drop_machine_tokens(now - CREDENTIALS).await? + self.drop_kubeconfigs(now - CREDENTIALS).await?;
+        let known =
+            self.identity().prune().await? + self.join_tokens().prune().await? + self.idempotency().prune().await?;
+        let ended =
+            self.drop_machine_tokens(now - CREDENTIALS).await? + self.drop_kubeconfigs(now - CREDENTIALS).await?;
+        let ended = ended + self.drop_departed(now).await?;
         Ok(known + ended + self.drop_operations(now - OPERATIONS).await? + self.drop_audit(now - AUDIT).await?)
     }
 
     /// Tokens that were made for one machine, whose node is gone. (By the others a removed machine is told that it was.)
     async fn drop_machine_tokens(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         let nodes = Query::select().column(node::Column::Id).from(node::Entity).to_owned();
-        let gone = join_token::Column::Node.is_not_null().and(join_token::Column::Node.not_in_subquery(nodes));
+        let gone = Condition::all().add(join_token::Column::Node.is_not_null());
+        let gone = gone.add(join_token::Column::Node.not_in_subquery(nodes));
         let old = join_token::Column::ExpiresAt.lte(codec::millis(before));
         Ok(join_token::Entity::delete_many().filter(gone).filter(old).exec(self.db()).await?.rows_affected)
     }
@@ -51,6 +55,11 @@ impl Store {
         Ok(released.exec(self.db()).await?.rows_affected)
     }
 
+    async fn drop_departed(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+        let old = departed_node::Column::Until.lte(codec::millis(now));
+        Ok(departed_node::Entity::delete_many().filter(old).exec(self.db()).await?.rows_affected)
+    }
+
     async fn drop_operations(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         let ended = operation::Entity::delete_many().filter(operation::Column::Id.lt(first_id(before)));
         let ended = ended.filter(operation::Column::FinishedAt.lte(codec::millis(before)));
@@ -59,7 +68,8 @@ impl Store {
             named(Query::select().column(node_pool::Column::Operation).from(node_pool::Entity)),
             named(Query::select().column(node::Column::Operation).from(node::Entity)),
         ];
-        let ended = latest.into_iter().fold(ended, |query, latest| query.filter(operation::Column::Id.not_in_subquery(latest)));
+        let ended =
+            latest.into_iter().fold(ended, |query, latest| query.filter(operation::Column::Id.not_in_subquery(latest)));
         Ok(ended.exec(self.db()).await?.rows_affected)
     }
 
@@ -71,7 +81,7 @@ impl Store {
 
 /// `NOT IN` with a null in the list holds for nothing.
 fn named(query: &mut SelectStatement) -> SelectStatement {
-    query.and_where(Expr::col("operation").is_not_null()).to_owned()
+    query.and_where(ExprTrait::is_not_null(Expr::col("operation"))).to_owned()
 }
 
 /// Ids begin with the millisecond of their making (RFC 9562, 5.7): all that were made before a time are less than this.

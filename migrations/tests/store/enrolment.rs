@@ -174,3 +174,21 @@ pub async fn links_and_heartbeats(fixture: Fixture) {
     nodes.purge(node.id).await.unwrap();
     nodes.set_link(node.id, true).await.unwrap();
 }
+
+pub async fn a_removed_nodes_name_is_nobodys_for_a_while(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let cluster = tenant.cluster("demo").await;
+    let join = async |fingerprint: &str| {
+        let (_, secret) = tenant.join_token(cluster.id).await;
+        tenant.enroll(&secret, fingerprint).await.unwrap().node
+    };
+    let first = join("one").await;
+    fixture.store.nodes().purge(first.id).await.unwrap();
+    assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), [first.name.to_string()]);
+    let second = join("two").await;
+    assert_ne!(second.name, first.name, "certificates in the first one's name may still be shown");
+    assert!(second.name.as_str().starts_with(first.name.as_str()));
+    fixture.store.nodes().purge(second.id).await.unwrap();
+    fixture.store.clusters().purge(cluster.id).await.unwrap();
+    assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), Vec::<String>::new());
+}

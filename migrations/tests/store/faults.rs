@@ -37,6 +37,24 @@ pub async fn a_wrong_key_is_refused(fixture: Fixture) {
     assert_eq!(right.settings().get_secret("ca").await.unwrap().unwrap().as_str(), "key");
 }
 
+pub async fn a_made_up_token_waits_for_no_writer(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let cluster = tenant.cluster("demo").await;
+    let (_, secret) = tenant.join_token(cluster.id).await;
+    let last = secret.expose_secret().len() - 4;
+    let forged = format!("{}AAAA", &secret.expose_secret()[..last]);
+    let refused = if fixture.is_sqlite() {
+        let mut writer = SqliteConnection::connect(&fixture.url).await.unwrap();
+        writer.execute("BEGIN IMMEDIATE").await.unwrap();
+        tenant.enroll(&Secret::from(forged), "one").await
+    } else {
+        let mut writer = PgConnection::connect(&fixture.url).await.unwrap();
+        writer.execute("BEGIN; LOCK TABLE clusters IN EXCLUSIVE MODE").await.unwrap();
+        tenant.enroll(&Secret::from(forged), "one").await
+    };
+    assert!(matches!(refused, Err(EnrolError::Unknown)), "{refused:?}");
+}
+
 pub async fn a_newer_schema_is_refused(fixture: Fixture) {
     let sql = "INSERT INTO seaql_migrations (version, applied_at) VALUES ('m9999_later', 1)";
     execute(&fixture, sql).await;

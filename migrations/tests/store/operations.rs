@@ -32,6 +32,9 @@ pub async fn steps_keep_their_history(fixture: Fixture) {
     let again = operations.load(id).await.unwrap().steps[0].clone();
     assert_eq!((again.attempt, again.message.as_str(), again.started_at), (2, "no volume", started));
     assert!(again.finished_at.is_none());
+    operations.step(id, update("etcd", StepState::Running, "no node has room")).await.unwrap();
+    operations.step(id, update("etcd", StepState::Running, "")).await.unwrap();
+    assert_eq!(operations.load(id).await.unwrap().steps[0].message, "", "what it waited for has come");
     operations.step(id, update("etcd", StepState::Done, "")).await.unwrap();
     operations.plan(id, &[("etcd", "Start etcd"), ("probe", "Look from outside")]).await.unwrap();
     let done = operations.load(id).await.unwrap();

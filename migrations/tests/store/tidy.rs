@@ -16,7 +16,7 @@ pub async fn what_is_over_goes_in_its_time(fixture: Fixture) {
     let cluster = tenant.cluster("demo").await;
     let (first, target) = (cluster.operation.unwrap(), cluster.id.to_string());
     store.operations().finish(first, Outcome::Succeeded).await.unwrap();
-    let pool = tenant.pool(cluster.id, "web", 1).await;
+    let pool = tenant.pool(cluster.id, "web").await;
     let made = pool.operation.unwrap();
     store.operations().finish(made, Outcome::Succeeded).await.unwrap();
     let scaled = store.pools().set_count(org, pool.id, 2, tenant.actor).await.unwrap().operation.unwrap();
@@ -45,7 +45,7 @@ pub async fn a_machines_token_goes_after_its_node(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let store = &fixture.store;
     let cluster = tenant.cluster("demo").await;
-    let pool = tenant.pool(cluster.id, "web", 1).await;
+    let pool = tenant.pool(cluster.id, "web").await;
     let node = store.nodes().insert_for_pool(pool.id).await.unwrap();
     let new = NewJoinToken { pool: Some(pool.id), node: Some(node.id), ..tenant.new_join_token(cluster.id) };
     let (_, secret) = store.join_tokens().create(new).await.unwrap();
@@ -56,6 +56,12 @@ pub async fn a_machines_token_goes_after_its_node(fixture: Fixture) {
     for node in store.nodes().of_cluster(cluster.id).await.unwrap() {
         store.nodes().purge(node.id).await.unwrap();
     }
-    assert_eq!(store.tidy(in_days(60)).await.unwrap(), 1, "by the other one the removed machine is known");
+    assert_eq!(store.nodes().departed(cluster.id).await.unwrap().len(), 2);
+    assert_eq!(
+        store.tidy(in_days(60)).await.unwrap(),
+        3,
+        "its token and both names; by the other token a machine is known"
+    );
+    assert_eq!(store.nodes().departed(cluster.id).await.unwrap(), Vec::<String>::new());
     assert!(matches!(tenant.enroll(&brought, "brought").await, Err(EnrolError::Removed)));
 }
