@@ -15,7 +15,7 @@ use serde_json::Value;
 pub use access::{Aggregate, aggregate, kubeconfig_binding, kubeconfig_binding_name};
 
 use crate::pki::KUBECONFIG_PREFIX;
-use crate::render::MANAGED_BY_LABEL;
+use crate::render::{MANAGED_BY_LABEL, annotations};
 use crate::spec::ClusterSpec;
 
 /// What the addons depend on.
@@ -64,7 +64,12 @@ fn labels(more: &[(&str, &str)]) -> BTreeMap<String, String> {
 
 /// Metadata of a cluster-wide object.
 fn global(name: &str) -> ObjectMeta {
-    ObjectMeta { name: Some(name.to_owned()), labels: Some(labels(&[])), ..ObjectMeta::default() }
+    ObjectMeta {
+        name: Some(name.to_owned()),
+        labels: Some(labels(&[])),
+        annotations: Some(annotations()),
+        ..ObjectMeta::default()
+    }
 }
 
 fn namespaced(namespace: &str, name: &str) -> ObjectMeta {

@@ -46,6 +46,13 @@ pub const POOL_CREATE: [StepInfo; 3] = [
 /// The steps of `node_pool.delete`, in order.
 pub const POOL_DELETE: [StepInfo; 2] = [step("nodes", "Tell nodes to leave"), step("machines", "Remove machines")];
 
+/// The steps of `node.delete`, in order.
+pub const NODE_DELETE: [StepInfo; 3] = [
+    step("drain", "Move its pods away"),
+    step("machine", "Let its machine go"),
+    step("node", "Remove it from Kubernetes"),
+];
+
 /// The steps of an operation of that kind; empty for kinds without any.
 pub const fn steps(operation_kind: &str) -> &'static [StepInfo] {
     match operation_kind.as_bytes() {
@@ -53,6 +60,7 @@ pub const fn steps(operation_kind: &str) -> &'static [StepInfo] {
         b"cluster.delete" => &CLUSTER_DELETE,
         b"node_pool.create" => &POOL_CREATE,
         b"node_pool.delete" => &POOL_DELETE,
+        b"node.delete" => &NODE_DELETE,
         _ => &[],
     }
 }
@@ -64,6 +72,8 @@ pub struct Observed {
     pub namespace: Option<bool>,
     /// etcd is ready.
     pub etcd_ready: Option<bool>,
+    /// etcd takes writes: it has not reached its quota.
+    pub etcd_writable: Option<bool>,
     /// At least one control-plane pod is ready.
     pub control_plane_ready: Option<bool>,
     /// Where the gateway dials its API server, `ip:port`.
@@ -136,8 +146,6 @@ pub struct Situation<'a> {
     pub generation: i64,
     /// Somebody asked for its removal.
     pub deleting: bool,
-    /// It cannot be made unless the user acts.
-    pub invalid: bool,
     /// Its state so far.
     pub state: ClusterState,
     /// Its conditions so far; they give unchanged ones their time.
@@ -157,7 +165,6 @@ fn state(situation: &Situation<'_>) -> ClusterState {
     let was_running = matches!(situation.state, ClusterState::Running | ClusterState::Degraded);
     match situation.observed.probe {
         _ if situation.deleting => ClusterState::Deleting,
-        _ if situation.invalid && !was_running => ClusterState::Error,
         Some(true) => ClusterState::Running,
         Some(false) if was_running => ClusterState::Degraded,
         None if was_running => situation.state,
@@ -184,6 +191,12 @@ fn facts(observed: &Observed) -> Vec<Fact> {
     let mut facts = vec![
         ready(observed),
         fact("DatastoreReady", observed.etcd_ready, ["Ready", "Starting"], ["etcd is ready", "etcd is not ready"]),
+        fact(
+            "DatastoreWritable",
+            observed.etcd_writable,
+            ["HasSpace", "Full"],
+            ["etcd takes writes", "etcd is full: nothing can be written"],
+        ),
         fact(
             "ControlPlaneAvailable",
             observed.control_plane_ready,
@@ -265,6 +278,7 @@ mod tests {
         Observed {
             namespace: Some(true),
             etcd_ready: Some(true),
+            etcd_writable: Some(true),
             control_plane_ready: Some(true),
             endpoint: Some("192.0.2.1:6443".to_owned()),
             probe: Some(true),
@@ -276,7 +290,7 @@ mod tests {
     }
 
     fn situation(observed: &Observed, state: ClusterState) -> Situation<'_> {
-        Situation { observed, generation: 1, deleting: false, invalid: false, state, conditions: &[], now: NOW }
+        Situation { observed, generation: 1, deleting: false, state, conditions: &[], now: NOW }
     }
 
     fn state_after(observed: &Observed, before: ClusterState) -> ClusterState {
@@ -324,8 +338,6 @@ mod tests {
         assert_eq!(state_after(&running(), ClusterState::Degraded), ClusterState::Running);
         let deleting = Situation { deleting: true, ..situation(&down, ClusterState::Running) };
         assert_eq!(summarize(&deleting).0, ClusterState::Deleting);
-        let invalid = Situation { invalid: true, ..situation(&down, ClusterState::Pending) };
-        assert_eq!(summarize(&invalid).0, ClusterState::Error);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use std::net::IpAddr;
 
 use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Namespace, Secret, ServiceAccount};
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
@@ -34,6 +35,12 @@ pub const NAME_LABEL: &str = "pilothouse.dev/cluster-name";
 /// The annotation on pod templates with the checksum of the files they read.
 pub const CHECKSUM_ANNOTATION: &str = "pilothouse.dev/config-sha256";
 
+/// The annotation with the number of the rendering an object came from.
+pub const RENDERING_ANNOTATION: &str = "pilothouse.dev/rendering";
+/// Raised with every object that [`render`] or the addons make in addition: so an older platform, which does not make it, sees that it is
+/// not an older one's and leaves it alone.
+pub const RENDERING: u32 = 1;
+
 /// The name of the etcd StatefulSet and Service, and the component's label.
 pub const ETCD: &str = "etcd";
 /// The name of the control plane's Deployment and Service, and the component's label.
@@ -49,6 +56,12 @@ pub const PRUNED: &[(&str, &str)] = &[
     ("apps/v1", "Deployment"),
     ("networking.k8s.io/v1", "NetworkPolicy"),
 ];
+
+/// The priority of control planes' pods among the host's: when memory runs out there they are not the first to go.
+pub(crate) const PRIORITY_CLASS: &str = "pilothouse-control-plane";
+const PRIORITY: i32 = 1_000_000;
+/// Which edition of the Pod Security Standards our pods were made for; without it the host's newest would decide.
+const POD_SECURITY: &str = "v1.33";
 
 /// The service account of all pods of a control plane. It has no rights and no token; it is made here, so that pods need not wait until
 /// the host has made the namespace's `default`.
@@ -159,6 +172,11 @@ pub fn labels(cluster: ClusterId) -> BTreeMap<String, String> {
     own.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
+/// The annotations of every object.
+pub(crate) fn annotations() -> BTreeMap<String, String> {
+    BTreeMap::from([(RENDERING_ANNOTATION.to_owned(), RENDERING.to_string())])
+}
+
 fn labels_with(cluster: ClusterId, more: &[(&str, &str)]) -> BTreeMap<String, String> {
     let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
     labels(cluster).into_iter().chain(more).collect()
@@ -170,6 +188,7 @@ impl RenderInput<'_> {
             name: Some(name.to_owned()),
             namespace: Some(sni::namespace(self.cluster)),
             labels: Some(labels(self.cluster)),
+            annotations: Some(annotations()),
             ..ObjectMeta::default()
         }
     }
@@ -180,10 +199,15 @@ impl RenderInput<'_> {
 
     /// The namespace admits hardened pods only (Pod Security Standards, `restricted`): ours are.
     fn namespace(&self) -> Namespace {
-        let more = [(NAME_LABEL, self.name.as_str()), ("pod-security.kubernetes.io/enforce", "restricted")];
+        let more = [
+            (NAME_LABEL, self.name.as_str()),
+            ("pod-security.kubernetes.io/enforce", "restricted"),
+            ("pod-security.kubernetes.io/enforce-version", POD_SECURITY),
+        ];
         let metadata = ObjectMeta {
             name: Some(sni::namespace(self.cluster)),
             labels: Some(labels_with(self.cluster, &more)),
+            annotations: Some(annotations()),
             ..ObjectMeta::default()
         };
         Namespace { metadata, ..Namespace::default() }
@@ -219,6 +243,23 @@ struct ComponentFiles {
     controller_manager: Files,
     scheduler: Files,
     etcd: Files,
+}
+
+/// What all control planes share in the host; to be there before the first pod is. Nobody is pushed out for them.
+pub fn shared() -> Value {
+    let labels = BTreeMap::from([(MANAGED_BY_LABEL.to_owned(), "pilothouse".to_owned())]);
+    value(&PriorityClass {
+        metadata: ObjectMeta {
+            name: Some(PRIORITY_CLASS.to_owned()),
+            labels: Some(labels),
+            annotations: Some(annotations()),
+            ..ObjectMeta::default()
+        },
+        value: PRIORITY,
+        preemption_policy: Some("Never".to_owned()),
+        description: Some("Control planes of Pilothouse's clusters".to_owned()),
+        global_default: None,
+    })
 }
 
 /// What a cluster's control plane looks like in the host. It cannot fail, and the same input gives the same objects.

@@ -94,11 +94,6 @@ impl ClusterSpec {
         Self { version, pod_cidr, service_cidr, replicas: 1, labels: BTreeMap::new() }
     }
 
-    /// The embedded host's own spec: its ranges come from the shared address space (RFC 6598), so that no tenant's can ever meet them.
-    pub const fn for_host(version: KubernetesVersion, pods: Ipv4Net, services: Ipv4Net) -> Self {
-        Self { version, pod_cidr: pods, service_cidr: services, replicas: 1, labels: BTreeMap::new() }
-    }
-
     /// Sets both address ranges.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::id::KubeconfigId;
+use crate::render::{RENDERING, RENDERING_ANNOTATION};
 use crate::status::AccessRole;
 use crate::version::KubernetesVersion;
 
@@ -18,8 +19,14 @@ fn golden() {
 }
 
 #[test]
+fn whoever_adds_an_addon_raises_the_number_of_the_rendering() {
+    assert_eq!((RENDERING, all().len()), (1, 13));
+}
+
+#[test]
 fn every_object_is_named_and_labelled() {
     for object in all() {
+        assert_eq!(object["metadata"]["annotations"][RENDERING_ANNOTATION], "1", "{object}");
         assert!(object["apiVersion"].is_string() && object["kind"].is_string(), "{object}");
         assert!(object["metadata"]["name"].is_string(), "{object}");
         assert_eq!(object["metadata"]["labels"][MANAGED_BY_LABEL], "pilothouse", "{object}");

@@ -25,8 +25,20 @@ pub const CLIENT_PORT: u16 = 2379;
 /// The port of health and metrics in tenants.
 pub const HEALTH_PORT: u16 = 2381;
 
-/// Half of what etcd calls its greatest sensible size is plenty for one tenant, bytes.
-const QUOTA: u64 = 2 * 1024 * 1024 * 1024;
+const MIB: u64 = 1024 * 1024;
+/// The volume a tenant's etcd asks for, bytes.
+pub const VOLUME: u64 = 1024 * MIB;
+/// Files of the write-ahead log that are kept, and one that is made ahead, of this size each.
+const WAL_FILES: u64 = 3;
+const WAL_FILE: u64 = 64 * MIB;
+/// At its start etcd defragments when that gives back so much, bytes.
+const DEFRAGMENT: u64 = 100 * MIB;
+/// The most a tenant's etcd may hold, bytes: so much that log, data, and the copy it makes to defragment a full one fit its volume.
+pub const QUOTA: u64 = (VOLUME - (WAL_FILES + 1) * WAL_FILE + DEFRAGMENT) / 2;
+/// Said by the compiler: a full one can be defragmented where it is.
+const _: () = assert!(QUOTA + (QUOTA - DEFRAGMENT) + (WAL_FILES + 1) * WAL_FILE <= VOLUME);
+/// The most the host's own etcd may hold, bytes: what etcd itself takes for its default.
+pub const HOST_QUOTA: u64 = 2048 * MIB;
 
 /// What differs between one etcd and another.
 pub struct Settings<'a> {
@@ -48,6 +60,8 @@ pub struct Settings<'a> {
     pub health_port: u16,
     /// Whether a write is on the disk before it is answered. `false` loses data at a power cut: for tests only.
     pub fsync: bool,
+    /// At how many bytes it takes no more writes.
+    pub quota: u64,
 }
 
 impl Settings<'_> {
@@ -63,6 +77,7 @@ impl Settings<'_> {
             http_port: 2382,
             health_port: HEALTH_PORT,
             fsync,
+            quota: QUOTA,
         }
     }
 }
@@ -91,7 +106,9 @@ pub fn flags(settings: &Settings<'_>) -> Vec<String> {
         flag("enable-grpc-gateway", false),
         flag("auto-compaction-mode", "periodic"),
         flag("auto-compaction-retention", "30m"),
-        flag("quota-backend-bytes", QUOTA),
+        flag("quota-backend-bytes", settings.quota),
+        flag("bootstrap-defrag-threshold-megabytes", DEFRAGMENT / MIB),
+        flag("max-wals", WAL_FILES),
         flag("snapshot-count", 10_000),
         flag("log-level", "warn"),
     ];

@@ -78,8 +78,6 @@ pub struct PkiContext<'a> {
     pub domain: &'a str,
     /// What the cluster should be; its service range gives an address.
     pub spec: &'a ClusterSpec,
-    /// Further names the API server answers to.
-    pub extra_names: &'a [String],
     /// Further addresses the API server (and etcd) answer to: the embedded host's own.
     pub extra_ips: &'a [IpAddr],
 }
@@ -87,7 +85,7 @@ pub struct PkiContext<'a> {
 impl<'a> PkiContext<'a> {
     /// The context of a tenant: nothing extra.
     pub const fn new(cluster: ClusterId, domain: &'a str, spec: &'a ClusterSpec) -> Self {
-        Self { cluster, domain, spec, extra_names: &[], extra_ips: &[] }
+        Self { cluster, domain, spec, extra_ips: &[] }
     }
 
     fn api_names(&self) -> Vec<String> {
@@ -101,7 +99,7 @@ impl<'a> PkiContext<'a> {
             format!("control-plane.{namespace}"),
             format!("control-plane.{namespace}.svc"),
         ];
-        fixed.map(str::to_owned).into_iter().chain(derived).chain(self.extra_names.iter().cloned()).collect()
+        fixed.map(str::to_owned).into_iter().chain(derived).collect()
     }
 
     fn etcd_names(&self) -> Vec<String> {

@@ -55,8 +55,9 @@ pub fn person(name: &str, role: crate::status::AccessRole) -> Subject {
     client(name, &[&format!("pilothouse:role:{role}")])
 }
 
-/// The very first access to a new cluster, to make the binding that [`platform_access`] and everybody else needs. It is the only
-/// certificate in `system:masters` that ever exists: ten minutes long, kept in memory, never written into a kubeconfig.
+/// The first access to a new cluster, to make the binding that [`platform_access`] and everybody else needs, and to one where that binding
+/// was taken away. It is the only certificate in `system:masters` that a tenant ever sees: ten minutes long, kept in memory, never written
+/// into a kubeconfig.
 ///
 /// # Errors
 /// [`PkiError`] when it cannot be made.

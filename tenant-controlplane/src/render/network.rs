@@ -16,7 +16,7 @@ use crate::component::etcd::CLIENT_PORT;
 use crate::spec::API_PORT;
 
 /// The services of a control plane: etcd's publishes its pod before it is ready, because a client that waits for it costs less than one
-/// that was refused; the API server's gates traffic by readiness, so that a roll-over loses no request.
+/// that was refused; the API server's gates traffic by readiness. (The gateway dials pods; this one is for the host's operators.)
 pub(super) fn services(input: &RenderInput<'_>) -> [Value; 2] {
     let etcd = service(input, ETCD, ("client", CLIENT_PORT));
     let api = service(input, CONTROL_PLANE, ("https", API_PORT));
@@ -45,13 +45,14 @@ fn publishing_early(mut service: Service) -> Service {
     service
 }
 
-/// Deny all, then: anybody may reach the API server; it may reach its own etcd, the gateway and DNS; etcd reaches nobody.
+/// Deny all, then: anybody may reach the API server; it may reach its own etcd, the gateway and the host's cluster DNS, and with that
+/// nobody else's port 53; etcd reaches nobody.
 pub(super) fn policies(input: &RenderInput<'_>) -> [Value; 3] {
     let etcd_in = ingress(Some(component_peer(input, CONTROL_PLANE)), CLIENT_PORT);
     let api_out = vec![
         egress(Some(component_peer(input, ETCD)), &[("TCP", CLIENT_PORT)]),
         egress(Some(gateway_peer(input)), &[("TCP", input.placement.gateway_port)]),
-        egress(None, &[("UDP", 53), ("TCP", 53)]),
+        egress(Some(dns_peer()), &[("UDP", 53), ("TCP", 53)]),
     ];
     [
         policy(input, ("default-deny", LabelSelector::default()), vec![], vec![]),
@@ -81,6 +82,19 @@ fn component(input: &RenderInput<'_>, component: &str) -> LabelSelector {
 
 fn component_peer(input: &RenderInput<'_>, name: &str) -> NetworkPolicyPeer {
     NetworkPolicyPeer { pod_selector: Some(component(input, name)), ..NetworkPolicyPeer::default() }
+}
+
+/// Cluster DNS goes by this label everywhere.
+fn dns_peer() -> NetworkPolicyPeer {
+    let only = |name: &str, value: &str| LabelSelector {
+        match_labels: Some([(name.to_owned(), value.to_owned())].into()),
+        match_expressions: None,
+    };
+    NetworkPolicyPeer {
+        namespace_selector: Some(only("kubernetes.io/metadata.name", "kube-system")),
+        pod_selector: Some(only("k8s-app", "kube-dns")),
+        ip_block: None,
+    }
 }
 
 fn gateway_peer(input: &RenderInput<'_>) -> NetworkPolicyPeer {

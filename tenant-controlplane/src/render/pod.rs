@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::{
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use super::{PullPolicy, SERVICE_ACCOUNT};
+use super::{PRIORITY_CLASS, PullPolicy, SERVICE_ACCOUNT};
 
 /// The user and group all containers run as: nobody of the host.
 const USER: i64 = 65532;
@@ -33,7 +33,8 @@ pub(super) struct Plain<'a> {
 pub(super) struct Resources<'a> {
     pub cpu: &'a str,
     pub memory: &'a str,
-    pub memory_limit: &'a str,
+    /// MiB.
+    pub memory_limit: u32,
 }
 
 fn quantities(quantities: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
@@ -42,12 +43,12 @@ fn quantities(quantities: &[(&str, &str)]) -> BTreeMap<String, Quantity> {
 
 /// The container, hardened. Its program is `/<name>`, the one file of its image.
 pub(super) fn container(plain: Plain<'_>) -> Container {
-    let env = plain.env.iter().map(|(name, value)| EnvVar {
-        name: (*name).to_owned(),
-        value: Some((*value).to_owned()),
-        ..EnvVar::default()
-    });
     let Resources { cpu, memory, memory_limit } = plain.resources;
+    let variable =
+        |name: &str, value: String| EnvVar { name: name.to_owned(), value: Some(value), ..EnvVar::default() };
+    let env = plain.env.iter().map(|(name, value)| variable(name, (*value).to_owned()));
+    // Near its limit a program collects its garbage harder instead of being ended.
+    let env = env.chain([variable("GOMEMLIMIT", format!("{}MiB", memory_limit / 10 * 9))]);
     Container {
         name: plain.name.to_owned(),
         image: Some(plain.image.to_owned()),
@@ -55,12 +56,14 @@ pub(super) fn container(plain: Plain<'_>) -> Container {
         // By name: images differ in where they keep it, and each says so in its PATH.
         command: Some(vec![plain.name.to_owned()]),
         args: Some(plain.args),
-        env: Some(env.collect::<Vec<_>>()).filter(|env| !env.is_empty()),
+        env: Some(env.collect()),
         resources: Some(ResourceRequirements {
             requests: Some(quantities(&[("cpu", cpu), ("memory", memory)])),
-            limits: Some(quantities(&[("memory", memory_limit)])),
+            limits: Some(quantities(&[("memory", &format!("{memory_limit}Mi"))])),
             ..ResourceRequirements::default()
         }),
+        // Its last words say why it ended.
+        termination_message_policy: Some("FallbackToLogsOnError".to_owned()),
         security_context: Some(hardened()),
         volume_mounts: Some(plain.mounts),
         ..Container::default()
@@ -83,6 +86,7 @@ pub(super) fn pod(containers: Vec<Container>, volumes: Vec<Volume>, grace_second
         containers,
         volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
         service_account_name: Some(SERVICE_ACCOUNT.to_owned()),
+        priority_class_name: Some(PRIORITY_CLASS.to_owned()),
         automount_service_account_token: Some(false),
         enable_service_links: Some(false),
         termination_grace_period_seconds: Some(grace_seconds),

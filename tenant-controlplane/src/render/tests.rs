@@ -134,6 +134,58 @@ fn what_is_rendered_is_pruned_unless_it_holds_data() {
     assert!(PRUNED.iter().all(|(_, kind)| !kept.contains(kind)));
 }
 
+#[test]
+fn whoever_adds_an_object_raises_the_number_of_the_rendering() {
+    let name = |object: &Value| {
+        format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+    };
+    let manifests = rendered("1.36.3", |_, _, _| {});
+    let names: Vec<_> = manifests.objects.iter().map(name).collect();
+    let namespace = sni::namespace(ClusterId::from_uuid(Uuid::from_u128(42)));
+    let known = [
+        &format!("Namespace {namespace}"),
+        "ServiceAccount control-plane",
+        "Service etcd",
+        "Service control-plane",
+        "NetworkPolicy default-deny",
+        "NetworkPolicy etcd",
+        "NetworkPolicy control-plane",
+        "Secret kube-apiserver",
+        "Secret kube-controller-manager",
+        "Secret kube-scheduler",
+        "Secret etcd",
+        "PersistentVolumeClaim data-etcd-0",
+        "StatefulSet etcd",
+        "Deployment control-plane",
+    ];
+    assert_eq!((RENDERING, names.as_slice()), (1, known.map(str::to_owned).as_slice()));
+    assert!(manifests.objects.iter().all(|object| object["metadata"]["annotations"][RENDERING_ANNOTATION] == "1"));
+}
+
+#[test]
+fn a_program_collects_its_garbage_before_it_is_ended() {
+    for workload in rendered("1.36.3", |_, _, _| {}).workloads() {
+        for container in workload["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+            let number =
+                |text: &Value, unit: &str| -> u32 { text.as_str().unwrap().trim_end_matches(unit).parse().unwrap() };
+            let limit = number(&container["resources"]["limits"]["memory"], "Mi");
+            let variables = container["env"].as_array().unwrap();
+            let soft = variables.iter().find(|variable| variable["name"] == "GOMEMLIMIT").unwrap();
+            let soft = number(&soft["value"], "MiB");
+            assert!(soft < limit && soft > limit / 10 * 8, "{soft} of {limit}");
+        }
+    }
+}
+
+#[test]
+fn control_planes_are_not_the_first_to_go() {
+    let shared = shared();
+    for workload in rendered("1.36.3", |_, _, _| {}).workloads() {
+        assert_eq!(workload["spec"]["template"]["spec"]["priorityClassName"], shared["metadata"]["name"]);
+    }
+    assert_eq!((&shared["kind"], &shared["preemptionPolicy"]), (&"PriorityClass".into(), &"Never".into()));
+}
+
 fn annotation(manifests: &Manifests, workload: usize) -> String {
     manifests.workloads()[workload]["spec"]["template"]["metadata"]["annotations"][CHECKSUM_ANNOTATION].to_string()
 }

@@ -25,7 +25,6 @@ use crate::sni;
 use crate::spec::{API_PORT, NODE_LOCAL_API};
 
 const DATA: &str = "data";
-const DATA_SIZE: &str = "1Gi";
 const AUDIT: &str = "audit";
 const AUDIT_DIR: &str = "/var/log/kubernetes";
 const SCRATCH: &str = "scratch";
@@ -54,7 +53,11 @@ fn selector(input: &RenderInput<'_>, component: &str) -> LabelSelector {
 /// etcd: one pod on a volume that goes when the StatefulSet goes. Nobody can take its place while it restarts, so it restarts only for
 /// what it would not see otherwise.
 pub(super) fn etcd(input: &RenderInput<'_>, files: &ComponentFiles) -> StatefulSet {
-    let spec = pod(vec![etcd_container(input)], vec![secret_volume(etcd_component::NAME)], ETCD_GRACE);
+    // It asks for no names; without this a host that has no DNS complains at every start.
+    let spec = PodSpec {
+        dns_policy: Some("Default".to_owned()),
+        ..pod(vec![etcd_container(input)], vec![secret_volume(etcd_component::NAME)], ETCD_GRACE)
+    };
     let retention = StatefulSetPersistentVolumeClaimRetentionPolicy {
         when_deleted: Some("Delete".to_owned()),
         when_scaled: Some("Retain".to_owned()),
@@ -81,7 +84,7 @@ fn etcd_container(input: &RenderInput<'_>) -> Container {
         pull_policy: input.placement.pull_policy,
         args: etcd_component::flags(&etcd_component::Settings::pod(input.placement.fsync)),
         env: &[],
-        resources: Resources { cpu: "20m", memory: "40Mi", memory_limit: "1Gi" },
+        resources: Resources { cpu: "20m", memory: "40Mi", memory_limit: 1024 },
         mounts: vec![read_only(etcd_component::NAME, etcd_component::POD_FILES), mount(DATA, etcd_component::POD_DATA)],
     };
     Container {
@@ -93,8 +96,13 @@ fn etcd_container(input: &RenderInput<'_>) -> Container {
     }
 }
 
+/// In whole Gi, as Kubernetes would write it.
+fn size(bytes: u64) -> String {
+    format!("{}Gi", bytes.div_ceil(1 << 30))
+}
+
 fn data_claim(input: &RenderInput<'_>) -> PersistentVolumeClaim {
-    let requests = BTreeMap::from([("storage".to_owned(), Quantity(DATA_SIZE.to_owned()))]);
+    let requests = BTreeMap::from([("storage".to_owned(), Quantity(size(etcd_component::VOLUME)))]);
     let spec = PersistentVolumeClaimSpec {
         access_modes: Some(vec!["ReadWriteOnce".to_owned()]),
         storage_class_name: input.placement.storage_class.clone(),
@@ -187,7 +195,7 @@ fn apiserver_container(input: &RenderInput<'_>) -> Container {
         pull_policy: input.placement.pull_policy,
         args: flags,
         env: apiserver::ENV,
-        resources: Resources { cpu: "50m", memory: "160Mi", memory_limit: "2Gi" },
+        resources: Resources { cpu: "50m", memory: "160Mi", memory_limit: 2048 },
         mounts: vec![
             read_only(apiserver::NAME, apiserver::POD_FILES),
             mount(AUDIT, AUDIT_DIR),
@@ -214,7 +222,7 @@ fn controller_manager_container(input: &RenderInput<'_>) -> Container {
         pull_policy: input.placement.pull_policy,
         args: flags,
         env: &[],
-        resources: Resources { cpu: "20m", memory: "48Mi", memory_limit: "1Gi" },
+        resources: Resources { cpu: "20m", memory: "48Mi", memory_limit: 1024 },
         mounts: vec![read_only(controller_manager::NAME, controller_manager::POD_FILES), mount(SCRATCH, SCRATCH_DIR)],
     })
 }
@@ -227,7 +235,7 @@ fn scheduler_container(input: &RenderInput<'_>) -> Container {
         pull_policy: input.placement.pull_policy,
         args: scheduler::flags(&settings),
         env: &[],
-        resources: Resources { cpu: "10m", memory: "24Mi", memory_limit: "512Mi" },
+        resources: Resources { cpu: "10m", memory: "24Mi", memory_limit: 512 },
         mounts: vec![read_only(scheduler::NAME, scheduler::POD_FILES)],
     })
 }
