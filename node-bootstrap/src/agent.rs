@@ -1,29 +1,35 @@
 //! The joined agent's life: enrol once, follow the platform's configuration, and go for good when told so.
 
 mod desired;
+mod error;
 mod lone;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
 
 use node_protocol::{Check, NodeConfig, Part};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{JoinConfig, Paths};
-use crate::connect::{Backoff, ConnectError};
-use crate::enroll::{self, Applicant, EnrollError};
-use crate::fetch::{self, FetchError, PartStore};
-use crate::files::{self, FileError};
+use crate::connect::Backoff;
+use crate::enroll::{self, Applicant};
+use crate::fetch::{self, PartStore};
+use crate::files;
 use crate::ledger::{self, Accepted, Ledger, Membership};
 use crate::link::{Event, Link, Told};
-use crate::reset::{self, ResetError};
+use crate::reset;
 use crate::runtime::{Runtime, RuntimeError};
 use crate::spec::Layout;
 use crate::status::{Board, Phase};
 use crate::supervise::describe;
 use crate::tunnel::target::Targets;
-use crate::{api_proxy, machine, network, pki, tunnel};
+use crate::{api_proxy, machine, network, pki, places, tunables, tunnel};
+
+pub use error::AgentError;
 
 /// The group of the agent's children on a joined machine.
 pub const SERVICES: &str = "/pilothouse-node/services";
@@ -31,59 +37,10 @@ pub const SERVICES: &str = "/pilothouse-node/services";
 /// The CNI network's name on a joined machine.
 const NETWORK: &str = "pilothouse";
 
-/// How long a start waits for certificates that are due; without them the node comes up with what it has.
-const FRESHEN: std::time::Duration = std::time::Duration::from_secs(5);
-
-/// What ends the agent.
-#[derive(Debug, thiserror::Error)]
-pub enum AgentError {
-    /// The platform removed this node.
-    #[error(
-        "node {0} was removed from its cluster; this machine stays out until someone runs `pilothouse-node join` with a new token"
-    )]
-    Removed(String),
-    /// Nobody told it where to join.
-    #[error("this machine has not joined a cluster and {0} does not exist; run the join command from the portal")]
-    NotJoined(String),
-    /// Another agent runs.
-    #[error("another agent already runs on this machine (pid {0})")]
-    Running(u32),
-    /// Enrolment.
-    #[error(transparent)]
-    Enroll(#[from] EnrollError),
-    /// The gateway's address.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// A file.
-    #[error(transparent)]
-    File(#[from] FileError),
-    /// The configuration misses or garbles something.
-    #[error("the platform's configuration: {0}")]
-    Config(String),
-    /// A part.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// The node's processes.
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    /// The node-local API address.
-    #[error(transparent)]
-    Network(#[from] network::NetworkError),
-    /// Going for good.
-    #[error(transparent)]
-    Reset(#[from] ResetError),
-}
-
-impl AgentError {
-    /// True when starting the agent again cannot help.
-    pub fn is_final(&self) -> bool {
-        match self {
-            Self::Removed(_) | Self::NotJoined(_) => true,
-            Self::Enroll(error) => !error.may_pass(),
-            _ => false,
-        }
-    }
-}
+/// How long a start waits for certificates that are due: the node can come up with what it has.
+const DUE: Duration = Duration::from_secs(5);
+/// And for those that have ended: without them kubelet comes up for nothing, and looks for new ones only every five minutes.
+const ENDED: Duration = Duration::from_secs(60);
 
 /// What the user chose on the command line of `join`.
 #[derive(Debug, Clone, Default)]
@@ -126,7 +83,8 @@ pub async fn enroll(
     let (node_id, cluster_id, node_name) = (reply.node_id, reply.cluster_id, reply.node_name);
     tracing::info!(node = node_name, id = node_id, cluster = cluster_id, "enrolled");
     let mut ledger = Ledger::load(&paths.ledger())?;
-    ledger.membership = Some(Membership { node_id, cluster_id, node_name, labels });
+    let token_id = Membership::token_id(&join.token);
+    ledger.membership = Some(Membership { node_id, cluster_id, node_name, labels, token_id });
     ledger.config = reply.config;
     record(&mut ledger, paths);
     ledger.save(&paths.ledger())?;
@@ -145,6 +103,8 @@ fn record(ledger: &mut Ledger, paths: &Paths) {
     ]);
     installed.cgroups.extend([SERVICES.to_owned(), "/kubepods".to_owned()]);
     installed.network = Some(NETWORK.to_owned());
+    installed.shared_dirs.extend(places::missing(paths));
+    installed.dirs.extend(Some(Layout::joined(paths).pod_logs).filter(|dir| !dir.exists()));
     let own = std::iter::once(("ip", network::TABLE));
     installed.tables.extend(own.chain(network::CHILDREN_TABLES).map(|(family, name)| format!("{family} {name}")));
     if let Some(config) = &ledger.config {
@@ -216,7 +176,7 @@ impl Agent {
 
     async fn run(mut self, stop: CancellationToken) -> Result<(), AgentError> {
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        self.freshen().await;
+        stop.run_until_cancelled(self.freshen()).await;
         let (events, mut heard) = mpsc::channel(8);
         let background = CancellationToken::new();
         self.start_link(events, &background);
@@ -242,15 +202,23 @@ impl Agent {
         Ok(())
     }
 
-    /// A machine that was off for long begins with new certificates and not with ended ones: what reads them only looks now and then.
+    /// A machine that was off for long begins with new certificates and not with ended ones.
     async fn freshen(&self) {
-        let (name, now) = (&self.membership.node_name, time::OffsetDateTime::now_utc());
-        let renewed = tokio::time::timeout(FRESHEN, self.link.renew_if_due(name, now)).await;
-        match renewed {
-            Ok(Ok(false)) => {}
-            Ok(Ok(true)) => tracing::info!("certificates renewed"),
-            Ok(Err(error)) => tracing::warn!(error = describe(&error), "certificates not renewed yet"),
-            Err(_) => tracing::warn!("certificates not renewed yet: the platform did not answer in time"),
+        let patience = if self.link.has_ended(OffsetDateTime::now_utc()) { ENDED } else { DUE };
+        let name = &self.membership.node_name;
+        let renewed = async {
+            loop {
+                match self.link.renew_if_due(name, OffsetDateTime::now_utc()).await {
+                    Ok(false) => return,
+                    Ok(true) => return tracing::info!("certificates renewed"),
+                    Err(error) if error.is_final() => return, // the watch says so, and acts
+                    Err(error) => tracing::warn!(error = describe(&error), "certificates not renewed yet"),
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        };
+        if tokio::time::timeout(patience, renewed).await.is_err() {
+            tracing::warn!("going on with the certificates there are");
         }
     }
 
@@ -377,8 +345,20 @@ impl Agent {
         let mut spec = desired::spec(config, &self.membership, &self.paths)?;
         fetch::fill(&mut spec, images, digest);
         network::add_address(spec.node_ip)?;
+        self.note(tunables::before())?;
         if let Some(before) = self.runtime.apply(&spec).await? {
-            self.ledger.installed.sysctls.insert(network::FORWARD.into(), before);
+            self.note([(network::FORWARD.into(), before)])?;
+        }
+        Ok(())
+    }
+
+    /// Remembers kernel values as they were, unless older ones are remembered already.
+    fn note(&mut self, values: impl IntoIterator<Item = (PathBuf, String)>) -> Result<(), AgentError> {
+        let known = self.ledger.installed.sysctls.len();
+        for (path, value) in values {
+            self.ledger.installed.sysctls.entry(path).or_insert(value);
+        }
+        if self.ledger.installed.sysctls.len() > known {
             self.ledger.save(&self.paths.ledger())?;
         }
         Ok(())

@@ -94,6 +94,10 @@ pub fn node_name(wish: &str, hostname: &str) -> String {
 
 /// Enrols once. On success the certificates are on disk; the reply's configuration is still to be kept by the caller.
 pub async fn enroll(join: &JoinConfig, applicant: &Applicant) -> Result<EnrollReply, EnrollError> {
+    enroll_by(&Dialer::from_env(&join.server)?, join, applicant).await
+}
+
+async fn enroll_by(dialer: &Dialer, join: &JoinConfig, applicant: &Applicant) -> Result<EnrollReply, EnrollError> {
     let name = node_name(&join.node_name, &applicant.facts.hostname);
     let pending = applicant.keys.prepare(&name)?;
     let [link_csr, kubelet_csr, proxy_csr, serving_csr] = pending.requests.clone();
@@ -107,7 +111,7 @@ pub async fn enroll(join: &JoinConfig, applicant: &Applicant) -> Result<EnrollRe
         serving_csr,
         node_name: name,
     };
-    let mut client = EnrollmentClient::new(channel(join).await?);
+    let mut client = EnrollmentClient::new(channel(dialer, join).await?);
     let reply =
         client.enroll(request).await.map_err(|status| EnrollError::Refused { status: Box::new(status) })?.into_inner();
     let certificates = reply.certificates.as_ref().ok_or(EnrollError::Incomplete("certificates"))?;
@@ -118,8 +122,7 @@ pub async fn enroll(join: &JoinConfig, applicant: &Applicant) -> Result<EnrollRe
     Ok(reply)
 }
 
-async fn channel(join: &JoinConfig) -> Result<Channel, EnrollError> {
-    let dialer = Dialer::from_env(&join.server)?;
+async fn channel(dialer: &Dialer, join: &JoinConfig) -> Result<Channel, EnrollError> {
     let config = tls_config(&join.ca_pem, None, ALPN_GRPC)?;
     let name = format!("link.{}", join.domain);
     // Dialled here and not by the channel, so that its error keeps its type.
@@ -136,25 +139,5 @@ async fn channel(join: &JoinConfig) -> Result<Channel, EnrollError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_hostname_becomes_a_node_name() {
-        assert_eq!(node_name("", "Web_1.example.com"), "web-1");
-        assert_eq!(node_name("Wished", "host"), "wished");
-        assert_eq!(node_name("", ""), "node");
-        assert_eq!(node_name("", &"x".repeat(90)).len(), 63);
-    }
-
-    #[test]
-    fn only_what_may_pass_is_tried_again() {
-        let refused = |status: tonic::Status| EnrollError::Refused { status: Box::new(status) };
-        assert!(refused(tonic::Status::failed_precondition("x")).may_pass());
-        assert!(refused(tonic::Status::unavailable("x")).may_pass());
-        assert!(!refused(tonic::Status::unauthenticated("x")).may_pass());
-        assert!(!refused(tonic::Status::permission_denied("x")).may_pass());
-        let text = refused(tonic::Status::unauthenticated("the token was used")).to_string();
-        assert!(text.contains("not accepted") && text.contains("the token was used"), "{text}");
-    }
-}
+#[path = "enroll_tests.rs"]
+mod tests;

@@ -57,8 +57,8 @@ pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
 /// Replaces a file atomically and durably. `mode` is its permission bits.
 pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
     let staged = staged(path);
-    let written = stage(&staged, contents, mode).and_then(|()| fs::rename(&staged, path));
-    written.map_err(io("write", path))
+    let named = |()| fs::rename(&staged, path).and_then(|()| sync_dir(path));
+    stage(&staged, contents, mode).and_then(named).map_err(io("write", path))
 }
 
 /// Like [`write()`], but leaves a file alone that has these contents already. True when it wrote.
@@ -67,6 +67,12 @@ pub fn write_if_changed(path: &Path, contents: &[u8], mode: u32) -> Result<bool,
         return Ok(false);
     }
     write(path, contents, mode).map(|()| true)
+}
+
+/// Puts a file's name on disk: without it a power cut may bring the old one back.
+fn sync_dir(path: &Path) -> std::io::Result<()> {
+    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(dir)?.sync_all()
 }
 
 fn staged(path: &Path) -> PathBuf {

@@ -101,7 +101,7 @@ fn is_result_of(file: &str, network: &str) -> bool {
 }
 
 /// Removes kubelet's machine-wide links to the logs of pods that logged below `pod_logs`.
-fn forget_logs(pod_logs: &Path) {
+pub fn forget_logs(pod_logs: &Path) {
     let Ok(entries) = std::fs::read_dir("/var/log/containers") else { return };
     let links = entries.flatten().map(|entry| entry.path());
     for link in links.filter(|link| std::fs::read_link(link).is_ok_and(|target| target.starts_with(pod_logs))) {

@@ -55,14 +55,6 @@ pub fn config(spec: &NodeSpec, cgroup_v1: bool, resolv_conf: &Path) -> Value {
         "serializeImagePulls": false,
         "maxParallelImagePulls": 4,
         "failSwapOn": false,
-        // Absolute, and no collecting by percent: the defaults (10 and 15 of a hundred) are dozens of gigabytes on a large disk that
-        // the machine shares with others, and would evict control planes that use a few hundred megabytes.
-        "evictionHard": {
-            "memory.available": "100Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi",
-            "nodefs.inodesFree": "2%", "imagefs.inodesFree": "2%",
-        },
-        "imageGCHighThresholdPercent": 100,
-        "imageGCLowThresholdPercent": 99,
         "makeIPTablesUtilChains": false,
         "rotateCertificates": false,
         "serverTLSBootstrap": false,
@@ -81,15 +73,39 @@ pub fn config(spec: &NodeSpec, cgroup_v1: bool, resolv_conf: &Path) -> Value {
     config
 }
 
-/// The resolver file pods inherit: behind systemd-resolved's stub, the real one.
+/// What a machine of its own keeps from pods: for kubelet, containerd, kube-proxy and the agent, and for its system. Otherwise pods
+/// take all memory, and the kernel ends one of these.
+pub fn reserved() -> Value {
+    json!({"kubeReserved": {"cpu": "100m", "memory": "192Mi"}, "systemReserved": {"cpu": "50m", "memory": "96Mi"}})
+}
+
+/// Bounds for a machine whose disk is others' too. Absolute, and no collecting by percent: kubelet's defaults (10 and 15 of a hundred)
+/// are dozens of gigabytes on a large disk, and would evict pods that use a few hundred megabytes.
+pub fn sharing() -> Value {
+    json!({
+        "evictionHard": {
+            "memory.available": "100Mi", "nodefs.available": "500Mi", "imagefs.available": "500Mi",
+            "nodefs.inodesFree": "2%", "imagefs.inodesFree": "2%",
+        },
+        "imageGCHighThresholdPercent": 100,
+        "imageGCLowThresholdPercent": 99,
+    })
+}
+
+/// The resolver file pods inherit: behind a stub on loopback (systemd-resolved's), the real one.
 pub fn resolv_conf() -> &'static Path {
-    let real = Path::new("/run/systemd/resolve/resolv.conf");
-    let stub = std::fs::read_to_string("/etc/resolv.conf").is_ok_and(|text| text.contains("127.0.0.53"));
-    if stub && real.exists() {
+    let (plain, real) = (Path::new("/etc/resolv.conf"), Path::new("/run/systemd/resolve/resolv.conf"));
+    if real.exists() && is_local(&std::fs::read_to_string(plain).unwrap_or_default()) {
         return real;
     }
-    let plain = Path::new("/etc/resolv.conf");
     if plain.exists() { plain } else { Path::new("") }
+}
+
+/// True when every name server of a resolv.conf(5) is on the machine's loopback, where pods do not reach it.
+pub fn is_local(resolv_conf: &str) -> bool {
+    let servers: Vec<&str> = resolv_conf.lines().filter_map(|line| line.strip_prefix("nameserver")).collect();
+    let local = |server: &&str| server.trim().parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    !servers.is_empty() && servers.iter().all(local)
 }
 
 /// The kubelet process.
@@ -127,6 +143,22 @@ mod tests {
         assert_eq!(config["cgroupRoot"], "/pilothouse-t/node");
         assert_eq!(config["clusterDNS"][0], "10.96.0.10");
         assert_eq!(config["containerRuntimeEndpoint"], "unix:///r/containerd.sock");
+    }
+
+    #[test]
+    fn a_resolver_on_loopback_is_seen() {
+        assert!(is_local("nameserver 127.0.0.53\noptions edns0\n") && is_local("nameserver ::1"));
+        assert!(!is_local("# nameserver 127.0.0.1\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n"));
+        assert!(!is_local(""), "none at all is another matter");
+    }
+
+    #[test]
+    fn disks_are_collected_by_kubelets_own_measure_unless_shared() {
+        let mut spec = sample();
+        let own = config(&spec, false, Path::new(""));
+        assert!(own.get("evictionHard").is_none() && own.get("imageGCHighThresholdPercent").is_none());
+        spec.kubelet_config = sharing();
+        assert_eq!(config(&spec, false, Path::new(""))["imageGCHighThresholdPercent"], 100);
     }
 
     #[test]

@@ -23,6 +23,17 @@ pub struct Membership {
     /// Labels the user chose.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// The public part of the token that let it in: which line was pasted.
+    #[serde(default)]
+    pub token_id: String,
+}
+
+impl Membership {
+    /// The public part of a join token, `pilothouse_join_<id>_<secret>`; empty for a text of another shape.
+    pub fn token_id(token: &str) -> String {
+        let rest = token.strip_prefix("pilothouse_join_").unwrap_or_default();
+        rest.split_once('_').map(|(id, _)| id.to_owned()).unwrap_or_default()
+    }
 }
 
 /// Everything put on the machine.
@@ -142,6 +153,14 @@ mod tests {
 
     fn config(generation: u64, label: &str) -> NodeConfig {
         NodeConfig { generation, label: label.into(), ..NodeConfig::default() }
+    }
+
+    #[test]
+    fn a_token_is_known_by_its_public_part() {
+        assert_eq!(Membership::token_id("pilothouse_join_01abc_se_cret"), "01abc");
+        for other in ["", "nonsense", "pilothouse_join_nonsense"] {
+            assert_eq!(Membership::token_id(other), "", "{other}");
+        }
     }
 
     #[test]

@@ -66,6 +66,17 @@ pub enum LinkError {
     Status(Box<tonic::Status>),
 }
 
+impl LinkError {
+    /// True when the same call cannot succeed later.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Ended { .. } => true,
+            Self::Status(status) => was_removed(status),
+            _ => false,
+        }
+    }
+}
+
 /// What the platform said.
 #[derive(Debug)]
 pub enum Event {
@@ -207,25 +218,38 @@ impl Link {
         sent.map(drop).map_err(said)
     }
 
-    /// Renews the certificates in the second half of the shortest one's life, until stopped; and once when kubelet's does not name
-    /// the node's address, as those of earlier agents do not.
+    /// Renews the certificates in the second half of the shortest one's life, until stopped; and at once while kubelet's does not
+    /// name the node's address, as those of earlier agents do not.
     pub async fn renew(self, (node_name, address): (String, Ipv4Addr), stop: CancellationToken) {
-        if !self.pki.serves(address) && stop.run_until_cancelled(self.renew_now(&node_name)).await.is_none() {
-            return;
-        }
+        let mut named = self.pki.serves(address);
         loop {
-            let pause = AGE.mul_f64(0.5 + rand::random::<f64>());
-            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
-                return;
-            }
-            match self.renew_if_due(&node_name, OffsetDateTime::now_utc()).await {
+            let look = async {
+                if named {
+                    return self.renew_if_due(&node_name, OffsetDateTime::now_utc()).await;
+                }
+                self.renew_now(&node_name).await.map(|()| true)
+            };
+            let Some(looked) = stop.run_until_cancelled(look).await else { return };
+            match looked {
                 Ok(false) => {}
-                Ok(true) => tracing::info!("certificates renewed"),
+                Ok(true) => {
+                    named = true; // or the platform does not: asking again would change nothing
+                    tracing::info!("certificates renewed");
+                }
                 Err(error) => {
                     tracing::warn!(error = describe(&error), "certificates not renewed; trying again in a minute")
                 }
             }
+            let pause = AGE.mul_f64(0.5 + rand::random::<f64>());
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
+                return;
+            }
         }
+    }
+
+    /// True when kubelet or kube-proxy could not use its certificate at `now`.
+    pub fn has_ended(&self, now: OffsetDateTime) -> bool {
+        self.pki.has_ended(now)
     }
 
     /// Renews the certificates if that is due at `now`. True when it did.
@@ -369,4 +393,4 @@ impl Told {
 
 #[cfg(test)]
 #[path = "link_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -18,13 +18,13 @@ use tonic::{Request, Response, Status};
 use super::*;
 
 /// A certificate authority for tests.
-struct Authority {
-    pem: String,
+pub(crate) struct Authority {
+    pub(crate) pem: String,
     issuer: Issuer<'static, KeyPair>,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let mut params = CertificateParams::new(Vec::new()).unwrap();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -33,14 +33,14 @@ impl Authority {
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
-    fn leaf(&self, name: &str) -> (String, String) {
+    pub(crate) fn leaf(&self, name: &str) -> (String, String) {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
         let params = CertificateParams::new(vec![name.into()]).unwrap();
         (params.signed_by(&key, &self.issuer).unwrap().pem(), key.serialize_pem())
     }
 
     /// Signs a request as the platform would.
-    fn sign(&self, request: &str, days: i64) -> String {
+    pub(crate) fn sign(&self, request: &str, days: i64) -> String {
         let mut request = rcgen::CertificateSigningRequestParams::from_pem(request).unwrap();
         let now = OffsetDateTime::now_utc();
         (request.params.not_before, request.params.not_after) =
@@ -149,7 +149,7 @@ async fn scene(days: i64) -> Scene {
     Scene { link, pki, reports: got_reports, watches: got_watches, dir }
 }
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(future: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), future).await.unwrap()
 }
 
@@ -230,6 +230,8 @@ async fn an_ended_link_certificate_is_said_with_the_way_out() {
     assert!(text.contains("ended at") && text.contains("join command"), "{text}");
     let error = soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap_err();
     assert!(matches!(error, LinkError::Ended { .. }), "the tunnel does not try either: {error}");
+    assert!(error.is_final() && said(Status::permission_denied("node n1 was removed from its cluster")).is_final());
+    assert!(!said(Status::unavailable("restarting")).is_final());
     stop.cancel();
     soon(watching).await.unwrap();
 }
@@ -251,7 +253,7 @@ async fn a_serving_certificate_without_the_nodes_address_is_replaced_at_once() {
 }
 
 /// An HTTP proxy that serves one CONNECT, for whoever knows the password, and counts.
-async fn proxy(gateway: String, served: Arc<std::sync::atomic::AtomicUsize>) -> String {
+pub(crate) async fn proxy(gateway: String, served: Arc<std::sync::atomic::AtomicUsize>) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {

@@ -15,8 +15,8 @@ use node_bootstrap::config::{JoinConfig, Paths};
 use node_bootstrap::ledger::{Ledger, Membership, Tombstone};
 use node_bootstrap::spec::Layout;
 use node_bootstrap::static_node::{self, StaticNode};
-use node_bootstrap::{child, files, halt, init, preflight, reset, service, status};
-use node_protocol::{Check, NodeConfig};
+use node_bootstrap::{child, files, halt, init, labels, preflight, reset, service, status};
+use node_protocol::Check;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
@@ -88,7 +88,7 @@ struct Join {
     #[arg(long, default_value = "")]
     node_name: String,
     /// Node labels, key=value,key=value
-    #[arg(long, value_delimiter = ',', value_parser = label)]
+    #[arg(long, value_delimiter = ',', value_parser = labels::parse)]
     labels: Vec<(String, String)>,
     /// Checks whose failure you accept, by id
     #[arg(long, value_delimiter = ',')]
@@ -154,11 +154,6 @@ struct ExecChild {
     digest: String,
     #[arg(last = true, required = true)]
     program: Vec<String>,
-}
-
-fn label(text: &str) -> Result<(String, String), String> {
-    let (key, value) = text.split_once('=').ok_or("a label looks like key=value")?;
-    Ok((key.to_owned(), value.to_owned()))
 }
 
 fn main() -> ExitCode {
@@ -256,7 +251,7 @@ fn checked(paths: &Paths, ignored: &[String]) -> Vec<Check> {
 async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
     let ledger = Ledger::load(&paths.ledger())?;
     if let Some(membership) = &ledger.membership {
-        return already(membership, ledger.config.as_ref(), &options);
+        return already(membership, &options);
     }
     let checks = checked(paths, &options.ignore_preflight_errors);
     complain!("{}", preflight::human(&checks));
@@ -278,14 +273,16 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The same line pasted again is no error: what comes after joining may be what was missing. Another platform's is one.
-fn already(is: &Membership, config: Option<&NodeConfig>, options: &Join) -> anyhow::Result<ExitCode> {
+/// The same line pasted again is no error: what comes after joining may be what was missing. Any other line is one, for whoever
+/// pasted it wants the machine to be something else.
+fn already(is: &Membership, options: &Join) -> anyhow::Result<ExitCode> {
     let (node, cluster) = (&is.node_name, &is.cluster_id);
-    if config.is_none_or(|config| (&config.server, &config.domain) != (&options.server, &options.domain)) {
-        bail!("this machine already is node {node} of cluster {cluster} elsewhere; run `pilothouse-node reset` first");
+    if is.token_id.is_empty() || is.token_id != Membership::token_id(&token(options)?) {
+        bail!(
+            "this machine already is node {node} of cluster {cluster}, by another line; nothing was changed; to join by this one run `pilothouse-node reset` first"
+        );
     }
-    complain!("This machine already is node {node} of cluster {cluster}; the token was not used.");
-    complain!("To join another cluster, run `pilothouse-node reset` first.");
+    complain!("This machine already is node {node} of cluster {cluster}; the token was not used again.");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -122,6 +122,12 @@ impl Store {
         NAMES.into_iter().any(|name| renewal_due(&text(name), now))
     }
 
+    /// True when a client certificate (kubelet's, kube-proxy's) is over, or not there.
+    pub fn has_ended(&self, now: OffsetDateTime) -> bool {
+        let text = |name: &str| fs::read_to_string(self.current().join(format!("{name}.crt"))).unwrap_or_default();
+        ["kubelet", "proxy"].into_iter().any(|name| lifetime(&text(name)).is_none_or(|(_, to)| to <= now))
+    }
+
     /// True when kubelet's serving certificate names this address.
     pub fn serves(&self, address: Ipv4Addr) -> bool {
         fs::read_to_string(self.identities().serving.cert_file).is_ok_and(|pem| names(&pem, address))
@@ -240,6 +246,7 @@ pub(crate) mod tests {
         };
         store.accept(&pending, &all).unwrap();
         assert!(!store.renewal_due(now + time::Duration::days(3)));
+        assert!(!store.has_ended(now + time::Duration::days(6)) && store.has_ended(now + time::Duration::days(7)));
         assert!(store.renewal_due(now + time::Duration::days(5)), "kubelet's, though the link's has weeks to go");
         all.proxy_cert = certificate(now - time::Duration::days(8), 7);
         store.accept(&store.prepare("n1").unwrap(), &all).unwrap();

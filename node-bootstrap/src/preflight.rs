@@ -10,7 +10,7 @@ use node_protocol::Check;
 
 use crate::cgroup::Cgroups;
 use crate::enroll::node_name;
-use crate::machine;
+use crate::{kubelet, machine};
 
 /// The ports a node needs for itself.
 pub const PORTS: [u16; 4] = [10250, 10256, 10248, 10249];
@@ -61,6 +61,8 @@ pub struct Probe {
     pub addresses: Vec<IpAddr>,
     /// `fs.inotify.max_user_instances`.
     pub inotify_instances: u64,
+    /// The text of the resolver file that pods will inherit.
+    pub resolver: String,
 }
 
 impl Probe {
@@ -91,6 +93,7 @@ impl Probe {
             other_node: other_node(),
             addresses: machine::addresses(),
             inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
+            resolver: fs::read_to_string(kubelet::resolv_conf()).unwrap_or_default(),
         }
     }
 }
@@ -263,6 +266,12 @@ fn surroundings(probe: &Probe) -> Vec<Check> {
             other.unwrap_or_else(|| "none".into()),
             "remove the other Kubernetes node software first",
         ),
+        advise(
+            "resolver",
+            !kubelet::is_local(&probe.resolver),
+            if kubelet::is_local(&probe.resolver) { "on loopback only" } else { "reachable for pods" }.into(),
+            "name one in /etc/resolv.conf that is not on loopback: pods cannot ask this one",
+        ),
         verdict(
             "address",
             probe.addresses.iter().any(IpAddr::is_ipv4),
@@ -329,6 +338,7 @@ mod tests {
             other_node: None,
             addresses: vec!["192.0.2.7".parse().unwrap()],
             inotify_instances: 8192,
+            resolver: "nameserver 192.0.2.53".into(),
         }
     }
 
@@ -341,7 +351,7 @@ mod tests {
     #[test]
     fn every_fault_has_a_name_and_a_way_out() {
         type Row = (&'static str, &'static str, fn(&mut Probe));
-        let table: [Row; 16] = [
+        let table: [Row; 17] = [
             ("root", "fail", |p| p.root = false),
             ("arch", "fail", |p| p.arch = "riscv64".into()),
             ("kernel", "fail", |p| p.kernel = "5.10.0".into()),
@@ -354,6 +364,7 @@ mod tests {
             ("disk", "warn", |p| p.disk = (5 * GIB, 100 * GIB)),
             ("swap", "warn", |p| p.swap = true),
             ("inotify", "warn", |p| p.inotify_instances = 8),
+            ("resolver", "warn", |p| p.resolver = "nameserver 127.0.0.1".into()),
             ("machine-id", "fail", |p| p.machine_id = String::new()),
             ("clock", "fail", |p| p.clock = 0),
             ("ports", "fail", |p| p.taken_ports = vec![10250]),

@@ -15,7 +15,10 @@ use crate::files::{self, FileError};
 use crate::halt::{self, HaltError};
 use crate::ledger::{Installed, Ledger};
 use crate::spec::Layout;
-use crate::{mounts, network};
+use crate::{mounts, network, places};
+
+/// Where the install script lets the agent log on a machine without systemd.
+const UNSERVICED_LOG: &str = "/var/log/pilothouse-node.log";
 
 /// How long pods may take to end by themselves.
 const GRACE: Duration = Duration::from_secs(2);
@@ -99,7 +102,7 @@ pub fn execute(paths: &Paths, keep_tombstone: bool) -> Result<Vec<String>, Reset
     }
     let dirs: Vec<PathBuf> = installed.dirs.iter().cloned().collect();
     left.extend(mounts::unmount_below(&dirs)?.iter().map(|point| format!("{} is still mounted", point.display())));
-    restore(installed, &mut left)?;
+    restore(paths, installed, &mut left)?;
     for file in &installed.files {
         files::remove(file)?;
     }
@@ -107,6 +110,11 @@ pub fn execute(paths: &Paths, keep_tombstone: bool) -> Result<Vec<String>, Reset
         systemctl(&["daemon-reload"]);
     }
     remove_dirs(paths, installed, keep_tombstone, &mut left)?;
+    if !keep_tombstone {
+        // Where the platform removed the node, they may tell why.
+        mounts::remove_tree(&paths.logs())?;
+        files::remove(&paths.at(UNSERVICED_LOG))?;
+    }
     for logs in [paths.logs(), Layout::joined(paths).pod_logs].iter().filter(|dir| dir.exists()) {
         left.push(format!("logs stay in {}", logs.display()));
     }
@@ -114,7 +122,7 @@ pub fn execute(paths: &Paths, keep_tombstone: bool) -> Result<Vec<String>, Reset
 }
 
 /// Network and sysctls, back to what they were.
-fn restore(installed: &Installed, left: &mut Vec<String>) -> Result<(), ResetError> {
+fn restore(paths: &Paths, installed: &Installed, left: &mut Vec<String>) -> Result<(), ResetError> {
     for table in &installed.tables {
         let (family, name) = table.split_once(' ').unwrap_or(("ip", table));
         network::remove_table(family, name)?;
@@ -124,6 +132,8 @@ fn restore(installed: &Installed, left: &mut Vec<String>) -> Result<(), ResetErr
     }
     if let Some(network) = &installed.network {
         halt::forget_network(network);
+        halt::forget_logs(&Layout::joined(paths).pod_logs);
+        places::forget_devices(paths);
     }
     for (path, value) in &installed.sysctls {
         if let Err(error) = fs::write(path, value) {
@@ -146,7 +156,8 @@ fn remove_dirs(
         kept.extend(mounts::remove_tree(dir)?);
     }
     kept.extend(remove_state(&state, keep_tombstone.then(|| paths.tombstone()))?);
-    for dir in &installed.shared_dirs {
+    // Those inside others come first.
+    for dir in installed.shared_dirs.iter().rev() {
         let _ = fs::remove_dir(dir); // only when nobody else has anything in it
     }
     left.extend(kept.iter().map(|point| format!("{} was left: something is mounted there", point.display())));
@@ -192,6 +203,7 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.installed.dirs.extend([paths.state(), paths.run(), paths.bin()]);
         ledger.installed.shared_dirs.insert(paths.at("/opt/pilothouse"));
+        ledger.installed.shared_dirs.extend(places::missing(paths));
         ledger.installed.files.insert(paths.unit());
         for dir in [paths.state(), paths.run(), paths.bin(), paths.logs()] {
             fs::create_dir_all(dir).unwrap();
@@ -209,13 +221,18 @@ mod tests {
         let ledger = ledger(&paths);
         fs::write(paths.logs().join("kubelet.log"), "x").unwrap();
         fs::write(paths.at("/etc/mine"), "not ours").unwrap();
+        let device = paths.at("/var/lib/kubelet/device-plugins/other.sock");
+        fs::create_dir_all(device.parent().unwrap()).unwrap();
+        fs::write(&device, "another's").unwrap();
+        fs::create_dir_all(paths.at("/var/lib/cni/results")).unwrap();
         assert!(plan(&ledger).iter().any(|step| step.contains("pilothouse-node.service")));
         let left = execute(&paths, false).unwrap();
-        assert_eq!(left.len(), 1, "{left:?}");
-        for gone in [paths.state(), paths.run(), paths.at("/opt/pilothouse"), paths.unit()] {
+        assert!(left.is_empty(), "{left:?}");
+        let (cni, kubelet) = (paths.at("/var/lib/cni"), paths.at("/var/lib/kubelet"));
+        for gone in [paths.state(), paths.run(), paths.at("/opt/pilothouse"), paths.unit(), paths.logs(), cni] {
             assert!(!gone.exists(), "{}", gone.display());
         }
-        assert!(paths.at("/etc/mine").exists() && paths.logs().join("kubelet.log").exists());
+        assert!(paths.at("/etc/mine").exists() && kubelet.join("device-plugins/other.sock").exists());
         assert!(execute(&paths, false).is_ok(), "a second reset is fine");
     }
 
@@ -243,6 +260,7 @@ mod tests {
         ledger(&paths);
         crate::ledger::bury(&paths.tombstone(), "nod_x").unwrap();
         execute(&paths, true).unwrap();
+        assert!(paths.logs().exists(), "they may tell why");
         assert!(paths.tombstone().exists() && !paths.ledger().exists());
     }
 

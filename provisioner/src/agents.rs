@@ -3,6 +3,7 @@
 //! The gateway has ended TLS. Whoever comes without a certificate gets enrolment and nothing else; whoever comes with one is that node,
 //! named by a [`Caller`] in the request's extensions, and gets its link. Nothing an agent says about who it is counts.
 
+mod bounds;
 mod certificates;
 mod desired;
 mod enroll;
@@ -43,6 +44,8 @@ const MESSAGE_LIMIT: usize = 256 * 1024;
 /// HTTP/2: so a fetch of a part is not held up by small windows.
 const WINDOW: u32 = 1 << 20;
 const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(20);
+/// Calls on one connection at a time: an agent has a watch, a report, a renewal and three fetches.
+const CALLS: u32 = 16;
 
 /// Who calls over the node link, as its certificate says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,7 @@ struct Inner {
     facts: Arc<Facts>,
     /// One at a time decides a generation.
     deciding: tokio::sync::Mutex<()>,
+    bounds: bounds::Bounds,
 }
 
 type Reply<T> = Result<Response<T>, Status>;
@@ -73,8 +77,8 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Agents {
     /// Services over a store, without an engine.
     pub fn new(store: Store, parts: Arc<dyn Parts>, facts: Arc<Facts>) -> Self {
-        let deciding = tokio::sync::Mutex::default();
-        Self { inner: Arc::new(Inner { store, parts, facts, deciding }) }
+        let (deciding, bounds) = (tokio::sync::Mutex::default(), bounds::Bounds::default());
+        Self { inner: Arc::new(Inner { store, parts, facts, deciding, bounds }) }
     }
 
     /// Enrolment, for connections without a client certificate.
@@ -150,6 +154,7 @@ where
 {
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
+    builder.max_concurrent_streams(CALLS);
     builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
     let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
@@ -185,6 +190,9 @@ impl NodeLink for Agents {
 
     async fn report(&self, request: Request<NodeReport>) -> Reply<ReportReply> {
         let node = self.node(&request).await?;
+        if !self.inner.bounds.report(node.id, std::time::Instant::now()) {
+            return Err(Status::resource_exhausted("too many reports: one a second is heard"));
+        }
         report::report(self, node, request.into_inner()).await.map(Response::new)
     }
 

@@ -2,11 +2,14 @@
 //!
 //! Everything is applied at once; then the run watches pods and asks the API server itself, many times a second, because a person waits.
 //! As soon as it serves, its address goes to the gateway and access is set up; the last word has a probe from outside, through the
-//! gateway. A cluster that is well is visited the same way and left after one look.
+//! gateway. A cluster that is well is visited the same way and left after one look; so is one that has not been well for long, less and
+//! less often, because others need the place.
 
 mod access;
 mod addons;
 mod apply;
+mod departed;
+mod hindrance;
 mod observe;
 mod pki;
 mod prune;
@@ -20,19 +23,31 @@ use migrations::{Change, ChangeKind, Cluster, ClusterReport, Kubeconfig};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::plan::{self, NodeCount};
+use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::context::{Context, leaving};
+use crate::context::{Context, Place, leaving};
 use crate::engine::Outcome;
+use crate::host::Kubernetes;
 use crate::steps::Steps;
+use crate::tenants::Identity;
 use crate::trouble::{Trouble, present};
 
+use hindrance::Hindrance;
 use observe::Look;
 
 /// Between two looks at a cluster that something still has to happen to, when nothing signals.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
+/// The longest between two visits to a cluster that is not well, once it has been so for long.
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
+/// The same while somebody waits for it to be created.
+const CREATING_LOOK: Duration = Duration::from_secs(2);
+/// How long people wait.
+const CREATING: Duration = Duration::from_secs(120);
+/// Between two looks at the host's events.
+const EVENTS: Duration = Duration::from_secs(5);
 /// After so long nobody counts tenths of seconds any more.
 const IMPATIENCE: Duration = Duration::from_secs(12);
 
@@ -120,7 +135,12 @@ struct Run<'a> {
     /// Kubeconfigs whose bindings are applied and not yet known to work.
     granted: Vec<Kubeconfig>,
     access_known: bool,
-    unwell_since: Option<Instant>,
+    /// Whether etcd takes writes, and when the certificates end: asked once a visit.
+    etcd_writable: Option<bool>,
+    certificates_end: Option<OffsetDateTime>,
+    swept: bool,
+    /// What the host's events said, and when.
+    heard: Option<(Instant, Option<Hindrance>)>,
     /// What the row says, so that only news are written.
     told: ClusterReport,
     nodes: NodeCount,
@@ -135,7 +155,23 @@ impl<'a> Run<'a> {
     ) -> Result<Self, Trouble> {
         let (told, nodes) = (report::repeated(cluster), observe::nodes(ctx, cluster.id).await?);
         let (furnished, access_known, granted) = (false, false, Vec::new());
-        Ok(Self { ctx, cluster, pki, steps, furnished, granted, access_known, unwell_since: None, told, nodes })
+        let (etcd_writable, certificates_end) = (observe::etcd_writable(ctx, cluster).await, pki.earliest_end());
+        let (swept, heard) = (false, None);
+        Ok(Self {
+            ctx,
+            cluster,
+            pki,
+            steps,
+            furnished,
+            granted,
+            access_known,
+            etcd_writable,
+            certificates_end,
+            swept,
+            heard,
+            told,
+            nodes,
+        })
     }
 
     /// Looks and acts until all is well, the wish changed, or others should have a turn.
@@ -144,12 +180,12 @@ impl<'a> Run<'a> {
         loop {
             let look = self.pass().await?;
             if look.is_settled() && self.granted.is_empty() {
+                self.ctx.at_rest(self.cluster.id);
                 return Ok(Outcome::Done);
             }
-            if begun.elapsed() > self.ctx.tuning.patience {
-                let roles = (!self.granted.is_empty()).then(|| "Kubernetes to fill its roles".to_owned());
-                let reason = roles.filter(|_| look.is_settled()).unwrap_or_else(|| look.reason());
-                return Ok(Outcome::waiting(reason, ROUTINE_LOOK));
+            let restless = self.ctx.unrest(self.cluster.id).since.elapsed();
+            if restless.max(begun.elapsed()) > self.ctx.tuning.patience {
+                return Ok(Outcome::waiting(self.reason(&look), self.absence(restless)));
             }
             match signals.next(self.cluster.id, self.pause(&look, begun)).await {
                 Woken::Look => {}
@@ -161,6 +197,17 @@ impl<'a> Run<'a> {
                 Woken::Wish => {}
             }
         }
+    }
+
+    fn reason(&self, look: &Look) -> String {
+        let roles = (!self.granted.is_empty()).then(|| "Kubernetes to fill its roles".to_owned());
+        roles.filter(|_| look.is_settled()).unwrap_or_else(|| look.reason())
+    }
+
+    /// When to come back to a cluster that has not been well for so long: signals wake earlier.
+    fn absence(&self, restless: Duration) -> Duration {
+        let awaited = self.steps.is_open() && restless < CREATING;
+        (restless / 8).clamp(ROUTINE_LOOK, if awaited { CREATING_LOOK } else { LONGEST_LOOK })
     }
 
     /// A pod that has an address is asked again soon; without one the watch will tell.
@@ -184,24 +231,63 @@ impl<'a> Run<'a> {
     async fn pass(&mut self) -> Result<Look, Trouble> {
         let mut look = observe::inside(self.ctx, self.cluster, self.pki, self.told.endpoint.as_deref()).await?;
         look.observed.nodes = Some(self.nodes);
-        look.observed.certificates_end = self.pki.earliest_end();
+        look.observed.etcd_writable = self.etcd_writable;
+        look.observed.certificates_end = self.certificates_end;
         if look.observed.endpoint != self.told.endpoint && look.pods_known {
             report::endpoint(self, look.observed.endpoint.clone()).await?;
         }
         if let Some(api) = look.api.clone() {
-            self.furnish(&look, &*api).await?;
+            self.set_up(&look, &*api).await?;
             look.observed.addons = Some(self.furnished);
+            // What was just applied to a new cluster was written.
+            let new = self.furnished && self.cluster.observed_generation == 0;
+            look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
+            self.shut_out(&look, &*api).await?;
             if look.is_ready() {
                 observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
             }
         }
         self.forbear(&mut look);
-        report::seen(self, &look).await?;
+        let waited = self.waited(&look);
+        if look.hindrance.is_none()
+            && waited.map_or(look.observed.probe == Some(false), |waited| waited >= self.ctx.tuning.murmur)
+        {
+            look.hindrance = self.warning().await;
+        }
+        report::seen(self, &look, waited).await?;
         Ok(look)
     }
 
+    /// How long the present step of a creation has been waiting; none when nothing is being created.
+    fn waited(&self, look: &Look) -> Option<Duration> {
+        let step = plan::next_step(&look.observed).filter(|_| self.steps.is_open())?;
+        Some(self.steps.age(step.key).unwrap_or_default())
+    }
+
+    /// What the host's events say, asked now and then.
+    async fn warning(&mut self) -> Option<Hindrance> {
+        if self.heard.as_ref().is_none_or(|(when, _)| when.elapsed() > EVENTS) {
+            self.heard = Some((Instant::now(), observe::warning(self.ctx, self.cluster.id).await));
+        }
+        self.heard.as_ref().and_then(|(_, hindrance)| hindrance.clone())
+    }
+
+    /// [`Run::furnish`]; where the platform's own rights were taken away they are given again first.
+    async fn set_up(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
+        let refused = match self.furnish(look, api).await {
+            Err(trouble) if trouble.is_forbidden() => trouble,
+            other => return other,
+        };
+        let Some(address) = look.observed.endpoint.as_deref() else { return Err(refused) };
+        tracing::warn!(cluster = %self.cluster.id, "the platform's rights are gone: giving them again");
+        let first = self.ctx.tenants.door(self.cluster.id, self.pki, address, Identity::First)?;
+        self.ctx.unapply(self.cluster.id, Place::Tenant);
+        self.furnished = false;
+        self.furnish(look, &*first).await
+    }
+
     /// Sets up what belongs inside the tenant. Access counts as given only when roles are there to be bound.
-    async fn furnish(&mut self, look: &Look, api: &dyn crate::host::Kubernetes) -> Result<(), Trouble> {
+    async fn furnish(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
         if !self.furnished {
             addons::apply(self.ctx, self.cluster, api).await?;
             self.furnished = true;
@@ -216,14 +302,19 @@ impl<'a> Run<'a> {
         Ok(())
     }
 
-    /// A cluster that was running is not called broken for one missed answer.
-    fn forbear(&mut self, look: &mut Look) {
-        if look.observed.probe == Some(true) {
-            self.unwell_since = None;
-            return;
+    /// Once a visit, where there may be any: nodes that were removed stay removed.
+    async fn shut_out(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
+        if self.cluster.observed_generation > 0 && look.is_ready() && !self.swept {
+            departed::shut_out(self.ctx, self.cluster.id, api).await?;
+            self.swept = true;
         }
-        let since = *self.unwell_since.get_or_insert_with(Instant::now);
-        if since.elapsed() < self.ctx.tuning.grace {
+        Ok(())
+    }
+
+    /// A cluster that was running is not called broken for one missed answer.
+    fn forbear(&self, look: &mut Look) {
+        let silent = self.ctx.heard(self.cluster.id, look.observed.probe == Some(true));
+        if silent.is_some_and(|since| since.elapsed() < self.ctx.tuning.grace) {
             look.observed.probe = None;
         }
     }
@@ -233,3 +324,5 @@ impl<'a> Run<'a> {
 mod tests;
 #[cfg(test)]
 mod upkeep_tests;
+#[cfg(test)]
+mod waiting_tests;

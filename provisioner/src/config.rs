@@ -13,7 +13,6 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
-use crate::parts::Parts;
 
 /// Everything [`start`](crate::start) needs.
 pub struct Config {
@@ -25,8 +24,6 @@ pub struct Config {
     pub facts: Facts,
     /// Sources of machines, by their kind.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// What nodes are made of.
-    pub parts: Arc<dyn Parts>,
     /// Who leases work: the instance's name, unique per running process. Leases that a dead process of that name left are dropped at start.
     pub owner: String,
     /// How patient to be.
@@ -71,11 +68,11 @@ pub struct Release {
 /// How patient to be. The defaults are for production; tests shorten them.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// How many reconciles run at once.
+    /// How many clusters are reconciled at once; nodes get half as many places of their own, pools a quarter.
     pub concurrency: usize,
     /// How long a lease lasts; renewed at a third of it.
     pub lease: Duration,
-    /// How long one reconcile may wait inside for something to happen before it gives its place to others.
+    /// How long reconciles may wait inside for something to happen to one thing before they give their place to others.
     pub patience: Duration,
     /// Between two looks at an API server that does not answer yet.
     pub probe_every: Duration,
@@ -85,6 +82,12 @@ pub struct Tuning {
     pub reapply: Duration,
     /// How long a cluster that was running may fail its probes before people are told.
     pub grace: Duration,
+    /// How long a step of a creation may wait before it says what for.
+    pub murmur: Duration,
+    /// How long it may wait before the cluster itself says what is wrong.
+    pub alarm: Duration,
+    /// How long the pods of a node that goes may take to move away.
+    pub eviction: Duration,
     /// How long a machine of the user's own is given to reset itself before it is dropped.
     pub farewell: Duration,
     /// How long reconciles may go on after the end was asked for.
@@ -103,6 +106,9 @@ impl Default for Tuning {
             resync: Duration::from_secs(30),
             reapply: Duration::from_secs(600),
             grace: Duration::from_secs(3),
+            murmur: Duration::from_secs(5),
+            alarm: Duration::from_secs(15),
+            eviction: Duration::from_secs(60),
             farewell: Duration::from_secs(20),
             drain: Duration::from_secs(10),
             backoff: Backoff::default(),

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
@@ -42,6 +43,18 @@ pub struct Context {
     /// Cancelled when the process ends: nothing is waited for then.
     pub ending: CancellationToken,
     applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
+    unrest: Mutex<HashMap<ClusterId, Unrest>>,
+    /// Whether what all control planes share in the host is there.
+    shared: AtomicBool,
+}
+
+/// Since when a cluster is not all it should be, over all visits.
+#[derive(Clone, Copy, Debug)]
+pub struct Unrest {
+    /// Since when anything is left to do.
+    pub since: Instant,
+    /// Since when it does not answer from outside.
+    pub silent_since: Option<Instant>,
 }
 
 /// Where objects were applied.
@@ -78,8 +91,9 @@ impl Context {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, host, connector, providers, keys, facts, tuning, ending } = parts;
         let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&facts)));
-        let (pods, applied) = (Arc::default(), Mutex::default());
-        Arc::new(Self { store, host, tenants, pods, providers, keys, facts, tuning, ending, applied })
+        let (pods, applied, unrest, shared) =
+            (Arc::default(), Mutex::default(), Mutex::default(), AtomicBool::default());
+        Arc::new(Self { store, host, tenants, pods, providers, keys, facts, tuning, ending, applied, unrest, shared })
     }
 
     /// The provider of a pool's machines; `None` for machines users bring.
@@ -111,8 +125,46 @@ impl Context {
         self.applied().insert((cluster, place), (hash, Instant::now()));
     }
 
+    /// Forgets that anything is applied there.
+    pub fn unapply(&self, cluster: ClusterId, place: Place) {
+        self.applied().remove(&(cluster, place));
+    }
+
+    /// Something is left to do for a cluster, now or still.
+    pub fn unrest(&self, cluster: ClusterId) -> Unrest {
+        *self.restless().entry(cluster).or_insert_with(|| Unrest { since: Instant::now(), silent_since: None })
+    }
+
+    /// Notes whether a cluster answered from outside; says since when it did not.
+    pub fn heard(&self, cluster: ClusterId, answered: bool) -> Option<Instant> {
+        let mut restless = self.restless();
+        let unrest = restless.entry(cluster).or_insert_with(|| Unrest { since: Instant::now(), silent_since: None });
+        unrest.silent_since = if answered { None } else { unrest.silent_since.or_else(|| Some(Instant::now())) };
+        unrest.silent_since
+    }
+
+    /// Nothing is left to do for a cluster.
+    pub fn at_rest(&self, cluster: ClusterId) {
+        self.restless().remove(&cluster);
+    }
+
+    fn restless(&self) -> MutexGuard<'_, HashMap<ClusterId, Unrest>> {
+        self.unrest.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether this process put into the host what all control planes share.
+    pub fn has_shared(&self) -> bool {
+        self.shared.load(Ordering::Relaxed)
+    }
+
+    /// Remembers that it did.
+    pub fn set_shared(&self) {
+        self.shared.store(true, Ordering::Relaxed);
+    }
+
     /// Forgets a cluster that is gone.
     pub fn forget(&self, cluster: ClusterId) {
+        self.at_rest(cluster);
         self.applied().retain(|(known, _), _| *known != cluster);
         self.tenants.forget(cluster);
     }

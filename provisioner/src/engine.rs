@@ -73,7 +73,8 @@ pub struct Engine {
     runner: Arc<dyn Reconcile>,
     tuning: Tuning,
     owner: String,
-    places: Arc<Semaphore>,
+    /// Each kind has places of its own, so that what is broken of one holds up nothing of another.
+    places: [(WorkKind, Arc<Semaphore>); 3],
     wake: Notify,
     /// What runs now, and whether it was nudged meanwhile.
     running: Mutex<HashMap<Key, bool>>,
@@ -82,7 +83,8 @@ pub struct Engine {
 impl Engine {
     /// An engine that claims as `owner`.
     pub fn new(store: Store, runner: Arc<dyn Reconcile>, owner: String, tuning: Tuning) -> Arc<Self> {
-        let places = Arc::new(Semaphore::new(tuning.concurrency.max(1)));
+        let shares = [(WorkKind::Cluster, 1), (WorkKind::Node, 2), (WorkKind::NodePool, 4)];
+        let places = shares.map(|(kind, share)| (kind, Arc::new(Semaphore::new((tuning.concurrency / share).max(1)))));
         Arc::new(Self { store, runner, tuning, owner, places, wake: Notify::new(), running: Mutex::default() })
     }
 
@@ -112,18 +114,12 @@ impl Engine {
         let mut runs = JoinSet::new();
         let mut signal = self.store.work().changed();
         while !cancel.is_cancelled() {
-            let place = tokio::select! {
-                place = Arc::clone(&self.places).acquire_owned() => place,
-                () = cancel.cancelled() => break,
-            };
-            let Ok(place) = place else { break };
             signal.borrow_and_update();
-            if let Some(work) = self.claim().await {
+            if let Some((work, place)) = self.claim().await {
                 runs.spawn(Arc::clone(&self).one(work, place));
                 while runs.try_join_next().is_some() {}
                 continue;
             }
-            drop(place);
             tokio::select! {
                 _ = signal.changed() => {}
                 () = self.wake.notified() => {}
@@ -143,10 +139,14 @@ impl Engine {
         }
     }
 
-    async fn claim(&self) -> Option<Work> {
-        let kinds = [WorkKind::Cluster, WorkKind::NodePool, WorkKind::Node];
+    /// Due work of a kind that has a place left, with the place.
+    async fn claim(&self) -> Option<(Work, OwnedSemaphorePermit)> {
+        let free =
+            self.places.iter().filter_map(|(kind, places)| Some((*kind, Arc::clone(places).try_acquire_owned().ok()?)));
+        let mut free: HashMap<WorkKind, OwnedSemaphorePermit> = free.collect();
+        let kinds: Vec<WorkKind> = free.keys().copied().collect();
         match self.store.work().claim(&self.owner, self.tuning.lease, &kinds).await {
-            Ok(work) => work,
+            Ok(work) => work.and_then(|work| Some((free.remove(&work.kind)?, work))).map(|(place, work)| (work, place)),
             Err(error) => {
                 tracing::warn!(error = crate::chain(&error), "claim work");
                 tokio::time::sleep(DATABASE_REST).await;
@@ -164,7 +164,13 @@ impl Engine {
         self.drop_old_leases().await;
     }
 
-    async fn one(self: Arc<Self>, work: Work, _place: OwnedSemaphorePermit) {
+    async fn one(self: Arc<Self>, work: Work, place: OwnedSemaphorePermit) {
+        Arc::clone(&self).keep(work).await;
+        drop(place);
+        self.wake.notify_one();
+    }
+
+    async fn keep(self: Arc<Self>, work: Work) {
         let key = (work.kind, work.id);
         self.running().insert(key, false);
         let ended = tokio::select! {

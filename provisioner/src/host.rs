@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -17,7 +18,7 @@ pub mod resources;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use facts::{NodeFact, PodFact};
+pub use facts::{Complaint, NodeFact, PodFact};
 
 /// The field manager of everything we apply.
 pub const FIELD_MANAGER: &str = "pilothouse";
@@ -52,6 +53,11 @@ pub enum ApiError {
 }
 
 impl ApiError {
+    /// Whether it was refused for want of rights.
+    pub const fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Rejected { code: 403, .. })
+    }
+
     /// A word for problem codes.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -147,7 +153,7 @@ pub trait Kubernetes: Send + Sync {
     async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError>;
     /// All objects of a kind, in all namespaces.
     async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, ApiError>;
-    /// The objects of a kind that carry these labels (`name=value,…`), of one namespace or of all.
+    /// The objects of a kind that carry these labels (`name=value,…`; empty: whatever they carry), of one namespace or of all.
     async fn select(
         &self,
         api_version: &str,
@@ -157,6 +163,10 @@ pub trait Kubernetes: Send + Sync {
     ) -> Result<Vec<Value>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
+    /// The pods that are on a node, in all namespaces.
+    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError>;
+    /// Asks a pod to end, unless a disruption budget forbids it (429); one that is not there is fine.
+    async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError>;
     /// How far the API server has come.
     async fn health(&self) -> Health;
     /// Whether an ordinary authenticated request is answered.
@@ -181,7 +191,11 @@ pub struct Door {
 }
 
 /// Opens doors to tenants.
+#[async_trait]
 pub trait Connector: Send + Sync {
+    /// Whether the etcd at this address has reached its quota; `None` when that cannot be told.
+    async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool>;
+
     /// A client for that door; nothing is dialled yet.
     ///
     /// # Errors

@@ -51,7 +51,6 @@ use host::kube::{KubeApi, KubeConnector};
 /// A running provisioner.
 pub struct Handle {
     isolation: watch::Receiver<IsolationState>,
-    agents: Agents,
     tasks: JoinSet<()>,
 }
 
@@ -59,11 +58,6 @@ impl Handle {
     /// Who may talk to whom among tenants' pods, as it changes.
     pub fn isolation(&self) -> watch::Receiver<IsolationState> {
         self.isolation.clone()
-    }
-
-    /// What node agents talk to.
-    pub fn agents(&self) -> Agents {
-        self.agents.clone()
     }
 
     /// Waits, after the configured token was cancelled, until everything has ended.
@@ -76,7 +70,6 @@ impl Handle {
 pub fn start(config: Config) -> Handle {
     let host: Arc<dyn Kubernetes> = Arc::new(KubeApi::new(config.host));
     let facts = Arc::new(config.facts);
-    let agents = Agents::new(config.store.clone(), config.parts, Arc::clone(&facts));
     let ctx = Context::new(context::Parts {
         store: config.store.clone(),
         host: Arc::clone(&host),
@@ -96,12 +89,7 @@ pub fn start(config: Config) -> Handle {
     let watching = cancel.clone();
     tasks.spawn(async move { pods.run(&*host, watching).await });
     tasks.spawn(engine.run(cancel));
-    Handle { isolation, agents, tasks }
-}
-
-/// Runs the provisioner until `config.cancel` is cancelled and everything has ended.
-pub async fn run(config: Config) {
-    start(config).finish().await;
+    Handle { isolation, tasks }
 }
 
 /// An error with all its causes, for the log.

@@ -4,14 +4,16 @@
 //! machine is, and bound to that node; a machine that exists is left alone.
 
 mod decide;
+mod drain;
 mod machine;
 mod teardown;
 
 use std::time::Duration;
 
-use migrations::{NodeReport, WorkKind};
+use migrations::{Node, NodeReport, WorkKind};
 use tenant_controlplane::id::NodeId;
 use tenant_controlplane::status::NodeState;
+use time::OffsetDateTime;
 
 use crate::context::Context;
 use crate::engine::Outcome;
@@ -22,8 +24,9 @@ pub use decide::REPORTED_BY_AGENT;
 
 use decide::Sight;
 
-/// Between two visits to a node that is on its way; signals come sooner.
+/// Between two visits to a node that is on its way; signals come sooner. One that has been so for long is visited less often.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
+const LONGEST_LOOK: Duration = Duration::from_secs(30);
 /// The same for a machine of the user's own that nobody can hurry.
 const PATIENT_LOOK: Duration = Duration::from_secs(10);
 
@@ -53,8 +56,14 @@ async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     Ok(match family.node.machine_fingerprint {
         _ if ready => Outcome::Done,
         Some(_) if !family.node.link_connected => Outcome::waiting("the machine to come back", PATIENT_LOOK),
-        _ => Outcome::waiting("the node to be ready", ROUTINE_LOOK),
+        _ => Outcome::waiting("the node to be ready", pause(&family.node)),
     })
+}
+
+/// An eighth of the time that nothing has changed.
+fn pause(node: &Node) -> Duration {
+    let still: Duration = (OffsetDateTime::now_utc() - node.updated_at).try_into().unwrap_or_default();
+    (still / 8).clamp(ROUTINE_LOOK, LONGEST_LOOK)
 }
 
 /// Writes a report, and wakes those who add nodes up when the state changed.

@@ -171,7 +171,10 @@ impl Sum {
         };
         let problem =
             nodes.iter().filter(|node| node.deletion_requested_at.is_none()).find_map(|node| node.problem.clone());
-        let waits_for = problem.as_ref().map_or_else(|| message.clone(), |problem| problem.detail.clone());
+        let leaver = nodes.iter().find(|node| node.deletion_requested_at.is_some());
+        let details = leaver.map(|node| format!("{message} ({}: {})", node.name, node.state_message));
+        let waits_for =
+            problem.as_ref().map(|problem| problem.detail.clone()).or(details).unwrap_or_else(|| message.clone());
         Self { state, message, waits_for, made: unmade == 0, settled, problem }
     }
 }

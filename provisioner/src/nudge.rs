@@ -43,6 +43,10 @@ async fn try_nudge_nodes(ctx: &Context, engine: &Engine, cluster: ClusterId, nam
     if nodes.is_empty() {
         ctx.tenants.forget(cluster);
     }
+    if !name.is_empty() && nodes.iter().all(|node| node.name.as_str() != name) {
+        // Perhaps one that was removed and is here again.
+        engine.nudge(WorkKind::Cluster, cluster.uuid()).await;
+    }
     for node in nodes.iter().filter(|node| name.is_empty() || node.name.as_str() == name) {
         engine.nudge(WorkKind::Node, node.id.uuid()).await;
     }

@@ -136,7 +136,7 @@ pub(crate) mod tests {
     /// A running pod.
     pub fn pod(cluster: u128, component: Component, name: &str, address: [u8; 4]) -> PodFact {
         let cluster = ClusterId::from_uuid(uuid::Uuid::from_u128(cluster));
-        let (address, complaint) = (Some(address.into()), String::new());
+        let (address, complaint) = (Some(address.into()), None);
         PodFact { cluster, component, name: name.to_owned(), address, ready: false, leaving: false, complaint }
     }
 

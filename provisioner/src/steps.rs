@@ -1,11 +1,13 @@
 //! The named steps of an operation, as people watch them: written only when something changed, and an error stays readable through retries.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use migrations::{StepState, StepUpdate, Store, StoreError};
 use tenant_controlplane::id::OperationId;
 use tenant_controlplane::plan::StepInfo;
 use tenant_controlplane::status::Problem;
+use time::OffsetDateTime;
 
 /// The steps of one open operation; without one, all calls do nothing.
 pub struct Steps<'a> {
@@ -13,6 +15,8 @@ pub struct Steps<'a> {
     operation: Option<OperationId>,
     titles: &'static [StepInfo],
     written: HashMap<String, (StepState, String)>,
+    /// When each was first begun.
+    begun: HashMap<String, OffsetDateTime>,
 }
 
 impl<'a> Steps<'a> {
@@ -27,13 +31,16 @@ impl<'a> Steps<'a> {
         titles: &'static [StepInfo],
     ) -> Result<Self, StoreError> {
         let open = store.operations().current_for(target).await?.filter(|open| kinds.contains(&open.kind.as_str()));
-        let Some(open) = open else { return Ok(Self { store, operation: None, titles, written: HashMap::new() }) };
+        let Some(open) = open else {
+            return Ok(Self { store, operation: None, titles, written: HashMap::new(), begun: HashMap::new() });
+        };
         if open.steps.len() < titles.len() {
             let titles: Vec<_> = titles.iter().map(|step| (step.key, step.title)).collect();
             store.operations().plan(open.id, &titles).await?;
         }
+        let begun = open.steps.iter().filter_map(|step| Some((step.key.clone(), step.started_at?))).collect();
         let written = open.steps.into_iter().map(|step| (step.key, (step.state, step.message))).collect();
-        Ok(Self { store, operation: Some(open.id), titles, written })
+        Ok(Self { store, operation: Some(open.id), titles, written, begun })
     }
 
     /// Whether there is an operation to tell about.
@@ -53,6 +60,23 @@ impl<'a> Steps<'a> {
             _ => message.to_owned(),
         };
         self.write(key, StepState::Running, message).await
+    }
+
+    /// The step is being worked on, and this is all there is to say of it now: the look was good, so what went wrong before is over.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn stands(&mut self, key: &str, message: &str) -> Result<(), StoreError> {
+        match self.written.get(key) {
+            Some((StepState::Done, _)) => Ok(()),
+            _ => self.write(key, StepState::Running, message.to_owned()).await,
+        }
+    }
+
+    /// How long ago the step was begun; none for one that was not, or that nobody watches.
+    pub fn age(&self, key: &str) -> Option<Duration> {
+        let age = OffsetDateTime::now_utc() - *self.begun.get(key)?;
+        Some(age.try_into().unwrap_or_default())
     }
 
     /// The step is done.
@@ -85,6 +109,7 @@ impl<'a> Steps<'a> {
         let update = StepUpdate { key, title, state, message: &new.1 };
         self.store.operations().step(operation, update).await?;
         self.written.insert(key.to_owned(), new);
+        self.begun.entry(key.to_owned()).or_insert_with(OffsetDateTime::now_utc);
         Ok(())
     }
 

@@ -3,6 +3,7 @@
 //! Clients are kept while their short certificates last. A cluster that has nodes is watched; one without is left alone.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ const TRUST: Duration = Duration::from_secs(10);
 /// As whom to call a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Identity {
-    /// The very first access, that needs no binding; only to set up and to look.
+    /// The very first access, that needs no binding: until a cluster is set up, and when somebody took the platform's binding away.
     First,
     /// The platform's own, bound like anybody's.
     Platform,
@@ -102,6 +103,11 @@ impl Tenants {
         let api = self.connector.connect(&door).map_err(|error| Trouble::api("cluster", error))?;
         doors.insert(key, (Arc::clone(&api), Instant::now()));
         Ok(api)
+    }
+
+    /// Whether the etcd at this address has reached its quota; `None` when that cannot be told.
+    pub async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool> {
+        self.connector.is_full(etcd).await
     }
 
     /// The way to a cluster that has an endpoint and keys; `None` while it has none.

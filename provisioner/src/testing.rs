@@ -42,6 +42,7 @@ pub struct World {
     pub machines: Arc<Memory>,
     pub ctx: Arc<Context>,
     pub axe: Axe,
+    pub connector: Arc<ScriptedConnector>,
     _dir: tempfile::TempDir,
 }
 
@@ -127,6 +128,12 @@ pub async fn store(dir: &tempfile::TempDir) -> Store {
 
 impl World {
     pub async fn new() -> Self {
+        Self::tuned(|_| {}).await
+    }
+
+    pub async fn tuned(change: impl FnOnce(&mut Tuning)) -> Self {
+        let mut tuning = tuning();
+        change(&mut tuning);
         let dir = tempfile::tempdir().unwrap();
         let store = store(&dir).await;
         let token = store.identity().create_setup_token().await.unwrap();
@@ -137,7 +144,7 @@ impl World {
         let project = store.identity().projects(organization.id).await.unwrap().remove(0);
         let fate = Arc::new(Fate::default());
         let (host, tenant) = (Scripted::new(Arc::clone(&fate)), Scripted::new(Arc::clone(&fate)));
-        let connector = Arc::new(ScriptedConnector { tenant: Arc::clone(&tenant), opened: Mutex::default() });
+        let connector = Arc::new(ScriptedConnector::new(Arc::clone(&tenant)));
         let machines = Arc::new(Memory::new());
         let ctx = Context::new(Parts {
             store: store.clone(),
@@ -146,11 +153,11 @@ impl World {
             providers: vec![Arc::clone(&machines) as _],
             keys: Arc::new(SystemKeys),
             facts: Arc::new(facts()),
-            tuning: tuning(),
+            tuning,
             ending: CancellationToken::new(),
         });
         let axe = Axe::default();
-        Self { store, organization, project, fate, host, tenant, machines, ctx, axe, _dir: dir }
+        Self { store, organization, project, fate, host, tenant, machines, ctx, axe, connector, _dir: dir }
     }
 
     pub async fn cluster(&self, name: &str) -> Cluster {
@@ -230,7 +237,7 @@ impl World {
             address: Some(address.into()),
             ready: true,
             leaving: false,
-            complaint: String::new(),
+            complaint: None,
         };
         let etcd = pod(Component::Etcd, "etcd-0", [100, 64, 0, 2]);
         let api = pod(Component::ControlPlane, "control-plane-x", control_plane);
@@ -239,6 +246,11 @@ impl World {
 
     pub async fn reconcile_cluster(&self, id: ClusterId) -> Result<Outcome, Trouble> {
         self.ctx.reconcile(migrations::WorkKind::Cluster, id.uuid()).await
+    }
+
+    /// The same, counted by the axe.
+    pub async fn looked_at(&self, id: ClusterId) -> Result<Outcome, Trouble> {
+        self.axe.over(self.reconcile_cluster(id)).await.unwrap()
     }
 
     /// Reconciles everything that is due or soon will be, until nothing changes any more; failures are tried again.

@@ -35,6 +35,12 @@ impl Trouble {
         self
     }
 
+    /// Whether an API server refused it for want of rights.
+    pub fn is_forbidden(&self) -> bool {
+        let cause = self.source.as_deref().and_then(|source| source.downcast_ref::<ApiError>());
+        cause.is_some_and(ApiError::is_forbidden)
+    }
+
     /// An API server did not do what it was asked; `whose` is `host` or `cluster`.
     pub fn api(whose: &str, error: ApiError) -> Self {
         let code = format!("{}_{}", whose.to_uppercase(), error.code());

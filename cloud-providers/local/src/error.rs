@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use cloud_providers::{ProviderError, ProviderErrorClass};
 use thiserror::Error;
 
+use crate::restless::RESTLESS;
+
 /// A failure of the `local` provider; all of them are the platform's or its machine's.
 #[derive(Debug, Error)]
 pub enum LocalError {
@@ -55,6 +57,14 @@ pub enum LocalError {
         /// The end of its console.
         console: String,
     },
+    /// It ended again and again; the next start waits.
+    #[error("the machine ended by itself {times} times within {} minutes: {console}", RESTLESS.as_secs() / 60)]
+    Restless {
+        /// How often.
+        times: usize,
+        /// The end of its console.
+        console: String,
+    },
     /// Processes that do not end.
     #[error("processes of machine {id} do not end")]
     Stuck {
@@ -82,10 +92,24 @@ impl LocalError {
         move |source| Self::Call { what, source }
     }
 
+    /// The error with its causes, in one line.
+    pub fn described(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(deeper) = cause {
+            text.push_str(&format!(": {deeper}"));
+            cause = deeper.source();
+        }
+        text
+    }
+
     fn remediation(&self) -> &'static str {
         match self {
             Self::Full { .. } => "remove machines, or use machines of your own",
             Self::Unknown { .. } => "make it again",
+            Self::Restless { .. } => {
+                "read the machine's console.log in the data directory; it is started again once a minute"
+            }
             Self::Ended { .. } => "read the machine's console.log in the data directory",
             _ => "run `pilothouse doctor` on the platform's machine",
         }
@@ -98,12 +122,6 @@ impl From<LocalError> for ProviderError {
             LocalError::Full { .. } => ProviderErrorClass::Quota,
             _ => ProviderErrorClass::Platform,
         };
-        let mut message = error.to_string();
-        let mut cause = std::error::Error::source(&error);
-        while let Some(deeper) = cause {
-            message.push_str(&format!(": {deeper}"));
-            cause = deeper.source();
-        }
-        Self::retryable(class, message, error.remediation())
+        Self::retryable(class, error.described(), error.remediation())
     }
 }

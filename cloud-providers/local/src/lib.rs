@@ -12,6 +12,7 @@ mod error;
 mod machine;
 mod network;
 mod provider;
+mod restless;
 pub mod stage;
 mod tool;
 

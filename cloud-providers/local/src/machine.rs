@@ -41,6 +41,9 @@ pub struct Spec {
     pub gateway: Ipv4Addr,
     /// False while it was stopped on purpose.
     pub wanted: bool,
+    /// When it was started again after it ended by itself, in seconds since 1970: those of the last minutes.
+    #[serde(default)]
+    pub restarts: Vec<u64>,
 }
 
 impl Spec {
@@ -68,7 +71,8 @@ impl Spec {
         // On disk before it has its name: half a file would hide every machine's address from the next one's choice.
         let written = fs::File::create(&new).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
         written.map_err(LocalError::file(&new))?;
-        fs::rename(&new, self.file()).map_err(LocalError::file(self.file()))
+        let named = fs::rename(&new, self.file()).and_then(|()| fs::File::open(&self.dir)?.sync_all());
+        named.map_err(LocalError::file(self.file()))
     }
 
     /// Makes the directories, and the few files by which one machine differs from another.
@@ -85,9 +89,13 @@ impl Spec {
         {
             fs::write(etc.join(name), text).map_err(LocalError::file(etc.join(name)))?;
         }
-        let resolv = fs::read("/etc/resolv.conf").unwrap_or_default();
-        fs::write(etc.join("resolv.conf"), resolv).map_err(LocalError::file(etc.join("resolv.conf")))?;
         write_secret(&etc.join("pilothouse/join.json"), join)
+    }
+
+    /// Gives it the resolvers this machine has today.
+    pub fn refresh_resolvers(&self) -> Result<(), LocalError> {
+        let file = self.dir.join("upper/etc/resolv.conf");
+        fs::write(&file, resolvers(Path::new("/"))).map_err(LocalError::file(&file))
     }
 
     /// The end of what the machine printed.
@@ -97,6 +105,22 @@ impl Spec {
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")
     }
+}
+
+/// The text of resolv.conf(5) for a machine of its own network: where the resolver is one on this machine's loopback, which no
+/// other reaches, the ones that systemd-resolved asks.
+fn resolvers(root: &Path) -> Vec<u8> {
+    let text = fs::read(root.join("etc/resolv.conf")).unwrap_or_default();
+    if !is_local(&String::from_utf8_lossy(&text)) {
+        return text;
+    }
+    fs::read(root.join("run/systemd/resolve/resolv.conf")).unwrap_or(text)
+}
+
+/// True when every name server is on loopback.
+fn is_local(resolv_conf: &str) -> bool {
+    let mut servers = resolv_conf.lines().filter_map(|line| line.strip_prefix("nameserver"));
+    servers.all(|server| server.trim().parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback()))
 }
 
 /// 32 hexadecimal digits that differ for every node id (machine-id(5)).
@@ -118,8 +142,17 @@ fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), LocalError> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+
+    pub(crate) fn spec() -> Spec {
+        let machine = serde_json::json!({
+            "id": "nod_a", "name": "web-1", "cluster": "cls_x", "dir": "/nowhere", "lower": "/", "seed": "/", "agent": "/",
+            "cgroup": "t/nod_a", "bridge": "b", "wire": "w", "address": "192.0.2.2", "prefix": 24, "gateway": "192.0.2.1",
+            "wanted": true,
+        });
+        serde_json::from_value(machine).unwrap()
+    }
 
     #[test]
     fn machine_ids_differ_and_have_the_right_shape() {
@@ -127,5 +160,21 @@ mod tests {
         let two = machine_id("nod_01m7wb22a2f3pv08eq6d1qjskb");
         assert_ne!(one, two);
         assert!(one.len() == 32 && one.bytes().all(|byte| byte.is_ascii_hexdigit()));
+    }
+
+    #[test]
+    fn a_stub_resolver_is_not_handed_on() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            let file = root.path().join(name);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, text).unwrap();
+        };
+        write("etc/resolv.conf", "# a stub\nnameserver 127.0.0.53\noptions edns0\n");
+        assert!(resolvers(root.path()).starts_with(b"# a stub"), "nothing better is known");
+        write("run/systemd/resolve/resolv.conf", "nameserver 192.0.2.53\n");
+        assert_eq!(resolvers(root.path()), b"nameserver 192.0.2.53\n");
+        write("etc/resolv.conf", "nameserver 127.0.0.1\nnameserver 192.0.2.54\n");
+        assert!(resolvers(root.path()).ends_with(b"192.0.2.54\n"), "one that others reach too");
     }
 }

@@ -18,6 +18,7 @@ use crate::cgroup;
 use crate::error::LocalError;
 use crate::machine::Spec;
 use crate::network::Network;
+use crate::restless;
 use crate::tool::run;
 
 /// A machine's agent stops its pods in this time, or they are ended with it.
@@ -66,17 +67,22 @@ impl Local {
         Spec::load(&self.config.dir.join(id).join("machine.json"))
     }
 
-    fn known(&self) -> Result<Vec<Spec>, LocalError> {
-        let entries = fs::read_dir(&self.config.dir).into_iter().flatten().flatten();
-        let loaded = entries.map(|entry| Spec::load(&entry.path().join("machine.json")));
-        loaded.filter_map(Result::transpose).collect()
+    fn found(&self, id: &str) -> Result<Spec, LocalError> {
+        self.load(id)?.ok_or_else(|| LocalError::Unknown { id: id.to_owned() })
     }
 
-    /// Writes the machine down before anything of it exists, so that a kill in the middle leaves something to find.
+    fn known(&self) -> impl Iterator<Item = Result<Spec, LocalError>> {
+        let entries = fs::read_dir(&self.config.dir).into_iter().flatten().flatten();
+        entries.filter_map(|entry| Spec::load(&entry.path().join("machine.json")).transpose())
+    }
+
+    /// Writes the machine down before anything of it runs, so that a kill in the middle leaves something to find; what is laid out
+    /// by then, `ensure` lays out again and `remove` removes. One whose address cannot be read stops it: it might be chosen again.
     async fn create(&self, request: &MachineRequest) -> Result<Spec, LocalError> {
         let _held = self.choosing.lock().await;
         let network = &self.config.network;
-        let taken: BTreeSet<Ipv4Addr> = self.known()?.iter().map(|spec| spec.address).collect();
+        let taken: BTreeSet<Ipv4Addr> =
+            self.known().map(|spec| Ok(spec?.address)).collect::<Result<_, LocalError>>()?;
         let free = network.subnet.hosts().skip(1).find(|address| !taken.contains(address));
         let address = free.ok_or(LocalError::Full { subnet: network.subnet })?;
         let spec = Spec {
@@ -94,6 +100,7 @@ impl Local {
             prefix: network.subnet.prefix_len(),
             gateway: network.gateway(),
             wanted: true,
+            restarts: Vec::new(),
         };
         fs::create_dir_all(&spec.dir).map_err(LocalError::file(&spec.dir))?;
         spec.lay_out(&join_file(&request.join))?;
@@ -105,6 +112,7 @@ impl Local {
     async fn launch(&self, spec: &Spec) -> Result<(), LocalError> {
         self.ready.get_or_try_init(|| self.config.network.ensure()).await?;
         self.clear(spec).await?;
+        spec.refresh_resolvers()?;
         let console = spec.dir.join("console.log");
         let log = File::options().create(true).append(true).open(&console).map_err(LocalError::file(&console))?;
         let mut child = Command::new("setsid")
@@ -137,16 +145,16 @@ impl Local {
 
     /// Ends what is left of an earlier life: processes, cgroups, and the wire, whose removal by the kernel is not at once.
     async fn clear(&self, spec: &Spec) -> Result<(), LocalError> {
-        let cgroup = spec.cgroup.clone();
-        let stopped = tokio::task::spawn_blocking(move || {
-            let init = cgroup::init(&cgroup);
-            let stopped = cgroup::stop(&cgroup, init, GRACE);
-            cgroup::remove(&cgroup);
-            stopped
-        });
-        stopped.await.map_err(|_| LocalError::Stuck { id: spec.id.clone() })??;
+        end(spec.cgroup.clone()).await?;
         run(&["ip", "link", "delete", &spec.wire]).await.ok();
         Ok(())
+    }
+
+    /// Removes a machine whose specification cannot be read: all of it is found by its id but the wire, which goes with the
+    /// machine's namespace.
+    async fn remove_unread(&self, id: &str) -> Result<Removal, LocalError> {
+        end(format!("{}/{id}", self.config.cgroup)).await?;
+        self.forget(id)
     }
 
     /// Removes what a creation that broke off has left before the machine was written down: its join material.
@@ -168,7 +176,7 @@ impl Local {
     }
 
     async fn want(&self, id: &str, wanted: bool) -> Result<Spec, LocalError> {
-        let mut spec = self.load(id)?.ok_or_else(|| LocalError::Unknown { id: id.to_owned() })?;
+        let mut spec = self.found(id)?;
         spec.wanted = wanted;
         spec.save()?;
         Ok(spec)
@@ -179,8 +187,10 @@ impl Local {
     /// # Errors
     /// When its processes do not end.
     pub async fn halt(&self, id: &str) -> Result<(), ProviderError> {
-        let spec = self.load(id)?.ok_or_else(|| LocalError::Unknown { id: id.to_owned() })?;
-        Ok(self.clear(&spec).await?)
+        // What was done on purpose is no sign of unrest.
+        let calm = Spec { restarts: Vec::new(), ..self.found(id)? };
+        calm.save()?;
+        Ok(self.clear(&calm).await?)
     }
 
     /// Takes bridge, rules and the machines' common cgroup away; for the end of an instance.
@@ -188,6 +198,18 @@ impl Local {
         self.config.network.remove().await;
         cgroup::remove(&self.config.cgroup);
     }
+}
+
+/// Ends what runs in a machine's cgroups, and removes them.
+async fn end(cgroup: String) -> Result<(), LocalError> {
+    let id = cgroup.clone();
+    let stopped = tokio::task::spawn_blocking(move || {
+        let init = cgroup::init(&cgroup);
+        let stopped = cgroup::stop(&cgroup, init, GRACE);
+        cgroup::remove(&cgroup);
+        stopped
+    });
+    stopped.await.map_err(|_| LocalError::Stuck { id })?
 }
 
 /// What the agent reads at its first start, and then removes.
@@ -218,7 +240,11 @@ impl Provider for Local {
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
-        Ok(self.known()?.iter().map(|spec| self.describe(spec)).collect())
+        let readable = self.known().filter_map(|spec| {
+            // The others are not to suffer for it.
+            spec.inspect_err(|error| tracing::warn!(error = error.described(), "a machine is left out")).ok()
+        });
+        Ok(readable.map(|spec| self.describe(&spec)).collect())
     }
 
     async fn stop(&self, id: &str) -> Result<(), ProviderError> {
@@ -227,15 +253,30 @@ impl Provider for Local {
     }
 
     async fn start(&self, id: &str) -> Result<(), ProviderError> {
-        let spec = self.want(id, true).await?;
-        if !cgroup::populated(&spec.cgroup) {
+        let mut spec = self.found(id)?;
+        let runs = cgroup::populated(&spec.cgroup);
+        if runs && spec.wanted {
+            return Ok(());
+        }
+        if !runs && spec.wanted {
+            // Nobody stopped it.
+            restless::again(&mut spec, restless::now())?;
+        }
+        spec.wanted = true;
+        spec.save()?;
+        if !runs {
             self.launch(&spec).await?;
         }
         Ok(())
     }
 
     async fn remove(&self, id: &str) -> Result<Removal, ProviderError> {
-        let Some(spec) = self.load(id)? else { return Ok(self.forget(id)?) };
+        let spec = match self.load(id) {
+            Ok(Some(spec)) => spec,
+            Ok(None) => return Ok(self.forget(id)?),
+            Err(LocalError::Corrupt { .. }) => return Ok(self.remove_unread(id).await?),
+            Err(error) => return Err(error.into()),
+        };
         self.want(id, false).await?;
         self.clear(&spec).await?;
         // Its mounts lived in its own namespace and went with it: the directory holds nothing of anybody else's.

@@ -17,6 +17,8 @@ use cloud_providers::{JoinMaterial, MachineRequest, MachineState, Provider, Remo
 const AGENT: &str = "#!/bin/bash
 echo began >> /starts
 { echo pid $$; hostname; ip -4 -o address show dev eth0; cat /etc/pilothouse/join.json; echo; touch /var/lib/pilothouse-node/kept
+  for part in /var/cache/pilothouse/seed /usr/local/bin/pilothouse-node; do mount -o remount,bind,rw $part; done
+  { echo >> /var/cache/pilothouse/seed/agent || echo >> /usr/local/bin/pilothouse-node; } 2>/dev/null && echo parts-writable
   [ -w /sys/kernel ] && echo sys-writable; cat /proc/sys/vm/overcommit_memory; mkdir /sys/fs/cgroup/unified/inner /sys/fs/cgroup/inner 2>/dev/null && echo cgroups; } > /report 2>&1
 trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
 ";
@@ -40,10 +42,10 @@ impl World {
             return None;
         }
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
-        let agent = dir.path().join("agent");
+        std::fs::create_dir_all(dir.path().join("seed")).unwrap();
+        let agent = dir.path().join("seed/agent");
         std::fs::write(&agent, AGENT).unwrap();
         std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
-        std::fs::create_dir_all(dir.path().join("seed")).unwrap();
         let subnet = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(100, 127, number, 0), 28);
         let cgroup = format!("pilothouse-test-{}-{number}", std::process::id());
         let (bridge, table) = (format!("phtbr{number}"), format!("pilothouse_test_{number}"));
@@ -117,7 +119,8 @@ async fn a_machine_lives_stops_starts_and_leaves_nothing() {
     let report = world.report("nod_a").await;
     assert!(report.starts_with("pid 1\nweb-1\n"), "{report}");
     assert!(report.contains("100.127.1.2/28") && report.contains("t-secret") && report.contains("\n1\n"), "{report}");
-    assert!(!report.contains("sys-writable"), "{report}");
+    assert!(!report.contains("sys-writable") && !report.contains("parts-writable"), "{report}");
+    assert_eq!(std::fs::read_to_string(world.dir.path().join("seed/agent")).unwrap(), AGENT);
     let twice = world.provider.ensure(&request).await.unwrap();
     assert_eq!((twice.address, world.provider.list().await.unwrap().len()), (made.address, 1));
 
@@ -159,7 +162,7 @@ async fn asked_twice_at_once_it_begins_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_that_cannot_begin_says_so_and_goes() {
     let Some(world) = World::new(4) else { return };
-    std::fs::remove_file(world.dir.path().join("agent")).unwrap();
+    std::fs::remove_file(world.dir.path().join("seed/agent")).unwrap();
     std::fs::remove_dir(world.dir.path().join("seed")).unwrap();
     let outcome = world.provider.ensure(&world.request("nod_a")).await;
     // It ends before it is seen, or right after; either way it is known and can be removed.
@@ -194,4 +197,52 @@ async fn machines_are_found_again_by_another_process() {
         assert_eq!(world.provider.remove(id).await.unwrap(), Removal::Gone);
     }
     world.provider.dismantle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_that_ends_again_and_again_waits_and_says_why() {
+    let Some(world) = World::new(5) else { return };
+    std::fs::write(world.dir.path().join("seed/agent"), "#!/bin/bash\necho no disk >&2\nexit 3\n").unwrap();
+    let _ = world.provider.ensure(&world.request("nod_a")).await;
+    let mut told = None;
+    for _ in 0..4 {
+        while world.provider.get("nod_a").await.unwrap().unwrap().state == MachineState::Running {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        told = world.provider.start("nod_a").await.err().filter(|error| error.message.contains("by itself"));
+    }
+    let told = told.unwrap();
+    assert!(told.message.contains("3 times") && told.message.contains("no disk"), "{told:?}");
+    world.provider.halt("nod_a").await.unwrap();
+    let after = world.provider.start("nod_a").await.err();
+    assert!(!after.is_some_and(|error| error.message.contains("by itself")), "halted on purpose: forgiven");
+    world.provider.remove("nod_a").await.unwrap();
+    world.provider.dismantle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_unreadable_machine_stops_nobody_else_and_can_be_removed() {
+    let Some(world) = World::new(6) else { return };
+    for id in ["nod_a", "nod_b"] {
+        world.provider.ensure(&world.request(id)).await.unwrap();
+        world.report(id).await;
+    }
+    std::fs::write(world.dir.path().join("machines/nod_a/machine.json"), "{\"id\": ").unwrap();
+    let listed = world.provider.list().await.unwrap();
+    assert_eq!(listed.iter().map(|machine| machine.id.as_str()).collect::<Vec<_>>(), ["nod_b"]);
+    assert!(world.provider.get("nod_a").await.is_err(), "unknown is not absent");
+    let refused = world.provider.ensure(&world.request("nod_c")).await.unwrap_err();
+    assert!(refused.message.contains("nod_a/machine.json"), "it might get nod_a's address: {refused:?}");
+    for id in ["nod_a", "nod_b"] {
+        assert_eq!(world.provider.remove(id).await.unwrap(), Removal::Gone);
+    }
+    let left = std::fs::read_dir(world.dir.path().join("machines")).unwrap().count();
+    assert_eq!((left, cgroups(&world, "nod_a")), (0, false));
+    world.provider.dismantle().await;
+}
+
+/// Whether a machine has cgroups still.
+fn cgroups(world: &World, id: &str) -> bool {
+    let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
+    roots.iter().any(|root| Path::new(root).join(&world.cgroup).join(id).exists())
 }

@@ -11,7 +11,7 @@ use crate::connect::Dialer;
 use crate::ledger::Membership;
 use crate::spec::{ApiServer, Layout, Network, NodeSpec, node_address};
 use crate::tunnel::target::Targets;
-use crate::{files, machine, pki};
+use crate::{files, kubelet, machine, pki};
 
 fn net(field: &str, text: &str) -> Result<ipnet::Ipv4Net, AgentError> {
     text.parse().map_err(|_| AgentError::Config(format!("{field} {text:?} is not a network")))
@@ -38,8 +38,9 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
     let dialer = Dialer::from_env(&config.server)?;
     let network = network_of(config)?;
     clash(&dialer, &network)?;
-    let mut labels: BTreeMap<String, String> = config.labels.clone().into_iter().collect();
-    labels.extend(membership.labels.clone());
+    let mut labels: BTreeMap<String, String> = membership.labels.clone();
+    // The platform's come last: they say what is so.
+    labels.extend(config.labels.clone());
     Ok(NodeSpec {
         layout,
         cgroup_root: "/".into(),
@@ -58,12 +59,21 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
         sandbox_image: String::new(),
         images: Vec::new(),
         programs_digest: String::new(),
-        kubelet_config: serde_json::json!({}),
+        kubelet_config: if shares_its_disk(|name| std::env::var(name).ok()) {
+            kubelet::sharing()
+        } else {
+            kubelet::reserved()
+        },
         // By default kube-proxy opens node ports on the node's address alone, and nobody outside reaches that.
         kube_proxy_config: serde_json::json!({"nodePortAddresses": ["0.0.0.0/0"]}),
         kubelet_args: Vec::new(),
         proxy: proxy_for_registries(config, |name| std::env::var(name).ok()),
     })
+}
+
+/// A machine container has its disk, and its memory, together with the platform and other machines.
+fn shares_its_disk(variable: impl Fn(&str) -> Option<String>) -> bool {
+    variable("container").is_some_and(|manager| manager == "pilothouse")
 }
 
 fn network_of(config: &NodeConfig) -> Result<Network, AgentError> {
@@ -143,8 +153,14 @@ pub(super) mod tests {
     }
 
     fn membership() -> Membership {
-        let labels = BTreeMap::from([("mine".into(), "1".into())]);
-        Membership { node_id: "nod_x".into(), cluster_id: "cls_x".into(), node_name: "n1".into(), labels }
+        let labels = BTreeMap::from([("mine".into(), "1".into()), ("pool".into(), "mine".into())]);
+        Membership {
+            node_id: "nod_x".into(),
+            cluster_id: "cls_x".into(),
+            node_name: "n1".into(),
+            labels,
+            token_id: String::new(),
+        }
     }
 
     #[test]
@@ -157,7 +173,9 @@ pub(super) mod tests {
         assert_eq!(spec.api.url, "https://192.0.2.1:8443");
         assert_eq!(spec.node_ip.to_string(), "10.244.3.1");
         assert_eq!(spec.kube_proxy_config["nodePortAddresses"][0], "0.0.0.0/0");
-        assert_eq!(spec.labels.len(), 2);
+        assert_eq!((spec.labels.len(), spec.labels["pool"].as_str()), (2, "web"), "the platform's own stay");
+        assert_eq!(spec.kubelet_config, kubelet::reserved());
+        assert!(shares_its_disk(|_| Some("pilothouse".into())) && !shares_its_disk(|_| Some("podman".into())));
         assert_eq!(spec.pods_cgroup(), "/kubepods");
     }
 

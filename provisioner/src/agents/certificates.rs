@@ -14,8 +14,9 @@ use tonic::Status;
 /// How long the link's certificate lasts, and kubelet's as a server: the gateway and the API server ask whether the node is still
 /// one. Agents renew all four in the second half of the shortest; a machine that is off for longer than this joins anew.
 const LINK: Duration = Duration::days(30);
-/// How long a removed node's kubelet and kube-proxy could still talk to its API server, which asks nobody.
-const CLIENT: Duration = Duration::days(7);
+/// How long a removed node's kubelet and kube-proxy could still talk to its API server, which asks nobody. A machine that was off for
+/// longer renews them over its link before it starts them.
+const CLIENT: Duration = Duration::hours(24);
 
 /// The requests, PEM.
 pub struct Requests {

@@ -73,7 +73,7 @@ impl Agents {
             dns_ip: cluster.spec.dns_ip().to_string(),
             parts: parts.into_iter().map(wire).collect(),
             labels: [(POOL_LABEL.to_owned(), pool.name.to_string())].into(),
-            removed: own.is_leaving(),
+            removed: own.is_sent_away(),
             api_address: format!("{NODE_LOCAL_API}:{API_PORT}"),
         }
     }

@@ -1,8 +1,14 @@
 //! One part of the bundle, from an offset on, in chunks. Only what the node's own cluster version needs is handed out.
+//!
+//! A reader may be as slow as it likes: it holds no thread, because the disk is asked for a chunk once there is room for it, and one of
+//! its node's few places until it has all or hangs up.
 
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
+use futures::StreamExt;
 use migrations::Node;
 use node_protocol::{Chunk, FetchRequest};
 use tokio::sync::mpsc;
@@ -14,13 +20,16 @@ use super::{Agents, BoxStream, unavailable};
 /// Bytes per message.
 const CHUNK: usize = 256 * 1024;
 /// Messages read ahead.
-const AHEAD: usize = 4;
+const AHEAD: usize = 2;
+
+type Sender = mpsc::Sender<Result<Chunk, Status>>;
 
 /// Begins to send a part.
 ///
 /// # Errors
 /// `NOT_FOUND` for a part this node does not need, `OUT_OF_RANGE` for an offset beyond its end.
 pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Result<BoxStream<Chunk>, Status> {
+    let place = agents.inner.bounds.fetch(node.id).await.ok_or_else(|| Status::unavailable("try again"))?;
     let cluster = agents.inner.store.clusters().load(node.cluster).await.map_err(|error| unavailable(&error))?;
     let parts = agents.inner.parts.list(cluster.spec.version);
     let part = parts.into_iter().find(|part| part.sha256 == request.sha256);
@@ -30,24 +39,42 @@ pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Resul
     }
     let file = agents.inner.parts.open(&part.sha256).map_err(|error| unavailable(&error))?;
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::task::spawn_blocking(move || read(file, request.offset, &sender));
-    Ok(Box::pin(ReceiverStream::new(receiver)))
+    tokio::spawn(send(Arc::new(file), request.offset, sender));
+    // What is read ahead counts as long as it is there.
+    let chunks = ReceiverStream::new(receiver).map(move |chunk| {
+        let _held = &place;
+        chunk
+    });
+    Ok(Box::pin(chunks))
 }
 
-/// Reads to the end, or until nobody listens.
-fn read(mut file: File, offset: u64, sender: &mpsc::Sender<Result<Chunk, Status>>) {
-    let sent = file.seek(SeekFrom::Start(offset)).and_then(|_| {
-        loop {
-            let mut data = Vec::with_capacity(CHUNK);
-            if file.by_ref().take(CHUNK as u64).read_to_end(&mut data)? == 0
-                || sender.blocking_send(Ok(Chunk { data })).is_err()
-            {
-                return Ok(());
+/// Sends to the end, or until nobody listens.
+async fn send(file: Arc<File>, mut offset: u64, sender: Sender) {
+    while let Ok(room) = sender.reserve().await {
+        let chunk = chunk(Arc::clone(&file), offset).await.map_err(|error| unavailable(&error));
+        let read = chunk.as_ref().map_or(0, |chunk| chunk.data.len());
+        if read > 0 || chunk.is_err() {
+            room.send(chunk);
+        }
+        if read == 0 {
+            return;
+        }
+        offset = offset.saturating_add(read as u64);
+    }
+}
+
+/// The next bytes from `offset` on; none at the end.
+async fn chunk(file: Arc<File>, offset: u64) -> io::Result<Chunk> {
+    let read = tokio::task::spawn_blocking(move || {
+        let (mut data, mut filled) = (vec![0; CHUNK], 0);
+        while filled < CHUNK {
+            match file.read_at(&mut data[filled..], offset + filled as u64)? {
+                0 => break,
+                more => filled += more,
             }
         }
+        data.truncate(filled);
+        Ok(Chunk { data })
     });
-    if let Err(error) = sent {
-        // The agent may have hung up.
-        let _ = sender.blocking_send(Err(unavailable(&error)));
-    }
+    read.await.map_err(io::Error::other)?
 }

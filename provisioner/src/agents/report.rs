@@ -3,13 +3,15 @@
 use migrations::{Node, NodeReport as RowReport, StoreError, WorkKind};
 use node_protocol::{Check, NodeReport, ReportReply};
 use tenant_controlplane::status::{Class, Problem};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 use tonic::Status;
 
 use super::enroll::facts;
 use super::{Agents, unavailable};
 use crate::node::REPORTED_BY_AGENT;
 
+/// A thousand machines that say every ten seconds that they are well are a hundred writes a second, each to the disk: once a minute will do.
+const NOTED_EVERY: Duration = Duration::minutes(1);
 /// The longest message that is kept.
 const LONGEST: usize = 1000;
 
@@ -34,12 +36,17 @@ async fn take(agents: &Agents, node: &Node, report: NodeReport) -> Result<(), St
     let facts =
         report.facts.as_ref().map(|told| facts(told, &node.facts.kubelet_version)).filter(|new| *new != node.facts);
     if problem == node.problem && facts.is_none() {
-        return store.nodes().seen(node.id).await;
+        return if is_noted(node) { Ok(()) } else { store.nodes().seen(node.id).await };
     }
     let (state, state_message) = (node.state, node.state_message.clone());
     let last_seen_at = Some(OffsetDateTime::now_utc());
     store.nodes().report(node.id, RowReport { state, state_message, problem, facts, last_seen_at }).await?;
     store.work().due(WorkKind::Node, node.id.uuid()).await
+}
+
+/// Whether it is written down that the machine was heard of lately. (The end of its link always is.)
+fn is_noted(node: &Node) -> bool {
+    node.last_seen_at.is_some_and(|seen| OffsetDateTime::now_utc() - seen < NOTED_EVERY)
 }
 
 /// The problem to show: the agent's own while it fails, none of the agent's when it does not, and others' as they are.

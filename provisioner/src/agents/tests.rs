@@ -81,6 +81,10 @@ impl Rig {
 
     /// A connection whose certificate, if any, says `caller`.
     async fn channel(&self, caller: Option<Caller>) -> Channel {
+        self.channel_of(Endpoint::from_static("http://link.test"), caller).await
+    }
+
+    async fn channel_of(&self, endpoint: Endpoint, caller: Option<Caller>) -> Channel {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (agents, cancel) = (self.agents.clone(), self.cancel.clone());
@@ -89,7 +93,7 @@ impl Rig {
             agents.serve(stream, caller, cancel).await;
         });
         let connect = move |_| async move { TcpStream::connect(address).await.map(TokioIo::new) };
-        Endpoint::from_static("http://link.test").connect_with_connector(tower::service_fn(connect)).await.unwrap()
+        endpoint.connect_with_connector(tower::service_fn(connect)).await.unwrap()
     }
 
     async fn enrollment(&self) -> EnrollmentClient<Channel> {
@@ -117,7 +121,11 @@ impl Rig {
     }
 
     async fn join(&self, name: &str) -> (EnrollReply, Node) {
-        let request = request(&self.token().await, "machine-1", name);
+        self.join_as("machine-1", name).await
+    }
+
+    async fn join_as(&self, machine: &str, name: &str) -> (EnrollReply, Node) {
+        let request = request(&self.token().await, machine, name);
         let reply = self.enrollment().await.enroll(request).await.unwrap().into_inner();
         let node = self.world.store.nodes().load(reply.node_id.parse().unwrap()).await.unwrap();
         (reply, node)
@@ -253,10 +261,13 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
     assert_eq!(Some(&first), reply.config.as_ref(), "the same content has the same generation");
     rig.world.store.nodes().set_link(node.id, true).await.unwrap();
     rig.world.store.nodes().request_deletion(rig.world.organization.id, node.id, Actor::System).await.unwrap();
+    let reconcile = || rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid());
+    assert!(
+        matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }),
+        "it has no pods that would have to move first"
+    );
     let second = soon(stream.message()).await.unwrap().unwrap();
     assert_eq!((second.removed, second.generation), (true, 2));
-    let reconcile = || rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid());
-    assert!(matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }));
     link.report(NodeReport { phase: "reset".into(), ..NodeReport::default() }).await.unwrap();
     assert_eq!(reconcile().await.unwrap(), Outcome::Gone);
     assert!(soon(stream.message()).await.unwrap_err().message().contains("was removed"));
@@ -326,7 +337,58 @@ async fn certificates_are_renewed_for_the_same_name() {
     assert!(names(&renewed.kubelet_cert).0.contains("system:node:web-1"));
     let days =
         [&renewed.link_cert, &renewed.kubelet_cert, &renewed.proxy_cert, &renewed.serving_cert].map(|pem| days(pem));
-    assert_eq!(days, [30, 7, 7, 30], "what the API server would take without asking is short");
+    assert_eq!(days, [30, 1, 1, 30], "what the API server would take without asking is short");
     rig.world.store.nodes().mark_removed(node.id).await.unwrap();
     assert_eq!(link.renew(renew).await.unwrap_err().code(), Code::PermissionDenied);
+}
+
+#[tokio::test]
+async fn nobody_waits_for_parts_that_nobody_reads() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let mut unread = Vec::new();
+    for _ in 0..3 {
+        // Its window takes no part in.
+        let deaf = Endpoint::from_static("http://link.test").initial_stream_window_size(1024);
+        let channel = rig.channel_of(deaf, Some(Caller { cluster: rig.cluster, node: node.id })).await;
+        for _ in 0..200 {
+            let mut link = NodeLinkClient::new(channel.clone());
+            let request = FetchRequest { sha256: SHA.into(), offset: 0 };
+            unread.push(tokio::spawn(async move { link.fetch(request).await.map(Response::into_inner) }));
+        }
+    }
+    // Four have begun and are not read; the others wait for them.
+    let begun = async {
+        while unread.iter().filter(|fetch| fetch.is_finished()).count() < 4 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    soon(begun).await;
+    soon(tokio::task::spawn_blocking(|| ())).await.unwrap();
+    let (begun, waiting): (Vec<_>, Vec<_>) = unread.into_iter().partition(tokio::task::JoinHandle::is_finished);
+    let begun = futures::future::join_all(begun).await;
+    assert!(begun.len() == 4 && begun.iter().flatten().all(Result::is_ok), "{begun:?}");
+    let (_, other) = rig.join_as("machine-2", "web-2").await;
+    let mut link = rig.link(rig.cluster, other.id).await;
+    let mut parts = link.fetch(FetchRequest { sha256: SHA.into(), offset: 0 }).await.unwrap().into_inner();
+    soon(parts.message()).await.unwrap().unwrap();
+    waiting.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+#[tokio::test]
+async fn a_node_has_one_watch_and_a_report_a_second() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let mut first = link.watch(WatchRequest::default()).await.unwrap().into_inner();
+    soon(first.message()).await.unwrap().unwrap();
+    let mut second = link.watch(WatchRequest::default()).await.unwrap().into_inner();
+    soon(second.message()).await.unwrap().unwrap();
+    assert_eq!(soon(first.message()).await.unwrap_err().code(), Code::Aborted);
+    let mut refused = 0;
+    for _ in 0..40 {
+        let answer = link.report(NodeReport { phase: "joining".into(), ..NodeReport::default() }).await;
+        refused += usize::from(answer.is_err_and(|status| status.code() == Code::ResourceExhausted));
+    }
+    assert!(refused > 0, "forty at once");
 }

@@ -1,4 +1,5 @@
-//! The configuration, at once and again each time it changes. Changes of rows wake it; what it then sends is read anew.
+//! The configuration, at once and again each time it changes. Changes of rows wake it; what it then sends is read anew. A node has
+//! one watch: the next one ends the one before.
 
 use std::time::Duration;
 
@@ -19,9 +20,10 @@ const ROUTINE_LOOK: Duration = Duration::from_secs(30);
 /// Everything an agent is told, until it hangs up.
 pub fn watch(agents: Agents, node: NodeId) -> BoxStream<NodeConfig> {
     let (sender, receiver) = mpsc::channel(1);
-    let changes = agents.inner.store.changes();
+    let (changes, next) = (agents.inner.store.changes(), agents.inner.bounds.watch(node));
     tokio::spawn(async move {
-        if let Err(status) = tell(&agents, node, changes, &sender).await {
+        let told = next.run_until_cancelled(tell(&agents, node, changes, &sender)).await;
+        if let Err(status) = told.unwrap_or_else(|| Err(Status::aborted("this node watches elsewhere by now"))) {
             // The agent may have hung up.
             let _ = sender.send(Err(status)).await;
         }

@@ -10,7 +10,7 @@ use migrations::Cluster;
 use serde_json::Value;
 use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::render::{
-    CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render,
+    CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render, shared,
 };
 use tenant_controlplane::sni;
 
@@ -37,7 +37,9 @@ pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -
         return Ok(());
     }
     let (first, rest) = manifests.foundation().split_at(1.min(manifests.foundation().len()));
-    all(ctx, first).await?;
+    let shared = (!ctx.has_shared()).then(shared);
+    all(ctx, first.iter().chain(&shared)).await?;
+    ctx.set_shared();
     let (etcd, _) = manifests.workloads().split_at(1.min(manifests.workloads().len()));
     placement.etcd_ip = service_address(&all(ctx, rest.iter().chain(etcd)).await?);
     all(ctx, rendered(cluster, pki, &placement).workloads().iter().skip(1)).await?;

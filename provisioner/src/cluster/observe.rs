@@ -8,9 +8,12 @@ use migrations::Cluster;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::plan::{NodeCount, Observed};
+use tenant_controlplane::sni;
 use tenant_controlplane::spec::API_PORT;
 use tenant_controlplane::status::NodeState;
+use time::OffsetDateTime;
 
+use super::hindrance::Hindrance;
 use crate::context::Context;
 use crate::host::facts::Component;
 use crate::host::{Health, Kubernetes, PodFact};
@@ -25,8 +28,8 @@ pub struct Look {
     pub pods_known: bool,
     /// The API server to work with, when one serves.
     pub api: Option<Arc<dyn Kubernetes>>,
-    /// What the host complains of; empty when of nothing.
-    pub complaint: String,
+    /// What is in the way, as the host says it.
+    pub hindrance: Option<Hindrance>,
     health: Option<Health>,
     candidates: usize,
 }
@@ -55,7 +58,7 @@ impl Look {
     /// What is waited for.
     pub fn reason(&self) -> String {
         match &self.health {
-            _ if !self.complaint.is_empty() => self.complaint.clone(),
+            _ if self.hindrance.is_some() => self.hindrance.iter().map(|hindrance| hindrance.text.clone()).collect(),
             _ if !self.pods_known => "the list of the host's pods".to_owned(),
             None => "a control-plane pod with an address".to_owned(),
             Some(Health::Down(why)) => format!("the API server: {why}"),
@@ -97,6 +100,7 @@ pub async fn inside(
     };
     let observed = Observed {
         namespace: Some(true),
+        etcd_writable: None,
         etcd_ready: if best.is_some() { Some(true) } else { pods.as_deref().map(quorum) },
         control_plane_ready: health.as_ref().map(|health| *health == Health::Ready).or(pods.as_ref().map(|_| false)),
         endpoint: serving.or_else(kept),
@@ -106,9 +110,14 @@ pub async fn inside(
         certificates_end: None,
         trouble: None,
     };
-    let complaint = known.iter().map(|pod| pod.complaint.clone()).find(|text| !text.is_empty()).unwrap_or_default();
+    let hindrance = Hindrance::of(known);
     let api = best.map(|(_, api)| api);
-    Ok(Look { observed, pods_known: pods.is_some(), api, complaint, health, candidates: addresses.len() })
+    Ok(Look { observed, pods_known: pods.is_some(), api, hindrance, health, candidates: addresses.len() })
+}
+
+/// As whom to come: before everything is in place nothing else is let in, and afterwards nobody needs it.
+const fn identity(cluster: &Cluster) -> Identity {
+    if cluster.observed_generation == 0 { Identity::First } else { Identity::Platform }
 }
 
 type Answering = (String, Arc<dyn Kubernetes>);
@@ -121,7 +130,7 @@ async fn ask(
     addresses: &[String],
 ) -> Result<(Option<Health>, Option<Answering>), Trouble> {
     let doors = addresses.iter().map(|address| {
-        let api = ctx.tenants.door(cluster.id, pki, address, Identity::First)?;
+        let api = ctx.tenants.door(cluster.id, pki, address, identity(cluster))?;
         Ok((address.clone(), api))
     });
     let doors: Vec<Answering> = doors.collect::<Result<_, Trouble>>()?;
@@ -155,6 +164,28 @@ pub async fn nodes(ctx: &Context, cluster: ClusterId) -> Result<NodeCount, Troub
     let ready = nodes.iter().filter(|node| node.state == NodeState::Ready).count();
     let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
     Ok(NodeCount { ready: count(ready), total: count(nodes.len()) })
+}
+
+/// Whether etcd takes writes. `None` for a cluster that is still being made, which nobody has had time to fill.
+pub async fn etcd_writable(ctx: &Context, cluster: &Cluster) -> Option<bool> {
+    if cluster.observed_generation == 0 {
+        return None;
+    }
+    let pods = ctx.pods.of(cluster.id)?;
+    let etcd = pods.iter().find(|pod| pod.component == Component::Etcd && pod.ready && !pod.leaving)?;
+    ctx.tenants.is_full(etcd.address?).await.map(|full| !full)
+}
+
+/// The host's latest warning about the cluster's pods. What cannot be asked is not told.
+pub async fn warning(ctx: &Context, cluster: ClusterId) -> Option<Hindrance> {
+    let pods = ctx.pods.of(cluster).unwrap_or_default();
+    match ctx.host.select("v1", "Event", Some(&sni::namespace(cluster)), "").await {
+        Ok(events) => Hindrance::latest(&events, &pods, OffsetDateTime::now_utc()),
+        Err(error) => {
+            tracing::debug!(%cluster, error = crate::chain(&error), "ask for the host's events");
+            None
+        }
+    }
 }
 
 /// Looks from outside: through the gateway, by name, with a client certificate of the cluster's own CA.

@@ -41,10 +41,7 @@ mod tests {
         Context::new(Parts {
             store,
             host,
-            connector: Arc::new(crate::host::testing::ScriptedConnector {
-                tenant: Arc::clone(&world.tenant),
-                opened: Default::default(),
-            }),
+            connector: Arc::new(crate::host::testing::ScriptedConnector::new(Arc::clone(&world.tenant))),
             providers: Vec::new(),
             keys: Arc::clone(&world.ctx.keys),
             facts: Arc::new(Facts { releases, ..facts() }),

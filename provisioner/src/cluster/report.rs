@@ -1,5 +1,7 @@
 //! Telling people: the cluster's row, and the steps of its operation.
 
+use std::time::Duration;
+
 use migrations::{Cluster, ClusterReport, Store};
 use tenant_controlplane::plan::{self, Observed, Progress, Situation};
 use tenant_controlplane::status::{Class, ClusterState, Condition, Problem};
@@ -39,10 +41,13 @@ pub(super) fn repeated(cluster: &Cluster) -> ClusterReport {
 }
 
 /// Tells what a look saw, and closes the operation when everything is there.
-pub(super) async fn seen(run: &mut Run<'_>, look: &Look) -> Result<(), Trouble> {
+///
+/// `waited` is how long the present step of a creation has been waiting; none when nothing is being created.
+pub(super) async fn seen(run: &mut Run<'_>, look: &Look, waited: Option<Duration>) -> Result<(), Trouble> {
     let (state, conditions) = summary(run.cluster, &run.told, &look.observed);
     let settled = look.is_settled();
-    let problem = problem(look, state);
+    let long_enough = waited.is_none_or(|waited| waited >= run.ctx.tuning.alarm);
+    let problem = problem(look, state, long_enough);
     let report = ClusterReport {
         observed_generation: if settled { run.cluster.generation } else { run.told.observed_generation },
         state_message: headline(&conditions, problem.as_ref()),
@@ -52,7 +57,8 @@ pub(super) async fn seen(run: &mut Run<'_>, look: &Look) -> Result<(), Trouble> 
         problem,
     };
     tell(run, report).await?;
-    steps(&mut run.steps, look).await?;
+    let words = waited.filter(|waited| *waited >= run.ctx.tuning.murmur).map(|_| wait(look)).unwrap_or_default();
+    steps(&mut run.steps, look, &words).await?;
     if settled && run.steps.is_open() {
         run.steps.finish().await?;
         wake_pools(run.ctx, run.cluster).await?;
@@ -73,7 +79,6 @@ fn summary(cluster: &Cluster, told: &ClusterReport, observed: &Observed) -> (Clu
         observed,
         generation: cluster.generation,
         deleting: leaving(cluster),
-        invalid: false,
         state: told.state,
         conditions: &told.conditions,
         now: OffsetDateTime::now_utc(),
@@ -86,41 +91,47 @@ fn headline(conditions: &[Condition], problem: Option<&Problem>) -> String {
     problem.map_or_else(ready, |problem| problem.detail.clone())
 }
 
-/// What to tell people is wrong: what the host complains of, or that a running cluster no longer answers.
-fn problem(look: &Look, state: ClusterState) -> Option<Problem> {
-    let made = |code: &str, detail: String, remediation: &str| {
-        let (code, remediation) = (code.to_owned(), remediation.to_owned());
-        Some(Problem { code, class: Class::Platform, detail, remediation })
-    };
-    if state == ClusterState::Running {
-        return None;
+/// What to tell people is wrong: that nothing can be written, what the host complains of once it is `late`, or that a running cluster no
+/// longer answers.
+fn problem(look: &Look, state: ClusterState, late: bool) -> Option<Problem> {
+    match (&look.hindrance, state) {
+        (_, ClusterState::Running) => (look.observed.etcd_writable == Some(false)).then(full),
+        (Some(hindrance), _) if late => Some(hindrance.problem()),
+        (None, ClusterState::Degraded) => Some(unreachable(look)),
+        _ => None,
     }
-    if !look.complaint.is_empty() {
-        let remediation =
-            "Look at the host: its pods say what they lack. The cluster comes up by itself once they have it.";
-        return made(
-            "CONTROL_PLANE_PODS",
-            format!("A control-plane pod does not run: {}", look.complaint),
-            remediation,
-        );
-    }
-    if state == ClusterState::Degraded {
-        let remediation =
-            "It is looked after every second and comes back by itself; if it does not, look at the host's pods.";
-        return made(
-            "CLUSTER_UNREACHABLE",
-            format!("The cluster does not answer; waiting for {}", look.reason()),
-            remediation,
-        );
-    }
-    None
 }
 
-async fn steps(steps: &mut Steps<'_>, look: &Look) -> Result<(), Trouble> {
+fn full() -> Problem {
+    Problem {
+        code: "DATASTORE_FULL".to_owned(),
+        class: Class::User,
+        detail: "The cluster's datastore is full: nothing can be written to the cluster until there is space.".to_owned(),
+        remediation: "Delete objects that are not needed. Then the operators restart the pod etcd-0, which gives the space back, and end \
+                      the alarm with `etcdctl alarm disarm`."
+            .to_owned(),
+    }
+}
+
+fn unreachable(look: &Look) -> Problem {
+    Problem {
+        code: "CLUSTER_UNREACHABLE".to_owned(),
+        class: Class::Platform,
+        detail: format!("The cluster does not answer; waiting for {}", look.reason()),
+        remediation: "It is looked after and comes back by itself; if it does not, look at the host's pods.".to_owned(),
+    }
+}
+
+/// What a step that has been waiting for a while says.
+fn wait(look: &Look) -> String {
+    look.hindrance.as_ref().map_or_else(|| format!("waiting for {}", look.reason()), |found| found.problem().detail)
+}
+
+async fn steps(steps: &mut Steps<'_>, look: &Look, words: &str) -> Result<(), Trouble> {
     for (step, progress) in plan::create_progress(&look.observed) {
         match progress {
             Progress::Done => steps.done(step.key).await?,
-            Progress::Running => steps.running(step.key, &look.complaint).await?,
+            Progress::Running => steps.stands(step.key, words).await?,
             Progress::Waiting => {}
         }
     }

@@ -10,6 +10,7 @@ use migrations::{Cluster, Node, PoolKind, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::render::{CONTROL_PLANE, ETCD};
 use tenant_controlplane::{plan, sni};
+use time::OffsetDateTime;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -25,6 +26,9 @@ const LOOK: Duration = Duration::from_millis(100);
 /// The most members an etcd has.
 const ETCD_MEMBERS: u8 = 3;
 const AGAIN: Duration = Duration::from_millis(500);
+/// The same for one that has been on its way out for longer than people watch.
+const LATER: Duration = Duration::from_secs(5);
+const WATCHED: time::Duration = time::Duration::minutes(1);
 
 /// Takes a cluster away.
 ///
@@ -33,7 +37,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
     let mut steps =
         Steps::open(&ctx.store, &cluster.id.to_string(), &["cluster.delete"], &plan::CLUSTER_DELETE).await?;
-    let mut waits = Waits { until: Instant::now() + ctx.tuning.patience, ending: &ctx.ending };
+    let mut waits = Waits::begin(ctx, cluster);
     steps.running("nodes", "").await?;
     report::going(ctx, cluster, "its nodes are leaving").await?;
     if let Some(wait) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
@@ -62,10 +66,19 @@ struct Left {
 
 struct Waits<'a> {
     until: Instant,
+    again: Duration,
     ending: &'a CancellationToken,
 }
 
-impl Waits<'_> {
+impl<'a> Waits<'a> {
+    /// Stays a while with what has just begun to go. What lingers is looked at once a visit, so that it takes nobody's place.
+    fn begin(ctx: &'a Context, cluster: &Cluster) -> Self {
+        let asked = cluster.deletion_requested_at.unwrap_or(cluster.updated_at);
+        let lingers = OffsetDateTime::now_utc() - asked > WATCHED;
+        let (stay, again) = if lingers { (Duration::ZERO, LATER) } else { (ctx.tuning.patience, AGAIN) };
+        Self { until: Instant::now() + stay, again, ending: &ctx.ending }
+    }
+
     /// Looks until nothing is left, or others should have a turn.
     async fn for_absence<F>(
         &mut self,
@@ -82,7 +95,7 @@ impl Waits<'_> {
             }
             steps.running(left.step, &left.what).await?;
             if Instant::now() >= self.until || self.ending.is_cancelled() {
-                return Ok(Some(Outcome::waiting(left.what, AGAIN)));
+                return Ok(Some(Outcome::waiting(left.what, self.again)));
             }
             tokio::time::sleep(LOOK).await;
         }

@@ -3,7 +3,9 @@
 use migrations::Kubeconfig;
 use serde_json::{Value, json};
 use tenant_controlplane::pki::{ClusterPki, PkiContext};
-use tenant_controlplane::render::{CHECKSUM_ANNOTATION, CLUSTER_LABEL, MANAGED_BY_LABEL};
+use tenant_controlplane::render::{
+    CHECKSUM_ANNOTATION, CLUSTER_LABEL, MANAGED_BY_LABEL, RENDERING, RENDERING_ANNOTATION,
+};
 use tenant_controlplane::sni;
 use tenant_controlplane::status::{AccessRole, ClusterState, ConditionStatus};
 use time::{Duration, OffsetDateTime};
@@ -130,6 +132,10 @@ async fn what_is_no_longer_rendered_goes_and_nothing_else() {
     host.put(key("v1", "PersistentVolumeClaim", "data-etcd-9"), &ours, FIELD_MANAGER);
     host.put(key("apps/v1", "StatefulSet", "old-etcd"), &ours, FIELD_MANAGER);
     host.put(ObjectKey::namespaced("v1", "Secret", "elsewhere", "old"), &ours, FIELD_MANAGER);
+    let newer = key("v1", "Service", "a-newer-platforms");
+    host.put(newer.clone(), &ours, FIELD_MANAGER);
+    let number = json!({RENDERING_ANNOTATION: (RENDERING + 1).to_string()});
+    host.objects.lock().unwrap().get_mut(&newer).unwrap()["metadata"]["annotations"] = number;
     let before = host.names();
     visit_again(&world, &cluster).await;
     let gone: Vec<_> = before.iter().filter(|name| !host.names().contains(name)).cloned().collect();
@@ -225,4 +231,62 @@ async fn a_kubeconfig_works_when_its_role_is_whole() {
     fill("edit", &["create", "get"]);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
     assert!(works(&world, &edit).await);
+}
+
+#[tokio::test]
+async fn masters_come_until_the_cluster_is_there_and_when_our_rights_are_gone() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    let masters = || world.connector.opened.lock().unwrap().drain(..).filter(|(_, is_master)| *is_master).count();
+    assert_eq!(masters(), 1);
+    let visit = || async {
+        world.ctx.forget(cluster.id);
+        world.reconcile_cluster(cluster.id).await.unwrap()
+    };
+    assert_eq!(visit().await, Outcome::Done);
+    assert_eq!(masters(), 0, "everything is done with rights that a binding gives");
+    let binding = ObjectKey::global(RBAC, "ClusterRoleBinding", "pilothouse:platform");
+    world.tenant.delete(&binding).await.unwrap();
+    world.connector.unbound.store(true, std::sync::atomic::Ordering::SeqCst);
+    visit().await;
+    assert_eq!(masters(), 1);
+    assert!(world.tenant.get(&binding).await.unwrap().is_some(), "somebody took it away, and it is back");
+}
+
+#[tokio::test]
+async fn a_full_datastore_is_told_and_forgotten() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    let visit = async |full: bool| {
+        world.connector.full.store(full, std::sync::atomic::Ordering::SeqCst);
+        assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+        let row = world.store.clusters().load(cluster.id).await.unwrap();
+        let writable = row.conditions.iter().find(|condition| condition.kind == "DatastoreWritable").unwrap().status;
+        (row.state, writable, row.problem.map(|problem| problem.code))
+    };
+    let running = ClusterState::Running;
+    assert_eq!(visit(true).await, (running, ConditionStatus::False, Some("DATASTORE_FULL".to_owned())));
+    assert_eq!(visit(false).await, (running, ConditionStatus::True, None));
+}
+
+#[tokio::test]
+async fn a_removed_node_that_comes_back_is_shut_out() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    let node = world.join(&cluster).await;
+    let name = world.store.nodes().load(node).await.unwrap().name;
+    world.store.nodes().purge(node).await.unwrap();
+    let nodes = [name.as_str(), "a-virtual-one"].map(|name| ObjectKey::global("v1", "Node", name));
+    for node in &nodes {
+        world.tenant.put(node.clone(), &json!({}), "kubelet");
+    }
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert!(world.tenant.get(&nodes[0]).await.unwrap().is_none());
+    assert!(world.tenant.get(&nodes[1]).await.unwrap().is_some(), "what its owner makes is his business");
 }

@@ -215,3 +215,19 @@ async fn a_nudge_during_a_run_runs_it_once_more() {
     rig.cancel.cancel();
     task.await.unwrap();
 }
+
+#[tokio::test]
+async fn one_kinds_work_does_not_hold_up_anothers() {
+    let mut rig = rig(|_| Act::Stay).await;
+    let (_, task) = rig.start(Tuning { concurrency: 2, ..quick() });
+    for _ in 0..5 {
+        rig.due().await;
+    }
+    rig.next().await;
+    rig.next().await;
+    let node = Uuid::now_v7();
+    rig.store.work().due(WorkKind::Node, node).await.unwrap();
+    assert_eq!(rig.next().await, node);
+    rig.cancel.cancel();
+    tokio::time::timeout(Duration::from_secs(5), task).await.unwrap().unwrap();
+}

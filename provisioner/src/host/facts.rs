@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use k8s_openapi::api::core::v1::{ContainerState, Node, Pod};
+use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::render::{CLUSTER_LABEL, COMPONENT_LABEL, CONTROL_PLANE, ETCD};
 
@@ -13,6 +13,18 @@ pub enum Component {
     Etcd,
     /// API server, controller manager, scheduler.
     ControlPlane,
+}
+
+/// The most of a program's last words that is kept, characters.
+const LAST_WORDS: usize = 300;
+
+/// Why a pod does not run, as the host says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Complaint {
+    /// Kubernetes' word for it: `Unschedulable`, `ErrImageNeverPull`, `CrashLoopBackOff`, …
+    pub reason: String,
+    /// The same for people.
+    pub message: String,
 }
 
 /// One pod of a tenant's control plane.
@@ -30,8 +42,8 @@ pub struct PodFact {
     pub ready: bool,
     /// Whether it is on its way out.
     pub leaving: bool,
-    /// Why it does not run, in the host's words; empty while nothing is wrong.
-    pub complaint: String,
+    /// Why it does not run; none while nothing is wrong.
+    pub complaint: Option<Complaint>,
 }
 
 impl PodFact {
@@ -63,25 +75,40 @@ impl PodFact {
     }
 }
 
-fn waiting(state: &ContainerState) -> Option<String> {
-    let waiting = state.waiting.as_ref()?;
-    let reason =
-        waiting.reason.clone().filter(|reason| !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing"))?;
-    Some(waiting.message.as_ref().map_or_else(|| reason.clone(), |message| format!("{reason}: {message}")))
-}
-
 /// The first thing the host complains of: it cannot be scheduled, an image is missing, a container keeps ending.
-fn complaint(pod: &Pod) -> String {
-    let Some(status) = pod.status.as_ref() else { return String::new() };
+fn complaint(pod: &Pod) -> Option<Complaint> {
+    let status = pod.status.as_ref()?;
     let unschedulable =
         status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
-    let unschedulable = unschedulable.and_then(|one| one.message.clone());
-    let states = status.container_statuses.iter().flatten();
-    let container = || {
-        let mut complaints = states.filter_map(|one| Some(format!("{}: {}", one.name, waiting(one.state.as_ref()?)?)));
-        complaints.next()
-    };
-    unschedulable.or_else(container).unwrap_or_default()
+    let unschedulable = unschedulable.and_then(|one| {
+        Some(Complaint {
+            reason: "Unschedulable".to_owned(),
+            message: one.message.clone().filter(|text| !text.is_empty())?,
+        })
+    });
+    unschedulable.or_else(|| status.container_statuses.iter().flatten().find_map(waiting))
+}
+
+/// What a container waits for, unless it is merely being made.
+fn waiting(container: &ContainerStatus) -> Option<Complaint> {
+    let waiting = container.state.as_ref()?.waiting.as_ref()?;
+    let reason =
+        waiting.reason.clone().filter(|reason| !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing"))?;
+    // How it ended says more than that it is started again later.
+    let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref()).map(last_words);
+    let words = ended.or_else(|| waiting.message.clone()).filter(|words| !words.is_empty());
+    let words = words.map_or_else(|| reason.clone(), |words| format!("{reason}: {words}"));
+    Some(Complaint { message: format!("{}: {words}", container.name), reason })
+}
+
+fn last_words(ended: &ContainerStateTerminated) -> String {
+    let text = ended.message.as_deref().unwrap_or_default();
+    let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    let line: String = line.trim().chars().take(LAST_WORDS).collect();
+    let reason = ended.reason.as_deref().filter(|reason| *reason != "Error");
+    let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
+    let said = if line.is_empty() { String::new() } else { format!(": {line}") };
+    format!("it ended with code {}{reason}{said}", ended.exit_code)
 }
 
 /// One node of a tenant's cluster, as Kubernetes has it.
@@ -95,6 +122,14 @@ pub struct NodeFact {
     pub message: String,
     /// The kubelet's version.
     pub kubelet_version: String,
+}
+
+/// A machine's root writes what he likes into his node's status: so much of it is kept, characters.
+const LONGEST_MESSAGE: usize = 1000;
+const LONGEST_VERSION: usize = 64;
+
+fn cut(text: Option<&str>, longest: usize) -> String {
+    text.unwrap_or_default().chars().take(longest).collect()
 }
 
 impl NodeFact {
@@ -112,8 +147,8 @@ impl NodeFact {
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             ready: ready.map_or(Some(false), |one| holds(&one.status)),
-            message: ready.and_then(|one| one.message.clone()).unwrap_or_default(),
-            kubelet_version: info.map(|info| info.kubelet_version.clone()).unwrap_or_default(),
+            message: cut(ready.and_then(|one| one.message.as_deref()), LONGEST_MESSAGE),
+            kubelet_version: cut(info.map(|info| info.kubelet_version.as_str()), LONGEST_VERSION),
         }
     }
 }
@@ -134,20 +169,53 @@ mod tests {
         let waiting = json!({"reason": "ErrImageNeverPull", "message": "image is not present"});
         let statuses = json!([{"name": "etcd", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting}}]);
         let fact = PodFact::of(&pod(json!({"podIP": "100.64.0.9", "containerStatuses": statuses}))).unwrap();
-        assert_eq!(fact.complaint, "etcd: ErrImageNeverPull: image is not present");
+        let complaint = fact.complaint.unwrap();
+        assert_eq!(complaint.reason, "ErrImageNeverPull");
+        assert_eq!(complaint.message, "etcd: ErrImageNeverPull: image is not present");
         assert_eq!(fact.address, Some(Ipv4Addr::new(100, 64, 0, 9)));
         assert!(!fact.ready && !fact.leaving);
     }
 
     #[test]
+    fn a_program_that_keeps_ending_is_quoted() {
+        let terminated =
+            json!({"exitCode": 1, "reason": "Error", "message": "starting\nopen /etc/etcd/ca.crt: no such file\n\n"});
+        let waiting = json!({"reason": "CrashLoopBackOff", "message": "back-off 20s restarting failed container"});
+        let status = json!({"name": "etcd", "image": "", "imageID": "", "ready": false, "restartCount": 3,
+            "state": {"waiting": waiting}, "lastState": {"terminated": terminated}});
+        let complaint = PodFact::of(&pod(json!({"containerStatuses": [status]}))).unwrap().complaint.unwrap();
+        let words = "etcd: CrashLoopBackOff: it ended with code 1: open /etc/etcd/ca.crt: no such file";
+        assert_eq!((complaint.reason.as_str(), complaint.message.as_str()), ("CrashLoopBackOff", words));
+    }
+
+    #[test]
+    fn a_pod_without_room_says_what_the_scheduler_says() {
+        let condition = json!({"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient memory."});
+        let complaint = PodFact::of(&pod(json!({"conditions": [condition]}))).unwrap().complaint.unwrap();
+        assert_eq!(complaint.reason, "Unschedulable");
+        assert!(complaint.message.contains("Insufficient memory"));
+    }
+
+    #[test]
     fn a_finished_pod_has_no_address() {
         let fact = PodFact::of(&pod(json!({"podIP": "100.64.0.9", "phase": "Failed"}))).unwrap();
-        assert_eq!((fact.address, fact.complaint.as_str()), (None, ""));
+        assert_eq!((fact.address, fact.complaint), (None, None));
     }
 
     #[test]
     fn a_stranger_is_no_fact() {
         assert_eq!(PodFact::of(&Pod::default()), None);
+    }
+
+    #[test]
+    fn a_nodes_own_words_are_cut() {
+        let condition = json!({"type": "Ready", "status": "False", "message": "x".repeat(1_000_000)});
+        let status = json!({"conditions": [condition], "nodeInfo": {"kubeletVersion": "v".repeat(100_000), "architecture": "",
+            "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "", "machineID": "",
+            "operatingSystem": "", "osImage": "", "systemUUID": ""}});
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status})).unwrap();
+        let fact = NodeFact::of(&node);
+        assert_eq!((fact.message.len(), fact.kubelet_version.len()), (1000, 64));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The real thing: a Kubernetes API over the `kube` client.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams};
+use ::kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, Patch, PatchParams};
 use ::kube::client::Body;
 use ::kube::config::AuthInfo;
 use ::kube::runtime::watcher::{self, Event, watcher};
@@ -15,7 +16,10 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
+use tenant_controlplane::component::etcd::HEALTH_PORT;
 use tenant_controlplane::render::CLUSTER_LABEL;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use super::resources::kind;
 use super::{
@@ -24,6 +28,8 @@ use super::{
 
 /// How long one probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
+/// The most of an answer of etcd's that is read, bytes.
+const HEALTH_LIMIT: u64 = 4096;
 /// How long a connection may take: a pod that is there answers or refuses at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// What may be missing from `/readyz` while we already work with the API server: both only wait out a poll of a second and then fill in
@@ -156,6 +162,20 @@ impl Kubernetes for KubeApi {
         }
     }
 
+    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError> {
+        let there = ListParams::default().fields(&format!("spec.nodeName={node}"));
+        let found = call("list", "Pod", Api::<Pod>::all(self.client.clone()).list(&there)).await?;
+        Ok(found.items.iter().map(|pod| serde_json::to_value(pod).unwrap_or_default()).collect())
+    }
+
+    async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
+        match call("evict", &format!("Pod {namespace}/{pod}"), pods.evict(pod, &EvictParams::default())).await {
+            Ok(_) | Err(ApiError::Rejected { code: 404, .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn health(&self) -> Health {
         match self.plain("/readyz?verbose").await {
             Ok((code, text)) => read_health(code, &text),
@@ -217,6 +237,22 @@ where
     })
 }
 
+/// What etcd answers on its plain port, header and all: one question to one address of ours needs no client.
+async fn ask_health(etcd: Ipv4Addr) -> std::io::Result<String> {
+    let mut connection = TcpStream::connect((etcd, HEALTH_PORT)).await?;
+    connection.write_all(b"GET /health HTTP/1.0\r\n\r\n").await?;
+    let mut answer = String::new();
+    connection.take(HEALTH_LIMIT).read_to_string(&mut answer).await?;
+    Ok(answer)
+}
+
+/// Reads etcd's `/health`: `{"health":"false","reason":"ALARM NOSPACE"}` for one that has reached its quota.
+fn read_fullness(text: &str) -> Option<bool> {
+    let answer: Value = serde_json::from_str(text).ok()?;
+    let reason = answer["reason"].as_str().unwrap_or_default();
+    answer["health"].as_str().map(|_| reason.contains("NOSPACE"))
+}
+
 /// Opens doors with the `kube` client.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KubeConnector;
@@ -230,7 +266,13 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
+#[async_trait]
 impl Connector for KubeConnector {
+    async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool> {
+        let answer = tokio::time::timeout(PROBE_LIMIT, ask_health(etcd)).await.ok()?.ok()?;
+        read_fullness(answer.split_once("\r\n\r\n")?.1)
+    }
+
     fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
         let url = format!("https://{}", door.address).parse().map_err(unusable)?;
         let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(door.ca_pem.as_bytes()).collect();
@@ -253,6 +295,14 @@ impl Connector for KubeConnector {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_etcd_says_so() {
+        assert_eq!(read_fullness(r#"{"health":"true","reason":""}"#), Some(false));
+        assert_eq!(read_fullness(r#"{"health":"false","reason":"ALARM NOSPACE"}"#), Some(true));
+        assert_eq!(read_fullness(r#"{"health":"false","reason":"RAFT NO LEADER"}"#), Some(false));
+        assert_eq!(read_fullness("404 page not found"), None);
+    }
 
     #[test]
     fn health_is_read_check_by_check() {

@@ -1,7 +1,8 @@
 //! A Kubernetes API that is a map, for tests: it fails at any call it is told to, and pods come up by themselves.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::net::Ipv4Addr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
@@ -48,6 +49,8 @@ pub struct Scripted {
     pub reachable: Mutex<bool>,
     /// How many looks a namespace stays after its deletion.
     pub lingers: AtomicUsize,
+    /// Pods that a disruption budget keeps, by name; evicting others ends them.
+    pub guarded: Mutex<Vec<String>>,
     pods: watch::Sender<Vec<PodFact>>,
     nodes: watch::Sender<Vec<NodeFact>>,
 }
@@ -60,6 +63,7 @@ impl Scripted {
             health: Mutex::new(Health::Ready),
             reachable: Mutex::new(true),
             lingers: AtomicUsize::new(2),
+            guarded: Mutex::default(),
             pods: watch::Sender::new(Vec::new()),
             nodes: watch::Sender::new(Vec::new()),
         })
@@ -110,7 +114,15 @@ impl Kubernetes for Scripted {
             stored["spec"]["clusterIP"] = json!("100.64.128.9");
         }
         stored["metadata"]["managedFields"] = json!([{"manager": super::FIELD_MANAGER, "operation": "Apply"}]);
-        self.objects.lock().unwrap().insert(key, stored.clone());
+        let mut objects = self.objects.lock().unwrap();
+        if let Some(known) = objects.get(&key).filter(|_| key.kind == "Node") {
+            // As the real one: what others wrote stays.
+            let cordoned = stored["spec"].take();
+            stored = known.clone();
+            stored["spec"] = cordoned;
+        }
+        objects.insert(key, stored.clone());
+        drop(objects);
         self.struck().map(|()| stored)
     }
 
@@ -152,7 +164,7 @@ impl Kubernetes for Scripted {
         let of_kind = objects.iter().filter(|(key, _)| key.kind == kind && key.api_version == api_version);
         let within = of_kind.filter(|(key, _)| namespace.is_none() || key.namespace.as_deref() == namespace);
         let carries = |object: &Value| {
-            labels.split(',').all(|pair| {
+            labels.split(',').filter(|pair| !pair.is_empty()).all(|pair| {
                 let (name, value) = pair.split_once('=').unwrap();
                 object["metadata"]["labels"][name] == value
             })
@@ -179,6 +191,19 @@ impl Kubernetes for Scripted {
         self.struck()
     }
 
+    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError> {
+        let pods = self.list("v1", "Pod").await?;
+        Ok(pods.into_iter().filter(|pod| pod["spec"]["nodeName"] == node).collect())
+    }
+
+    async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
+        if self.guarded.lock().unwrap().iter().any(|name| name == pod) {
+            let message = "Cannot evict pod as it would violate the pod's disruption budget.".to_owned();
+            return Err(ApiError::Rejected { what: format!("evict {pod}"), code: 429, message });
+        }
+        self.delete(&ObjectKey::namespaced("v1", "Pod", namespace, pod)).await
+    }
+
     async fn health(&self) -> Health {
         match self.struck() {
             Ok(()) => self.health.lock().unwrap().clone(),
@@ -203,12 +228,100 @@ impl Kubernetes for Scripted {
 /// Leads every door to one tenant, and remembers which were opened.
 pub struct ScriptedConnector {
     pub tenant: Arc<Scripted>,
-    pub opened: Mutex<Vec<String>>,
+    /// Where to, and whether as one of `system:masters`.
+    pub opened: Mutex<Vec<(String, bool)>>,
+    /// Whether somebody took the platform's own binding away.
+    pub unbound: Arc<AtomicBool>,
+    pub full: AtomicBool,
 }
 
+impl ScriptedConnector {
+    pub fn new(tenant: Arc<Scripted>) -> Self {
+        Self { tenant, opened: Mutex::default(), unbound: Arc::default(), full: AtomicBool::default() }
+    }
+}
+
+#[async_trait]
 impl Connector for ScriptedConnector {
+    async fn is_full(&self, _: Ipv4Addr) -> Option<bool> {
+        Some(self.full.load(Ordering::SeqCst))
+    }
+
     fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
-        self.opened.lock().unwrap().push(door.address.clone());
-        Ok(Arc::clone(&self.tenant) as Arc<dyn Kubernetes>)
+        let (_, pem) = x509_parser::pem::parse_x509_pem(door.identity.cert_pem.as_bytes()).unwrap();
+        let is_master = pem.parse_x509().unwrap().subject().to_string().contains("system:masters");
+        self.opened.lock().unwrap().push((door.address.clone(), is_master));
+        if is_master {
+            return Ok(Arc::clone(&self.tenant) as Arc<dyn Kubernetes>);
+        }
+        Ok(Arc::new(Bound { tenant: Arc::clone(&self.tenant), unbound: Arc::clone(&self.unbound) }))
+    }
+}
+
+/// The tenant as one sees it whose rights come from a binding.
+struct Bound {
+    tenant: Arc<Scripted>,
+    unbound: Arc<AtomicBool>,
+}
+
+impl Bound {
+    fn allowed(&self) -> Result<&Scripted, ApiError> {
+        if self.unbound.load(Ordering::SeqCst) {
+            return Err(ApiError::Rejected { what: "call".to_owned(), code: 403, message: "forbidden".to_owned() });
+        }
+        Ok(&self.tenant)
+    }
+}
+
+#[async_trait]
+impl Kubernetes for Bound {
+    async fn apply(&self, object: &Value) -> Result<Value, ApiError> {
+        self.allowed()?.apply(object).await
+    }
+
+    async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError> {
+        self.allowed()?.get(key).await
+    }
+
+    async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, ApiError> {
+        self.allowed()?.list(api_version, kind).await
+    }
+
+    async fn select(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Value>, ApiError> {
+        self.allowed()?.select(api_version, kind, namespace, labels).await
+    }
+
+    async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        self.allowed()?.delete(key).await
+    }
+
+    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError> {
+        self.allowed()?.pods_on(node).await
+    }
+
+    async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
+        self.allowed()?.evict(namespace, pod).await
+    }
+
+    async fn health(&self) -> Health {
+        self.tenant.health().await
+    }
+
+    async fn answers(&self) -> Result<(), ApiError> {
+        self.tenant.answers().await
+    }
+
+    fn watch_pods(&self) -> Watch<PodFact> {
+        self.tenant.watch_pods()
+    }
+
+    fn watch_nodes(&self) -> Watch<NodeFact> {
+        self.tenant.watch_nodes()
     }
 }

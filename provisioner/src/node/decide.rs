@@ -6,7 +6,7 @@ use tenant_controlplane::status::{Class, NodeState, Problem};
 
 use crate::host::NodeFact;
 
-/// The code of a problem that the agent itself reported; it stays until the agent takes it back or the node is ready.
+/// The code of a problem that the agent itself reported; it stays until the agent takes it back, or is away while the node is ready.
 pub const REPORTED_BY_AGENT: &str = "NODE_AGENT";
 
 /// What was seen of a node.
@@ -70,7 +70,9 @@ fn joined(node: &Node, known: Option<&Option<NodeFact>>, told: Option<Problem>) 
     match known {
         None if was_in => (node.state, node.state_message.clone(), told.or_else(|| node.problem.clone())),
         None => (NodeState::Joining, joining(&told), told),
-        Some(Some(fact)) if fact.ready == Some(true) => (NodeState::Ready, "ready".to_owned(), None),
+        Some(Some(fact)) if fact.ready == Some(true) => {
+            (NodeState::Ready, "ready".to_owned(), told.filter(|_| node.link_connected))
+        }
         Some(Some(fact)) => (outside, silence(node, fact), told),
         Some(None) if was_in => (outside, "its Kubernetes node is gone; the kubelet makes it again".to_owned(), told),
         Some(None) => (NodeState::Joining, joining(&told), told),
@@ -121,6 +123,7 @@ pub(super) mod tests {
             link_connected: true,
             last_seen_at: None,
             deletion_requested_at: None,
+            drain_ends_at: None,
             removed: false,
             problem: None,
             operation: None,
@@ -162,13 +165,15 @@ pub(super) mod tests {
     }
 
     #[test]
-    fn the_agents_word_stays_until_the_node_is_ready() {
+    fn the_agents_word_stays_until_it_is_taken_back() {
         let told = problem(REPORTED_BY_AGENT, Class::User, "swap is on".to_owned(), "turn it off");
         let node = Node { problem: Some(told.clone()), ..node(NodeState::Joining, true) };
         let unready = report(&node, &Sight { machine: None, known: Some(None) });
-        assert_eq!((unready.problem, unready.state_message.as_str()), (Some(told), "swap is on"));
+        assert_eq!((unready.problem, unready.state_message.as_str()), (Some(told.clone()), "swap is on"));
         let ready = report(&node, &Sight { machine: None, known: Some(Some(fact(Some(true)))) });
-        assert_eq!(ready.problem, None);
+        assert_eq!(ready.problem, Some(told), "it says so with every heartbeat");
+        let silent = Node { link_connected: false, ..node };
+        assert_eq!(report(&silent, &Sight { machine: None, known: Some(Some(fact(Some(true)))) }).problem, None);
         assert_eq!(ready.facts.unwrap().kubelet_version, "v1.36.3");
     }
 }

@@ -25,7 +25,7 @@ pub async fn ensure(ctx: &Context, family: &Family, provider: &dyn Provider) -> 
         None if joined => return Ok(Machinery::Lost),
         Some(stale) if !joined && is_overdue(family) => replace(ctx, family, provider, stale).await?,
         // Switched off, or ended by itself (a reboot, an out-of-memory kill): either way it is wanted, with its disk.
-        Some(machine) if is_down(&machine) => start(provider, machine).await?,
+        Some(machine) if is_down(&machine) => start(provider, machine).await,
         Some(machine) => machine,
         None => make(ctx, family, provider).await?,
     }))
@@ -41,9 +41,13 @@ fn is_overdue(family: &Family) -> bool {
     waits && OffsetDateTime::now_utc() - family.node.updated_at > TOKEN_LIFE
 }
 
-async fn start(provider: &dyn Provider, machine: Machine) -> Result<Machine, Trouble> {
-    provider.start(&machine.id).await?;
-    Ok(Machine { state: MachineState::Running, ..machine })
+/// A provider refuses for a while to start what ends again and again: then that is what there is to say of the machine.
+async fn start(provider: &dyn Provider, machine: Machine) -> Machine {
+    let state = match provider.start(&machine.id).await {
+        Ok(()) => MachineState::Running,
+        Err(error) => MachineState::Failed(error.message),
+    };
+    Machine { state, ..machine }
 }
 
 async fn replace(ctx: &Context, family: &Family, provider: &dyn Provider, stale: Machine) -> Result<Machine, Trouble> {
@@ -89,5 +93,72 @@ fn request(ctx: &Context, family: &Family, token: Secret) -> MachineRequest {
         cluster: family.cluster.id.to_string(),
         join: JoinMaterial { server, domain, ca_pem, token },
         user_data,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use cloud_providers::ProviderError;
+    use tenant_controlplane::status::Class;
+
+    use super::*;
+    use crate::node::decide::{Sight, report, tests::node};
+
+    /// One machine that ended, and ends again whenever it is started.
+    struct Dying;
+
+    #[async_trait]
+    impl Provider for Dying {
+        fn kind(&self) -> &'static str {
+            "local"
+        }
+
+        async fn ensure(&self, _: &MachineRequest) -> Result<Machine, ProviderError> {
+            unreachable!("it is there")
+        }
+
+        async fn get(&self, _: &str) -> Result<Option<Machine>, ProviderError> {
+            unreachable!("it was looked at")
+        }
+
+        async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
+            Ok(Vec::new())
+        }
+
+        async fn stop(&self, _: &str) -> Result<(), ProviderError> {
+            Ok(())
+        }
+
+        async fn start(&self, _: &str) -> Result<(), ProviderError> {
+            let message = "the machine ended by itself 3 times within 5 minutes: no space left on device";
+            Err(ProviderError::retryable(
+                cloud_providers::ProviderErrorClass::Platform,
+                message,
+                "read its console.log",
+            ))
+        }
+
+        async fn remove(&self, _: &str) -> Result<Removal, ProviderError> {
+            Ok(Removal::Gone)
+        }
+    }
+
+    #[tokio::test]
+    async fn a_machine_that_dies_in_a_loop_is_told_and_not_called_joining() {
+        let down = Machine {
+            id: "m".into(),
+            name: "web-1".into(),
+            state: MachineState::Failed("ended".into()),
+            address: None,
+        };
+        let machine = Some(Machinery::There(start(&Dying, down).await));
+        let told = report(&node(NodeState::Joining, true), &Sight { machine, known: None });
+        let problem = told.problem.unwrap();
+        assert_eq!(
+            (told.state, problem.code.as_str(), problem.class),
+            (NodeState::NotReady, "MACHINE_FAILED", Class::Provider)
+        );
+        assert!(problem.detail.contains("no space left on device"));
     }
 }

@@ -1,17 +1,20 @@
-//! A node's end. A provider's machine is destroyed; a user's own is told to reset itself and given a while. Then the Kubernetes node is
-//! deleted and seen to be gone, and only then the row goes.
+//! A node's end. Its pods move away, unless its cluster goes as well; a provider's machine is destroyed; a user's own is told to reset
+//! itself and given a while. Then the Kubernetes node is deleted and seen to be gone, and only then the row goes.
 
 use std::time::Duration;
 
 use cloud_providers::{Provider, Removal};
 use migrations::{Node, NodeReport, WorkKind};
+use tenant_controlplane::plan;
 use tenant_controlplane::status::NodeState;
 use time::OffsetDateTime;
 
+use super::drain::{self, Drain};
 use crate::context::{Context, leaving};
 use crate::engine::Outcome;
 use crate::family::Family;
 use crate::host::ObjectKey;
+use crate::steps::Steps;
 use crate::trouble::Trouble;
 
 const LOOK: Duration = Duration::from_millis(300);
@@ -22,9 +25,16 @@ const LOOK: Duration = Duration::from_millis(300);
 /// [`Trouble`]; everything done so far stays done.
 pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     let node = &family.node;
-    if node.state != NodeState::Deleting {
-        going(ctx, node, "on its way out").await?;
+    let mut steps = Steps::open(&ctx.store, &node.id.to_string(), &["node.delete"], &plan::NODE_DELETE).await?;
+    if let Drain::Moving(what) = drained(ctx, family).await? {
+        steps.stands("drain", &what).await?;
+        going(ctx, node, &what).await?;
+        return Ok(Outcome::waiting(what, LOOK));
     }
+    steps.done("drain").await?;
+    steps.running("machine", "").await?;
+    // This also wakes whoever tells the agent to reset the machine.
+    going(ctx, node, "its machine is leaving").await?;
     let gone = match ctx.provider(family.pool.kind)? {
         Some(provider) => destroyed(node, provider).await?,
         None => has_left(ctx, family),
@@ -34,6 +44,8 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     }
     // From here on nothing that still runs on the machine is let in again.
     ctx.store.nodes().mark_removed(node.id).await?;
+    steps.done("machine").await?;
+    steps.running("node", "").await?;
     if !leaving(&family.cluster) && !forgotten(ctx, family).await? {
         return Ok(Outcome::waiting("its Kubernetes node to go", LOOK));
     }
@@ -42,6 +54,14 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     ctx.due(WorkKind::NodePool, family.pool.id.uuid()).await?;
     ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
     Ok(Outcome::Gone)
+}
+
+/// Where the whole cluster goes there is nowhere to move to.
+async fn drained(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
+    if leaving(&family.cluster) || family.node.removed {
+        return Ok(Drain::Over);
+    }
+    drain::run(ctx, family).await
 }
 
 async fn going(ctx: &Context, node: &Node, message: &str) -> Result<(), Trouble> {
@@ -58,8 +78,10 @@ async fn destroyed(node: &Node, provider: &dyn Provider) -> Result<bool, Trouble
 fn has_left(ctx: &Context, family: &Family) -> bool {
     let node = &family.node;
     let asked = [node.deletion_requested_at, family.pool.deletion_requested_at, family.cluster.deletion_requested_at];
-    let since = asked.into_iter().flatten().min().unwrap_or(node.updated_at);
-    is_over(node, since, OffsetDateTime::now_utc(), ctx.tuning.farewell)
+    let (asked, now) = (asked.into_iter().flatten().min().unwrap_or(node.updated_at), OffsetDateTime::now_utc());
+    // It is told when its pods have moved away.
+    let told = node.drain_ends_at.filter(|end| *end <= now && !leaving(&family.cluster));
+    is_over(node, told.map_or(asked, |told| told.max(asked)), now, ctx.tuning.farewell)
 }
 
 /// Whether the agent said it has reset the machine, never joined, was silent for long before, or had its time. A link that has just

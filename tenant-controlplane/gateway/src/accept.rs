@@ -1,9 +1,10 @@
 //! The listener's loop and a visitor's first steps: read the ClientHello, look at the name, send it on its way.
 //!
-//! A visitor holds a place among the pending ones until its handshake is over. There are [`Limits::pending`] places;
-//! while they are scarce, a ClientHello gets a fifth of its time.
+//! A visitor holds a place among the pending ones until its handshake is over. There are [`Limits::pending`] places, at most
+//! [`Limits::per_address`] of them for one address; while they are scarce, a ClientHello gets a fifth of its time.
 //!
 //! [`Limits::pending`]: crate::Limits::pending
+//! [`Limits::per_address`]: crate::Limits::per_address
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -11,7 +12,6 @@ use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::OwnedSemaphorePermit,
     time::{sleep, timeout},
 };
 use tokio_rustls::StartHandshake;
@@ -26,7 +26,9 @@ use crate::{
     hello::{self, Alert, Hello, HelloError},
     link,
     name::{Target, target},
-    passthrough, socket,
+    passthrough,
+    places::Place,
+    socket,
 };
 
 /// The first and the longest pause after failed `accept`s: out of file descriptors, mostly.
@@ -49,17 +51,20 @@ pub(crate) struct Visitor {
     /// What it said.
     pub(crate) hello: Hello,
     /// Its place among the pending ones; dropped when it is on its way.
-    pub(crate) place: OwnedSemaphorePermit,
+    pub(crate) place: Place,
 }
 
 /// Accepts until the gateway stops.
 pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
     let mut breath = BREATH.0;
-    while let Ok(place) = door.pending.clone().acquire_owned().await {
+    while let Some(permit) = door.pending.wait().await {
         match listener.accept().await {
             Ok((tcp, address)) => {
                 breath = BREATH.0;
-                spawn(door, serve(door.clone(), tcp, address, place));
+                match door.pending.give(permit, address.ip()) {
+                    Some(place) => spawn(door, serve(door.clone(), tcp, address, place)),
+                    None => door.counters.refuse(Refused::Crowd),
+                }
             }
             Err(error) => {
                 warn!(%error, "accept refused");
@@ -77,7 +82,7 @@ fn spawn(door: &Arc<Door>, task: impl Future<Output = ()> + Send + 'static) {
     });
 }
 
-async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: OwnedSemaphorePermit) {
+async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: Place) {
     socket::tune(&tcp);
     match timeout(hello_time(&door), hello::read(&mut tcp)).await {
         Ok(Ok(hello)) => route(&door, Visitor { tcp, address, hello, place }).await,
@@ -90,8 +95,7 @@ async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: 
 }
 
 fn hello_time(door: &Door) -> Duration {
-    let scarce = door.pending.available_permits() * 4 < door.limits.pending;
-    if scarce { door.limits.hello_time / 5 } else { door.limits.hello_time }
+    if door.pending.are_scarce() { door.limits.hello_time / 5 } else { door.limits.hello_time }
 }
 
 async fn turn_away(door: &Door, tcp: TcpStream, error: HelloError) {
@@ -146,6 +150,8 @@ async fn find(door: &Door, visitor: Visitor, label: &str) -> Option<(Visitor, Cl
 async fn portal(door: &Arc<Door>, visitor: Visitor) {
     let peer = Peer { address: visitor.address, node: None };
     if let Some(mut stream) = visitor.finish(door, door.tls.portal()).await {
+        let Some(place) = door.portals.take(peer.address.ip()) else { return door.counters.refuse(Refused::Crowd) };
+        stream.get_mut().0.hold(place);
         stream.get_mut().0.bind(door.hard.clone(), door.live(Kind::Portal));
         (door.portal)(stream, peer);
     }
@@ -154,9 +160,7 @@ async fn portal(door: &Arc<Door>, visitor: Visitor) {
 impl Visitor {
     /// Answers with an alert and closes: `unrecognized_name` for a name nobody has, else `internal_error`.
     pub(crate) async fn refuse(self, door: &Door, reason: Refused) {
-        door.counters.refuse(reason);
-        let alert = if reason == Refused::UnknownName { Alert::UnrecognizedName } else { Alert::InternalError };
-        dismiss(self.tcp, &alert.record()).await;
+        refuse(door, self.tcp, reason).await;
     }
 
     /// Ends TLS here. `None`: the handshake failed, and the visitor has been told by an alert.
@@ -174,6 +178,13 @@ impl Visitor {
         door.counters.refuse(Refused::Handshake);
         None
     }
+}
+
+/// Answers a ClientHello with an alert and closes: `unrecognized_name` for a name nobody has, else `internal_error`.
+pub(crate) async fn refuse(door: &Door, tcp: TcpStream, reason: Refused) {
+    door.counters.refuse(reason);
+    let alert = if reason == Refused::UnknownName { Alert::UnrecognizedName } else { Alert::InternalError };
+    dismiss(tcp, &alert.record()).await;
 }
 
 /// Sends the last answer and closes in a way that lets it arrive.

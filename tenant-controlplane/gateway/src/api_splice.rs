@@ -3,19 +3,12 @@
 
 use std::sync::Arc;
 
-use tokio::io::copy_bidirectional_with_sizes;
 use tracing::debug;
 
-use crate::{
-    Door,
-    conn::TlsStream,
-    counters::Refused,
-    directory::ClusterRoute,
-    passthrough::{BUFFER, dial},
-};
+use crate::{Door, conn::TlsStream, counters::Refused, dial::dial, directory::ClusterRoute, splice::splice};
 
 /// Copies until both sides are done. Without an API server, or beyond the cluster's cap, the stream is just closed.
-pub(crate) async fn serve(door: &Arc<Door>, mut stream: TlsStream, cluster: &ClusterRoute) {
+pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, cluster: &ClusterRoute) {
     let tenant = door.registry.tenant(&cluster.cluster_id);
     let Ok(_slot) = tenant.connections.clone().try_acquire_owned() else {
         return door.counters.refuse(Refused::Full);
@@ -23,7 +16,7 @@ pub(crate) async fn serve(door: &Arc<Door>, mut stream: TlsStream, cluster: &Clu
     let Some(mut server) = dial(door, cluster).await else {
         return door.counters.refuse(Refused::NotReady);
     };
-    if let Err(error) = copy_bidirectional_with_sizes(&mut stream, &mut server, BUFFER, BUFFER).await {
+    if let Err(error) = splice(tokio::io::split(stream), server.split(), door.limits.patience()).await {
         debug!(%error, cluster = cluster.cluster_id, "API splice broke off");
     }
 }

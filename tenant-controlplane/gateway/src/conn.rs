@@ -5,6 +5,7 @@
 //! neither reads nor writes just now can still hear that the other end is gone.
 
 use std::{
+    any::Any,
     io,
     net::Shutdown,
     pin::Pin,
@@ -16,7 +17,6 @@ use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
-    sync::OwnedSemaphorePermit,
 };
 use tokio_util::{
     sync::{CancellationToken, WaitForCancellationFutureOwned},
@@ -34,7 +34,7 @@ pub struct Conn {
     tcp: Arc<TcpStream>,
     leash: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _live: Option<(Live, TaskTrackerToken)>,
-    _place: Option<OwnedSemaphorePermit>,
+    _place: Option<Box<dyn Any + Send + Sync>>,
 }
 
 impl Conn {
@@ -51,8 +51,8 @@ impl Conn {
     }
 
     /// Keeps a place under a cap for as long as the connection exists.
-    pub(crate) fn hold(&mut self, place: OwnedSemaphorePermit) {
-        self._place = Some(place);
+    pub(crate) fn hold(&mut self, place: impl Any + Send + Sync) {
+        self._place = Some(Box::new(place));
     }
 
     /// The socket, for its settings and its errors.

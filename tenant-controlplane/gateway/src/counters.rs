@@ -1,4 +1,4 @@
-//! Counters for `/metrics`: what came, what is open, what was turned away.
+//! What came, what is open, what was turned away.
 
 use std::sync::{
     Arc,
@@ -75,11 +75,13 @@ pub enum Refused {
     Full,
     /// A CONNECT answered with an error.
     Connect,
+    /// Too many strangers at once, in all or from one address.
+    Crowd,
 }
 
 impl Refused {
     /// Every reason, in the order of declaration.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Hello,
         Self::Slow,
         Self::PlainHttp,
@@ -89,6 +91,7 @@ impl Refused {
         Self::Removed,
         Self::Full,
         Self::Connect,
+        Self::Crowd,
     ];
 
     /// The label value in metrics.
@@ -103,6 +106,7 @@ impl Refused {
             Self::Removed => "removed",
             Self::Full => "full",
             Self::Connect => "connect",
+            Self::Crowd => "crowd",
         }
     }
 }

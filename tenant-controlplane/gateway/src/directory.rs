@@ -20,6 +20,13 @@ pub struct ClusterRoute {
     pub link_trust: Vec<CertificateDer<'static>>,
 }
 
+impl ClusterRoute {
+    /// The cluster's label: its id behind the prefix.
+    pub(crate) fn label(&self) -> &str {
+        self.cluster_id.rsplit('_').next().unwrap_or_default()
+    }
+}
+
 /// A node as the tunnel needs it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NodeRoute {

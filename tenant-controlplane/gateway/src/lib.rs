@@ -18,6 +18,7 @@ mod accept;
 mod api_splice;
 mod conn;
 mod counters;
+mod dial;
 mod directory;
 mod egress;
 mod error;
@@ -27,9 +28,11 @@ mod limits;
 mod link;
 mod name;
 mod passthrough;
+mod places;
 mod removed;
 mod routes;
 mod socket;
+mod splice;
 mod tls;
 mod tunnel;
 
@@ -40,7 +43,7 @@ use std::{
 };
 
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{net::TcpListener, time::timeout};
 use tokio_util::{
     sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
@@ -56,6 +59,7 @@ pub use crate::{
 };
 use crate::{
     counters::{Counters, Live},
+    places::Places,
     routes::Routes,
     tls::Tls,
     tunnel::{notify::Notifier, registry::Registry},
@@ -112,7 +116,11 @@ pub(crate) struct Door {
     link: Sink,
     limits: Limits,
     /// Bounds visitors whose handshake is not over.
-    pending: Arc<Semaphore>,
+    pending: Arc<Places>,
+    /// Bounds connections to the portal, which nobody else counts.
+    portals: Arc<Places>,
+    /// Bounds enrolments, whose makers have shown nothing yet.
+    enrolments: Arc<Places>,
     tasks: TaskTracker,
     /// Cancelled first: no new visitors, links drain.
     stopping: CancellationToken,
@@ -145,6 +153,7 @@ impl Gateway {
         let (chain, key) = config.server_cert;
         let counters = Arc::new(Counters::default());
         let hard = CancellationToken::new();
+        let places = |total| Places::new(total, config.limits.per_address);
         let stopping = hard.child_token();
         let door = Door {
             domain: config.domain.trim_matches('.').to_ascii_lowercase(),
@@ -155,7 +164,9 @@ impl Gateway {
             counters,
             portal: config.portal,
             link: config.link,
-            pending: Arc::new(Semaphore::new(config.limits.pending)),
+            pending: places(config.limits.pending),
+            portals: places(config.limits.portal_connections),
+            enrolments: places(config.limits.enrolments),
             limits: config.limits,
             tasks: TaskTracker::new(),
             stopping,
@@ -209,7 +220,7 @@ impl Gateway {
         self.door.registry.drop_cluster(cluster_id);
     }
 
-    /// The counters as they stand, for `/metrics`.
+    /// The counters as they stand.
     pub fn counters(&self) -> Snapshot {
         self.door.counters.snapshot()
     }

@@ -2,19 +2,32 @@
 
 use std::time::Duration;
 
+use crate::splice::Patience;
+
+/// A server that has said all hears no more; this long its visitor may go on talking.
+const SERVER_GONE: Duration = Duration::from_secs(30);
+
 /// Bounds on time, memory and numbers; every field has a tried default.
 #[derive(Clone, Debug)]
 pub struct Limits {
     /// Visitors whose handshake is not over, at most; more wait in the listener's backlog.
     pub pending: usize,
+    /// Connections to the portal, at most; more are closed after the handshake.
+    pub portal_connections: usize,
+    /// Enrolments at a time, at most; more are closed after the handshake, and agents try again.
+    pub enrolments: usize,
+    /// Of `pending`, `portal_connections` and `enrolments`, at most this many each for one address (IPv6: one /64).
+    pub per_address: usize,
     /// Time for a whole ClientHello. A fifth of it while three quarters of `pending` are taken.
     pub hello_time: Duration,
     /// Time for the rest of a TLS handshake.
     pub handshake_time: Duration,
     /// Time for one answer of the directory; after it the last known answer is used.
     pub lookup_time: Duration,
-    /// Time to reach a tenant API server.
+    /// Time to reach a tenant API server, wherever it is by then: its pod may just be replaced.
     pub dial_time: Duration,
+    /// Dials of one cluster at a time; more wait, at their own cluster's cost.
+    pub dials_per_cluster: usize,
     /// Time for a CONNECT's head, and again for the agent's answer. Must exceed the agent's own dial timeout (4 s).
     pub connect_time: Duration,
     /// Passthrough connections and API splices per cluster.
@@ -35,7 +48,7 @@ pub struct Limits {
     pub ping_timeout: Duration,
     /// How long a tunnel that was replaced may finish its streams.
     pub link_drain: Duration,
-    /// How long a stream may stay silent after its front end closed its sending side.
+    /// How long a connection may go on after its visitor closed its sending side; at most 30 s after its server did.
     pub half_closed: Duration,
     /// How long a stopping gateway waits for what still runs.
     pub drain: Duration,
@@ -45,10 +58,14 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             pending: 1024,
+            portal_connections: 2048,
+            enrolments: 512,
+            per_address: 256,
             hello_time: Duration::from_secs(5),
             handshake_time: Duration::from_secs(10),
             lookup_time: Duration::from_secs(2),
             dial_time: Duration::from_secs(5),
+            dials_per_cluster: 64,
             connect_time: Duration::from_secs(5),
             connections_per_cluster: 4096,
             links_per_node: 16,
@@ -62,5 +79,12 @@ impl Default for Limits {
             half_closed: Duration::from_secs(300),
             drain: Duration::from_secs(3),
         }
+    }
+}
+
+impl Limits {
+    /// How long half a connection may go on alone.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience { with_server: self.half_closed, with_visitor: self.half_closed.min(SERVER_GONE) }
     }
 }

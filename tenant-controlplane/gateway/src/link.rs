@@ -41,6 +41,8 @@ pub(crate) async fn enrolment(door: &Arc<Door>, visitor: Visitor) {
         debug!(address = %peer.address, "enrolment without ALPN");
         return door.counters.refuse(Refused::Handshake);
     }
+    let Some(place) = door.enrolments.take(peer.address.ip()) else { return door.counters.refuse(Refused::Crowd) };
+    stream.get_mut().0.hold(place);
     let leash = door.hard.child_token();
     stream.get_mut().0.bind(leash.clone(), door.live(Kind::Enrolment));
     let limit = door.limits.enrolment_time;

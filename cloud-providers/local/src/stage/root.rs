@@ -1,7 +1,7 @@
 //! The machine's file system: an overlay over the shared tree, kernel file systems of its own, and nothing of the outside.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::unistd::pivot_root;
@@ -29,8 +29,11 @@ pub fn build(spec: &Spec) -> Result<(), LocalError> {
     set(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     overlay(spec, &root)?;
     bind(&spec.dir.join("state"), &root.join("var/lib/pilothouse-node"))?;
-    bind_read_only(&spec.seed, &root.join("var/cache/pilothouse/seed"))?;
-    bind_file(&spec.agent, &root.join("usr/local/bin/pilothouse-node"))?;
+    let seed = root.join("var/cache/pilothouse/seed");
+    shown(spec, &seed)?;
+    // The agent is one of the parts.
+    let agent = spec.agent.file_name().map(|name| seed.join(name)).filter(|agent| agent.exists());
+    bind_file(agent.as_deref().unwrap_or(&spec.agent), &root.join("usr/local/bin/pilothouse-node"))?;
     for (kind, target) in [("proc", "proc"), ("sysfs", "sys"), ("tmpfs", "run"), ("tmpfs", "tmp")] {
         let data = if kind == "tmpfs" { Some("mode=0755") } else { NONE };
         attach(kind, &root.join(target), MsFlags::empty(), data)?;
@@ -50,6 +53,15 @@ fn overlay(spec: &Spec, root: &Path) -> Result<(), LocalError> {
         spec.dir.join("work").display()
     );
     attach("overlay", root, MsFlags::empty(), Some(&data))
+}
+
+/// Shows the parts through an overlay without an upper layer: root in the machine may mount it again as it likes, and still cannot write
+/// to what every machine and the platform itself run.
+fn shown(spec: &Spec, target: &Path) -> Result<(), LocalError> {
+    let none = spec.dir.join("none");
+    fs::create_dir_all(&none).map_err(LocalError::file(&none))?;
+    let data = format!("lowerdir={}:{}", spec.seed.display(), none.display());
+    attach("overlay", target, MsFlags::MS_RDONLY, Some(&data))
 }
 
 /// The machine's own cgroups, writable through its cgroup namespace: v2 alone, or every hierarchy of a hybrid machine.
@@ -119,18 +131,14 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), LocalError> {
         .map_err(LocalError::call(format!("bind {}", target.display())))
 }
 
-fn bind_read_only(source: &Path, target: &Path) -> Result<(), LocalError> {
-    bind(source, target)?;
-    read_only(target)
-}
-
-fn bind_file(source: &Path, target: &PathBuf) -> Result<(), LocalError> {
+fn bind_file(source: &Path, target: &Path) -> Result<(), LocalError> {
     if !target.exists() {
         let parent = target.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(LocalError::file(parent))?;
         fs::write(target, "").map_err(LocalError::file(target))?;
     }
-    bind_read_only(source, target)
+    bind(source, target)?;
+    read_only(target)
 }
 
 fn read_only(target: &Path) -> Result<(), LocalError> {

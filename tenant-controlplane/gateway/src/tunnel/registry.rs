@@ -36,6 +36,7 @@ pub(crate) struct Registry {
     serial: AtomicU64,
     streams: usize,
     connections: usize,
+    dials: usize,
     links: usize,
     hard: CancellationToken,
 }
@@ -48,6 +49,8 @@ pub(crate) struct Tenant {
     pub(crate) streams: Arc<Semaphore>,
     /// Places for passthrough connections and API splices.
     pub(crate) connections: Arc<Semaphore>,
+    /// Places for dials to its API server.
+    pub(crate) dials: Arc<Semaphore>,
     links: usize,
     nodes: Mutex<HashMap<String, Node>>,
 }
@@ -66,6 +69,7 @@ impl Registry {
             serial: AtomicU64::new(0),
             streams: limits.streams_per_cluster,
             connections: limits.connections_per_cluster,
+            dials: limits.dials_per_cluster,
             links: limits.links_per_node,
             hard,
         }
@@ -82,6 +86,7 @@ impl Registry {
             token: self.hard.child_token(),
             streams: Arc::new(Semaphore::new(self.streams)),
             connections: Arc::new(Semaphore::new(self.connections)),
+            dials: Arc::new(Semaphore::new(self.dials)),
             links: self.links,
             nodes: Mutex::default(),
         }

@@ -1,6 +1,6 @@
 //! Where names lead, and that passthrough is untouched.
 
-use std::sync::atomic::Ordering::SeqCst;
+use std::{sync::atomic::Ordering::SeqCst, time::Duration};
 
 use gateway::{Kind, Limits, Refused};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -37,8 +37,8 @@ async fn the_kubelets_name_leads_to_the_same_server() {
 }
 
 #[tokio::test]
-async fn unknown_and_unready_clusters_are_told_at_once() {
-    let world = World::new().await;
+async fn unknown_clusters_are_told_at_once_and_unready_ones_in_time() {
+    let world = World::with(Limits { dial_time: Duration::from_millis(50), ..Limits::default() }).await;
     let unknown = api("01k9zq0000000000000000000z");
     for name in [unknown.as_str(), &api("short"), &format!("short.link.{DOMAIN}")] {
         let error = world.tls(name, &[], None).await.unwrap_err();
@@ -52,7 +52,7 @@ async fn unknown_and_unready_clusters_are_told_at_once() {
 
 #[tokio::test]
 async fn an_api_server_that_is_gone_is_an_alert_not_a_hang() {
-    let world = World::new().await;
+    let world = World::with(Limits { dial_time: Duration::from_millis(50), ..Limits::default() }).await;
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     world.book.add_cluster(LABEL_A, A, Some(nobody), &world.link_a);
     let error = world.tls(&api(LABEL_A), &[], None).await.unwrap_err();

@@ -1,0 +1,193 @@
+//! What keeps a control plane from coming up, in the host's words, and whose it is to mend.
+//!
+//! A pod's own status says it best. Where that says nothing (a pod that is "being made" for ever), the host's latest warning does.
+
+use serde_json::Value;
+use tenant_controlplane::status::{Class, Problem};
+use time::format_description::well_known::Rfc3339;
+use time::{Duration, OffsetDateTime};
+
+use crate::host::{Complaint, PodFact};
+
+/// How long a warning counts: what still goes wrong is said again.
+const FRESH: Duration = Duration::minutes(3);
+/// The most of the host's words that is passed on, characters.
+const LONGEST: usize = 600;
+/// Warnings that come with every start, or that a pod's status says better.
+const NOISE: [&str; 5] = ["Unhealthy", "BackOff", "FailedScheduling", "MissingClusterDNS", "DNSConfigForming"];
+/// Where the scheduler goes on to what is of no use here.
+const ASIDES: [&str; 2] = [" no new claims to deallocate", " preemption:"];
+/// Who else than pods may have something to say.
+const OWNERS: [&str; 4] = ["StatefulSet", "ReplicaSet", "Deployment", "PersistentVolumeClaim"];
+
+/// Something in the way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hindrance {
+    reason: String,
+    /// The host's words, with the name of the pod.
+    pub text: String,
+}
+
+impl Hindrance {
+    fn new(whose: &str, reason: &str, words: &str) -> Self {
+        // What the scheduler says of preemption helps nobody: control planes push nobody out.
+        let words = ASIDES.iter().fold(words, |words, aside| words.split(aside).next().unwrap_or(words));
+        let words: String = words.chars().take(LONGEST).collect();
+        Self { reason: reason.to_owned(), text: format!("{whose}: {words}") }
+    }
+
+    /// What the first of these pods complains of.
+    pub fn of(pods: &[PodFact]) -> Option<Self> {
+        pods.iter().find_map(|pod| {
+            let Complaint { reason, message } = pod.complaint.as_ref()?;
+            Some(Self::new(&pod.name, reason, message))
+        })
+    }
+
+    /// The latest warning among a namespace's events that is about something not ready.
+    pub fn latest(events: &[Value], pods: &[PodFact], now: OffsetDateTime) -> Option<Self> {
+        let warnings = events.iter().filter(|event| event["type"] == "Warning" && concerns(event, pods));
+        let dated = warnings.filter_map(|event| Some((time(event)?, event)));
+        let fresh = dated.filter(|(time, _)| now - *time < FRESH);
+        let (_, latest) = fresh.max_by_key(|(time, _)| *time)?;
+        let text = |field: &str| latest[field].as_str().unwrap_or_default();
+        let (reason, words) = (text("reason"), format!("{}: {}", text("reason"), text("message")));
+        Some(Self::new(latest["involvedObject"]["name"].as_str().unwrap_or_default(), reason, &words))
+    }
+
+    /// What to tell people.
+    pub fn problem(&self) -> Problem {
+        let (class, what, remediation) = self.verdict();
+        Problem {
+            code: "CONTROL_PLANE_PODS".to_owned(),
+            class,
+            detail: format!("{what}: {}", self.text),
+            remediation: remediation.to_owned(),
+        }
+    }
+
+    /// Whose it is, what it is, and the next step.
+    fn verdict(&self) -> (Class, &'static str, &'static str) {
+        match self.reason.as_str() {
+            _ if self.text.contains("exceeded quota") => (
+                Class::Quota,
+                "The host refuses the control plane's pods",
+                "Raise the quota of the host's namespace; this goes on by itself.",
+            ),
+            "Unschedulable" if self.text.contains("olume") => (
+                Class::Platform,
+                "The host has no volume for the datastore",
+                "Look at the host's storage class and its provisioner; this goes on by itself.",
+            ),
+            "Unschedulable" if self.text.contains("Insufficient") || self.text.contains("Too many pods") => (
+                Class::Platform,
+                "The host has no room for the control plane",
+                "Give the host more processors or memory, or delete clusters that nobody needs; this goes on by itself.",
+            ),
+            "Unschedulable" => (
+                Class::Platform,
+                "No node of the host takes the control plane",
+                "A node of the host is closed, not ready, or lacks disk or memory: run `pilothouse doctor`, or look at the host's nodes; \
+                 this goes on by itself.",
+            ),
+            "ErrImageNeverPull" | "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ImageInspectError" => (
+                Class::Platform,
+                "The host lacks an image",
+                "Run `pilothouse up` again: it brings the images to the host.",
+            ),
+            "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "NetworkNotReady" => (
+                Class::Platform,
+                "The host cannot start the control plane's pods",
+                "Run `pilothouse doctor`, and look at the log of the host's node; this goes on by itself.",
+            ),
+            "FailedMount" | "FailedAttachVolume" | "ProvisioningFailed" => (
+                Class::Platform,
+                "The host cannot mount what the control plane needs",
+                "Look at the host's storage; this goes on by itself.",
+            ),
+            "CrashLoopBackOff" | "RunContainerError" | "CreateContainerError" | "CreateContainerConfigError" => (
+                Class::Platform,
+                "A program of the control plane does not stay up",
+                "Look at that pod's log in the host; it is started again by itself.",
+            ),
+            _ => (
+                Class::Platform,
+                "A control-plane pod does not run",
+                "Look at the host's pods; this goes on by itself.",
+            ),
+        }
+    }
+}
+
+/// Whether it is about one of the pods that are not ready, or about who makes them.
+fn concerns(event: &Value, pods: &[PodFact]) -> bool {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let about = (text(&event["involvedObject"]["kind"]), text(&event["involvedObject"]["name"]));
+    let waits = || pods.iter().any(|pod| pod.name == about.1 && !pod.ready && !pod.leaving);
+    !NOISE.contains(&text(&event["reason"]).as_str())
+        && (OWNERS.contains(&about.0.as_str()) || (about.0 == "Pod" && waits()))
+}
+
+/// When it was last seen; each API of events has its own field.
+fn time(event: &Value) -> Option<OffsetDateTime> {
+    let fields = [
+        &event["series"]["lastObservedTime"],
+        &event["lastTimestamp"],
+        &event["eventTime"],
+        &event["metadata"]["creationTimestamp"],
+    ];
+    let text = fields.into_iter().find_map(Value::as_str)?;
+    OffsetDateTime::parse(text, &Rfc3339).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::host::facts::Component;
+    use crate::pods::tests::pod;
+    use serde_json::json;
+    use time::macros::datetime;
+
+    const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+    fn event(reason: &str, about: (&str, &str), time: &str) -> Value {
+        json!({"type": "Warning", "reason": reason, "message": format!("words of {reason}"), "lastTimestamp": time,
+            "involvedObject": {"kind": about.0, "name": about.1}})
+    }
+
+    #[test]
+    fn the_latest_warning_about_something_unready_counts() {
+        let etcd = pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]);
+        let ready = PodFact { ready: true, ..pod(1, Component::ControlPlane, "control-plane-a", [10, 0, 0, 2]) };
+        let pods = [etcd, ready];
+        let events = [
+            event("FailedMount", ("Pod", "etcd-0"), "2026-11-21T11:59:00Z"),
+            event("FailedCreatePodSandBox", ("Pod", "etcd-0"), "2026-11-21T11:59:30Z"),
+            event("Unhealthy", ("Pod", "etcd-0"), "2026-11-21T11:59:59Z"),
+            event("FailedMount", ("Pod", "control-plane-a"), "2026-11-21T11:59:59Z"),
+            event("FailedMount", ("Pod", "a-strangers"), "2026-11-21T11:59:59Z"),
+            event("Odd", ("Gizmo", "x"), "2026-11-21T11:59:59Z"),
+        ];
+        let found = Hindrance::latest(&events, &pods, NOW).unwrap();
+        assert_eq!(found.text, "etcd-0: FailedCreatePodSandBox: words of FailedCreatePodSandBox");
+        assert_eq!(found.problem().class, Class::Platform);
+        assert_eq!(Hindrance::latest(&events, &pods, NOW + Duration::minutes(4)), None, "old ones are over");
+        let normal = json!({"type": "Normal", "reason": "Pulled", "lastTimestamp": "2026-11-21T11:59:59Z"});
+        assert_eq!(Hindrance::latest(&[normal], &pods, NOW), None);
+    }
+
+    #[test]
+    fn everybody_is_told_whose_it_is() {
+        let class = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().class;
+        assert_eq!(class("FailedCreate", "pods \"etcd-0\" is forbidden: exceeded quota: q"), Class::Quota);
+        assert_eq!(class("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."), Class::Platform);
+        let detail = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().detail;
+        assert!(detail("Unschedulable", "1 Insufficient cpu").starts_with("The host has no room"));
+        assert!(detail("Unschedulable", "unbound PersistentVolumeClaims").starts_with("The host has no volume"));
+        let tainted =
+            "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/1";
+        let told = "No node of the host takes the control plane: etcd-0: 0/1 nodes are available: 1 node(s) had untolerated taint(s).";
+        assert_eq!(detail("Unschedulable", tainted), told);
+        assert!(detail("ErrImageNeverPull", "x").starts_with("The host lacks an image: etcd-0: "));
+    }
+}

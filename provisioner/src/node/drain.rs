@@ -1,0 +1,205 @@
+//! Before a machine goes its pods may move away: no new ones come to the node, and each that is there is evicted, as disruption budgets
+//! allow and for as long as [`Tuning::eviction`](crate::Tuning) says. A node that is not ready, or whose API server is away, is not waited for.
+
+use futures::future::join_all;
+use serde_json::{Value, json};
+use time::OffsetDateTime;
+
+use crate::context::Context;
+use crate::family::Family;
+use crate::host::{ApiError, Kubernetes, ObjectKey};
+use crate::trouble::Trouble;
+
+/// How far the pods of a node have moved.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Drain {
+    /// They have, or had their time, or need not.
+    Over,
+    /// Some are still there: which.
+    Moving(String),
+}
+
+/// Moves pods away for a moment.
+///
+/// # Errors
+/// [`Trouble`] of the store.
+pub async fn run(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
+    let (node, now) = (&family.node, OffsetDateTime::now_utc());
+    let end = node.drain_ends_at.unwrap_or(now + ctx.tuning.eviction);
+    if end <= now {
+        return Ok(Drain::Over);
+    }
+    let left = match left(ctx, family).await {
+        Ok(left) => left,
+        Err(error) if node.drain_ends_at.is_some() => Some(vec![crate::chain(&error)]),
+        Err(error) => {
+            tracing::info!(node = %node.id, error = crate::chain(&error), "its pods cannot be moved away");
+            None
+        }
+    };
+    let left = left.filter(|left| !left.is_empty());
+    if left.is_none() || node.drain_ends_at.is_none() {
+        ctx.store.nodes().set_drain_end(node.id, if left.is_none() { now } else { end }).await?;
+    }
+    Ok(left.map_or(Drain::Over, |left| Drain::Moving(told(&left))))
+}
+
+fn told(left: &[String]) -> String {
+    let (named, more) = (left.iter().take(3).cloned().collect::<Vec<_>>().join(", "), left.len().saturating_sub(3));
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    format!("waiting for its pods to move away: {named}{more}")
+}
+
+/// Asks every pod to go that is still there; answers which those are. None: there is nobody to ask, or the node is not ready.
+async fn left(ctx: &Context, family: &Family) -> Result<Option<Vec<String>>, Trouble> {
+    let name = family.node.name.as_str();
+    let Some(api) = ctx.tenants.reach(&family.cluster).await? else { return Ok(None) };
+    let refused = |error: ApiError| Trouble::api("cluster", error);
+    let Some(node) = api.get(&ObjectKey::global("v1", "Node", name)).await.map_err(refused)? else { return Ok(None) };
+    if !is_ready(&node) {
+        return Ok(None);
+    }
+    if node["spec"]["unschedulable"] != true {
+        api.apply(&cordon(name)).await.map_err(refused)?;
+    }
+    let pods = api.pods_on(name).await.map_err(refused)?;
+    let moving = pods.iter().filter(|pod| moves(pod)).map(|pod| ask(&*api, pod));
+    Ok(Some(join_all(moving).await))
+}
+
+fn is_ready(node: &Value) -> bool {
+    let conditions = node["status"]["conditions"].as_array();
+    conditions.is_some_and(|all| all.iter().any(|one| one["type"] == "Ready" && one["status"] == "True"))
+}
+
+fn cordon(name: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"unschedulable": true}})
+}
+
+/// Whether a pod would go on elsewhere: not one that every node has, nor one that only kubelet knows, nor one that has ended.
+fn moves(pod: &Value) -> bool {
+    let owners = pod["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+    let mirrored = !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null();
+    !ended && !mirrored && !owners.iter().any(|owner| owner["kind"] == "DaemonSet" && owner["controller"] == true)
+}
+
+/// Evicts one that has not been told yet; answers its name, and why it stays if it may.
+async fn ask(api: &dyn Kubernetes, pod: &Value) -> String {
+    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
+    let (namespace, name) = (text("namespace"), text("name"));
+    if !text("deletionTimestamp").is_empty() {
+        return format!("{namespace}/{name}");
+    }
+    match api.evict(namespace, name).await {
+        Ok(()) => format!("{namespace}/{name}"),
+        Err(ApiError::Rejected { code: 429, .. }) => format!("{namespace}/{name} (kept by its disruption budget)"),
+        Err(error) => format!("{namespace}/{name} ({error})"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use migrations::{Actor, StepState};
+    use tenant_controlplane::id::NodeId;
+
+    use super::*;
+    use crate::context::Context;
+    use crate::engine::{Outcome, Reconcile};
+    use crate::testing::World;
+
+    /// A cluster with a node of a user's own, in Kubernetes as `ready` says, and one pod of each sort on it; the node is to go.
+    async fn leaving(ready: &str) -> (World, NodeId) {
+        let world = World::new().await;
+        let cluster = world.cluster("demo").await;
+        world.start_pods(cluster.id, [100, 64, 0, 3]);
+        world.reconcile_cluster(cluster.id).await.unwrap();
+        let id = world.join(&cluster).await;
+        let name = world.store.nodes().load(id).await.unwrap().name.to_string();
+        world.store.nodes().set_link(id, true).await.unwrap();
+        let put = |key: ObjectKey, more: Value| {
+            world.tenant.put(key.clone(), &json!({}), "kubelet");
+            let mut objects = world.tenant.objects.lock().unwrap();
+            let object = objects.get_mut(&key).unwrap().as_object_mut().unwrap();
+            for (field, value) in more.as_object().unwrap() {
+                match object.get_mut(field).and_then(Value::as_object_mut) {
+                    Some(known) => known.extend(value.as_object().unwrap().clone()),
+                    None => _ = object.insert(field.clone(), value.clone()),
+                }
+            }
+        };
+        put(
+            ObjectKey::global("v1", "Node", &name),
+            json!({"status": {"conditions": [{"type": "Ready", "status": ready}]}}),
+        );
+        let pod = |name: &str| ObjectKey::namespaced("v1", "Pod", "default", name);
+        let here = json!({"nodeName": name});
+        put(pod("web-0"), json!({"spec": here}));
+        put(pod("db-0"), json!({"spec": here}));
+        put(pod("elsewhere"), json!({"spec": {"nodeName": "another"}}));
+        put(pod("done"), json!({"spec": here, "status": {"phase": "Succeeded"}}));
+        let owner = json!([{"kind": "DaemonSet", "name": "log", "controller": true}]);
+        put(pod("log-x"), json!({"spec": here, "metadata": {"ownerReferences": owner}}));
+        put(pod("static"), json!({"spec": here, "metadata": {"annotations": {"kubernetes.io/config.mirror": "x"}}}));
+        world.tenant.guarded.lock().unwrap().push("db-0".to_owned());
+        world.store.nodes().request_deletion(world.organization.id, id, Actor::System).await.unwrap();
+        (world, id)
+    }
+
+    async fn visit(world: &World, id: NodeId) -> (Outcome, Family) {
+        let ended = world.ctx.reconcile(migrations::WorkKind::Node, id.uuid()).await.unwrap();
+        (ended, Family::load(&world.store, id).await.unwrap().unwrap())
+    }
+
+    fn pods(world: &World) -> Vec<String> {
+        world.tenant.names().iter().filter_map(|name| name.strip_prefix("Pod ").map(ToOwned::to_owned)).collect()
+    }
+
+    #[tokio::test]
+    async fn pods_move_away_as_their_budgets_allow_and_only_then_the_machine_hears_of_it() {
+        let (world, id) = leaving("True").await;
+        let (ended, family) = visit(&world, id).await;
+        assert!(matches!(ended, Outcome::Waiting { .. }) && !family.is_sent_away());
+        assert_eq!(pods(&world), ["db-0", "done", "elsewhere", "log-x", "static"]);
+        let node = ObjectKey::global("v1", "Node", family.node.name.as_str());
+        assert_eq!(world.tenant.get(&node).await.unwrap().unwrap()["spec"]["unschedulable"], true, "no new ones come");
+        assert!(family.node.state_message.contains("default/db-0 (kept by its disruption budget)"));
+        let operation = world.store.operations().load(family.node.operation.unwrap()).await.unwrap();
+        assert_eq!((operation.steps[0].key.as_str(), operation.steps[0].state), ("drain", StepState::Running));
+        assert_eq!(operation.steps[0].message, family.node.state_message);
+        world.tenant.guarded.lock().unwrap().clear();
+        let (_, family) = visit(&world, id).await;
+        assert!(!pods(&world).contains(&"db-0".to_owned()) && !family.is_sent_away(), "it was there when it was asked");
+        let (ended, family) = visit(&world, id).await;
+        assert!(matches!(ended, Outcome::Waiting { .. }) && family.is_sent_away(), "now its machine may reset itself");
+        let operation = world.store.operations().load(operation.id).await.unwrap();
+        let states: Vec<_> = operation.steps.iter().map(|step| step.state).collect();
+        assert_eq!(states, [StepState::Done, StepState::Running, StepState::Waiting]);
+    }
+
+    #[tokio::test]
+    async fn nobody_is_waited_for_longer_than_agreed() {
+        let (world, id) = leaving("True").await;
+        let (_, family) = visit(&world, id).await;
+        let end = family.node.drain_ends_at.unwrap() - OffsetDateTime::now_utc();
+        assert!(end > time::Duration::seconds(30) && end <= time::Duration::seconds(60), "{end}");
+        world.store.nodes().set_drain_end(id, OffsetDateTime::now_utc()).await.unwrap();
+        assert!(visit(&world, id).await.1.is_sent_away());
+        assert!(pods(&world).contains(&"db-0".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn a_node_that_is_not_ready_is_not_waited_for() {
+        let (world, id) = leaving("Unknown").await;
+        assert!(visit(&world, id).await.1.is_sent_away());
+        assert!(pods(&world).contains(&"web-0".to_owned()), "its kubelet would not end them");
+    }
+
+    #[tokio::test]
+    async fn an_api_server_that_is_away_is_not_waited_for() {
+        let (world, id) = leaving("True").await;
+        world.connector.unbound.store(true, std::sync::atomic::Ordering::SeqCst);
+        let family = Family::load(&world.store, id).await.unwrap().unwrap();
+        assert_eq!(run(&world.ctx as &Context, &family).await.unwrap(), Drain::Over);
+    }
+}
