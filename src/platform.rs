@@ -146,6 +146,13 @@ impl Platform {
             removals.await;
             Ok(())
         });
+        let ips = Addresses::of(self.record.slot).gateway_names(self.record.advertise.ip());
+        let about = (self.instance.clone(), self.record.domain.clone(), ips);
+        let renewal = certificates::keep_fresh(self.store.clone(), about, gateway.clone(), cancel.clone());
+        self.services.keep("the renewal of the gateway's certificate", async {
+            renewal.await;
+            Ok(())
+        });
         let cancel = cancel.clone();
         self.services.keep("the gateway", async move { Ok(gateway.run(cancel).await?) });
         Ok(())
@@ -193,7 +200,6 @@ impl Platform {
             host,
             facts: self.facts.clone(),
             providers,
-            parts: self.parts(),
             owner: self.instance.name.clone(),
             tuning: provisioner::Tuning::default(),
             cancel: cancel.clone(),

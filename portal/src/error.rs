@@ -77,6 +77,12 @@ pub enum Error {
         /// The name asked for.
         name: String,
     },
+    /// There are as many as there may be.
+    #[error("{detail}")]
+    QuotaReached {
+        /// Of what, and how many.
+        detail: String,
+    },
     /// The state of the thing does not allow it.
     #[error("{detail}")]
     Conflict {
@@ -185,6 +191,7 @@ impl Error {
             Self::TooLarge => &catalogue::BODY_TOO_LARGE,
             Self::Timeout => &catalogue::TIMEOUT,
             Self::NameTaken { .. } => &catalogue::NAME_TAKEN,
+            Self::QuotaReached { .. } => &catalogue::QUOTA_REACHED,
             Self::Conflict { .. } => &catalogue::CONFLICT,
             Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
             Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
@@ -251,6 +258,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::NotFound { what } => Self::NotFound { what },
             StoreError::Conflict { message, .. } => Self::Conflict { detail: message },
+            error @ StoreError::Quota { .. } => Self::QuotaReached { detail: error.to_string() },
             error @ StoreError::Unavailable(_) => Self::Unavailable(Box::new(error)),
             error => Self::Internal(Box::new(error)),
         }

@@ -2,14 +2,19 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
+use gateway::Gateway;
 use migrations::Store;
 use provisioner::SystemKeys;
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tenant_controlplane::pki::{PlatformNames, PlatformPki};
 use time::OffsetDateTime;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::instance::{Instance, write_atomic};
 
@@ -27,6 +32,26 @@ pub struct Certificates {
     pub chain: Vec<CertificateDer<'static>>,
     /// The gateway's key.
     pub key: PrivateKeyDer<'static>,
+}
+
+/// A leaf is good for a year; a platform that is never stopped gets a new one each week.
+const RENEWAL: Duration = Duration::from_secs(7 * 24 * 60 * 60);
+
+/// Gives the gateway fresh certificates for as long as it runs. One that cannot be made is tried for again a week later: there is
+/// most of a year left.
+pub async fn keep_fresh(
+    store: Store,
+    (instance, domain, ips): (Instance, String, Vec<IpAddr>),
+    gateway: Gateway,
+    cancel: CancellationToken,
+) {
+    while cancel.run_until_cancelled(sleep(RENEWAL)).await.is_some() {
+        let made = load_or_create(&store, &instance, &domain, &ips).await;
+        let renewed = made.and_then(|made| Ok(gateway.set_certificate(made.chain, made.key)?));
+        if let Err(error) = renewed {
+            warn!("the gateway's certificate is not renewed: {error:#}");
+        }
+    }
 }
 
 /// Reads the CA or makes it, and issues a fresh certificate for today's addresses.

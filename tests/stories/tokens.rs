@@ -72,8 +72,13 @@ pub fn are_refused_by_name(world: &World, cluster: &str) {
     // The same line pasted again on the same machine is no error, and takes nothing of the token.
     let again = one.join(&mine).output().unwrap();
     let said = text(&again.stderr);
-    assert!(again.status.success() && said.contains("already is node one") && said.contains("reset"), "{said}");
+    assert!(
+        again.status.success() && said.contains("already is node one") && said.contains("not used again"),
+        "{said}"
+    );
     let (twice, _) = token(world, cluster, &["--max-uses", "2"]);
+    let (_, said) = fails(&mut one.join(&twice));
+    assert!(said.contains("already is node one") && said.contains("reset"), "another line is another wish: {said}");
     ok(&mut two.join(&twice));
     ok(&mut three.join(&twice));
     let (_, said) = fails(&mut Machine::new(world, "four").join(&twice));

@@ -123,10 +123,14 @@ fn outcome(operation: Operation) -> Result<Operation> {
     })
 }
 
+/// From so many milliseconds on people ask themselves what a step waits for.
+const LONG: u64 = 5000;
+
 /// What has been told already, so that nothing is told twice.
 #[derive(Default)]
 struct Shown {
     states: BTreeMap<String, (String, u32)>,
+    wait: String,
     error: String,
 }
 
@@ -140,7 +144,17 @@ impl Shown {
         }
         self.trouble(screen, operation);
         if let Some(step) = operation.steps.iter().find(|step| step.state == "running") {
+            self.wait(screen, step);
             screen.hint(&running(step));
+        }
+    }
+
+    /// A step that takes long says what for, whole: the line that is replaced has no room for it.
+    fn wait(&mut self, screen: &Screen, step: &Step) {
+        let long = step.duration_milliseconds.is_some_and(|time| time >= LONG);
+        if long && !step.message.is_empty() && step.message != self.wait {
+            self.wait.clone_from(&step.message);
+            screen.say(&format!("    {}", step.message));
         }
     }
 

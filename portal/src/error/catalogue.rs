@@ -69,6 +69,7 @@ catalogue! {
     METHOD_NOT_ALLOWED 405 "user" false "Method not allowed", "The `Allow` header lists the methods of this address.";
     NAME_TAKEN 409 "user" false "The name is taken", "Choose another name.";
     CONFLICT 409 "user" true "Not possible now", "Look at the present state and try again.";
+    QUOTA_REACHED 409 "quota" false "The limit is reached", "Delete what nobody needs, or ask the operators for a higher limit.";
     CLUSTER_NOT_READY 409 "user" true "The cluster is not ready yet", "Wait for the operation `operation_id` (GET /api/v1/operations/{id}?wait=60) and try again.";
     DELETION_IN_PROGRESS 409 "user" false "Being deleted", "Wait until it is gone.";
     IDEMPOTENCY_IN_PROGRESS 409 "user" true "The same request is under way", "Wait a second and send the same request with the same `Idempotency-Key` again.";
