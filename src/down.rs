@@ -121,8 +121,9 @@ async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) ->
         sysctl::restore();
     }
     fs::remove_dir("/run/pilothouse").ok();
+    fs::remove_dir_all(&instance.dir).with_context(|| format!("remove {}", instance.dir.display()))?;
     fs::remove_dir("/var/lib/pilothouse").ok();
-    fs::remove_dir_all(&instance.dir).with_context(|| format!("remove {}", instance.dir.display()))
+    Ok(())
 }
 
 /// The record stays until the end: a purge that was cut off is repeated by it.

@@ -18,6 +18,7 @@ use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tenant_controlplane::component::etcd::VOLUME;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -151,7 +152,7 @@ fn volume(name: &str, volumes: &Path, node: &str) -> Value {
             "annotations": { "pv.kubernetes.io/provisioned-by": PROVISIONER, "local.path.provisioner/selected-node": node }
         },
         "spec": {
-            "accessModes": ["ReadWriteOnce"], "capacity": { "storage": "1Gi" }, "volumeMode": "Filesystem",
+            "accessModes": ["ReadWriteOnce"], "capacity": { "storage": VOLUME.to_string() }, "volumeMode": "Filesystem",
             "persistentVolumeReclaimPolicy": "Delete", "storageClassName": CLASS,
             "hostPath": { "path": volumes.join(name), "type": "DirectoryOrCreate" },
             "nodeAffinity": { "required": { "nodeSelectorTerms": [{ "matchExpressions": [requirement] }] } }

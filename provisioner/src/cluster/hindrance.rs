@@ -82,7 +82,7 @@ impl Hindrance {
             "Unschedulable" if self.text.contains("Insufficient") || self.text.contains("Too many pods") => (
                 Class::Platform,
                 "The host has no room for the control plane",
-                "Give the host more processors or memory, or delete clusters that nobody needs; this goes on by itself.",
+                "Give the host more processors, memory or disk, or delete clusters that nobody needs; this goes on by itself.",
             ),
             "Unschedulable" => (
                 Class::Platform,
