@@ -83,8 +83,7 @@ impl Record {
 #[cfg(test)]
 impl Record {
     /// What a first `up` would write, with every door at `at`.
-    pub fn example(name: &str, at: &str) -> Self {
-        let at = at.parse().unwrap();
+    pub fn example(name: &str, at: SocketAddr) -> Self {
         Self {
             name: name.into(),
             slot: 0,
@@ -382,7 +381,7 @@ mod tests {
     fn another_instances_directory_is_refused() {
         let dir = tempfile::tempdir().unwrap();
         let one = Instance::new("one", Some(dir.path().to_owned())).unwrap();
-        one.save(&Record::example("one", "127.0.0.1:1")).unwrap();
+        one.save(&Record::example("one", "127.0.0.1:1".parse().unwrap())).unwrap();
         let two = Instance::new("two", Some(dir.path().to_owned())).unwrap();
         assert!(two.record().unwrap_err().to_string().contains("belongs to the instance \"one\""));
         assert!(one.record().unwrap().is_some());

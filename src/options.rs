@@ -83,8 +83,8 @@ pub struct UpArgs {
     /// Offer no machine containers (pools of kind "local"): whoever may make them can become root on this machine
     #[arg(long)]
     pub no_local_machines: bool,
-    /// Where the Kubernetes components come from
-    #[arg(long, default_value = "auto")]
+    /// Where the Kubernetes components come from: auto, release (official files) or modules (built from Go modules)
+    #[arg(long, default_value = "auto", env = "PILOTHOUSE_BUNDLE_SOURCE")]
     pub bundle_source: String,
     /// Directory of the bundle cache
     #[arg(long, env = "PILOTHOUSE_CACHE")]
@@ -196,8 +196,8 @@ pub struct BundleArgs {
     /// Kubernetes version
     #[arg(long, default_value = "1.36.3")]
     pub version: String,
-    /// auto, release or modules
-    #[arg(long, default_value = "auto")]
+    /// auto, release (official files) or modules (built from Go modules)
+    #[arg(long, default_value = "auto", env = "PILOTHOUSE_BUNDLE_SOURCE")]
     pub source: String,
 }
 

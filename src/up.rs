@@ -293,7 +293,7 @@ mod tests {
     #[test]
     fn versions_asked_for_once_are_kept() {
         let versions = vec!["1.35.4".to_owned()];
-        let known = Record { versions, ..Record::example("a", "127.0.0.1:1") };
+        let known = Record { versions, ..Record::example("a", PORTAL) };
         assert_eq!(super::versions(Some(&known), &[]), ["1.35.4"]);
         assert_eq!(super::versions(Some(&known), &[KubernetesVersion::parse("1.35.4").unwrap()]), ["1.35.4"]);
         assert_eq!(super::versions(None, &[]), Vec::<String>::new());

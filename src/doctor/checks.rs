@@ -312,7 +312,7 @@ mod tests {
 
     #[test]
     fn an_address_that_went_away_is_noticed_unless_it_was_given() {
-        let mut record = Record::example("a", "192.0.2.1:8443");
+        let mut record = Record::example("a", "192.0.2.1:8443".parse().unwrap());
         assert_eq!(address_of(&record, &[record.advertise.ip()]).status, Verdict::Pass);
         assert_eq!(address_of(&record, &[]).status, Verdict::Warn);
         record.advertise_given = true;
