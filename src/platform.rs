@@ -122,15 +122,9 @@ impl Platform {
     fn open_doors(&mut self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
         let app = portal::app(self.portal_config(&certificates.ca_pem)?);
         let loopback = serve::loopback(app.clone(), doors.portal, cancel.clone());
-        self.services.keep("the portal", async {
-            loopback.await;
-            Ok(())
-        });
+        self.services.go_on("the portal", loopback);
         let housekeeping = portal::housekeeping(self.store.clone(), cancel.clone());
-        self.services.keep("the portal's housekeeping", async {
-            housekeeping.await;
-            Ok(())
-        });
+        self.services.go_on("the portal's housekeeping", housekeeping);
         let agents = Agents::new(self.store.clone(), self.parts(), Arc::new(self.facts.clone()));
         let gateway = Gateway::new(GatewayConfig {
             listener: doors.gateway,
@@ -142,24 +136,18 @@ impl Platform {
             limits: Limits::default(),
         })?;
         let removals = removals::follow(self.store.clone(), gateway.clone(), cancel.clone());
-        self.services.keep("the watch for removals", async {
-            removals.await;
-            Ok(())
-        });
+        self.services.go_on("the watch for removals", removals);
         let ips = Addresses::of(self.record.slot).gateway_names(self.record.advertise.ip());
         let about = (self.instance.clone(), self.record.domain.clone(), ips);
         let renewal = certificates::keep_fresh(self.store.clone(), about, gateway.clone(), cancel.clone());
-        self.services.keep("the renewal of the gateway's certificate", async {
-            renewal.await;
-            Ok(())
-        });
+        self.services.go_on("the renewal of the gateway's certificate", renewal);
         let cancel = cancel.clone();
         self.services.keep("the gateway", async move { Ok(gateway.run(cancel).await?) });
         Ok(())
     }
 
     fn portal_config(&self, ca_pem: &str) -> Result<PortalConfig> {
-        let agent = self.bundles.host.artefact("pilothouse-node").context("the bundle has no agent: build it again")?;
+        let agent = self.bundles.host.artefact(components::AGENT).context("the bundle has no agent: build it again")?;
         Ok(PortalConfig {
             store: self.store.clone(),
             public_url: self.facts.portal_url.clone(),
@@ -208,10 +196,7 @@ impl Platform {
         if embedded {
             self.services.keep("the wall between tenants", keep_apart(self.wall()?, &handle, cancel));
             let volumes = storage::keep_ready(client, self.instance.path("volumes"), NODE.to_owned(), cancel.clone());
-            self.services.keep("the making of volumes", async {
-                volumes.await;
-                Ok(())
-            });
+            self.services.go_on("the making of volumes", volumes);
             self.load_others(cancel);
         }
         self.handle = Some(handle);

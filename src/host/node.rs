@@ -13,6 +13,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::{Host, NODE, control_plane, pki};
+use crate::components::AGENT;
 use crate::instance::{Instance, write_atomic};
 use crate::platform::parts::PROGRAMS;
 use crate::run::run;
@@ -20,8 +21,6 @@ use crate::supervise::Process;
 
 /// The images that tenants' pods and volumes need; nothing is ever pulled.
 const IMAGES: [&str; 6] = ["pause", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "busybox"];
-/// The agent, which is both the node's supervisor and what ends its pods.
-const AGENT: &str = "pilothouse-node";
 /// Importing images on a slow disk is what takes long here.
 const PATIENCE: Duration = Duration::from_secs(180);
 

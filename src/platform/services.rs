@@ -23,6 +23,14 @@ impl Services {
         self.names.insert(id, name);
     }
 
+    /// [`Services::keep`] for one that cannot fail, only end.
+    pub fn go_on(&mut self, name: &'static str, work: impl Future<Output = ()> + Send + 'static) {
+        self.keep(name, async {
+            work.await;
+            Ok(())
+        });
+    }
+
     /// Waits for the first service that ends by itself, and says which and why.
     pub async fn ended(&mut self) -> Error {
         let Some(ended) = self.tasks.join_next_with_id().await else { return pending().await };
