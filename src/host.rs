@@ -9,6 +9,7 @@ pub mod images;
 pub mod isolation;
 pub mod node;
 pub mod pki;
+mod rights;
 pub mod storage;
 
 use std::net::SocketAddr;
@@ -78,7 +79,7 @@ impl Host {
         node::start(self)?;
         let client = control_plane::client(self).await?;
         progress.step("host API server", self.wait_ready(&client, cancel)).await?;
-        control_plane::allow_kubelet_access(&client).await?;
+        rights::grant(&client).await?;
         storage::install(&client, &self.instance.path("host/storage")).await?;
         control_plane::start_storage(self)?;
         progress.step("host node", node::wait_ready(self, &client, cancel)).await?;

@@ -61,6 +61,8 @@ pub struct Means {
 const LAST_WORDS: Duration = Duration::from_secs(5);
 /// Between two tries to bring a version's images to the host.
 const IMAGES_AGAIN: Duration = Duration::from_secs(10);
+/// How long pods wait for etcd's volume: one made ahead is bound in a tenth of a second, one made on demand in two to four.
+const BINDING: Duration = Duration::from_secs(10);
 
 /// A platform that answers; after [`Platform::provision`] one that works.
 pub struct Platform {
@@ -189,7 +191,7 @@ impl Platform {
             facts: self.facts.clone(),
             providers,
             owner: self.instance.name.clone(),
-            tuning: provisioner::Tuning::default(),
+            tuning: if embedded { on_this_machine() } else { provisioner::Tuning::default() },
             cancel: cancel.clone(),
         };
         let handle = provisioner::start(config);
@@ -286,6 +288,11 @@ fn release(bundle: &Bundle, loaded: bool) -> Result<Release> {
         etcd: image("etcd")?,
     };
     Ok(Release { images, coredns_image: image("coredns")?, loaded })
+}
+
+/// How the provisioner treats a host that is this very machine: claims are bound before their pods are there.
+fn on_this_machine() -> provisioner::Tuning {
+    provisioner::Tuning { binding: BINDING, ..provisioner::Tuning::default() }
 }
 
 /// What every part of the platform must agree on.

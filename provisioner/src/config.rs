@@ -80,6 +80,8 @@ pub struct Tuning {
     pub resync: Duration,
     /// Between two applications of objects that did not change.
     pub reapply: Duration,
+    /// How long a control plane's pods wait for etcd's volume, where a claim gets one before its pod is there; zero where it does not.
+    pub binding: Duration,
     /// How long a cluster that was running may fail its probes before people are told.
     pub grace: Duration,
     /// How long a step of a creation may wait before it says what for.
@@ -105,6 +107,7 @@ impl Default for Tuning {
             probe_every: Duration::from_millis(60),
             resync: Duration::from_secs(30),
             reapply: Duration::from_secs(600),
+            binding: Duration::ZERO,
             grace: Duration::from_secs(3),
             murmur: Duration::from_secs(5),
             alarm: Duration::from_secs(15),

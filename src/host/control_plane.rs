@@ -8,10 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::rbac::v1::ClusterRoleBinding;
 use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Api, Client, Config};
-use serde_json::json;
+use kube::{Client, Config};
 use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd, scheduler};
 use tenant_controlplane::pki::ClusterPki;
 
@@ -171,17 +169,6 @@ pub async fn from_file(file: &Path) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
     Client::try_from(config.with_context(|| format!("use {}", file.display()))?).context("make a client of the host")
-}
-
-/// Lets the host's API server speak to its kubelet (logs and exec of tenants' pods, for the operator).
-pub async fn allow_kubelet_access(client: &Client) -> Result<()> {
-    let binding = json!({
-        "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding",
-        "metadata": { "name": "pilothouse:kubelet-api" },
-        "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "system:kubelet-api-admin" },
-        "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "kube-apiserver-kubelet-client" }]
-    });
-    storage::apply::<ClusterRoleBinding>(&Api::all(client.clone()), binding).await
 }
 
 #[cfg(test)]

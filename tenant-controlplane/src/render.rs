@@ -154,8 +154,7 @@ impl Manifests {
         &self.objects[..self.foundation]
     }
 
-    /// The pods' owners: apply them once `Placement::etcd_ip` is known. etcd comes first and may be applied with the foundation: it does
-    /// not depend on the address either.
+    /// The pods' owners: apply them once `Placement::etcd_ip` is known. etcd comes first; it is the one that needs its claim's volume.
     pub fn workloads(&self) -> &[Value] {
         &self.objects[self.foundation..]
     }

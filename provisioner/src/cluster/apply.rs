@@ -1,9 +1,11 @@
 //! The control plane into the host: namespace, then what everything stands on, then etcd and the control plane together.
 //!
 //! The answer to applying etcd's service says its address, which the control plane's pods get as a host alias: the embedded host has no
-//! DNS. Nothing waits for etcd to be ready. What an older render made and this one does not goes last.
+//! DNS. Pods' owners wait for etcd's volume, and nothing waits for etcd to be ready. What an older render made and this one does not goes
+//! last.
 
 use std::net::IpAddr;
+use std::time::Duration;
 
 use futures::future::try_join_all;
 use migrations::Cluster;
@@ -13,12 +15,17 @@ use tenant_controlplane::render::{
     CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render, shared,
 };
 use tenant_controlplane::sni;
+use tokio::time::{Instant, sleep};
 
 use super::prune::{self, Scope};
 use super::release;
 use crate::context::{Context, Place, fingerprint};
+use crate::host::ObjectKey;
 use crate::host::facts::Component;
 use crate::trouble::Trouble;
+
+/// Between two looks at a claim.
+const CLAIM_LOOK: Duration = Duration::from_millis(15);
 
 fn rendered(cluster: &Cluster, pki: &ClusterPki, placement: &Placement) -> Manifests {
     render(&RenderInput { cluster: cluster.id, name: &cluster.name, spec: &cluster.spec, pki, placement })
@@ -40,14 +47,30 @@ pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -
     let shared = (!ctx.has_shared()).then(shared);
     all(ctx, first.iter().chain(&shared)).await?;
     ctx.set_shared();
-    let (etcd, _) = manifests.workloads().split_at(1.min(manifests.workloads().len()));
-    placement.etcd_ip = service_address(&all(ctx, rest.iter().chain(etcd)).await?);
-    all(ctx, rendered(cluster, pki, &placement).workloads().iter().skip(1)).await?;
+    placement.etcd_ip = service_address(&all(ctx, rest).await?);
+    bound(ctx, rest).await?;
+    all(ctx, rendered(cluster, pki, &placement).workloads()).await?;
     // One that never was well has nothing from an older render, and a person waits for it.
     if cluster.observed_generation > 0 {
         prune(ctx, cluster, &manifests).await?;
     }
     ctx.set_applied(cluster.id, Place::Host, hash);
+    Ok(())
+}
+
+/// Until the claims among `objects` have their volumes, or as long as is waited for that. A pod that comes sooner loses more: a second until
+/// the scheduler looks at it again, and ten until the kubelet does, if it comes between the two writes that a binding consists of.
+async fn bound(ctx: &Context, objects: &[Value]) -> Result<(), Trouble> {
+    let until = Instant::now() + ctx.tuning.binding;
+    for claim in objects.iter().filter(|object| object["kind"] == "PersistentVolumeClaim") {
+        let is_bound = async || {
+            let found = ctx.host.get(&ObjectKey::of(claim)?).await?;
+            Ok(found.is_some_and(|claim| claim["status"]["phase"] == "Bound"))
+        };
+        while Instant::now() < until && !is_bound().await.map_err(|error| Trouble::api("host", error))? {
+            sleep(CLAIM_LOOK).await;
+        }
+    }
     Ok(())
 }
 

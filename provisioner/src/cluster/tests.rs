@@ -4,6 +4,8 @@ use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
 use migrations::{Actor, KubeconfigKind, NewKubeconfig, OperationState, PoolKind, StepState};
+use serde_json::json;
+use tenant_controlplane::sni;
 use tenant_controlplane::status::{AccessRole, ClusterState, NodeState, PoolState};
 use time::OffsetDateTime;
 
@@ -39,6 +41,35 @@ async fn a_cluster_comes_up_and_a_second_visit_changes_nothing() {
     assert_eq!(*world.host.objects.lock().unwrap(), objects);
     assert_eq!(*world.tenant.objects.lock().unwrap(), inside);
     assert_eq!(world.store.clusters().load(cluster.id).await.unwrap(), row);
+}
+
+#[tokio::test]
+async fn pods_wait_for_etcds_volume_and_not_for_ever() {
+    let world = World::tuned(|tuning| tuning.binding = Duration::from_secs(60)).await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    let claim = ObjectKey::namespaced("v1", "PersistentVolumeClaim", &sni::namespace(cluster.id), "data-etcd-0");
+    let comes_to = async |calls: usize| {
+        while !world.host.names().contains(&"PersistentVolumeClaim data-etcd-0".to_owned())
+            || world.fate.calls() < calls
+        {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    let volume = async {
+        comes_to(0).await;
+        comes_to(world.fate.calls() + 3).await;
+        let early = |name: &String| name.starts_with("StatefulSet") || name.starts_with("Deployment");
+        assert!(!world.host.names().iter().any(early), "{:?}", world.host.names());
+        world.host.objects.lock().unwrap().get_mut(&claim).unwrap()["status"] = json!({"phase": "Bound"});
+    };
+    let (outcome, ()) = tokio::join!(world.reconcile_cluster(cluster.id), volume);
+    assert_eq!(outcome.unwrap(), Outcome::Done);
+
+    let world = World::tuned(|tuning| tuning.binding = Duration::from_millis(20)).await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
 }
 
 #[tokio::test]

@@ -86,7 +86,8 @@ fn complaint(pod: &Pod) -> Option<Complaint> {
             message: one.message.clone().filter(|text| !text.is_empty())?,
         })
     });
-    unschedulable.or_else(|| status.container_statuses.iter().flatten().find_map(waiting))
+    let sidecars = status.init_container_statuses.iter().flatten();
+    unschedulable.or_else(|| sidecars.chain(status.container_statuses.iter().flatten()).find_map(waiting))
 }
 
 /// What a container waits for, unless it is merely being made.
@@ -186,6 +187,18 @@ mod tests {
         let complaint = PodFact::of(&pod(json!({"containerStatuses": [status]}))).unwrap().complaint.unwrap();
         let words = "etcd: CrashLoopBackOff: it ended with code 1: open /etc/etcd/ca.crt: no such file";
         assert_eq!((complaint.reason.as_str(), complaint.message.as_str()), ("CrashLoopBackOff", words));
+    }
+
+    #[test]
+    fn a_sidecar_that_keeps_ending_is_named_and_not_those_who_wait_for_it() {
+        let status = |name: &str, reason: &str| {
+            json!({"name": name, "image": "", "imageID": "", "ready": false,
+            "restartCount": 0, "state": {"waiting": {"reason": reason}}})
+        };
+        let statuses = json!({"initContainerStatuses": [status("kube-apiserver", "CrashLoopBackOff")],
+            "containerStatuses": [status("kube-scheduler", "PodInitializing")]});
+        let complaint = PodFact::of(&pod(statuses)).unwrap().complaint.unwrap();
+        assert_eq!(complaint.message, "kube-apiserver: CrashLoopBackOff");
     }
 
     #[test]

@@ -119,6 +119,11 @@ pub(super) fn eager(probe: Probe) -> Probe {
     Probe { period_seconds: Some(1), timeout_seconds: Some(3), failure_threshold: Some(3), ..probe }
 }
 
+/// Asked until it says yes, for ten minutes. Nobody waits at the door for what starts then, and on a busy host others should start first.
+pub(super) fn starting(probe: Probe) -> Probe {
+    Probe { initial_delay_seconds: Some(1), period_seconds: Some(2), failure_threshold: Some(300), ..eager(probe) }
+}
+
 /// Asked seldom, and late: a busy host that starts five control planes at once must not lead to restarts.
 pub(super) fn gentle(probe: Probe) -> Probe {
     Probe {

@@ -1,5 +1,6 @@
 //! Golden manifests, with words in place of certificates: rendering only moves text, so words show best where each goes.
 
+use serde_json::json;
 use uuid::Uuid;
 use zeroize::Zeroizing;
 
@@ -162,10 +163,34 @@ fn whoever_adds_an_object_raises_the_number_of_the_rendering() {
     assert!(manifests.objects.iter().all(|object| object["metadata"]["annotations"][RENDERING_ANNOTATION] == "1"));
 }
 
+/// A pod's programs in the order in which they start: sidecars, then containers.
+fn programs(workload: &Value) -> Vec<Value> {
+    let pod = &workload["spec"]["template"]["spec"];
+    let all = ["initContainers", "containers"].map(|list| pod[list].as_array().cloned().unwrap_or_default());
+    all.concat()
+}
+
+fn program(manifests: &Manifests, name: &str) -> Value {
+    programs(&manifests.workloads()[1]).into_iter().find(|program| program["name"] == name).unwrap()
+}
+
+#[test]
+fn the_others_start_when_the_api_server_is_ready_and_end_before_it() {
+    let manifests = rendered("1.36.3", |_, _, _| {});
+    let names: Vec<Value> = programs(&manifests.workloads()[1]).iter().map(|program| program["name"].clone()).collect();
+    assert_eq!(names, [apiserver::NAME, controller_manager::NAME, scheduler::NAME]);
+    let sidecar = program(&manifests, apiserver::NAME);
+    assert_eq!(manifests.workloads()[1]["spec"]["template"]["spec"]["initContainers"], json!([sidecar]));
+    assert_eq!(
+        (&sidecar["restartPolicy"], &sidecar["startupProbe"]["httpGet"]["path"]),
+        (&json!("Always"), &json!("/readyz"))
+    );
+}
+
 #[test]
 fn a_program_collects_its_garbage_before_it_is_ended() {
     for workload in rendered("1.36.3", |_, _, _| {}).workloads() {
-        for container in workload["spec"]["template"]["spec"]["containers"].as_array().unwrap() {
+        for container in programs(workload) {
             let number =
                 |text: &Value, unit: &str| -> u32 { text.as_str().unwrap().trim_end_matches(unit).parse().unwrap() };
             let limit = number(&container["resources"]["limits"]["memory"], "Mi");
@@ -224,7 +249,7 @@ fn pods_are_hardened() {
         assert_eq!(pod["securityContext"]["runAsNonRoot"], true);
         assert_eq!(pod["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
         assert!(pod["hostNetwork"].is_null() && pod["hostPID"].is_null());
-        for container in pod["containers"].as_array().unwrap() {
+        for container in programs(workload) {
             let context = &container["securityContext"];
             assert_eq!(context["readOnlyRootFilesystem"], true);
             assert_eq!(context["allowPrivilegeEscalation"], false);
@@ -251,8 +276,7 @@ fn no_ca_key_reaches_the_host() {
 #[test]
 fn each_program_sees_its_own_files_only() {
     let manifests = rendered("1.36.3", |_, _, _| {});
-    let containers = manifests.workloads()[1]["spec"]["template"]["spec"]["containers"].as_array().unwrap().clone();
-    for container in containers {
+    for container in programs(&manifests.workloads()[1]) {
         let mounts = container["volumeMounts"].as_array().unwrap();
         let secrets: Vec<&str> = mounts
             .iter()
@@ -267,7 +291,7 @@ fn each_program_sees_its_own_files_only() {
 fn several_replicas_elect_a_leader() {
     let flags = |replicas| {
         let manifests = rendered("1.36.3", |spec, _, _| spec.replicas = replicas);
-        manifests.workloads()[1]["spec"]["template"]["spec"]["containers"][1]["args"].to_string()
+        program(&manifests, controller_manager::NAME)["args"].to_string()
     };
     assert!(flags(1).contains("--leader-elect=false") && flags(2).contains("--leader-elect=true"));
 }

@@ -17,7 +17,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::pod::{
     Plain, Resources, container, eager, empty_volume, gentle, http, lingering, mount, pod, port, read_only,
-    secret_volume,
+    secret_volume, starting,
 };
 use super::{CHECKSUM_ANNOTATION, CONTROL_PLANE, ComponentFiles, ETCD, RenderInput};
 use crate::component::{apiserver, controller_manager, etcd as etcd_component, scheduler};
@@ -123,7 +123,7 @@ pub(super) fn first_claim(input: &RenderInput<'_>) -> PersistentVolumeClaim {
     PersistentVolumeClaim { metadata, ..claim }
 }
 
-/// API server, controller manager and scheduler in one pod. A roll-over brings all new pods up before an old one goes.
+/// API server, controller manager and scheduler in one pod, in this order. A roll-over brings all new pods up before an old one goes.
 pub(super) fn control_plane(input: &RenderInput<'_>, files: &ComponentFiles) -> Deployment {
     let checksums =
         [files.apiserver.checksum(), files.controller_manager.checksum(), files.scheduler.checksum()].map(short);
@@ -156,14 +156,16 @@ fn control_plane_pod(input: &RenderInput<'_>) -> PodSpec {
         empty_volume(AUDIT, "128Mi"),
         empty_volume(SCRATCH, "16Mi"),
     ];
-    // kubelet starts them one after another. The API server looks for etcd once and then a second later again: coming last, it finds
-    // etcd at its first look, and the other two have their caches ready to fill.
-    let containers = vec![scheduler_container(input), controller_manager_container(input), apiserver_container(input)];
+    // A sidecar (KEP-753) starts before the containers, which wait for its startup probe, and ends after them. Started beside it they would
+    // take processors from it, the controller manager would give up after ten seconds, and both would look for it again ever less often.
+    let sidecars = vec![apiserver_container(input)];
+    let containers = vec![controller_manager_container(input), scheduler_container(input)];
     // Where we know etcd's address the host need have no DNS; its pods then resolve the rest as the node does.
     let dns_policy = if input.placement.etcd_ip.is_some() { "Default" } else { "ClusterFirst" };
     PodSpec {
         host_aliases: Some(host_aliases(input)),
         dns_policy: Some(dns_policy.to_owned()),
+        init_containers: Some(sidecars),
         ..pod(containers, volumes, CONTROL_PLANE_GRACE)
     }
 }
@@ -204,6 +206,8 @@ fn apiserver_container(input: &RenderInput<'_>) -> Container {
     };
     Container {
         ports: Some(vec![port("https", API_PORT)]),
+        restart_policy: Some("Always".to_owned()),
+        startup_probe: Some(starting(http("HTTPS", "/readyz", API_PORT))),
         readiness_probe: Some(eager(http("HTTPS", "/readyz", API_PORT))),
         liveness_probe: Some(gentle(http("HTTPS", "/livez", API_PORT))),
         ..container(plain)
