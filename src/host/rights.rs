@@ -15,7 +15,7 @@ const NODE_READS: &str = "pilothouse:node-reads";
 /// made of at once.
 ///
 /// The node authorizer learns of a pod's claims and secrets a moment after the kubelet does. A kubelet that is refused in that moment comes
-/// back after ten seconds. Here all pods are this one node's, so it gains no secret by being asked for none.
+/// back after ten seconds. There is one node, on which all pods run, so nothing is given away by it.
 pub async fn grant(client: &Client) -> Result<()> {
     let bindings: Api<ClusterRoleBinding> = Api::all(client.clone());
     let api_server = "kube-apiserver-kubelet-client";

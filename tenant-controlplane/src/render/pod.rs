@@ -119,7 +119,7 @@ pub(super) fn eager(probe: Probe) -> Probe {
     Probe { period_seconds: Some(1), timeout_seconds: Some(3), failure_threshold: Some(3), ..probe }
 }
 
-/// Asked until it says yes, for ten minutes. Nobody waits at the door for what starts then, and on a busy host others should start first.
+/// Asked until it says yes, for ten minutes; on a busy host what starts after it may come two seconds later for fewer questions.
 pub(super) fn starting(probe: Probe) -> Probe {
     Probe { initial_delay_seconds: Some(1), period_seconds: Some(2), failure_threshold: Some(300), ..eager(probe) }
 }
