@@ -243,9 +243,7 @@ impl<'a> Run<'a> {
             let new = self.furnished && self.cluster.observed_generation == 0;
             look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
             self.shut_out(&look, &*api).await?;
-            if look.is_ready() {
-                observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
-            }
+            observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
         self.forbear(&mut look);
         let waited = self.waited(&look);
@@ -274,7 +272,7 @@ impl<'a> Run<'a> {
 
     /// [`Run::furnish`]; where the platform's own rights were taken away they are given again first.
     async fn set_up(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
-        let refused = match self.furnish(look, api).await {
+        let refused = match self.furnish(api).await {
             Err(trouble) if trouble.is_forbidden() => trouble,
             other => return other,
         };
@@ -283,11 +281,11 @@ impl<'a> Run<'a> {
         let first = self.ctx.tenants.door(self.cluster.id, self.pki, address, Identity::First)?;
         self.ctx.unapply(self.cluster.id, Place::Tenant);
         self.furnished = false;
-        self.furnish(look, &*first).await
+        self.furnish(&*first).await
     }
 
-    /// Sets up what belongs inside the tenant. Access counts as given only when roles are there to be bound.
-    async fn furnish(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    /// Sets up what belongs inside the tenant. Access counts as given only when the bound role is all it should be.
+    async fn furnish(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
         if !self.furnished {
             addons::apply(self.ctx, self.cluster, api).await?;
             self.furnished = true;
@@ -296,9 +294,7 @@ impl<'a> Run<'a> {
             self.granted = access::apply(self.ctx, self.cluster.id, api).await?;
             self.access_known = true;
         }
-        if look.is_ready() {
-            self.granted = access::confirm(self.ctx, std::mem::take(&mut self.granted), api).await?;
-        }
+        self.granted = access::confirm(self.ctx, std::mem::take(&mut self.granted), api).await?;
         Ok(())
     }
 

@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use access::{Aggregate, aggregate, kubeconfig_binding, kubeconfig_binding_name};
+pub use access::{Aggregate, aggregate, cluster_admin, kubeconfig_binding, kubeconfig_binding_name};
 
 use crate::pki::KUBECONFIG_PREFIX;
 use crate::render::{MANAGED_BY_LABEL, annotations};

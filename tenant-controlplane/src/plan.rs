@@ -74,7 +74,7 @@ pub struct Observed {
     pub etcd_ready: Option<bool>,
     /// etcd takes writes: it has not reached its quota.
     pub etcd_writable: Option<bool>,
-    /// At least one control-plane pod is ready.
+    /// At least one API server serves.
     pub control_plane_ready: Option<bool>,
     /// Where the gateway dials its API server, `ip:port`.
     pub endpoint: Option<String>,

@@ -2,7 +2,7 @@
 
 use futures::future::try_join_all;
 use migrations::Cluster;
-use tenant_controlplane::addon::{AddonInput, PRUNED, addons, is_addon};
+use tenant_controlplane::addon::{AddonInput, PRUNED, addons, cluster_admin, is_addon};
 use tenant_controlplane::render::MANAGED_BY_LABEL;
 
 use super::prune::{self, Scope};
@@ -23,7 +23,8 @@ pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Re
         return Ok(());
     }
     // Their namespaces are Kubernetes' own, so nothing depends on the order; the access this is done with needs no binding.
-    let applied = try_join_all(objects.iter().map(|object| api.apply(object))).await;
+    let new = (cluster.observed_generation == 0).then(cluster_admin);
+    let applied = try_join_all(new.iter().chain(&objects).map(|object| api.apply(object))).await;
     applied.map_err(|error| Trouble::api("cluster", error))?;
     // One that never was well has nothing from an older platform, and a person waits for it.
     if cluster.observed_generation > 0 {

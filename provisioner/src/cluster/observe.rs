@@ -63,8 +63,7 @@ impl Look {
             None => "a control-plane pod with an address".to_owned(),
             Some(Health::Down(why)) => format!("the API server: {why}"),
             Some(Health::Starting(what)) => format!("the API server: {what}"),
-            Some(Health::Serving) => "the API server's first objects".to_owned(),
-            Some(Health::Ready) => {
+            Some(Health::Serving | Health::Ready) => {
                 self.observed.trouble.clone().unwrap_or_else(|| "the way through the gateway".to_owned())
             }
         }
@@ -102,7 +101,7 @@ pub async fn inside(
         namespace: Some(true),
         etcd_writable: None,
         etcd_ready: if best.is_some() { Some(true) } else { pods.as_deref().map(quorum) },
-        control_plane_ready: health.as_ref().map(|health| *health == Health::Ready).or(pods.as_ref().map(|_| false)),
+        control_plane_ready: health.as_ref().map(Health::serves).or(pods.as_ref().map(|_| false)),
         endpoint: serving.or_else(kept),
         probe: if pods.is_some() { Some(false) } else { None },
         addons: None,

@@ -82,20 +82,39 @@ async fn nothing_is_claimed_while_pods_are_unknown() {
 }
 
 #[tokio::test]
-async fn serving_is_enough_for_us_and_not_for_people() {
+async fn serving_is_enough_for_us_and_for_admins() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
     *world.tenant.health.lock().unwrap() = Health::Serving;
     world.start_pods(cluster.id, API);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let row = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!((row.state, row.endpoint.is_some()), (ClusterState::Running, true));
+    assert!(
+        world.tenant.names().contains(&"ClusterRole cluster-admin".to_owned()),
+        "Kubernetes may not have made it yet"
+    );
+    let [admin, viewer] = [AccessRole::Admin, AccessRole::View].map(|role| world.kubeconfig(cluster.id, role));
+    let (admin, viewer) = (admin.await, viewer.await);
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    let bound = async |id| world.store.kubeconfigs().load(id).await.unwrap().bound;
+    assert_eq!((bound(admin.id).await, bound(viewer.id).await), (true, false), "only one of the roles is there");
+}
+
+#[tokio::test]
+async fn what_is_done_stays_done() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    *world.tenant.health.lock().unwrap() = Health::Starting("waiting for etcd".to_owned());
+    world.start_pods(cluster.id, API);
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     let row = world.store.clusters().load(cluster.id).await.unwrap();
-    assert_eq!((row.state, row.endpoint.is_some()), (ClusterState::Provisioning, true));
-    assert!(!world.tenant.objects.lock().unwrap().is_empty(), "addons are applied already");
+    assert_eq!((row.state, row.endpoint), (ClusterState::Provisioning, None));
     let steps = || async { operation(&world, &cluster).await.steps };
     let accepted = steps().await.remove(0);
     *world.tenant.health.lock().unwrap() = Health::Ready;
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
-    assert_eq!(steps().await.remove(0), accepted, "what is done stays done");
+    assert_eq!(steps().await.remove(0), accepted);
 }
 
 #[tokio::test]

@@ -1,6 +1,7 @@
 //! Who may do what in a tenant's cluster: bindings only, to roles that Kubernetes itself brings.
 
-use k8s_openapi::api::rbac::v1::{ClusterRoleBinding, RoleRef, Subject};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
 use super::{global, value};
@@ -9,6 +10,7 @@ use crate::pki::{KUBELET_API_USER, PLATFORM_GROUP, kubeconfig_user};
 use crate::status::AccessRole;
 
 const API_GROUP: &str = "rbac.authorization.k8s.io";
+const CLUSTER_ADMIN: &str = "cluster-admin";
 
 /// Whom a binding names.
 enum Who<'a> {
@@ -35,7 +37,7 @@ const fn cluster_role(role: AccessRole) -> &'static str {
     match role {
         AccessRole::View => "view",
         AccessRole::Edit => "edit",
-        AccessRole::Admin => "cluster-admin",
+        AccessRole::Admin => CLUSTER_ADMIN,
     }
 }
 
@@ -58,9 +60,21 @@ pub const fn aggregate(role: AccessRole) -> Option<Aggregate> {
     Some(Aggregate { name: cluster_role(role), sources })
 }
 
+/// The role `cluster-admin`, word for word as Kubernetes makes it some seconds after an API server begins to serve. For a new cluster it
+/// is made ahead of that, so that its first people need not wait; Kubernetes then takes it for its own. It has none of our labels, because
+/// we never take it away.
+pub fn cluster_admin() -> Value {
+    let all = || Some(vec!["*".to_owned()]);
+    let resources =
+        PolicyRule { api_groups: all(), resources: all(), verbs: vec!["*".to_owned()], ..PolicyRule::default() };
+    let urls = PolicyRule { non_resource_urls: all(), verbs: vec!["*".to_owned()], ..PolicyRule::default() };
+    let metadata = ObjectMeta { name: Some(CLUSTER_ADMIN.to_owned()), ..ObjectMeta::default() };
+    value(&ClusterRole { metadata, rules: Some(vec![resources, urls]), aggregation_rule: None })
+}
+
 /// The platform's own rights, the API server's towards kubelets, and the roles' of people with short-lived certificates.
 pub(super) fn objects() -> Vec<Value> {
-    let platform = binding(PLATFORM_GROUP, &Who::Group(PLATFORM_GROUP), "cluster-admin");
+    let platform = binding(PLATFORM_GROUP, &Who::Group(PLATFORM_GROUP), CLUSTER_ADMIN);
     let kubelets = binding("pilothouse:kubelet-api", &Who::User(KUBELET_API_USER), "system:kubelet-api-admin");
     let role = |role: &AccessRole| {
         let group = format!("pilothouse:role:{role}");

@@ -52,6 +52,14 @@ fn a_kubeconfig_has_a_binding_of_its_own() {
 }
 
 #[test]
+fn the_role_that_kubernetes_brings_too_is_nothing_that_we_take_away() {
+    let role = cluster_admin();
+    assert_eq!(role["metadata"], serde_json::json!({"name": "cluster-admin"}));
+    assert_eq!(role["rules"][0], serde_json::json!({"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}));
+    assert_eq!(role["rules"][1], serde_json::json!({"nonResourceURLs": ["*"], "verbs": ["*"]}));
+}
+
+#[test]
 fn every_addon_is_pruned_when_it_is_none_any_more_and_no_kubeconfig_is() {
     for object in all() {
         let kind = (object["apiVersion"].as_str().unwrap(), object["kind"].as_str().unwrap());
