@@ -149,7 +149,7 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// What can be applied before etcd's address is known: namespace, service account, services, policies, secrets and etcd's claim.
+    /// What can be applied before etcd's address is known: namespace, service account, etcd's service, policies, secrets and etcd's claim.
     pub fn foundation(&self) -> &[Value] {
         &self.objects[..self.foundation]
     }
@@ -265,7 +265,7 @@ pub fn shared() -> Value {
 pub fn render(input: &RenderInput<'_>) -> Manifests {
     let files = input.files();
     let mut objects = vec![value(&input.namespace()), value(&input.service_account())];
-    objects.extend(network::services(input));
+    objects.push(network::etcd_service(input));
     objects.extend(network::policies(input));
     let secrets = [
         (apiserver::NAME, &files.apiserver),

@@ -6,6 +6,9 @@ use crate::pki::{ClusterPki, LeafKind};
 /// The binary's and the component's name.
 pub const NAME: &str = "kube-scheduler";
 
+/// The environment it runs with. Nobody waits for its start, so it collects early: 13 MB of its own instead of 17.
+pub const ENV: &[(&str, &str)] = &[("GOGC", "50")];
+
 /// Where a tenant's pod has [`files`].
 pub(crate) const POD_FILES: &str = "/etc/kubernetes/scheduler";
 

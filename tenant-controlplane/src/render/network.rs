@@ -1,4 +1,4 @@
-//! Who may reach whom in the host: two services, and policies that forbid everything but what a control plane needs.
+//! Who may reach whom in the host: etcd's service, and policies that forbid everything but what a control plane needs.
 //!
 //! The embedded host has no NetworkPolicy engine; there the platform keeps the same rules as nftables. Hosts with an engine keep these.
 
@@ -15,34 +15,24 @@ use super::{CONTROL_PLANE, ETCD, RenderInput, value};
 use crate::component::etcd::CLIENT_PORT;
 use crate::spec::API_PORT;
 
-/// The services of a control plane: etcd's publishes its pod before it is ready, because a client that waits for it costs less than one
-/// that was refused; the API server's gates traffic by readiness. (The gateway dials pods; this one is for the host's operators.)
-pub(super) fn services(input: &RenderInput<'_>) -> [Value; 2] {
-    let etcd = service(input, ETCD, ("client", CLIENT_PORT));
-    let api = service(input, CONTROL_PLANE, ("https", API_PORT));
-    [value(&publishing_early(etcd)), value(&api)]
-}
-
-fn service(input: &RenderInput<'_>, component: &str, (port_name, port): (&str, u16)) -> Service {
+/// etcd's service publishes its pod before it is ready, because a client that waits for it costs less than one that was refused. The API
+/// server has none: the gateway dials pods, and a service costs the host some ten calls and every node a round of its packet filter.
+pub(super) fn etcd_service(input: &RenderInput<'_>) -> Value {
     let port = ServicePort {
-        name: Some(port_name.to_owned()),
-        port: i32::from(port),
-        target_port: Some(IntOrString::Int(i32::from(port))),
+        name: Some("client".to_owned()),
+        port: i32::from(CLIENT_PORT),
+        target_port: Some(IntOrString::Int(i32::from(CLIENT_PORT))),
         protocol: Some("TCP".to_owned()),
         ..ServicePort::default()
     };
     let spec = ServiceSpec {
         type_: Some("ClusterIP".to_owned()),
-        selector: Some(input.component_labels(component)),
+        selector: Some(input.component_labels(ETCD)),
         ports: Some(vec![port]),
+        publish_not_ready_addresses: Some(true),
         ..ServiceSpec::default()
     };
-    Service { metadata: input.meta(component), spec: Some(spec), ..Service::default() }
-}
-
-fn publishing_early(mut service: Service) -> Service {
-    service.spec.iter_mut().for_each(|spec| spec.publish_not_ready_addresses = Some(true));
-    service
+    value(&Service { metadata: input.meta(ETCD), spec: Some(spec), ..Service::default() })
 }
 
 /// Deny all, then: anybody may reach the API server; it may reach its own etcd, the gateway and the host's cluster DNS, and with that

@@ -147,7 +147,6 @@ fn whoever_adds_an_object_raises_the_number_of_the_rendering() {
         &format!("Namespace {namespace}"),
         "ServiceAccount control-plane",
         "Service etcd",
-        "Service control-plane",
         "NetworkPolicy default-deny",
         "NetworkPolicy etcd",
         "NetworkPolicy control-plane",

@@ -225,7 +225,7 @@ fn controller_manager_container(input: &RenderInput<'_>) -> Container {
         image: &input.placement.images.controller_manager,
         pull_policy: input.placement.pull_policy,
         args: flags,
-        env: &[],
+        env: controller_manager::ENV,
         resources: Resources { cpu: "20m", memory: "48Mi", memory_limit: 1024 },
         mounts: vec![read_only(controller_manager::NAME, controller_manager::POD_FILES), mount(SCRATCH, SCRATCH_DIR)],
     })
@@ -238,7 +238,7 @@ fn scheduler_container(input: &RenderInput<'_>) -> Container {
         image: &input.placement.images.scheduler,
         pull_policy: input.placement.pull_policy,
         args: scheduler::flags(&settings),
-        env: &[],
+        env: scheduler::ENV,
         resources: Resources { cpu: "10m", memory: "24Mi", memory_limit: 512 },
         mounts: vec![read_only(scheduler::NAME, scheduler::POD_FILES)],
     })
