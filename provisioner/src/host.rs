@@ -116,7 +116,7 @@ pub enum Health {
     Down(String),
     /// It answers and cannot do its work yet; what is missing.
     Starting(String),
-    /// It stores and serves objects; only the roles and priority classes that Kubernetes brings are not all there yet. Enough for us, and
+    /// It stores and serves objects; only the roles, priority classes and flow schemas that Kubernetes brings are not all there yet. Enough for us, and
     /// for whoever is `cluster-admin`, which we bring ourselves; others would get wrong refusals.
     Serving,
     /// Everything is there.
