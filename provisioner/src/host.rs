@@ -116,8 +116,8 @@ pub enum Health {
     Down(String),
     /// It answers and cannot do its work yet; what is missing.
     Starting(String),
-    /// It stores and serves objects; only the roles, priority classes and flow schemas that Kubernetes brings are not all there yet. Enough for us, and
-    /// for whoever is `cluster-admin`, which we bring ourselves; others would get wrong refusals.
+    /// It stores and serves objects; only the roles, priority classes and flow schemas that Kubernetes brings are not all there yet.
+    /// Enough for us, and for whoever is `cluster-admin`, which we bring ourselves; others would get wrong refusals.
     Serving,
     /// Everything is there.
     Ready,
