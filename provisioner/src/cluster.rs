@@ -242,7 +242,7 @@ impl<'a> Run<'a> {
             // What was just applied to a new cluster was written.
             let new = self.furnished && self.cluster.observed_generation == 0;
             look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
-            self.shut_out(&look, &*api).await?;
+            self.shut_out(&*api).await?;
             observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
         self.forbear(&mut look);
@@ -299,8 +299,8 @@ impl<'a> Run<'a> {
     }
 
     /// Once a visit, where there may be any: nodes that were removed stay removed.
-    async fn shut_out(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
-        if self.cluster.observed_generation > 0 && look.is_ready() && !self.swept {
+    async fn shut_out(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
+        if self.cluster.observed_generation > 0 && !self.swept {
             departed::shut_out(self.ctx, self.cluster.id, api).await?;
             self.swept = true;
         }

@@ -40,11 +40,6 @@ impl Look {
         self.observed.probe == Some(true) && self.observed.addons == Some(true)
     }
 
-    /// Whether the API server calls itself ready.
-    pub fn is_ready(&self) -> bool {
-        self.health == Some(Health::Ready)
-    }
-
     /// Whether there is an address to ask.
     pub const fn has_candidate(&self) -> bool {
         self.candidates > 0
