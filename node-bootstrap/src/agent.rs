@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::config::{JoinConfig, Paths};
 use crate::connect::Backoff;
 use crate::enroll::{self, Applicant};
@@ -22,12 +23,12 @@ use crate::files;
 use crate::ledger::{self, Accepted, Ledger, Membership};
 use crate::link::{Event, Link, Told};
 use crate::reset;
-use crate::runtime::{Runtime, RuntimeError};
+use crate::runtime::{self, Runtime, RuntimeError};
 use crate::spec::Layout;
 use crate::status::{Board, Phase};
 use crate::supervise::describe;
 use crate::tunnel::target::Targets;
-use crate::{api_proxy, machine, network, pki, places, tunables, tunnel};
+use crate::{api_proxy, kubelet, machine, network, pki, places, tunables, tunnel};
 
 pub use error::AgentError;
 
@@ -316,37 +317,47 @@ impl Agent {
     async fn apply(&mut self) -> Result<(), AgentError> {
         let config = self.ledger.config.clone().ok_or_else(|| AgentError::Config("none was kept".into()))?;
         let layout = Layout::joined(&self.paths);
-        for dir in layout.dirs() {
-            files::make_dir(&dir)?;
-        }
+        layout.dirs().iter().try_for_each(|dir| files::make_dir(dir))?;
         let parts = fetch::needed(&config.parts);
         if self.observed.borrow().eq(&0) {
             let (count, version) = (parts.len(), &config.kubernetes_version);
             self.board.phase(Phase::Starting, format!("getting {count} parts of Kubernetes {version}"));
         }
-        let store = PartStore::new(layout.parts, Some(self.paths.seed()));
-        // What must travel far comes in two goes: the node is ready after the first.
-        let (first, later) = store.in_two_goes(&parts);
-        self.bring(&config, &store, &first).await?;
-        if !later.is_empty() {
-            store.ensure_all(&later, &self.link.client()).await?;
-            self.bring(&config, &store, &parts).await?;
+        let (store, link) = (PartStore::new(layout.parts.clone(), Some(self.paths.seed())), self.link.client());
+        let arrivals = Arrivals::expecting(parts.iter().map(|part| part.name.as_str()));
+        // A node that works goes over to other parts when it has them all.
+        if layout.program(kubelet::NAME).exists() {
+            store.ensure_all(&parts, &link, &arrivals).await?;
         }
+        // What must travel far comes in two goes: the node is ready after the first, and the second takes no processor from it.
+        let (first, later) = store.in_two_goes(&parts);
+        let travel = async {
+            store.ensure_all(&first, &link, &arrivals).await?;
+            if !later.is_empty() {
+                runtime::await_kubelet().await;
+            }
+            Ok(store.ensure_all(&later, &link, &arrivals).await?)
+        };
+        tokio::try_join!(travel, self.bring(&config, (&store, &parts), &arrivals))?;
         tracing::info!(generation = config.generation, "in force");
         self.observed.send_replace(config.generation);
         Ok(())
     }
 
-    /// Makes the node with these parts.
-    async fn bring(&mut self, config: &NodeConfig, store: &PartStore, parts: &[Part]) -> Result<(), AgentError> {
-        store.ensure_all(parts, &self.link.client()).await?;
-        let bin = Layout::joined(&self.paths).bin;
-        let (images, digest) = fetch::install(parts, &bin, |part| store.path(&part.sha256))?;
+    /// Makes the node of these parts as they arrive.
+    async fn bring(
+        &mut self,
+        config: &NodeConfig,
+        (store, parts): (&PartStore, &[Part]),
+        arrivals: &Arrivals,
+    ) -> Result<(), AgentError> {
+        let (images, digest) =
+            fetch::install(parts, &Layout::joined(&self.paths).bin, |part| store.path(&part.sha256))?;
         let mut spec = desired::spec(config, &self.membership, &self.paths)?;
         fetch::fill(&mut spec, images, digest);
         network::add_address(spec.node_ip)?;
         self.note(tunables::before())?;
-        if let Some(before) = self.runtime.apply(&spec).await? {
+        if let Some(before) = self.runtime.apply(&spec, arrivals).await? {
             self.note([(network::FORWARD.into(), before)])?;
         }
         Ok(())

@@ -17,9 +17,11 @@ use node_protocol::{FetchRequest, PROGRAMS, Part};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
+use crate::arrivals::Arrivals;
 use crate::files::{self, FileError};
 use crate::machine::hex;
 use crate::spec::{Image, NodeSpec};
+use crate::{kube_proxy, kubelet};
 
 /// How many parts travel at once.
 const PARALLEL: usize = 3;
@@ -114,10 +116,21 @@ impl PartStore {
         self.dir.join("verified.json")
     }
 
-    /// Makes every part usable, several at a time.
-    pub async fn ensure_all(&self, parts: &[Part], link: &NodeLinkClient<Channel>) -> Result<(), FetchError> {
+    /// Makes every part usable, several at a time, the first ones first; `arrivals` hears of each.
+    pub async fn ensure_all(
+        &self,
+        parts: &[Part],
+        link: &NodeLinkClient<Channel>,
+        arrivals: &Arrivals,
+    ) -> Result<(), FetchError> {
         files::make_dir(&self.dir)?;
-        let each = futures::stream::iter(parts).map(|part| self.ensure(part, link.clone()));
+        let each = futures::stream::iter(parts).map(async |part| {
+            let stamp = self.ensure(part, link.clone()).await;
+            if stamp.is_ok() {
+                arrivals.note(&part.name);
+            }
+            stamp
+        });
         let stamps: Vec<(String, Stamp)> =
             each.buffer_unordered(PARALLEL).try_filter_map(async |new| Ok(new)).try_collect().await?;
         self.remember(stamps)?;
@@ -159,12 +172,16 @@ impl PartStore {
         Ok(Stamp::of(&path, sha256).map(|stamp| (path.to_string_lossy().into_owned(), stamp)))
     }
 
-    /// What a node cannot start without, and the rest; all at once when the rest is on the machine already.
+    /// What a node cannot be ready without, and the rest, each in the order of need; all at once when the rest is on the machine already.
     pub fn in_two_goes(&self, parts: &[Part]) -> (Vec<Part>, Vec<Part>) {
         let here =
             |part: &Part| self.path(&part.sha256).exists() || self.seeded(part).is_some_and(|path| path.exists());
-        let first = |part: &Part| part.kind == "binary" || part.name == "pause" || here(part);
-        parts.iter().cloned().partition(first)
+        let makes_ready = |part: &Part| part.name == "pause" || part.kind == "binary" && part.name != kube_proxy::NAME;
+        let (mut first, mut later): (Vec<Part>, Vec<Part>) =
+            parts.iter().cloned().partition(|part| makes_ready(part) || here(part));
+        first.sort_by_key(|part| part.name == kubelet::NAME);
+        later.sort_by_key(|part| part.kind != "binary");
+        (first, later)
     }
 
     fn seeded(&self, part: &Part) -> Option<PathBuf> {

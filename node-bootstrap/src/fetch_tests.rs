@@ -86,7 +86,10 @@ async fn a_broken_transfer_is_resumed_and_verified() {
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().join("parts"), None);
     let wanted = part(&content, "binary");
-    store.ensure_all(std::slice::from_ref(&wanted), &serve(platform.clone()).await).await.unwrap();
+    store
+        .ensure_all(std::slice::from_ref(&wanted), &serve(platform.clone()).await, &Arrivals::default())
+        .await
+        .unwrap();
     assert_eq!(fs::read(store.path(&wanted.sha256)).unwrap(), content);
     assert_eq!(*platform.offsets.lock().unwrap(), vec![0, 15_000, 30_000]);
     assert_eq!(fs::metadata(store.path(&wanted.sha256)).unwrap().permissions().mode() & 0o777, 0o755);
@@ -100,14 +103,14 @@ async fn what_is_verified_is_not_fetched_again_and_a_changed_byte_is() {
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().to_owned(), None);
     let wanted = [part(&content, "image")];
-    store.ensure_all(&wanted, &link).await.unwrap();
-    store.ensure_all(&wanted, &link).await.unwrap();
+    store.ensure_all(&wanted, &link, &Arrivals::default()).await.unwrap();
+    store.ensure_all(&wanted, &link, &Arrivals::default()).await.unwrap();
     assert_eq!(platform.calls.load(Ordering::SeqCst), 1);
     let path = store.path(&wanted[0].sha256);
     let mut flipped = content.clone();
     flipped[17] ^= 1;
     fs::write(&path, &flipped).unwrap();
-    store.ensure_all(&wanted, &link).await.unwrap();
+    store.ensure_all(&wanted, &link, &Arrivals::default()).await.unwrap();
     assert_eq!(platform.calls.load(Ordering::SeqCst), 2);
     assert_eq!(fs::read(&path).unwrap(), content);
 }
@@ -119,7 +122,7 @@ async fn the_wrong_bytes_are_thrown_away() {
     let store = PartStore::new(dir.path().to_owned(), None);
     let mut wanted = part(b"what was promised", "binary");
     wanted.sha256 = "f".repeat(64);
-    let error = store.ensure_all(&[wanted.clone()], &serve(platform).await).await.unwrap_err();
+    let error = store.ensure_all(&[wanted.clone()], &serve(platform).await, &Arrivals::default()).await.unwrap_err();
     assert!(matches!(error, FetchError::Mismatch { .. }), "{error}");
     assert!(!store.path(&wanted.sha256).exists());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
@@ -138,13 +141,13 @@ async fn a_seed_is_used_in_place_and_a_bad_seed_is_not() {
     fs::write(&seeded, &content).unwrap();
     fs::set_permissions(&seeded, fs::Permissions::from_mode(0o555)).unwrap();
     let store = PartStore::new(dir.path().join("parts"), Some(seed.clone()));
-    store.ensure_all(std::slice::from_ref(&wanted), &link).await.unwrap();
+    store.ensure_all(std::slice::from_ref(&wanted), &link, &Arrivals::default()).await.unwrap();
     assert_eq!(fs::read_link(store.path(&wanted.sha256)).unwrap(), seeded);
     assert_eq!(platform.calls.load(Ordering::SeqCst), 0);
 
     fs::write(&seeded, b"#!/bin/no\n").unwrap();
     let other = PartStore::new(dir.path().join("other"), Some(seed));
-    other.ensure_all(std::slice::from_ref(&wanted), &link).await.unwrap();
+    other.ensure_all(std::slice::from_ref(&wanted), &link, &Arrivals::default()).await.unwrap();
     assert_eq!(platform.calls.load(Ordering::SeqCst), 1, "a changed seed is passed over");
 }
 
@@ -153,7 +156,7 @@ async fn a_name_that_is_no_checksum_never_becomes_a_path() {
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().to_owned(), None);
     let wanted = Part { sha256: "../../etc/passwd".into(), ..part(b"", "binary") };
-    let error = store.ensure_all(&[wanted], &serve(Platform::default()).await).await.unwrap_err();
+    let error = store.ensure_all(&[wanted], &serve(Platform::default()).await, &Arrivals::default()).await.unwrap_err();
     assert!(matches!(error, FetchError::BadChecksum { .. }));
 }
 
@@ -173,10 +176,17 @@ fn what_is_here_and_what_a_node_starts_with_comes_first() {
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().join("parts"), Some(dir.path().to_owned()));
     let named = |name: &str, kind: &str| Part { name: name.into(), ..part(name.as_bytes(), kind) };
-    let parts =
-        [named("kubelet", "binary"), named("pause", "image"), named("coredns", "image"), named("busybox", "image")];
-    fs::write(dir.path().join(&parts[3].sha256), "seeded").unwrap();
+    let parts = [
+        ("kubelet", "binary"),
+        ("coredns", "image"),
+        ("pause", "image"),
+        ("kube-proxy", "binary"),
+        ("busybox", "image"),
+    ]
+    .map(|(name, kind)| named(name, kind));
+    fs::write(dir.path().join(&parts[4].sha256), "seeded").unwrap();
     let (first, later) = store.in_two_goes(&parts);
-    assert_eq!(first.iter().map(|part| part.name.as_str()).collect::<Vec<_>>(), ["kubelet", "pause", "busybox"]);
-    assert_eq!(later[0].name, "coredns");
+    let names = |parts: &[Part]| parts.iter().map(|part| part.name.clone()).collect::<Vec<_>>();
+    assert_eq!(names(&first), ["pause", "busybox", "kubelet"]);
+    assert_eq!(names(&later), ["kube-proxy", "coredns"]);
 }

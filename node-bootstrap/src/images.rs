@@ -8,6 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use futures::{StreamExt, TryStreamExt};
 use tokio::process::Command;
 
+use crate::arrivals::Arrivals;
 use crate::files::{self, FileError};
 use crate::spec::{Image, NodeSpec};
 
@@ -97,9 +98,12 @@ impl Importer {
         Ok(files::write_json(&self.record, &*imported, 0o644)?)
     }
 
-    /// Imports several images, two at a time.
-    pub async fn ensure_all(&self, images: &[&Image]) -> Result<(), ImageError> {
-        let each = futures::stream::iter(images).map(|image| self.ensure(image, false));
+    /// Imports several images as they arrive, two at a time.
+    pub async fn ensure_all(&self, images: &[&Image], arrivals: &Arrivals) -> Result<(), ImageError> {
+        let each = futures::stream::iter(images).map(async |image| {
+            arrivals.of(|name| name == image.name).await;
+            self.ensure(image, false).await
+        });
         each.buffer_unordered(2).try_collect().await
     }
 

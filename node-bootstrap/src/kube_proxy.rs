@@ -6,6 +6,9 @@ use crate::child::ChildSpec;
 use crate::kubelet::kubeconfig;
 use crate::spec::{NodeSpec, merge};
 
+/// The program.
+pub const NAME: &str = "kube-proxy";
+
 /// The `KubeProxyConfiguration` (kubeproxy.config.k8s.io/v1alpha1).
 pub fn config(spec: &NodeSpec) -> Value {
     let mut config = json!({
@@ -31,7 +34,7 @@ pub fn config(spec: &NodeSpec) -> Value {
 pub fn child(spec: &NodeSpec, config: &Value) -> ChildSpec {
     let args = vec![format!("--config={}", spec.layout.etc.join("kube-proxy.json").display())];
     let kubeconfig = kubeconfig(&spec.api, &spec.identities.proxy).to_string();
-    ChildSpec::new("kube-proxy", spec, args, &[&config.to_string(), &kubeconfig])
+    ChildSpec::new(NAME, spec, args, &[&config.to_string(), &kubeconfig])
 }
 
 #[cfg(test)]

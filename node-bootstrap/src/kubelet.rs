@@ -7,6 +7,8 @@ use serde_json::{Value, json};
 use crate::child::ChildSpec;
 use crate::spec::{ApiServer, KeyPairFiles, NodeSpec, merge};
 
+/// The program.
+pub const NAME: &str = "kubelet";
 /// Where kubelet says how it does; on the node's own loopback.
 pub const HEALTHZ: &str = "127.0.0.1:10248";
 
@@ -125,7 +127,7 @@ pub fn child(spec: &NodeSpec, config: &Value) -> ChildSpec {
     }
     args.extend(spec.kubelet_args.iter().cloned());
     let kubeconfig = kubeconfig(&spec.api, &spec.identities.kubelet).to_string();
-    ChildSpec::new("kubelet", spec, args, &[&config.to_string(), &kubeconfig])
+    ChildSpec::new(NAME, spec, args, &[&config.to_string(), &kubeconfig])
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 
 pub mod agent;
 pub mod api_proxy;
+pub mod arrivals;
 pub mod cgroup;
 pub mod child;
 pub mod cni;

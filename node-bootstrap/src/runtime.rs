@@ -1,18 +1,22 @@
 //! Turns a decided node into running processes, and keeps it so.
 //!
 //! Order: containerd; kubelet as soon as containerd answers and holds the sandbox image; kube-proxy once kubelet answers, so that it
-//! does not take the processor from what the node's readiness waits for. The other images come beside all that, except on a machine
-//! so slow that it would be at kubelet's cost. Applying another spec changes only what differs; the same one changes nothing.
+//! does not take the processor from what the node's readiness waits for; each as soon as its program has arrived. The other images that
+//! are there come beside all that, except on a machine so slow that it would be at kubelet's cost, and those that travel still come last.
+//! Applying another spec changes only what differs; the same one changes nothing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use futures::TryFutureExt;
+use node_protocol::PROGRAMS;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::cgroup::Cgroups;
 use crate::child::{ChildSpec, Identity};
 use crate::files::{self, FileError};
@@ -76,43 +80,54 @@ impl Runtime {
         Self { board, keepers: BTreeMap::new(), background: CancellationToken::new(), watching: None }
     }
 
-    /// Makes the node as `spec` says. Returns the former value of the forwarding sysctl when it had to change.
-    pub async fn apply(&mut self, spec: &NodeSpec) -> Result<Option<String>, RuntimeError> {
+    /// Makes the node as `spec` says, of parts that may be on their way still. Returns the former value of the forwarding sysctl when it had
+    /// to change.
+    pub async fn apply(&mut self, spec: &NodeSpec, arrivals: &Arrivals) -> Result<Option<String>, RuntimeError> {
         let placed = spec.clone();
         let (texts, forward_before) = tokio::task::spawn_blocking(move || place(&placed)).await??;
+        // With all it runs: it asks the shim and runc at its start what they can, and never again.
+        arrivals.of(|name| PROGRAMS.contains(&name) && ![kubelet::NAME, kube_proxy::NAME].contains(&name)).await;
         let began = Instant::now();
         self.keep(containerd::child(spec, &texts.containerd));
         await_containerd(&spec.layout).await?;
         let slow = began.elapsed() > SLOW;
         let importer = Importer::new(spec).await?;
         let (sandbox, others) = images::split(&spec.images, &spec.sandbox_image);
+        let (here, coming): (Vec<_>, Vec<_>) = others.into_iter().partition(|image| arrivals.has(&image.name));
+        let start = self.start((spec, &texts), &importer, &sandbox, arrivals);
+        let import = importer.ensure_all(&here, arrivals);
         if slow {
-            self.start(spec, &texts, &importer, &sandbox).await?;
-            importer.ensure_all(&others).await?;
+            start.await?;
+            import.await?;
         } else {
-            tokio::try_join!(self.start(spec, &texts, &importer, &sandbox), async {
-                Ok(importer.ensure_all(&others).await?)
-            })?;
+            tokio::try_join!(start, import.err_into())?;
         }
-        self.board.images(spec.images.len());
         self.watch(&spec.layout);
+        arrivals.of(|name| name == kube_proxy::NAME).await;
+        self.keep(kube_proxy::child(spec, &texts.kube_proxy));
+        importer.ensure_all(&coming, arrivals).await?;
+        self.board.images(spec.images.len());
         Ok(forward_before)
     }
 
-    /// The sandbox image, kubelet, kube-proxy.
+    /// The sandbox image, kubelet, and kube-proxy if it is there.
     async fn start(
         &mut self,
-        spec: &NodeSpec,
-        texts: &Texts,
+        (spec, texts): (&NodeSpec, &Texts),
         importer: &Importer,
         sandbox: &[&Image],
+        arrivals: &Arrivals,
     ) -> Result<(), RuntimeError> {
         for image in sandbox {
+            arrivals.of(|name| name == image.name).await;
             importer.ensure(image, true).await?;
         }
+        arrivals.of(|name| name == kubelet::NAME).await;
         self.keep(kubelet::child(spec, &texts.kubelet));
         await_kubelet().await;
-        self.keep(kube_proxy::child(spec, &texts.kube_proxy));
+        if arrivals.has(kube_proxy::NAME) {
+            self.keep(kube_proxy::child(spec, &texts.kube_proxy));
+        }
         Ok(())
     }
 
@@ -213,7 +228,7 @@ async fn kubelet_answers() -> bool {
 }
 
 /// Waits until kubelet answers, but not for ever: services matter too.
-async fn await_kubelet() {
+pub async fn await_kubelet() {
     let deadline = Instant::now() + KUBELET_START;
     while !kubelet_answers().await && Instant::now() < deadline {
         tokio::time::sleep(Duration::from_millis(20)).await;

@@ -93,7 +93,7 @@ pub fn install(paths: &Paths) -> Result<(), ServiceError> {
         None => drop(files::remove(&environment)?),
     }
     files::write(&paths.unit(), unit(&program, &environment).as_bytes(), 0o644)?;
-    systemctl(&["daemon-reload"])?;
+    // It reads all units anew itself (systemctl(1)), which takes seconds on a slow machine.
     systemctl(&["enable", UNIT])?;
     systemctl(&["restart", UNIT])
 }

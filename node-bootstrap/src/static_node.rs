@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
+use crate::arrivals::Arrivals;
 use crate::fetch::{self, FetchError};
 use crate::files::{self, FileError};
 use crate::runtime::{Runtime, RuntimeError};
@@ -275,9 +276,9 @@ pub async fn run(node: StaticNode, stop: CancellationToken, stop_pods: bool) -> 
     board.phase(Phase::Starting, "verifying parts");
     let prepared = node.clone();
     let spec = tokio::task::spawn_blocking(move || prepared.prepare()).await??;
-    let mut runtime = Runtime::new(board.clone());
+    let (mut runtime, arrivals) = (Runtime::new(board.clone()), Arrivals::default());
     let applied = tokio::select! {
-        applied = runtime.apply(&spec) => applied.map(drop),
+        applied = runtime.apply(&spec, &arrivals) => applied.map(drop),
         () = stop.cancelled() => Ok(()),
     };
     if let Err(error) = &applied {

@@ -88,7 +88,9 @@ impl Agents {
 
     /// The node link, for connections whose requests carry a [`Caller`].
     pub fn node_link(&self) -> NodeLinkServer<Self> {
-        NodeLinkServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT)
+        NodeLinkServer::new(self.clone())
+            .max_decoding_message_size(MESSAGE_LIMIT)
+            .send_compressed(node_protocol::COMPRESSION)
     }
 
     /// Serves one connection (HTTP/2, TLS ended): enrolment without a caller, the node link with one. Returns when it is over.

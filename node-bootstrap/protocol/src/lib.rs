@@ -10,10 +10,9 @@
 
 tonic::include_proto!("pilothouse.agent.v1");
 
-/// The programs of a node, each a `binary` part of the bundle: what the platform hands out and what the agent takes.
+/// The programs of a node, each a `binary` part of the bundle: what the platform hands out and what the agent takes,
+/// in the order of need.
 pub const PROGRAMS: [&str; 10] = [
-    "kubelet",
-    "kube-proxy",
     "containerd",
     "containerd-shim-runc-v2",
     "ctr",
@@ -22,7 +21,13 @@ pub const PROGRAMS: [&str; 10] = [
     "host-local",
     "loopback",
     "portmap",
+    "kubelet",
+    "kube-proxy",
 ];
+
+/// How the platform's messages on the node link are compressed for an agent that takes it. Programs shrink to a third, and nothing that
+/// goes this way is secret, so that a length may tell of it.
+pub const COMPRESSION: tonic::codec::CompressionEncoding = tonic::codec::CompressionEncoding::Zstd;
 
 /// The ALPN name by which an agent offers the reverse tunnel (it is the HTTP/2 server there).
 pub const ALPN_TUNNEL: &[u8] = b"pilothouse-tunnel/1";
