@@ -136,7 +136,7 @@ impl Link {
 
     /// A gRPC client; dials when it is used.
     pub fn client(&self) -> NodeLinkClient<Channel> {
-        NodeLinkClient::new(self.channel.clone()).accept_compressed(node_protocol::COMPRESSION)
+        NodeLinkClient::new(self.channel.clone())
     }
 
     /// A connection of its own under another ALPN name.

@@ -88,9 +88,7 @@ impl Agents {
 
     /// The node link, for connections whose requests carry a [`Caller`].
     pub fn node_link(&self) -> NodeLinkServer<Self> {
-        NodeLinkServer::new(self.clone())
-            .max_decoding_message_size(MESSAGE_LIMIT)
-            .send_compressed(node_protocol::COMPRESSION)
+        NodeLinkServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
     /// Serves one connection (HTTP/2, TLS ended): enrolment without a caller, the node link with one. Returns when it is over.

@@ -25,10 +25,6 @@ pub const PROGRAMS: [&str; 10] = [
     "kube-proxy",
 ];
 
-/// How the platform's messages on the node link are compressed for an agent that takes it. Programs shrink to a third, and nothing that
-/// goes this way is secret, so that a length may tell of it.
-pub const COMPRESSION: tonic::codec::CompressionEncoding = tonic::codec::CompressionEncoding::Zstd;
-
 /// The ALPN name by which an agent offers the reverse tunnel (it is the HTTP/2 server there).
 pub const ALPN_TUNNEL: &[u8] = b"pilothouse-tunnel/1";
 /// The ALPN name for raw bytes to the cluster's API server.

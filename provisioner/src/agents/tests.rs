@@ -238,13 +238,9 @@ async fn parts_come_whole_and_from_an_offset() {
     let rig = Rig::new().await;
     let (_, node) = rig.join("web-1").await;
     let mut link = rig.link(rig.cluster, node.id).await;
-    let end = rig.part.1.len() as u64;
-    let older = (link.clone(), None);
-    let agents = (link.clone().accept_compressed(node_protocol::COMPRESSION), Some("zstd"));
-    for (offset, (mut link, encoding)) in [(0, older), (0, agents.clone()), (300_000, agents.clone()), (end, agents)] {
-        let reply = link.fetch(FetchRequest { sha256: SHA.into(), offset }).await.unwrap();
-        assert_eq!(reply.metadata().get("grpc-encoding").map(|name| name.to_str().unwrap()), encoding);
-        let (mut stream, mut got) = (reply.into_inner(), Vec::new());
+    for offset in [0, 300_000, rig.part.1.len() as u64] {
+        let mut stream = link.fetch(FetchRequest { sha256: SHA.into(), offset }).await.unwrap().into_inner();
+        let mut got = Vec::new();
         while let Some(chunk) = soon(stream.message()).await.unwrap() {
             got.extend(chunk.data);
         }
