@@ -125,6 +125,7 @@ impl Runtime {
         arrivals.of(|name| name == kubelet::NAME).await;
         self.keep(kubelet::child(spec, &texts.kubelet));
         await_kubelet().await;
+        // Beside the import of images; one that travels still is kept once it is there.
         if arrivals.has(kube_proxy::NAME) {
             self.keep(kube_proxy::child(spec, &texts.kube_proxy));
         }
