@@ -19,7 +19,8 @@ pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
     }
 }
 
-async fn open(args: &InstanceArgs) -> Result<(Record, Store)> {
+/// What an instance is, and its memory.
+pub async fn open(args: &InstanceArgs) -> Result<(Record, Store)> {
     let instance = Instance::new(&args.name, args.data_dir.clone())?;
     let record = instance.existing()?;
     let store = Store::connect(&database_url(&instance)?, kek(&instance)?).await.context("open the database")?;

@@ -12,6 +12,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::options::{BenchArgs, BenchCommand};
+use crate::platform::spares::memory_bytes;
 
 /// Measures what was asked for.
 pub async fn bench(args: BenchArgs) -> Result<ExitCode> {
@@ -29,13 +30,11 @@ fn machine() -> Value {
     let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
     let cpuinfo = read("/proc/cpuinfo");
     let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")).unwrap_or_default();
-    let memory = read("/proc/meminfo");
-    let kib: u64 = memory.split_whitespace().nth(1).and_then(|word| word.parse().ok()).unwrap_or(0);
     json!({
         "bench": "machine",
         "cpus": cpuinfo.lines().filter(|line| line.starts_with("processor")).count(),
         "cpu": model.trim_start_matches([' ', '\t', ':']),
-        "memory_bytes": kib * 1024,
+        "memory_bytes": memory_bytes(),
         "kernel": read("/proc/sys/kernel/osrelease").trim(),
         "load": read("/proc/loadavg").split_whitespace().next().unwrap_or_default(),
         "pilothouse": env!("CARGO_PKG_VERSION"),

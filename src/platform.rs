@@ -8,6 +8,7 @@ pub mod parts;
 pub mod removals;
 pub mod serve;
 pub mod services;
+pub mod spares;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -191,7 +192,7 @@ impl Platform {
             facts: self.facts.clone(),
             providers,
             owner: self.instance.name.clone(),
-            tuning: if embedded { on_this_machine() } else { provisioner::Tuning::default() },
+            tuning: tuning(args),
             cancel: cancel.clone(),
         };
         let handle = provisioner::start(config);
@@ -290,9 +291,10 @@ fn release(bundle: &Bundle, loaded: bool) -> Result<Release> {
     Ok(Release { images, coredns_image: image("coredns")?, loaded })
 }
 
-/// How the provisioner treats a host that is this very machine: claims are bound before their pods are there.
-fn on_this_machine() -> provisioner::Tuning {
-    provisioner::Tuning { binding: BINDING, ..provisioner::Tuning::default() }
+/// How the provisioner treats the host. Where that is this very machine, claims are bound before their pods are there.
+fn tuning(args: &UpArgs) -> provisioner::Tuning {
+    let binding = if args.host_kubeconfig.is_none() { BINDING } else { Duration::ZERO };
+    provisioner::Tuning { binding, spares: usize::from(spares::wanted(args)), ..provisioner::Tuning::default() }
 }
 
 /// What every part of the platform must agree on.

@@ -62,6 +62,9 @@ pub struct Ready {
     pub portal_seconds: f64,
     /// From the start of `up` until the host was ready for clusters.
     pub ready_seconds: f64,
+    /// How many control planes are kept running for clusters to come.
+    #[serde(default)]
+    pub spares: u8,
 }
 
 /// Where events go.

@@ -133,6 +133,7 @@ impl Start<'_> {
             pid: std::process::id(),
             portal_seconds,
             ready_seconds: self.begun.elapsed().as_secs_f64(),
+            spares: platform::spares::wanted(self.args),
         };
         // The set-up link makes an owner.
         write_secret(&self.instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;

@@ -25,6 +25,8 @@ mod neighbours;
 mod own_machine;
 #[path = "stories/scratch.rs"]
 mod scratch;
+#[path = "stories/spares.rs"]
+mod spares;
 #[path = "stories/tokens.rs"]
 mod tokens;
 #[path = "stories/tour.rs"]

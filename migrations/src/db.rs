@@ -204,7 +204,16 @@ impl Tx {
         A: ActiveModelTrait + ActiveModelBehavior + Send,
         <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
     {
-        model.into_active_model().reset_all().update(self).await?;
-        Ok(())
+        Ok(self.change(model).await?)
+    }
+
+    /// The same, for whoever has words for the database's errors.
+    pub(crate) async fn change<M, A>(&self, model: M) -> Result<(), DbErr>
+    where
+        M: IntoActiveModel<A>,
+        A: ActiveModelTrait + ActiveModelBehavior + Send,
+        <A::Entity as EntityTrait>::Model: IntoActiveModel<A>,
+    {
+        model.into_active_model().reset_all().update(self).await.map(|_| ())
     }
 }

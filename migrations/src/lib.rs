@@ -51,4 +51,5 @@ pub use store::operations::Operations;
 pub use store::pki::Pki;
 pub use store::pools::Pools;
 pub use store::settings::Settings;
+pub use store::spares::Spares;
 pub use store::work::WorkQueue;

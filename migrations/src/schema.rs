@@ -10,6 +10,7 @@ mod m0005_ledger;
 mod m0006_idempotency;
 mod m0007_drain;
 mod m0008_departed;
+mod m0009_platform;
 
 use sea_orm_migration::prelude::*;
 
@@ -28,6 +29,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0006_idempotency::Migration),
             Box::new(m0007_drain::Migration),
             Box::new(m0008_departed::Migration),
+            Box::new(m0009_platform::Migration),
         ]
     }
 }

@@ -16,6 +16,7 @@ mod organizations;
 pub(crate) mod pki;
 pub(crate) mod pools;
 pub(crate) mod settings;
+pub(crate) mod spares;
 mod tidy;
 mod tokens;
 pub(crate) mod work;
@@ -152,6 +153,8 @@ impl Store {
         work -> work::WorkQueue;
         /// Clusters' certificates and keys.
         pki -> pki::Pki;
+        /// Clusters made ahead.
+        spares -> spares::Spares;
         /// Who did what.
         audit -> audit::Audit;
         /// Small facts of the installation.

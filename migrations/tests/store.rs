@@ -22,6 +22,8 @@ mod identity;
 mod isolation;
 #[path = "store/operations.rs"]
 mod operations;
+#[path = "store/spares.rs"]
+mod spares;
 #[path = "store/tidy.rs"]
 mod tidy;
 #[path = "store/work.rs"]
@@ -59,6 +61,11 @@ on_both! {
     clusters::certificates_are_made_once_and_sealed,
     clusters::certificates_are_replaced_only_when_seen,
     clusters::routes_are_found_by_label,
+    spares::a_wish_takes_a_spare_over,
+    spares::the_furthest_that_fits_is_taken,
+    spares::each_gets_its_own,
+    spares::nobody_finds_a_spare,
+    spares::what_is_made_ahead_has_time,
     enrolment::wrong_tokens_are_refused_by_name,
     enrolment::the_same_machine_gets_the_same_node,
     enrolment::a_removed_machine_stays_removed,

@@ -70,6 +70,8 @@ pub struct Release {
 pub struct Tuning {
     /// How many clusters are reconciled at once; nodes get half as many places of their own, pools a quarter.
     pub concurrency: usize,
+    /// How many control planes are kept ready for clusters to come. Each takes as much memory as any other control plane at rest.
+    pub spares: usize,
     /// How long a lease lasts; renewed at a third of it.
     pub lease: Duration,
     /// How long reconciles may wait inside for something to happen to one thing before they give their place to others.
@@ -102,6 +104,7 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             concurrency: 16,
+            spares: 0,
             lease: Duration::from_secs(15),
             patience: Duration::from_secs(20),
             probe_every: Duration::from_millis(60),

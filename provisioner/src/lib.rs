@@ -22,6 +22,7 @@ mod node_pool;
 mod nudge;
 mod parts;
 pub mod pods;
+mod spares;
 mod steps;
 pub mod tenants;
 #[cfg(test)]
@@ -85,6 +86,7 @@ pub fn start(config: Config) -> Handle {
     let mut tasks = JoinSet::new();
     let (pods, cancel) = (Arc::clone(&ctx.pods), config.cancel);
     tasks.spawn(isolation::publish(Arc::clone(&pods), publisher, cancel.clone()));
+    tasks.spawn(spares::run(Arc::clone(&ctx), cancel.clone()));
     tasks.spawn(nudge::run(ctx, Arc::clone(&engine), cancel.clone()));
     let watching = cancel.clone();
     tasks.spawn(async move { pods.run(&*host, watching).await });

@@ -65,7 +65,7 @@ impl Axe {
     }
 
     /// What became of a run; none when it was dropped.
-    async fn over<T>(&self, run: impl Future<Output = T>) -> Option<T> {
+    pub async fn over<T>(&self, run: impl Future<Output = T>) -> Option<T> {
         let mut run = std::pin::pin!(run);
         std::future::poll_fn(|context| {
             let look = self.looks.fetch_add(1, Ordering::SeqCst);

@@ -7,14 +7,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bundle::{Bundle, Version};
+use migrations::Store;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tenant_controlplane::status::ClusterState;
 use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::admin;
+use crate::detach::read_ready;
 use crate::instance::Instance;
 use crate::options::InstanceArgs;
+
+/// How long the platform may take to be at rest.
+const RESTED: Duration = Duration::from_secs(120);
 
 /// A client of one instance.
 pub struct Api {
@@ -26,13 +32,16 @@ pub struct Api {
     /// The bundle's kubectl.
     pub kubectl: PathBuf,
     scratch: PathBuf,
+    store: Store,
+    /// How many control planes the platform keeps ready.
+    spares: usize,
 }
 
 impl Api {
     /// Makes a token and finds the default project.
     pub async fn open(args: &InstanceArgs) -> Result<Self> {
         let instance = Instance::new(&args.name, args.data_dir.clone())?;
-        let record = instance.existing()?;
+        let (record, store) = admin::open(args).await?;
         let token = admin::make_token(args, 1).await?;
         let kubectl = Bundle::locate(Version::default())?.program("kubectl")?;
         let scratch = instance.path("run/bench");
@@ -45,12 +54,28 @@ impl Api {
             project: String::new(),
             kubectl,
             scratch,
+            store,
+            spares: read_ready(&instance)?.spares.into(),
         };
         let me = api.get("/me").await?;
         let organization = text(&me["organizations"][0]["organization_id"])?;
         let projects = api.get(&format!("/organizations/{organization}/projects")).await?;
         api.project = text(&projects["items"][0]["id"])?;
         Ok(api)
+    }
+
+    /// Waits until the platform is at rest: it has all the control planes that it keeps ready, of which it gives the number. As many as
+    /// there are after two minutes must do.
+    pub async fn rested(&self) -> Result<usize> {
+        let end = Instant::now() + RESTED;
+        loop {
+            let spares = self.store.spares().list().await?;
+            let running = spares.iter().filter(|spare| spare.state == ClusterState::Running).count();
+            if running >= self.spares || Instant::now() > end {
+                return Ok(running);
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// `GET` that must succeed.

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use crate::scratch::platform_dir;
-use crate::world::{World, ok, pilothouse};
+use crate::world::{NO_SPARES, World, ok, pilothouse};
 
 /// An instance beside the story's own, taken down with it.
 struct Beside {
@@ -129,7 +129,7 @@ fn story_neighbours() {
     assert!(guest.namespaces(&world, "demo").contains("kube-system"));
     guest.down();
 
-    let other = Beside::new(&world, "other", Vec::new()).up(&[]);
+    let other = Beside::new(&world, "other", Vec::new()).up(&NO_SPARES);
     assert!(other.namespaces(&world, "demo").contains("kube-system"));
     other.down();
 

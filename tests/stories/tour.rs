@@ -10,7 +10,7 @@ use crate::{browser, tokens, tunnel};
 
 #[test]
 fn story_tour() {
-    let Some(world) = World::up("tour") else { return };
+    let Some(world) = World::up_with("tour", &[]) else { return };
     let link = world.field("setup_url");
     let secret = &link[link.find("/setup/").unwrap()..];
     assert_eq!(readable_with(&world.dir, secret), Vec::<PathBuf>::new(), "the set-up link is for its owner only");
@@ -57,8 +57,8 @@ fn story_tour() {
     drop(machine);
 
     ok(&mut world.user(&["cluster", "delete", "demo", "--yes", "--wait"]));
-    let left = ok(&mut world.host_kubectl(&["get", "ns", "-o", "name"]));
-    assert!(!left.contains("namespace/ph-"), "{left}");
+    let left = ok(&mut world.host_kubectl(&["get", "ns", "-L", "pilothouse.dev/cluster-name"]));
+    assert!(!left.contains(" demo"), "{left}");
     assert_eq!(std::fs::read_dir(world.dir.join("machines")).map(|all| all.count()).unwrap_or(0), 0);
     world.down();
 }

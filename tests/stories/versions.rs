@@ -7,7 +7,7 @@ const OLDER: &str = "1.35.4";
 /// Takes four minutes more where the older bundle was never built; it is kept in the cache.
 #[test]
 fn story_an_older_kubernetes() {
-    let Some(world) = World::up_with("vers", &["--with-version", OLDER]) else { return };
+    let Some(world) = World::up_with("vers", &["--with-version", OLDER, "--spares", "0"]) else { return };
     ok(&mut world.user(&["cluster", "create", "older", "--version", OLDER, "--wait"]));
     ok(&mut world.user(&["cluster", "create", "newer", "--wait"]));
     for (cluster, version) in [("older", "v1.35.4"), ("newer", "v1.36.3")] {

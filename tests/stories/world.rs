@@ -15,6 +15,9 @@ const PATIENCE: u64 = 300;
 /// The small image that every node has.
 pub const BUSYBOX: &str = "pilothouse.local/busybox:1.35.0";
 
+/// Told to `up` where a story is about making clusters, or counts what is there.
+pub const NO_SPARES: [&str; 2] = ["--spares", "0"];
+
 /// Two platforms at once would fit, but not on two cores with figures worth reading.
 static ALONE: Mutex<()> = Mutex::new(());
 
@@ -25,6 +28,8 @@ pub struct World {
     pub token: String,
     pub before: crate::leftovers::Snapshot,
     pub scratch: Scratch,
+    /// What every `up` of it is told besides.
+    words: Vec<String>,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -89,12 +94,12 @@ impl World {
         ok(pilothouse().args(["bundle", "build"]));
     }
 
-    /// `up`, and a token of the operator. Skipped (None) where the machine cannot host: not root.
+    /// `up`, and a token of the operator; every cluster is made from nothing. Skipped (None) where the machine cannot host: not root.
     pub fn up(story: &str) -> Option<Self> {
-        Self::up_with(story, &[])
+        Self::up_with(story, &NO_SPARES)
     }
 
-    /// [`World::up`] with more words for `up`.
+    /// [`World::up`], with just these words more for every `up`.
     pub fn up_with(story: &str, more: &[&str]) -> Option<Self> {
         if !is_root(story) {
             return None;
@@ -105,20 +110,23 @@ impl World {
         let scratch = Scratch::new(&name);
         std::fs::write(scratch.at("platforms"), format!("{name}\n")).unwrap();
         let before = crate::leftovers::Snapshot::take();
-        let mut world = Self { name, dir, ready: Value::Null, token: String::new(), before, scratch, _alone: alone };
-        world.start_with(more);
+        let (ready, token, words) = (Value::Null, String::new(), Vec::new());
+        let mut world = Self { name, dir, ready, token, before, scratch, words, _alone: alone };
+        world.tell(more);
+        world.start();
         world.token = ok(&mut world.command(&["admin", "token"])).trim().to_owned();
         Some(world)
     }
 
-    /// `up --detach`, in the tour's words.
-    pub fn start(&mut self) {
-        self.start_with(&[]);
+    /// What every further `up` is told besides.
+    pub fn tell(&mut self, words: &[&str]) {
+        self.words = words.iter().map(|word| (*word).to_owned()).collect();
     }
 
-    fn start_with(&mut self, more: &[&str]) {
-        let words = [&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"], more].concat();
-        let out = ok(&mut self.command(&words));
+    /// `up --detach`, in the tour's words.
+    pub fn start(&mut self) {
+        let mut up = self.command(&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"]);
+        let out = ok(up.args(&self.words));
         self.ready = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     }
 

@@ -9,7 +9,7 @@ use tenant_controlplane::status::ClusterState;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, deletion, hosts, work};
+use super::{Store, deletion, hosts, spares, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::identity::project;
@@ -31,7 +31,7 @@ pub struct Clusters<'a>(pub(super) &'a Store);
 
 /// For people: every method takes the organization, and another one's cluster is not there.
 impl Clusters<'_> {
-    /// Wishes for a cluster: row, operation `cluster.create`, audit entry and due work.
+    /// Wishes for a cluster: row, operation `cluster.create`, audit entry and due work. Where a spare fits it becomes the cluster.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken, [`StoreError::Quota`] when the
@@ -42,13 +42,20 @@ impl Clusters<'_> {
         let project = project.filter(project::Column::Organization.eq(new.organization.uuid())).one(&tx).await?;
         project.ok_or(StoreError::missing("project"))?;
         within_limit(&tx, new.organization).await?;
-        let id = ClusterId::from_uuid(Uuid::now_v7());
+        let spare = spares::take(&mut tx, &new).await?;
+        let id = ClusterId::from_uuid(spare.as_ref().map_or_else(Uuid::now_v7, |spare| spare.id));
         let target = id.to_string();
         let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
         let operation = wish.open(&mut tx).await?;
-        let row = row(&new, id, (hosts::emptiest(&tx).await?, operation))?;
+        let host = if let Some(spare) = &spare { spare.host } else { hosts::emptiest(&tx).await? };
+        let wish = row(&new, id, (host, operation))?;
+        let (is_new, row) = match spare {
+            Some(spare) => (false, taken_over(spare, wish)),
+            None => (true, wish),
+        };
+        let written = if is_new { tx.add(row.clone()).await } else { tx.change(row.clone()).await };
         let taken = || format!("the name `{}` is taken by another cluster of this project", new.name);
-        tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, WHAT, taken))?;
+        written.map_err(|error| StoreError::taken(error, WHAT, taken))?;
         work::make_due(&mut tx, WorkKind::Cluster, row.id).await?;
         tx.tell(deletion::cluster_news(&row));
         tx.commit().await?;
@@ -249,6 +256,13 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
     })
 }
 
+/// A spare as the cluster that somebody wishes for: another wish for the same row, so that what was seen of it stays true.
+fn taken_over(spare: cluster::Model, wish: cluster::Model) -> cluster::Model {
+    let (generation, observed_generation) = (spare.generation + 1, spare.observed_generation);
+    let (conditions, endpoint) = (spare.conditions, spare.endpoint);
+    cluster::Model { generation, observed_generation, conditions, endpoint, ..wish }
+}
+
 /// A locked cluster of an organization that is not to go; for whatever is put under it.
 pub(super) async fn parent(tx: &Tx, organization: OrganizationId, id: ClusterId) -> Result<cluster::Model, StoreError> {
     let row = owned(organization, id).lock_exclusive().one(tx).await?.ok_or(StoreError::missing(WHAT))?;
@@ -263,8 +277,11 @@ pub(super) fn staying(row: cluster::Model) -> Result<cluster::Model, StoreError>
     }
 }
 
-/// Whether one more is allowed. Two at once may both be the last.
+/// Whether one more is allowed: the platform's own are counted elsewhere. Two at once may both be the last.
 async fn within_limit(tx: &Tx, organization: OrganizationId) -> Result<(), StoreError> {
+    if organization.uuid() == spares::OWN {
+        return Ok(());
+    }
     let setting = setting::Entity::find_by_id(LIMIT_KEY.to_owned()).one(tx).await?.and_then(|row| row.value);
     let limit = setting.and_then(|value| value.parse().ok()).unwrap_or(LIMIT);
     let there = cluster::Entity::find().filter(cluster::Column::Organization.eq(organization.uuid())).count(tx).await?;

@@ -1,0 +1,87 @@
+//! Spares: clusters made ahead of wishes. They belong to the platform's own organization; nobody is a member of it, so nobody finds them.
+//! A wish for the same takes one over, in its own transaction: the row stays, with its id, its certificates and what runs under it.
+
+use sea_orm::sea_query::{LockBehavior, LockType};
+use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
+use tenant_controlplane::spec::ClusterSpec;
+use time::Duration;
+use uuid::Uuid;
+
+use super::{Store, operations};
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::ledger::operation;
+use crate::entity::world::cluster;
+use crate::error::StoreError;
+use crate::rows::cluster::{Cluster, NewCluster};
+use crate::rows::{Actor, Page};
+
+/// The id of the platform's own organization, and of its one project.
+pub(crate) const OWN: Uuid = Uuid::from_u128(1);
+/// How long a person waits for a cluster: one that takes longer holds up nothing any more.
+const AWAITED: Duration = Duration::minutes(2);
+
+/// Spares; see [`Store::spares`].
+#[derive(Clone, Copy)]
+pub struct Spares<'a>(pub(super) &'a Store);
+
+impl Spares<'_> {
+    /// Wishes for one more.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn begin(self, spec: ClusterSpec) -> Result<Cluster, StoreError> {
+        // The random end of it.
+        let name = format!("spare-{:08x}", Uuid::now_v7().as_u128() & 0xffff_ffff);
+        let name = codec::word("cluster name", &name)?;
+        let (organization, project) = (OrganizationId::from_uuid(OWN), ProjectId::from_uuid(OWN));
+        self.0.clusters().insert(NewCluster { project, organization, name, spec, actor: Actor::System }).await
+    }
+
+    /// All of them, the oldest first, those that are to go among them.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn list(self) -> Result<Vec<Cluster>, StoreError> {
+        self.0.clusters().list(OrganizationId::from_uuid(OWN), None, Page::default()).await
+    }
+
+    /// Wishes one away.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also once it is somebody's.
+    pub async fn discard(self, id: ClusterId) -> Result<(), StoreError> {
+        self.0.clusters().request_deletion(OrganizationId::from_uuid(OWN), id, Actor::System).await.map(|_| ())
+    }
+
+    /// Whether somebody waits for a cluster: what is made ahead has time.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn are_in_the_way(self) -> Result<bool, StoreError> {
+        let wished = cluster::Entity::find().filter(cluster::Column::Organization.ne(OWN));
+        let wished = wished.filter(cluster::Column::DeletionRequestedAt.is_null());
+        let lacking = cluster::Column::ObservedGeneration.into_expr().lt(cluster::Column::Generation.into_expr());
+        let since = cluster::Column::UpdatedAt.gt(codec::millis(codec::now() - AWAITED));
+        Ok(wished.filter(lacking).filter(since).count(self.0.db()).await? > 0)
+    }
+}
+
+/// A locked spare for that wish, the furthest one first; of several who come each gets its own. Its own operation ends.
+pub(super) async fn take(tx: &mut Tx, new: &NewCluster) -> Result<Option<cluster::Model>, StoreError> {
+    if new.organization.uuid() == OWN {
+        return Ok(None);
+    }
+    // Labels are the owner's words: nothing is made of them.
+    let spec = codec::json("cluster spec", &ClusterSpec { labels: Default::default(), ..new.spec.clone() })?;
+    let fit =
+        cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN)).filter(cluster::Column::Spec.eq(spec));
+    let fit = fit.filter(cluster::Column::DeletionRequestedAt.is_null());
+    let fit = fit.order_by_desc(cluster::Column::ObservedGeneration).order_by_asc(cluster::Column::Id).limit(1);
+    let Some(row) = fit.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).one(tx).await? else {
+        return Ok(None);
+    };
+    operations::overtake(tx, operation::Column::Cluster.eq(row.id), false).await?;
+    Ok(Some(row))
+}

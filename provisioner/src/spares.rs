@@ -1,0 +1,206 @@
+//! Spares: control planes that run before anybody wishes for them, so that a wish need not wait for one.
+//!
+//! They are clusters of the platform's own organization and reconciled as all clusters are; the store gives one to the next wish that it
+//! fits. Here is only how many there should be and when they are made: one after another, and not while somebody waits for a cluster.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use migrations::Cluster;
+use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::version::KubernetesVersion;
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{Context, leaving};
+use crate::trouble::{Trouble, present};
+
+/// Between two looks.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps as many as are wanted until cancelled.
+pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
+    let mut tick = interval(LOOK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut well = true;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        let kept = keep(&ctx).await;
+        // The same every second is said once.
+        if let (true, Err(trouble)) = (well, &kept) {
+            tracing::warn!(error = crate::chain(trouble), "keep spare control planes");
+        }
+        well = kept.is_ok();
+    }
+}
+
+/// One look: at most one is begun, and all that are too many or of no use go.
+async fn keep(ctx: &Context) -> Result<(), Trouble> {
+    let spec = ClusterSpec::new(KubernetesVersion::default());
+    let known = ctx.store.spares().list().await?;
+    let (mut fit, mut surplus): (Vec<_>, Vec<_>) =
+        known.into_iter().filter(|spare| !leaving(spare)).partition(|spare| spare.spec == spec);
+    fit.sort_by_key(|spare| (!is_made(spare), spare.id));
+    surplus.extend(fit.drain(fit.len().min(ctx.tuning.spares)..));
+    for spare in &surplus {
+        // One that has just become somebody's is not ours to remove.
+        present(ctx.store.spares().discard(spare.id).await)?;
+    }
+    if fit.len() < ctx.tuning.spares && fit.iter().all(is_made) && has_time(ctx, &spec).await? {
+        let begun = ctx.store.spares().begin(spec).await?;
+        tracing::info!(cluster = %begun.id, "making a spare control plane");
+    }
+    Ok(())
+}
+
+const fn is_made(spare: &Cluster) -> bool {
+    spare.observed_generation > 0
+}
+
+/// Whether the host could start one, and nobody waits for a cluster of their own.
+async fn has_time(ctx: &Context, spec: &ClusterSpec) -> Result<bool, Trouble> {
+    let loaded = ctx.facts.releases.borrow().get(&spec.version).is_some_and(|release| release.loaded);
+    Ok(loaded && !ctx.store.spares().are_in_the_way().await?)
+}
+
+#[cfg(test)]
+mod tests {
+    use migrations::Actor;
+    use tenant_controlplane::status::ClusterState;
+
+    use super::*;
+    use crate::engine::Outcome;
+    use crate::testing::World;
+
+    const API: [u8; 4] = [100, 64, 0, 3];
+
+    async fn spares(world: &World) -> Vec<Cluster> {
+        let all = world.store.spares().list().await.unwrap();
+        all.into_iter().filter(|spare| !leaving(spare)).collect()
+    }
+
+    async fn made(world: &World, spare: &Cluster) {
+        world.start_pods(spare.id, API);
+        assert_eq!(world.reconcile_cluster(spare.id).await.unwrap(), Outcome::Done);
+    }
+
+    #[tokio::test]
+    async fn they_are_made_one_after_another() {
+        let world = World::tuned(|tuning| tuning.spares = 2).await;
+        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx).await.unwrap();
+        let [first] = &spares(&world).await[..] else { panic!("one at a time") };
+        made(&world, first).await;
+        keep(&world.ctx).await.unwrap();
+        let [_, second] = &spares(&world).await[..] else { panic!("another one") };
+        made(&world, second).await;
+        keep(&world.ctx).await.unwrap();
+        assert!(spares(&world).await.iter().all(|spare| spare.state == ClusterState::Running));
+        assert_eq!(spares(&world).await.len(), 2);
+    }
+
+    #[tokio::test]
+    async fn a_wish_finds_one_that_runs_and_another_is_made_when_there_is_time() {
+        let world = World::tuned(|tuning| tuning.spares = 1).await;
+        keep(&world.ctx).await.unwrap();
+        let spare = spares(&world).await.remove(0);
+        made(&world, &spare).await;
+        let cluster = world.cluster("demo").await;
+        keep(&world.ctx).await.unwrap();
+        assert!(spares(&world).await.is_empty(), "somebody waits");
+        let before = world.host.names();
+        assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+        let row = world.store.clusters().load(cluster.id).await.unwrap();
+        assert_eq!((cluster.id, row.state, row.observed_generation), (spare.id, ClusterState::Running, 2));
+        let operation = world.store.operations().load(row.operation.unwrap()).await.unwrap();
+        assert_eq!(
+            (operation.state, operation.kind.as_str()),
+            (migrations::OperationState::Succeeded, "cluster.create")
+        );
+        assert_eq!(world.host.names(), before, "it is the same control plane");
+        let objects = world.host.objects.lock().unwrap().clone();
+        let namespace = objects.iter().find(|(key, _)| key.kind == "Namespace").unwrap().1;
+        assert_eq!(namespace["metadata"]["labels"]["pilothouse.dev/cluster-name"], "demo");
+        keep(&world.ctx).await.unwrap();
+        assert_eq!(spares(&world).await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn one_that_is_being_made_becomes_the_cluster() {
+        let world = World::tuned(|tuning| tuning.spares = 1).await;
+        keep(&world.ctx).await.unwrap();
+        let spare = spares(&world).await.remove(0);
+        assert!(matches!(world.reconcile_cluster(spare.id).await.unwrap(), Outcome::Waiting { .. }));
+        let cluster = world.cluster("demo").await;
+        made(&world, &cluster).await;
+        let row = world.store.clusters().load(spare.id).await.unwrap();
+        assert_eq!((row.organization, row.observed_generation), (world.organization.id, 2));
+    }
+
+    #[tokio::test]
+    async fn a_run_that_makes_one_hears_that_it_is_somebodys() {
+        let world = World::tuned(|tuning| (tuning.spares, tuning.patience) = (1, Duration::from_secs(60))).await;
+        keep(&world.ctx).await.unwrap();
+        let spare = spares(&world).await.remove(0);
+        let (ended, cluster) = tokio::join!(world.reconcile_cluster(spare.id), async {
+            while world.host.names().is_empty() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            world.cluster("demo").await
+        });
+        assert_eq!(ended.unwrap(), Outcome::waiting("the new wish", Duration::ZERO));
+        made(&world, &cluster).await;
+    }
+
+    #[tokio::test]
+    async fn wherever_the_making_was_dropped_the_cluster_comes_up() {
+        for look in 0..25 {
+            let world = World::tuned(|tuning| tuning.spares = 1).await;
+            keep(&world.ctx).await.unwrap();
+            let spare = spares(&world).await.remove(0);
+            world.start_pods(spare.id, API);
+            world.axe.fall_at(look);
+            let whole = world.axe.over(world.reconcile_cluster(spare.id)).await;
+            let cluster = world.cluster("demo").await;
+            world.converge().await;
+            let row = world.store.clusters().load(cluster.id).await.unwrap();
+            assert_eq!((row.id, row.state, row.observed_generation), (spare.id, ClusterState::Running, 2), "{look}");
+            assert!(whole.is_none() || look > 10, "it was not dropped at {look}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_too_many_or_of_no_use_goes() {
+        let world = World::tuned(|tuning| tuning.spares = 1).await;
+        let spec = ClusterSpec::new(KubernetesVersion::default());
+        let useless = world.store.spares().begin(spec.clone().with_replicas(3).unwrap()).await.unwrap();
+        let begun = world.store.spares().begin(spec.clone()).await.unwrap();
+        let ready = world.store.spares().begin(spec).await.unwrap();
+        made(&world, &ready).await;
+        keep(&world.ctx).await.unwrap();
+        assert_eq!(spares(&world).await.iter().map(|spare| spare.id).collect::<Vec<_>>(), [ready.id]);
+        world.start_pods(ready.id, API);
+        world.converge().await;
+        for gone in [useless, begun] {
+            assert!(world.store.clusters().load(gone.id).await.is_err());
+        }
+        let cluster = world.cluster("demo").await;
+        keep(&world.ctx).await.unwrap();
+        assert_eq!(
+            world.store.clusters().load(cluster.id).await.unwrap().deletion_requested_at,
+            None,
+            "it is somebody's"
+        );
+        world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn none_is_made_where_nobody_wants_any() {
+        let world = World::new().await;
+        keep(&world.ctx).await.unwrap();
+        assert!(spares(&world).await.is_empty());
+    }
+}

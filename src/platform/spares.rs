@@ -1,0 +1,39 @@
+//! How many control planes this installation keeps running for clusters to come.
+
+use std::fs;
+
+use crate::options::UpArgs;
+
+/// The most where nobody said.
+const MOST: u64 = 2;
+/// A machine has one for each so many bytes of memory.
+const PER_MEMORY: u64 = 4 << 30;
+
+/// How many: what was said; else as many as this machine easily bears, and none on a host that is somebody else's.
+pub fn wanted(args: &UpArgs) -> u8 {
+    args.spares.unwrap_or_else(|| if args.host_kubeconfig.is_none() { easily_borne(memory_bytes()) } else { 0 })
+}
+
+fn easily_borne(memory: u64) -> u8 {
+    // What firmware and kernel take for themselves is not missed here.
+    u8::try_from((memory + PER_MEMORY / 4).div_euclid(PER_MEMORY).min(MOST)).unwrap_or_default()
+}
+
+/// This machine's memory (`MemTotal` of /proc/meminfo, proc(5)); 0 where it is not said.
+pub fn memory_bytes() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let total = text.lines().find_map(|line| line.strip_prefix("MemTotal:")).unwrap_or_default();
+    total.split_whitespace().next().and_then(|kib| kib.parse::<u64>().ok()).unwrap_or_default() * 1024
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_small_machine_keeps_fewer() {
+        let gib = |count: u64| easily_borne((count << 30) * 95 / 100);
+        assert_eq!([1, 2, 4, 6, 8, 64].map(gib), [0, 0, 1, 1, 2, 2]);
+        assert!(memory_bytes() > 1 << 28);
+    }
+}
