@@ -83,7 +83,7 @@ pub struct UpArgs {
     /// Offer no machine containers (pools of kind "local"): whoever may make them can become root on this machine
     #[arg(long)]
     pub no_local_machines: bool,
-    /// Control planes to keep running for clusters to come, which are then there in a second: each takes some 230 MB of memory, and
+    /// Control planes to keep running for clusters to come, which are then there in a second: each takes some 270 MB of memory, and
     /// those of the default version and ranges find one [default: 2 on the embedded host, fewer where there is less than 8 GiB; else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=16))]
     pub spares: Option<u8>,

@@ -72,6 +72,8 @@ pub struct Tuning {
     pub concurrency: usize,
     /// How many control planes are kept ready for clusters to come. Each takes as much memory as any other control plane at rest.
     pub spares: usize,
+    /// How long after a wish for a cluster none is made ahead: its owner goes on with machines.
+    pub calm: Duration,
     /// How long a lease lasts; renewed at a third of it.
     pub lease: Duration,
     /// How long reconciles may wait inside for something to happen to one thing before they give their place to others.
@@ -105,6 +107,7 @@ impl Default for Tuning {
         Self {
             concurrency: 16,
             spares: 0,
+            calm: Duration::from_secs(5),
             lease: Duration::from_secs(15),
             patience: Duration::from_secs(20),
             probe_every: Duration::from_millis(60),

@@ -63,7 +63,8 @@ const fn is_made(spare: &Cluster) -> bool {
 /// Whether the host could start one, and nobody waits for a cluster of their own.
 async fn has_time(ctx: &Context, spec: &ClusterSpec) -> Result<bool, Trouble> {
     let loaded = ctx.facts.releases.borrow().get(&spec.version).is_some_and(|release| release.loaded);
-    Ok(loaded && !ctx.store.spares().are_in_the_way().await?)
+    let calm = time::Duration::try_from(ctx.tuning.calm).unwrap_or_default();
+    Ok(loaded && !ctx.store.spares().are_in_the_way(calm).await?)
 }
 
 #[cfg(test)]

@@ -82,6 +82,7 @@ pub fn tuning() -> Tuning {
         patience: Duration::from_millis(50),
         probe_every: Duration::from_millis(2),
         grace: Duration::ZERO,
+        calm: Duration::ZERO,
         farewell: Duration::from_millis(1500),
         ..Tuning::default()
     }

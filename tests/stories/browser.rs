@@ -24,6 +24,7 @@ pub fn tours(world: &World) {
         browser.click("Make the line").await;
         browser.sees("#line", "pilothouse_join_").await;
         delete(&browser, &page).await;
+        at_once(&browser).await;
         browser.close().await;
     });
     let left = ok(&mut world.user(&["cluster", "list", "-o", "name"]));
@@ -56,6 +57,9 @@ async fn create(browser: &Browser) -> String {
     browser.goto("/clusters/new").await;
     browser.fill("Name", NAME).await;
     browser.find("input[name=workers][value=local]").await.click().await.unwrap();
+    // With a range of its own no control plane that was made ahead fits, and there are steps to be seen.
+    browser.find("form details summary").await.click().await.unwrap();
+    browser.fill("Pod range", "10.200.0.0/16").await;
     browser.find("form button[type=submit]").await.click().await.unwrap();
     let page = browser.at("/clusters/cls_", "").await;
     browser.driver.execute("window.untouched = true", vec![]).await.unwrap();
@@ -68,6 +72,17 @@ async fn create(browser: &Browser) -> String {
         browser.driver.execute("return window.untouched === true", vec![]).await.unwrap().convert().unwrap();
     assert!(untouched, "the page was loaded again");
     page
+}
+
+/// A cluster that was made ahead is there when its page is.
+async fn at_once(browser: &Browser) {
+    browser.goto("/clusters/new").await;
+    browser.fill("Name", NAME).await;
+    browser.find("input[name=workers][value=none]").await.click().await.unwrap();
+    browser.find("form button[type=submit]").await.click().await.unwrap();
+    let page = browser.at("/clusters/cls_", "").await;
+    browser.sees("h1", "Ready").await;
+    delete(browser, &page).await;
 }
 
 /// The file that the page gives, in the hands of a real kubectl.

@@ -2,7 +2,7 @@
 //! A wish for the same takes one over, in its own transaction: the row stays, with its id, its certificates and what runs under it.
 
 use sea_orm::sea_query::{LockBehavior, LockType};
-use sea_orm::{ColumnTrait, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
 use tenant_controlplane::spec::ClusterSpec;
 use time::Duration;
@@ -55,16 +55,19 @@ impl Spares<'_> {
         self.0.clusters().request_deletion(OrganizationId::from_uuid(OWN), id, Actor::System).await.map(|_| ())
     }
 
-    /// Whether somebody waits for a cluster: what is made ahead has time.
+    /// Whether somebody waits for a cluster, or wished for one less than `calm` ago and will want machines: what is made ahead has time.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn are_in_the_way(self) -> Result<bool, StoreError> {
+    pub async fn are_in_the_way(self, calm: Duration) -> Result<bool, StoreError> {
+        let now = codec::now();
         let wished = cluster::Entity::find().filter(cluster::Column::Organization.ne(OWN));
         let wished = wished.filter(cluster::Column::DeletionRequestedAt.is_null());
         let lacking = cluster::Column::ObservedGeneration.into_expr().lt(cluster::Column::Generation.into_expr());
-        let since = cluster::Column::UpdatedAt.gt(codec::millis(codec::now() - AWAITED));
-        Ok(wished.filter(lacking).filter(since).count(self.0.db()).await? > 0)
+        let awaited = lacking.and(cluster::Column::UpdatedAt.gt(codec::millis(now - AWAITED)));
+        let young = cluster::Column::CreatedAt.gt(codec::millis(now - calm));
+        let busy = wished.filter(Condition::any().add(awaited).add(young));
+        Ok(busy.count(self.0.db()).await? > 0)
     }
 }
 

@@ -121,9 +121,12 @@ pub async fn what_is_made_ahead_has_time(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let store = &fixture.store;
     store.spares().begin(ClusterSpec::new(Default::default())).await.unwrap();
-    assert!(!store.spares().are_in_the_way().await.unwrap(), "not by themselves");
+    let busy = async |calm| store.spares().are_in_the_way(time::Duration::seconds(calm)).await.unwrap();
+    assert!(!busy(3600).await, "not by themselves");
     let cluster = tenant.cluster("demo").await;
-    assert!(store.spares().are_in_the_way().await.unwrap());
+    assert!(busy(0).await, "somebody waits");
+    store.clusters().report(cluster.id, ClusterReport { observed_generation: 2, ..well() }).await.unwrap();
+    assert_eq!((busy(0).await, busy(3600).await), (false, true), "it is there, and young");
     store.clusters().request_deletion(tenant.organization, cluster.id, tenant.actor).await.unwrap();
-    assert!(!store.spares().are_in_the_way().await.unwrap());
+    assert!(!busy(3600).await);
 }
