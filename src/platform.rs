@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod directory;
 pub mod issuer;
+pub mod leisure;
 pub mod machines;
 pub mod parts;
 pub mod removals;
@@ -186,6 +187,8 @@ impl Platform {
         }
         let providers = if self.local { self.local(args, progress).await? } else { Vec::new() };
         let client = host.clone();
+        // How much a host works that is not this machine is not known.
+        let leisure = if embedded { self.leisure(cancel) } else { watch::channel(true).1 };
         let config = provisioner::Config {
             store: self.store.clone(),
             host,
@@ -193,6 +196,7 @@ impl Platform {
             providers,
             owner: self.instance.name.clone(),
             tuning: tuning(args),
+            leisure,
             cancel: cancel.clone(),
         };
         let handle = provisioner::start(config);
@@ -204,6 +208,14 @@ impl Platform {
         }
         self.handle = Some(handle);
         Ok(())
+    }
+
+    /// Whether this machine has processors to spare, as it changes.
+    fn leisure(&mut self, cancel: &CancellationToken) -> watch::Receiver<bool> {
+        let (sender, leisure) = watch::channel(false);
+        let look = cancel.clone().run_until_cancelled_owned(leisure::follow(sender));
+        self.services.go_on("the look at the processors", async { look.await.unwrap_or_default() });
+        leisure
     }
 
     /// Brings the images of the other versions to the host, one after another; clusters of a version wait until it is there.

@@ -28,6 +28,8 @@ pub struct Config {
     pub owner: String,
     /// How patient to be.
     pub tuning: Tuning,
+    /// Whether the host has processors to spare: otherwise nothing is made ahead.
+    pub leisure: watch::Receiver<bool>,
     /// Ends everything: no new work is taken, and what runs is given [`Tuning::drain`].
     pub cancel: CancellationToken,
 }

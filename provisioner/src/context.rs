@@ -11,6 +11,7 @@ use migrations::{Cluster, PoolKind, Store, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId};
 use tenant_controlplane::pki::KeySource;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -40,6 +41,8 @@ pub struct Context {
     pub facts: Arc<Facts>,
     /// How patient to be.
     pub tuning: Tuning,
+    /// Whether the host has processors to spare.
+    pub leisure: watch::Receiver<bool>,
     /// Cancelled when the process ends: nothing is waited for then.
     pub ending: CancellationToken,
     applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
@@ -82,6 +85,8 @@ pub struct Parts {
     pub facts: Arc<Facts>,
     /// How patient to be.
     pub tuning: Tuning,
+    /// Whether the host has processors to spare.
+    pub leisure: watch::Receiver<bool>,
     /// Cancelled when the process ends.
     pub ending: CancellationToken,
 }
@@ -89,11 +94,25 @@ pub struct Parts {
 impl Context {
     /// A context that has seen nothing yet.
     pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, host, connector, providers, keys, facts, tuning, ending } = parts;
+        let Parts { store, host, connector, providers, keys, facts, tuning, leisure, ending } = parts;
         let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&facts)));
         let (pods, applied, unrest, shared) =
             (Arc::default(), Mutex::default(), Mutex::default(), AtomicBool::default());
-        Arc::new(Self { store, host, tenants, pods, providers, keys, facts, tuning, ending, applied, unrest, shared })
+        Arc::new(Self {
+            store,
+            host,
+            tenants,
+            pods,
+            providers,
+            keys,
+            facts,
+            tuning,
+            leisure,
+            ending,
+            applied,
+            unrest,
+            shared,
+        })
     }
 
     /// The provider of a pool's machines; `None` for machines users bring.

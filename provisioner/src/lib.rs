@@ -79,6 +79,7 @@ pub fn start(config: Config) -> Handle {
         keys: Arc::new(SystemKeys),
         facts,
         tuning: config.tuning.clone(),
+        leisure: config.leisure,
         ending: config.cancel.clone(),
     });
     let engine = Engine::new(config.store, Arc::clone(&ctx) as Arc<_>, config.owner, config.tuning);

@@ -1,7 +1,8 @@
 //! Spares: control planes that run before anybody wishes for them, so that a wish need not wait for one.
 //!
 //! They are clusters of the platform's own organization and reconciled as all clusters are; the store gives one to the next wish that it
-//! fits. Here is only how many there should be and when they are made: one after another, and not while somebody waits for a cluster.
+//! fits. Here is only how many there should be and when they are made: one after another, while the host has processors to spare, and not
+//! while somebody waits for a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -60,11 +61,11 @@ const fn is_made(spare: &Cluster) -> bool {
     spare.observed_generation > 0
 }
 
-/// Whether the host could start one, and nobody waits for a cluster of their own.
+/// Whether the host could start one and has nothing better to do, and nobody waits for a cluster of their own.
 async fn has_time(ctx: &Context, spec: &ClusterSpec) -> Result<bool, Trouble> {
     let loaded = ctx.facts.releases.borrow().get(&spec.version).is_some_and(|release| release.loaded);
     let calm = time::Duration::try_from(ctx.tuning.calm).unwrap_or_default();
-    Ok(loaded && !ctx.store.spares().are_in_the_way(calm).await?)
+    Ok(loaded && *ctx.leisure.borrow() && !ctx.store.spares().are_in_the_way(calm).await?)
 }
 
 #[cfg(test)]
@@ -199,9 +200,16 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn none_is_made_where_nobody_wants_any() {
+    async fn none_is_made_where_nobody_wants_any_or_the_host_works() {
         let world = World::new().await;
         keep(&world.ctx).await.unwrap();
         assert!(spares(&world).await.is_empty());
+        let world = World::tuned(|tuning| tuning.spares = 1).await;
+        world.leisure.send_replace(false);
+        keep(&world.ctx).await.unwrap();
+        assert!(spares(&world).await.is_empty());
+        world.leisure.send_replace(true);
+        keep(&world.ctx).await.unwrap();
+        assert_eq!(spares(&world).await.len(), 1);
     }
 }

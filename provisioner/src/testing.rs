@@ -43,6 +43,8 @@ pub struct World {
     pub ctx: Arc<Context>,
     pub axe: Axe,
     pub connector: Arc<ScriptedConnector>,
+    /// Whether the host has processors to spare.
+    pub leisure: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
@@ -147,6 +149,7 @@ impl World {
         let (host, tenant) = (Scripted::new(Arc::clone(&fate)), Scripted::new(Arc::clone(&fate)));
         let connector = Arc::new(ScriptedConnector::new(Arc::clone(&tenant)));
         let machines = Arc::new(Memory::new());
+        let leisure = watch::Sender::new(true);
         let ctx = Context::new(Parts {
             store: store.clone(),
             host: Arc::clone(&host) as Arc<dyn Kubernetes>,
@@ -155,10 +158,11 @@ impl World {
             keys: Arc::new(SystemKeys),
             facts: Arc::new(facts()),
             tuning,
+            leisure: leisure.subscribe(),
             ending: CancellationToken::new(),
         });
         let axe = Axe::default();
-        Self { store, organization, project, fate, host, tenant, machines, ctx, axe, connector, _dir: dir }
+        Self { leisure, store, organization, project, fate, host, tenant, machines, ctx, axe, connector, _dir: dir }
     }
 
     pub async fn cluster(&self, name: &str) -> Cluster {

@@ -46,6 +46,7 @@ mod tests {
             keys: Arc::clone(&world.ctx.keys),
             facts: Arc::new(Facts { releases, ..facts() }),
             tuning: tuning(),
+            leisure: world.leisure.subscribe(),
             ending: world.ctx.ending.clone(),
         })
     }
