@@ -16,7 +16,7 @@ pub fn wanted(args: &UpArgs) -> u8 {
 
 fn easily_borne(memory: u64) -> u8 {
     // What firmware and kernel take for themselves is not missed here.
-    u8::try_from((memory + PER_MEMORY / 4).div_euclid(PER_MEMORY).min(MOST)).unwrap_or_default()
+    u8::try_from(((memory + PER_MEMORY / 8) / PER_MEMORY).min(MOST)).unwrap_or_default()
 }
 
 /// This machine's memory (`MemTotal` of /proc/meminfo, proc(5)); 0 where it is not said.
@@ -33,7 +33,7 @@ mod tests {
     #[test]
     fn a_small_machine_keeps_fewer() {
         let gib = |count: u64| easily_borne((count << 30) * 95 / 100);
-        assert_eq!([1, 2, 4, 6, 8, 64].map(gib), [0, 0, 1, 1, 2, 2]);
+        assert_eq!([1, 3, 4, 7, 8, 64].map(gib), [0, 0, 1, 1, 2, 2]);
         assert!(memory_bytes() > 1 << 28);
     }
 }

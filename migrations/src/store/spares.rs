@@ -1,8 +1,12 @@
 //! Spares: clusters made ahead of wishes. They belong to the platform's own organization; nobody is a member of it, so nobody finds them.
 //! A wish for the same takes one over, in its own transaction: the row stays, with its id, its certificates and what runs under it.
 
+use std::collections::BTreeMap;
+
 use sea_orm::sea_query::{LockBehavior, LockType};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{
+    ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
+};
 use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
 use tenant_controlplane::spec::ClusterSpec;
 use time::Duration;
@@ -71,20 +75,30 @@ impl Spares<'_> {
     }
 }
 
+/// Those that are not to go.
+fn staying() -> Select<cluster::Entity> {
+    let own = cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN));
+    own.filter(cluster::Column::DeletionRequestedAt.is_null())
+}
+
 /// A locked spare for that wish, the furthest one first; of several who come each gets its own. Its own operation ends.
 pub(super) async fn take(tx: &mut Tx, new: &NewCluster) -> Result<Option<cluster::Model>, StoreError> {
     if new.organization.uuid() == OWN {
         return Ok(None);
     }
     // Labels are the owner's words: nothing is made of them.
-    let spec = codec::json("cluster spec", &ClusterSpec { labels: Default::default(), ..new.spec.clone() })?;
-    let fit =
-        cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN)).filter(cluster::Column::Spec.eq(spec));
-    let fit = fit.filter(cluster::Column::DeletionRequestedAt.is_null());
-    let fit = fit.order_by_desc(cluster::Column::ObservedGeneration).order_by_asc(cluster::Column::Id).limit(1);
-    let Some(row) = fit.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).one(tx).await? else {
-        return Ok(None);
-    };
-    operations::overtake(tx, operation::Column::Cluster.eq(row.id), false).await?;
-    Ok(Some(row))
+    let wanted = ClusterSpec { labels: BTreeMap::new(), ..new.spec.clone() };
+    let furthest = staying().order_by_desc(cluster::Column::ObservedGeneration).order_by_asc(cluster::Column::Id);
+    for spare in furthest.all(tx).await? {
+        if codec::from_json::<ClusterSpec>("cluster spec", &spare.spec)? != wanted {
+            continue;
+        }
+        let free = staying().filter(cluster::Column::Id.eq(spare.id));
+        let free = free.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).one(tx).await?;
+        if let Some(row) = free {
+            operations::overtake(tx, operation::Column::Cluster.eq(row.id), false).await?;
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
 }
