@@ -1,8 +1,8 @@
 //! Spares: control planes that run before anybody wishes for them, so that a wish need not wait for one.
 //!
 //! They are clusters of the platform's own organization and reconciled as all clusters are; the store gives one to the next wish that it
-//! fits. Here is only how many there should be and when they are made: one after another, while the host has processors to spare, and not
-//! while somebody waits for a cluster.
+//! fits. Here is only how many there should be and when they are made: one after another, while the host has processors to spare (or after two
+//! minutes without), and not while somebody waits for a cluster.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use std::time::Duration;
 use migrations::Cluster;
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::version::KubernetesVersion;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::context::{Context, leaving};
@@ -18,18 +18,20 @@ use crate::trouble::{Trouble, present};
 
 /// Between two looks.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long a host that always works puts one off: longer than a machine takes to boot.
+const LONGEST_WAIT: Duration = Duration::from_secs(120);
 
 /// Keeps as many as are wanted until cancelled.
 pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
     let mut tick = interval(LOOK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut well = true;
+    let (mut well, mut lacking) = (true, None);
     loop {
         tokio::select! {
             () = cancel.cancelled() => return,
             _ = tick.tick() => {}
         }
-        let kept = keep(&ctx).await;
+        let kept = keep(&ctx, &mut lacking).await;
         // The same every second is said once.
         if let (true, Err(trouble)) = (well, &kept) {
             tracing::warn!(error = crate::chain(trouble), "keep spare control planes");
@@ -38,8 +40,8 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
     }
 }
 
-/// One look: at most one is begun, and all that are too many or of no use go.
-async fn keep(ctx: &Context) -> Result<(), Trouble> {
+/// One look: at most one is begun, and all that are too many or of no use go. `lacking` is since when one could be begun.
+async fn keep(ctx: &Context, lacking: &mut Option<Instant>) -> Result<(), Trouble> {
     let spec = ClusterSpec::new(KubernetesVersion::default());
     let known = ctx.store.spares().list().await?;
     let (mut fit, mut surplus): (Vec<_>, Vec<_>) =
@@ -50,7 +52,9 @@ async fn keep(ctx: &Context) -> Result<(), Trouble> {
         // One that has just become somebody's is not ours to remove.
         present(ctx.store.spares().discard(spare.id).await)?;
     }
-    if fit.len() < ctx.tuning.spares && fit.iter().all(is_made) && has_time(ctx, &spec).await? {
+    if fit.len() >= ctx.tuning.spares || !fit.iter().all(is_made) {
+        *lacking = None;
+    } else if has_time(ctx, &spec, lacking.get_or_insert_with(Instant::now).elapsed()).await? {
         let begun = ctx.store.spares().begin(spec).await?;
         tracing::info!(cluster = %begun.id, "making a spare control plane");
     }
@@ -61,11 +65,12 @@ const fn is_made(spare: &Cluster) -> bool {
     spare.observed_generation > 0
 }
 
-/// Whether the host could start one and has nothing better to do, and nobody waits for a cluster of their own.
-async fn has_time(ctx: &Context, spec: &ClusterSpec) -> Result<bool, Trouble> {
+/// Whether the host could start one and has nothing better to do, or has had for long, and nobody waits for a cluster of their own.
+async fn has_time(ctx: &Context, spec: &ClusterSpec, waited: Duration) -> Result<bool, Trouble> {
     let loaded = ctx.facts.releases.borrow().get(&spec.version).is_some_and(|release| release.loaded);
     let calm = time::Duration::try_from(ctx.tuning.calm).unwrap_or_default();
-    Ok(loaded && *ctx.leisure.borrow() && !ctx.store.spares().are_in_the_way(calm).await?)
+    let at_leisure = *ctx.leisure.borrow() || waited > LONGEST_WAIT;
+    Ok(loaded && at_leisure && !ctx.store.spares().are_in_the_way(calm).await?)
 }
 
 #[cfg(test)]
@@ -92,14 +97,14 @@ mod tests {
     #[tokio::test]
     async fn they_are_made_one_after_another() {
         let world = World::tuned(|tuning| tuning.spares = 2).await;
-        keep(&world.ctx).await.unwrap();
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         let [first] = &spares(&world).await[..] else { panic!("one at a time") };
         made(&world, first).await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         let [_, second] = &spares(&world).await[..] else { panic!("another one") };
         made(&world, second).await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert!(spares(&world).await.iter().all(|spare| spare.state == ClusterState::Running));
         assert_eq!(spares(&world).await.len(), 2);
     }
@@ -107,11 +112,11 @@ mod tests {
     #[tokio::test]
     async fn a_wish_finds_one_that_runs_and_another_is_made_when_there_is_time() {
         let world = World::tuned(|tuning| tuning.spares = 1).await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         let spare = spares(&world).await.remove(0);
         made(&world, &spare).await;
         let cluster = world.cluster("demo").await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert!(spares(&world).await.is_empty(), "somebody waits");
         let before = world.host.names();
         assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
@@ -126,14 +131,14 @@ mod tests {
         let objects = world.host.objects.lock().unwrap().clone();
         let namespace = objects.iter().find(|(key, _)| key.kind == "Namespace").unwrap().1;
         assert_eq!(namespace["metadata"]["labels"]["pilothouse.dev/cluster-name"], "demo");
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert_eq!(spares(&world).await.len(), 1);
     }
 
     #[tokio::test]
     async fn one_that_is_being_made_becomes_the_cluster() {
         let world = World::tuned(|tuning| tuning.spares = 1).await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         let spare = spares(&world).await.remove(0);
         assert!(matches!(world.reconcile_cluster(spare.id).await.unwrap(), Outcome::Waiting { .. }));
         let cluster = world.cluster("demo").await;
@@ -145,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn a_run_that_makes_one_hears_that_it_is_somebodys() {
         let world = World::tuned(|tuning| (tuning.spares, tuning.patience) = (1, Duration::from_secs(60))).await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         let spare = spares(&world).await.remove(0);
         let (ended, cluster) = tokio::join!(world.reconcile_cluster(spare.id), async {
             while world.host.names().is_empty() {
@@ -161,7 +166,7 @@ mod tests {
     async fn wherever_the_making_was_dropped_the_cluster_comes_up() {
         for look in 0..25 {
             let world = World::tuned(|tuning| tuning.spares = 1).await;
-            keep(&world.ctx).await.unwrap();
+            keep(&world.ctx, &mut None).await.unwrap();
             let spare = spares(&world).await.remove(0);
             world.start_pods(spare.id, API);
             world.axe.fall_at(look);
@@ -182,7 +187,7 @@ mod tests {
         let begun = world.store.spares().begin(spec.clone()).await.unwrap();
         let ready = world.store.spares().begin(spec).await.unwrap();
         made(&world, &ready).await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert_eq!(spares(&world).await.iter().map(|spare| spare.id).collect::<Vec<_>>(), [ready.id]);
         world.start_pods(ready.id, API);
         world.converge().await;
@@ -190,7 +195,7 @@ mod tests {
             assert!(world.store.clusters().load(gone.id).await.is_err());
         }
         let cluster = world.cluster("demo").await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert_eq!(
             world.store.clusters().load(cluster.id).await.unwrap().deletion_requested_at,
             None,
@@ -202,14 +207,21 @@ mod tests {
     #[tokio::test]
     async fn none_is_made_where_nobody_wants_any_or_the_host_works() {
         let world = World::new().await;
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert!(spares(&world).await.is_empty());
         let world = World::tuned(|tuning| tuning.spares = 1).await;
         world.leisure.send_replace(false);
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert!(spares(&world).await.is_empty());
         world.leisure.send_replace(true);
-        keep(&world.ctx).await.unwrap();
+        keep(&world.ctx, &mut None).await.unwrap();
         assert_eq!(spares(&world).await.len(), 1);
+        let world = World::tuned(|tuning| tuning.spares = 1).await;
+        world.leisure.send_replace(false);
+        let (mut now, mut long_ago) = (None, Instant::now().checked_sub(LONGEST_WAIT * 2));
+        keep(&world.ctx, &mut now).await.unwrap();
+        assert!(now.is_some() && spares(&world).await.is_empty());
+        keep(&world.ctx, &mut long_ago).await.unwrap();
+        assert_eq!(spares(&world).await.len(), 1, "a host that always works has some too");
     }
 }

@@ -1,6 +1,7 @@
 //! Control planes made ahead: a wish finds one that runs, nobody finds them otherwise, and they come back and go as the operator says.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -26,6 +27,11 @@ fn whole(world: &World) -> BTreeMap<String, String> {
     found.filter(|(namespace, _)| ready(namespace)).collect()
 }
 
+/// Spares are made while the processors are idle, which a kubectl that never rests keeps them from.
+fn look_away() {
+    std::thread::sleep(Duration::from_secs(2));
+}
+
 /// Waits until so many spares run beside what has these names, and nothing else; gives the spares' namespaces.
 fn spares(world: &World, count: usize, others: &[&str]) -> Vec<String> {
     until("spares", || {
@@ -35,7 +41,11 @@ fn spares(world: &World, count: usize, others: &[&str]) -> Vec<String> {
         let names: Vec<_> = other.iter().map(|(_, name)| name.as_str()).collect();
         let all = namespaces.matches("namespace/ph-").count() == seen.len();
         let right = all && names == others && spare.len() == count;
-        if right { Ok(spare.into_iter().map(|(namespace, _)| namespace.clone()).collect()) } else { Err(namespaces) }
+        if right {
+            return Ok(spare.into_iter().map(|(namespace, _)| namespace.clone()).collect());
+        }
+        look_away();
+        Err(namespaces)
     })
 }
 
@@ -54,7 +64,11 @@ fn story_spares() {
     ok(&mut world.kubectl(&kubeconfig, &["create", "configmap", "kept", "--from-literal=a=b"]));
     until("another spare to be begun", || {
         let names = ok(&mut world.host_kubectl(&["get", "ns", "-L", "pilothouse.dev/cluster-name"]));
-        if names.matches(" spare-").count() == 2 { Ok(()) } else { Err(names) }
+        if names.matches(" spare-").count() == 2 {
+            return Ok(());
+        }
+        look_away();
+        Err(names)
     });
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
     until("the killed process to be gone", || {
