@@ -28,7 +28,7 @@ pub struct Config {
     pub owner: String,
     /// How patient to be.
     pub tuning: Tuning,
-    /// Whether the host has processors to spare: otherwise nothing is made ahead.
+    /// Whether the host has processors to spare: otherwise what is made ahead is put off.
     pub leisure: watch::Receiver<bool>,
     /// Ends everything: no new work is taken, and what runs is given [`Tuning::drain`].
     pub cancel: CancellationToken,

@@ -37,7 +37,8 @@ pub async fn follow(leisure: watch::Sender<bool>) {
 }
 
 fn is_idle(before: Times, now: Times) -> bool {
-    (now.used - before.used) * 100 < (now.all - before.all) * BUSY
+    // The kernel's count of waiting may go back (proc(5)), and what could not be read is 0.
+    now.used.saturating_sub(before.used) * 100 < now.all.saturating_sub(before.all) * BUSY
 }
 
 /// Reads the first line of /proc/stat (proc(5)). What a hypervisor gave to others counts as time, and as used by nobody here.
@@ -62,6 +63,7 @@ mod tests {
         let stolen = times("cpu  200 0 50 1100 10 0 0 800 0 0\n");
         assert!(is_idle(before, stolen));
         assert!(!is_idle(Times::default(), times("")), "unknown is not idle");
+        assert!(!is_idle(before, Times::default()), "nor is what can no longer be read");
     }
 
     #[test]
