@@ -64,6 +64,7 @@ on_both! {
     spares::a_wish_takes_a_spare_over,
     spares::the_furthest_that_fits_is_taken,
     spares::each_gets_its_own,
+    spares::a_broken_one_is_nobodys_beginning,
     spares::nobody_finds_a_spare,
     spares::what_is_made_ahead_has_time,
     enrolment::wrong_tokens_are_refused_by_name,

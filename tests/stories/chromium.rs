@@ -42,10 +42,12 @@ impl Drop for Processes {
 }
 
 /// Starts the driver on a port of its choice. `unshare` ends with the story, and its namespace with it.
-fn driver() -> (Processes, u16) {
+fn driver(home: &Path) -> (Processes, u16) {
     let mut child = Command::new("setpriv")
         .args(["--pdeathsig", "KILL", "unshare", "--pid", "--fork", "--kill-child", "--mount-proc"])
         .args(["--propagation", "slave", "/usr/bin/chromedriver", "--port=0"])
+        // Where Chromium keeps what belongs to no profile.
+        .env("HOME", home)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
@@ -63,7 +65,7 @@ impl Browser {
     /// Opens a window whose profile and downloads lie in `dir`. The platform's certificate is its own: the browser is told to
     /// go on, as a person would be asked.
     pub async fn open(dir: &Path, origin: &str) -> Self {
-        let (processes, port) = driver();
+        let (processes, port) = driver(dir);
         let mut wishes = DesiredCapabilities::chrome();
         wishes.set_binary("/usr/bin/chromium").unwrap();
         wishes.accept_insecure_certs(true).unwrap();

@@ -9,6 +9,7 @@ use sea_orm::{
 };
 use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
 use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::status::ClusterState;
 use time::Duration;
 use uuid::Uuid;
 
@@ -75,10 +76,11 @@ impl Spares<'_> {
     }
 }
 
-/// Those that are not to go.
-fn staying() -> Select<cluster::Entity> {
+/// Those that run or are on their way. One that broke is being mended, which may take longer than a new one.
+fn sound() -> Select<cluster::Entity> {
     let own = cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN));
-    own.filter(cluster::Column::DeletionRequestedAt.is_null())
+    let states = [ClusterState::Pending, ClusterState::Provisioning, ClusterState::Running].map(ClusterState::as_str);
+    own.filter(cluster::Column::DeletionRequestedAt.is_null()).filter(cluster::Column::State.is_in(states))
 }
 
 /// A locked spare for that wish, the furthest one first; of several who come each gets its own. Its own operation ends.
@@ -88,12 +90,12 @@ pub(super) async fn take(tx: &mut Tx, new: &NewCluster) -> Result<Option<cluster
     }
     // Labels are the owner's words: nothing is made of them.
     let wanted = ClusterSpec { labels: BTreeMap::new(), ..new.spec.clone() };
-    let furthest = staying().order_by_desc(cluster::Column::ObservedGeneration).order_by_asc(cluster::Column::Id);
+    let furthest = sound().order_by_desc(cluster::Column::ObservedGeneration).order_by_asc(cluster::Column::Id);
     for spare in furthest.all(tx).await? {
         if codec::from_json::<ClusterSpec>("cluster spec", &spare.spec)? != wanted {
             continue;
         }
-        let free = staying().filter(cluster::Column::Id.eq(spare.id));
+        let free = sound().filter(cluster::Column::Id.eq(spare.id));
         let free = free.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).one(tx).await?;
         if let Some(row) = free {
             operations::overtake(tx, operation::Column::Cluster.eq(row.id), false).await?;

@@ -79,6 +79,18 @@ pub async fn the_furthest_that_fits_is_taken(fixture: Fixture) {
     assert_eq!((third.id != leaving.id, third.generation), (true, 1));
 }
 
+pub async fn a_broken_one_is_nobodys_beginning(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let store = &fixture.store;
+    let spare = running(store).await;
+    for state in [ClusterState::Degraded, ClusterState::Error] {
+        store.clusters().report(spare.id, ClusterReport { state, ..well() }).await.unwrap();
+        assert_ne!(tenant.cluster(state.as_str()).await.id, spare.id);
+    }
+    store.clusters().report(spare.id, well()).await.unwrap();
+    assert_eq!(tenant.cluster("mended").await.id, spare.id);
+}
+
 pub async fn each_gets_its_own(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let replica = fixture.replica().await;

@@ -273,6 +273,8 @@ async fn bind_kubeconfigs(store: Store) {
 async fn browser(dir: &Path, downloads: &Path, script: bool) -> (Child, WebDriver) {
     let mut chromedriver = Command::new("/usr/bin/chromedriver")
         .arg("--port=0")
+        // Where Chromium keeps what belongs to no profile.
+        .env("HOME", dir)
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .kill_on_drop(true)

@@ -197,7 +197,7 @@ fn apiserver_container(input: &RenderInput<'_>) -> Container {
         pull_policy: input.placement.pull_policy,
         args: flags,
         env: apiserver::ENV,
-        resources: Resources { cpu: "50m", memory: "160Mi", memory_limit: 2048 },
+        resources: Resources { cpu: "50m", memory: "192Mi", memory_limit: 2048 },
         mounts: vec![
             read_only(apiserver::NAME, apiserver::POD_FILES),
             mount(AUDIT, AUDIT_DIR),
