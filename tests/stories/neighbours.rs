@@ -17,6 +17,8 @@ struct Beside {
     ready: Value,
     /// What comes before the program's own words: another user's shoes.
     shoes: Vec<String>,
+    /// Not theirs, where they are another user's: so `sudo -u` and `setpriv` leave it.
+    home: PathBuf,
 }
 
 impl Beside {
@@ -24,7 +26,7 @@ impl Beside {
         let name = format!("{story}{}", std::process::id() % 10000);
         let mut platforms = OpenOptions::new().append(true).open(world.scratch.at("platforms")).unwrap();
         writeln!(platforms, "{name}").unwrap();
-        Self { dir: platform_dir(&name), name, ready: Value::Null, shoes }
+        Self { dir: platform_dir(&name), name, ready: Value::Null, shoes, home: world.scratch.home() }
     }
 
     fn up(self, more: &[&str]) -> Self {
@@ -39,7 +41,7 @@ impl Beside {
             None => pilothouse(),
             Some((first, others)) => {
                 let mut command = std::process::Command::new(first);
-                command.args(others).current_dir("/").env("HOME", "/nonexistent");
+                command.args(others).current_dir("/").env("HOME", &self.home);
                 command
             }
         };
@@ -57,7 +59,7 @@ impl Beside {
             ok(command
                 .env("PILOTHOUSE_TOKEN", token.trim())
                 .env("PILOTHOUSE_CA_FILE", field("ca_file"))
-                .env("HOME", "/nonexistent"))
+                .env("HOME", &self.home))
         };
         user(&["cluster", "create", cluster, "--wait"]);
         let path = world.scratch.at("beside.kubeconfig");

@@ -1,7 +1,8 @@
 //! A directory for what a story makes beside its platform, and the sweep of what killed runs left: a run that is killed with
 //! -9 cannot clean up, so the next one does.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Once;
 
@@ -29,12 +30,19 @@ impl Scratch {
         std::fs::create_dir_all(&dir).unwrap();
         let lock = File::create(dir.join("lock")).unwrap();
         lock.try_lock().unwrap();
-        Self { dir, _lock: lock }
+        let scratch = Self { dir, _lock: lock };
+        DirBuilder::new().recursive(true).mode(0o700).create(scratch.home()).unwrap();
+        scratch
     }
 
     /// A path in it.
     pub fn at(&self, name: &str) -> PathBuf {
         self.dir.join(name)
+    }
+
+    /// The home of whoever runs a program of the story: kubectl keeps what it heard there. Root's alone, as `/root` is.
+    pub fn home(&self) -> PathBuf {
+        self.at("home")
     }
 }
 

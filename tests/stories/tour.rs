@@ -22,7 +22,7 @@ fn story_tour() {
     shell
         .args(["-c", typed, env!("CARGO_BIN_EXE_pilothouse"), &world.name])
         .arg(&world.dir)
-        .env("HOME", "/nonexistent");
+        .env("HOME", world.scratch.home());
     assert!(ok(&mut shell).contains("demo"));
     let kubeconfig = world.kubeconfig("demo");
     let namespaces = ok(&mut world.kubectl(&kubeconfig, &["get", "ns"]));

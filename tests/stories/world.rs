@@ -142,7 +142,7 @@ impl World {
         let mut command = pilothouse();
         command
             .args(words)
-            .env("HOME", "/nonexistent")
+            .env("HOME", self.scratch.home())
             .env("PILOTHOUSE_SERVER", format!("https://{}", self.field("gateway")));
         command.env("PILOTHOUSE_TOKEN", &self.token).env("PILOTHOUSE_CA_FILE", self.field("ca_file"));
         command
@@ -155,7 +155,7 @@ impl World {
     /// The bundle's kubectl with a kubeconfig of a cluster.
     pub fn kubectl(&self, kubeconfig: &Path, words: &[&str]) -> Command {
         let mut command = Command::new(program("kubectl"));
-        command.arg("--kubeconfig").arg(kubeconfig).args(words).stdin(Stdio::null()).env("HOME", "/nonexistent");
+        command.arg("--kubeconfig").arg(kubeconfig).args(words).stdin(Stdio::null()).env("HOME", self.scratch.home());
         command
     }
 

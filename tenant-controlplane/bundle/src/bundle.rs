@@ -80,6 +80,8 @@ impl Bundle {
         for dir in Cache::candidates() {
             match Bundle::open(&dir, version) {
                 Err(BundleError::NotBuilt { .. }) => continue,
+                // Another user's home, left in `HOME` by whatever changed the user.
+                Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => continue,
                 other => result = other,
             }
             break;
