@@ -198,6 +198,14 @@ pub enum BundleError {
         /// What the kernel said.
         source: io::Error,
     },
+    /// The cache, or a part of it, cannot be made where it should be.
+    #[error("create {path} for the cache of programs; name another by --cache or PILOTHOUSE_CACHE")]
+    NoCache {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
     /// Somebody else could choose what is executed from the cache.
     #[error("{path} is not safe for a cache of programs: {reason}")]
     Untrusted {

@@ -16,7 +16,8 @@ const OTHERS_WRITE: u32 = 0o022;
 
 /// Makes a directory and its missing parents, writable by its owner alone whatever the umask.
 pub(crate) fn create(dir: &Path) -> Result<()> {
-    fs::DirBuilder::new().recursive(true).mode(0o755).create(dir).at("create", dir)
+    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(dir);
+    made.map_err(|source| BundleError::NoCache { path: dir.to_owned(), source })
 }
 
 /// Refuses a cache whose directory, parts or parents somebody else than its user and root may change. An absent cache
@@ -59,6 +60,16 @@ mod tests {
     use std::os::unix::fs::{PermissionsExt, chown, symlink};
 
     use super::*;
+
+    #[test]
+    fn a_place_for_no_cache_is_told_with_the_way_to_name_another() {
+        let temp = tempfile::tempdir().unwrap();
+        let file = temp.path().join("file");
+        fs::write(&file, "").unwrap();
+        let refused = create(&file.join("cache")).unwrap_err();
+        assert!(matches!(&refused, BundleError::NoCache { path, .. } if *path == file.join("cache")));
+        assert!(refused.to_string().ends_with("name another by --cache or PILOTHOUSE_CACHE"), "{refused}");
+    }
 
     #[test]
     fn a_cache_others_can_write_to_is_refused() {
