@@ -11,12 +11,10 @@ use crate::run::{run, succeeds};
 /// The name of the host's end of the wire, inside the namespace.
 pub const UPLINK: &str = "uplink";
 
-/// Makes the namespace and the wire, or finds them as they were. Runs any number of times.
+/// Makes the namespace and the wire, or completes what it finds of them. Runs any number of times, also after one that was killed.
 pub async fn ensure(instance: &Instance, addresses: Addresses) -> Result<()> {
     ensure_namespace(&instance.netns()).await?;
-    if !succeeds(&["ip", "link", "show", &addresses.wire()]).await {
-        connect(instance, addresses).await.context("wire the host's network namespace")?;
-    }
+    connect(instance, addresses).await.context("wire the host's network namespace")?;
     for range in [addresses.pods(), addresses.services()] {
         let via = addresses.inside().to_string();
         run(&["ip", "route", "replace", &range.to_string(), "via", &via]).await?;
@@ -42,7 +40,11 @@ async fn connect(instance: &Instance, addresses: Addresses) -> Result<()> {
     let wire = addresses.wire();
     let outside = format!("{}/30", addresses.outside());
     let inside = format!("{}/30", addresses.inside());
-    run(&["ip", "link", "add", &wire, "type", "veth", "peer", "name", UPLINK, "netns", &netns]).await?;
+    if inside_namespace(instance, &["ip", "link", "show", UPLINK]).await.is_err() {
+        // One that leads into a namespace that is lost.
+        run(&["ip", "link", "delete", &wire]).await.ok();
+        run(&["ip", "link", "add", &wire, "type", "veth", "peer", "name", UPLINK, "netns", &netns]).await?;
+    }
     run(&["ip", "address", "replace", &outside, "dev", &wire]).await?;
     run(&["ip", "link", "set", &wire, "up"]).await?;
     for order in [

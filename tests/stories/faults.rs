@@ -1,5 +1,7 @@
 //! What breaks, breaks with a clear word, and nothing is lost.
 
+use std::process::Command;
+
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -17,6 +19,7 @@ fn story_kill_and_resume() {
     until("the killed process to be gone", || {
         if kill(Pid::from_raw(pid), None).is_err() { Ok(()) } else { Err("alive".into()) }
     });
+    unwire(&world);
     world.start();
     until("the cluster to run", || {
         let text = ok(&mut world.user(&["cluster", "get", "demo", "-o", "json"]));
@@ -38,6 +41,14 @@ fn story_kill_and_resume() {
     let text = ok(&mut world.command(&["doctor"]));
     assert!(text.contains("forbidden connections") && text.contains("0 failed"), "{text}");
     world.down();
+}
+
+/// The embedded host's network as `up` leaves it when it is killed while it makes it.
+fn unwire(world: &World) {
+    let netns = format!("--net=/run/pilothouse/{}/netns", world.name);
+    for order in [["link", "set", "lo", "down"], ["address", "flush", "dev", "uplink"]] {
+        ok(Command::new("nsenter").args([netns.as_str(), "ip"]).args(order));
+    }
 }
 
 /// The first process of a machine container, by its cgroup: the one that is number 1 inside.
