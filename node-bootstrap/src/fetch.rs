@@ -4,22 +4,20 @@
 //! remembered with size, time and inode, so that a restart does not read hundreds of megabytes again.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{Read, Write};
+use std::fs::{self, File};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use futures::{StreamExt, TryStreamExt};
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{FetchRequest, PROGRAMS, Part};
+use node_protocol::{PROGRAMS, Part};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
 use crate::arrivals::Arrivals;
 use crate::files::{self, FileError};
-use crate::machine::hex;
+use crate::partial::{Partial, Sum};
 use crate::spec::{Image, NodeSpec};
 use crate::{kube_proxy, kubelet};
 
@@ -225,9 +223,12 @@ impl PartStore {
 
     /// Takes a part over the link, resuming what an earlier attempt left.
     async fn fetch(&self, part: &Part, mut link: NodeLinkClient<Channel>) -> Result<(), FetchError> {
-        let partial = self.dir.join(format!("{}.partial", part.sha256));
+        let mut partial = Partial::open(self.dir.clone(), part.clone()).await?;
         let mut attempt = 0;
-        while let Err(status) = transfer(&partial, part, &mut link).await? {
+        loop {
+            let end;
+            (partial, end) = partial.take(&mut link).await?;
+            let Err(status) = end else { break };
             attempt += 1;
             let again = matches!(
                 status.code(),
@@ -243,22 +244,7 @@ impl PartStore {
             tracing::warn!(part = part.name, reason = status.message(), "transfer broke off; resuming");
             tokio::time::sleep(Duration::from_millis(200) * 2_u32.pow(attempt.min(5))).await;
         }
-        self.finish(partial, part.clone()).await
-    }
-
-    async fn finish(&self, partial: PathBuf, part: Part) -> Result<(), FetchError> {
-        let target = self.path(&part.sha256);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = verify(&partial, &part) {
-                files::remove(&partial)?;
-                return Err(error);
-            }
-            let mode = if part.kind == "binary" { 0o755 } else { 0o644 };
-            let ready = fs::set_permissions(&partial, fs::Permissions::from_mode(mode))
-                .and_then(|()| fs::rename(&partial, &target));
-            Ok(ready.map_err(files::io("keep", &target))?)
-        })
-        .await?
+        partial.finish()
     }
 }
 
@@ -268,61 +254,17 @@ fn is_plain(name: &str) -> bool {
     !name.is_empty() && !name.starts_with('.') && name.bytes().all(plain)
 }
 
-/// One transfer from where the partial file ends. The outer error is ours, the inner one the platform's.
-async fn transfer(
-    partial: &Path,
-    part: &Part,
-    link: &mut NodeLinkClient<Channel>,
-) -> Result<Result<(), Box<tonic::Status>>, FetchError> {
-    let mut offset = fs::metadata(partial).map_or(0, |meta| meta.len());
-    if offset > part.size {
-        files::remove(partial)?;
-        offset = 0;
-    }
-    if offset == part.size && part.size > 0 {
-        return Ok(Ok(()));
-    }
-    let mut file = OpenOptions::new().create(true).append(true).open(partial).map_err(files::io("open", partial))?;
-    let mut chunks = match link.fetch(FetchRequest { sha256: part.sha256.clone(), offset }).await {
-        Ok(reply) => reply.into_inner(),
-        Err(status) => return Ok(Err(Box::new(status))),
-    };
-    loop {
-        match chunks.message().await {
-            Ok(Some(chunk)) => {
-                offset += chunk.data.len() as u64;
-                file.write_all(&chunk.data).map_err(files::io("write", partial))?;
-                if offset > part.size {
-                    return Ok(Ok(())); // too long: the verification says so
-                }
-            }
-            Ok(None) => return Ok(Ok(())),
-            Err(status) => return Ok(Err(Box::new(status))),
-        }
-    }
-}
-
 /// Compares size and SHA-256 with what was promised. Blocks.
 pub fn verify(path: &Path, part: &Part) -> Result<(), FetchError> {
     let mut file = File::open(path).map_err(files::io("open", path))?;
     let size = file.metadata().map_err(files::io("look at", path))?.len();
-    let mismatch = |got: String| {
-        let expected = format!("{} bytes of sha-256 {}", part.size, part.sha256);
-        FetchError::Mismatch { name: part.name.clone(), expected, got }
-    };
-    if part.size > 0 && size != part.size {
-        return Err(mismatch(format!("{size} bytes")));
+    let mut sum = Sum::default();
+    if part.size == 0 || size == part.size {
+        sum.read(&mut file).map_err(files::io("read", path))?;
+    } else {
+        sum.length = size;
     }
-    let mut hash = Context::new(&SHA256);
-    let mut buffer = vec![0; 256 * 1024];
-    loop {
-        match file.read(&mut buffer).map_err(files::io("read", path))? {
-            0 => break,
-            count => hash.update(&buffer[..count]),
-        }
-    }
-    let got = hex(hash.finish().as_ref());
-    if got == part.sha256 { Ok(()) } else { Err(mismatch(format!("sha-256 {got}"))) }
+    sum.verify(part)
 }
 
 /// Makes `path` mean the file `source`: as a link where it lies, or as a copy when a program there may not be executed.

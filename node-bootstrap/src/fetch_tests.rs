@@ -8,7 +8,9 @@ use hyper_util::rt::{TokioExecutor, TokioIo};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
-use node_protocol::{Certificates, Chunk, NodeConfig, NodeReport, RenewRequest, ReportReply, WatchRequest};
+use node_protocol::{
+    Certificates, Chunk, FetchRequest, NodeConfig, NodeReport, RenewRequest, ReportReply, WatchRequest,
+};
 use tonic::{Request, Response, Status};
 
 use super::*;
@@ -93,6 +95,23 @@ async fn a_broken_transfer_is_resumed_and_verified() {
     assert_eq!(fs::read(store.path(&wanted.sha256)).unwrap(), content);
     assert_eq!(*platform.offsets.lock().unwrap(), vec![0, 15_000, 30_000]);
     assert_eq!(fs::metadata(store.path(&wanted.sha256)).unwrap().permissions().mode() & 0o777, 0o755);
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_left_is_gone_on_with_unless_it_is_too_much() {
+    let content: Vec<u8> = (0..5_000_u32).flat_map(u32::to_le_bytes).collect();
+    let platform = Platform { content: Arc::new(content.clone()), ..Platform::default() };
+    let link = serve(platform.clone()).await;
+    let wanted = part(&content, "image");
+    for left in [content[..7_000].to_vec(), content.clone(), [&content[..], b"more"].concat()] {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(format!("{}.partial", wanted.sha256)), &left).unwrap();
+        let store = PartStore::new(dir.path().to_owned(), None);
+        store.ensure_all(std::slice::from_ref(&wanted), &link, &Arrivals::default()).await.unwrap();
+        assert_eq!(fs::read(store.path(&wanted.sha256)).unwrap(), content);
+        assert_eq!(fs::metadata(store.path(&wanted.sha256)).unwrap().permissions().mode() & 0o777, 0o644);
+    }
+    assert_eq!(*platform.offsets.lock().unwrap(), vec![7_000, 0], "a complete one is not asked for");
 }
 
 #[tokio::test]

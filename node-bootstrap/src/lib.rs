@@ -31,6 +31,7 @@ pub mod link;
 pub mod machine;
 pub mod mounts;
 pub mod network;
+mod partial;
 pub mod pki;
 pub mod places;
 pub mod preflight;

@@ -93,9 +93,19 @@ pub fn install(paths: &Paths) -> Result<(), ServiceError> {
         None => drop(files::remove(&environment)?),
     }
     files::write(&paths.unit(), unit(&program, &environment).as_bytes(), 0o644)?;
-    // It reads all units anew itself (systemctl(1)), which takes seconds on a slow machine.
-    systemctl(&["enable", UNIT])?;
-    systemctl(&["restart", UNIT])
+    start()
+}
+
+/// A unit that systemd never saw it reads when asked to start it; reading all units anew takes seconds on a slow machine.
+fn start() -> Result<(), ServiceError> {
+    systemctl(&["enable", "--no-reload", UNIT])?;
+    let current = systemctl(&["show", "--property=NeedDaemonReload", UNIT])? == "NeedDaemonReload=no";
+    // Before systemd 246 it may not find what it did not see before: then it is told to look.
+    if !current || systemctl(&["restart", UNIT]).is_err() {
+        systemctl(&["daemon-reload"])?;
+        systemctl(&["restart", UNIT])?;
+    }
+    Ok(())
 }
 
 fn install_program(program: &Path) -> Result<(), FileError> {
@@ -122,13 +132,13 @@ fn proxy_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String
     (!text.is_empty()).then_some(text)
 }
 
-fn systemctl(args: &[&str]) -> Result<(), ServiceError> {
+fn systemctl(args: &[&str]) -> Result<String, ServiceError> {
     let output = Command::new("systemctl").args(args).output().map_err(ServiceError::Start)?;
+    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
     if output.status.success() {
-        return Ok(());
+        return Ok(said(&output.stdout));
     }
-    let said = String::from_utf8_lossy(&output.stderr).trim().to_owned();
-    Err(ServiceError::Refused { what: args.join(" "), said })
+    Err(ServiceError::Refused { what: args.join(" "), said: said(&output.stderr) })
 }
 
 #[cfg(test)]

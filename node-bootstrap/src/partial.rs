@@ -1,0 +1,175 @@
+//! A part on its way: what arrives is written and summed up on a thread of its own while the rest still travels.
+//!
+//! On a slow machine both take as long as the line, and the part is usable as soon as its last byte is there.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::{Context, SHA256};
+use node_protocol::node_link_client::NodeLinkClient;
+use node_protocol::{Chunk, FetchRequest, Part};
+use tokio::sync::mpsc;
+use tonic::transport::Channel;
+
+use crate::fetch::FetchError;
+use crate::files;
+use crate::machine::hex;
+
+/// Chunks that wait for the disk.
+const WAITING: usize = 1;
+
+/// How a transfer ended on the platform's side.
+type End = Result<(), Box<tonic::Status>>;
+
+/// Length and SHA-256 of bytes seen so far.
+pub struct Sum {
+    /// In bytes.
+    pub length: u64,
+    hash: Context,
+}
+
+impl Default for Sum {
+    fn default() -> Self {
+        Self { length: 0, hash: Context::new(&SHA256) }
+    }
+}
+
+impl Sum {
+    fn add(&mut self, bytes: &[u8]) {
+        self.length = self.length.saturating_add(bytes.len() as u64);
+        self.hash.update(bytes);
+    }
+
+    /// Adds a file to its end. Blocks.
+    pub fn read(&mut self, file: &mut File) -> io::Result<()> {
+        let mut buffer = vec![0; 256 * 1024];
+        loop {
+            match file.read(&mut buffer)? {
+                0 => return Ok(()),
+                count => self.add(&buffer[..count]),
+            }
+        }
+    }
+
+    /// Compares with what was promised; a promised size of 0 is none.
+    pub fn verify(self, part: &Part) -> Result<(), FetchError> {
+        let mismatch = |got: String| {
+            let expected = format!("{} bytes of sha-256 {}", part.size, part.sha256);
+            Err(FetchError::Mismatch { name: part.name.clone(), expected, got })
+        };
+        if part.size > 0 && self.length != part.size {
+            return mismatch(format!("{} bytes", self.length));
+        }
+        let got = hex(self.hash.finish().as_ref());
+        if got == part.sha256 { Ok(()) } else { mismatch(format!("sha-256 {got}")) }
+    }
+}
+
+/// A part that is not complete. Its file stays when this is dropped, and is gone on with.
+pub struct Partial {
+    part: Part,
+    dir: PathBuf,
+    file: File,
+    sum: Sum,
+}
+
+impl Partial {
+    /// What an earlier attempt left in `dir`, or nothing yet.
+    pub async fn open(dir: PathBuf, part: Part) -> Result<Self, FetchError> {
+        tokio::task::spawn_blocking(move || {
+            let path = path(&dir, &part);
+            let open = || OpenOptions::new().create(true).read(true).append(true).open(&path);
+            let mut file = open().map_err(files::io("open", &path))?;
+            // An attempt that was given up a moment ago may still write its last chunk.
+            file.lock().map_err(files::io("lock", &path))?;
+            let mut sum = Sum::default();
+            sum.read(&mut file).map_err(files::io("read", &path))?;
+            if part.size > 0 && sum.length > part.size {
+                file.set_len(0).map_err(files::io("empty", &path))?;
+                sum = Sum::default();
+            }
+            Ok(Self { part, dir, file, sum })
+        })
+        .await?
+    }
+
+    /// One transfer from where the file ends. The outer error is ours, the inner one the platform's.
+    pub async fn take(self, link: &mut NodeLinkClient<Channel>) -> Result<(Self, End), FetchError> {
+        let (offset, size) = (self.sum.length, self.part.size);
+        if size > 0 && offset == size {
+            return Ok((self, Ok(())));
+        }
+        let chunks = match link.fetch(FetchRequest { sha256: self.part.sha256.clone(), offset }).await {
+            Ok(reply) => reply.into_inner(),
+            Err(status) => return Ok((self, Err(Box::new(status)))),
+        };
+        let (sender, receiver) = mpsc::channel(WAITING);
+        let writer = tokio::task::spawn_blocking(move || self.write(receiver));
+        let end = pass_on(chunks, sender, size.saturating_sub(offset)).await;
+        Ok((writer.await??, end))
+    }
+
+    fn write(mut self, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result<Self, FetchError> {
+        while let Some(data) = chunks.blocking_recv() {
+            self.file.write_all(&data).map_err(files::io("write", &path(&self.dir, &self.part)))?;
+            self.sum.add(&data);
+        }
+        Ok(self)
+    }
+
+    /// Gives it its name when it is what was promised; throws it away when it is not.
+    pub fn finish(self) -> Result<(), FetchError> {
+        let partial = path(&self.dir, &self.part);
+        if let Err(error) = self.sum.verify(&self.part) {
+            files::remove(&partial)?;
+            return Err(error);
+        }
+        let mode = if self.part.kind == "binary" { 0o755 } else { 0o644 };
+        let target = self.dir.join(&self.part.sha256);
+        let ready = fs::set_permissions(&partial, fs::Permissions::from_mode(mode))
+            .and_then(|()| fs::rename(&partial, &target));
+        Ok(ready.map_err(files::io("keep", &target))?)
+    }
+}
+
+fn path(dir: &Path, part: &Part) -> PathBuf {
+    dir.join(format!("{}.partial", part.sha256))
+}
+
+/// Hands on what arrives, to the end, until nobody takes it, or until it is more than the `rest` (0: unknown), as the sum then tells.
+async fn pass_on(mut chunks: tonic::Streaming<Chunk>, writer: mpsc::Sender<Vec<u8>>, rest: u64) -> End {
+    let mut arrived = 0;
+    while let Some(Chunk { data }) = chunks.message().await? {
+        arrived += data.len() as u64;
+        if writer.send(data).await.is_err() || rest > 0 && arrived > rest {
+            break;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::machine::sha256_hex;
+
+    #[tokio::test]
+    async fn an_attempt_waits_for_the_last_chunk_of_one_that_was_given_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let part = Part { name: "kubelet".into(), sha256: sha256_hex(b"both chunks"), size: 11, ..Part::default() };
+        let open = || Partial::open(dir.path().to_owned(), part.clone());
+        let given_up = open().await.unwrap();
+        let mut next = Box::pin(open());
+        assert!(tokio::time::timeout(Duration::from_millis(50), &mut next).await.is_err(), "it does not wait");
+        let (sender, receiver) = mpsc::channel(1);
+        sender.send(b"both chunks".to_vec()).await.unwrap();
+        drop(sender);
+        drop(tokio::task::spawn_blocking(|| given_up.write(receiver)).await.unwrap().unwrap());
+        next.await.unwrap().finish().unwrap();
+        assert_eq!(fs::read(dir.path().join(&part.sha256)).unwrap(), b"both chunks");
+    }
+}
