@@ -59,6 +59,15 @@ pub enum FetchError {
         /// Size and checksum as found.
         got: String,
     },
+    /// A packed chunk that cannot be unpacked.
+    #[error("part {name}: unpack what came")]
+    Packed {
+        /// The part.
+        name: String,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
     /// The platform did not give it.
     #[error("part {name}: {} ({:?})", status.message(), status.code())]
     Refused {

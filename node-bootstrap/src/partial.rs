@@ -1,4 +1,4 @@
-//! A part on its way: what arrives is written and summed up on a thread of its own while the rest still travels.
+//! A part on its way: what arrives is unpacked, written and summed up on a thread of its own while the rest still travels.
 //!
 //! On a slow machine both take as long as the line, and the part is usable as soon as its last byte is there.
 
@@ -12,6 +12,7 @@ use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::{Chunk, FetchRequest, Part};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
+use zstd::bulk::Decompressor;
 
 use crate::fetch::FetchError;
 use crate::files;
@@ -19,6 +20,8 @@ use crate::machine::hex;
 
 /// Chunks that wait for the disk.
 const WAITING: usize = 1;
+/// Bytes a packed chunk may become.
+const LARGEST: usize = 1 << 20;
 
 /// How a transfer ended on the platform's side.
 type End = Result<(), Box<tonic::Status>>;
@@ -101,7 +104,7 @@ impl Partial {
         if size > 0 && offset == size {
             return Ok((self, Ok(())));
         }
-        let chunks = match link.fetch(FetchRequest { sha256: self.part.sha256.clone(), offset }).await {
+        let chunks = match link.fetch(FetchRequest { sha256: self.part.sha256.clone(), offset, zstd: true }).await {
             Ok(reply) => reply.into_inner(),
             Err(status) => return Ok((self, Err(Box::new(status)))),
         };
@@ -111,8 +114,11 @@ impl Partial {
         Ok((writer.await??, end))
     }
 
-    fn write(mut self, mut chunks: mpsc::Receiver<Vec<u8>>) -> Result<Self, FetchError> {
-        while let Some(data) = chunks.blocking_recv() {
+    fn write(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<Self, FetchError> {
+        let packed = |source| FetchError::Packed { name: self.part.name.clone(), source };
+        let mut unpacker = Decompressor::new().map_err(packed)?;
+        while let Some(chunk) = chunks.blocking_recv() {
+            let data = plain(chunk, &mut unpacker).map_err(packed)?;
             self.file.write_all(&data).map_err(files::io("write", &path(&self.dir, &self.part)))?;
             self.sum.add(&data);
         }
@@ -134,16 +140,34 @@ impl Partial {
     }
 }
 
+/// A chunk's own bytes.
+fn plain(chunk: Chunk, unpacker: &mut Decompressor<'_>) -> io::Result<Vec<u8>> {
+    match usize::try_from(chunk.unpacked).unwrap_or(usize::MAX) {
+        0 => Ok(chunk.data),
+        length if length > LARGEST => {
+            Err(io::Error::other(format!("a chunk of {length} bytes, {LARGEST} is the most")))
+        }
+        length => {
+            let data = unpacker.decompress(&chunk.data, length)?;
+            if data.len() == length {
+                Ok(data)
+            } else {
+                Err(io::Error::other(format!("{} bytes instead of {length}", data.len())))
+            }
+        }
+    }
+}
+
 fn path(dir: &Path, part: &Part) -> PathBuf {
     dir.join(format!("{}.partial", part.sha256))
 }
 
 /// Hands on what arrives, to the end, until nobody takes it, or until it is more than the `rest` (0: unknown), as the sum then tells.
-async fn pass_on(mut chunks: tonic::Streaming<Chunk>, writer: mpsc::Sender<Vec<u8>>, rest: u64) -> End {
+async fn pass_on(mut chunks: tonic::Streaming<Chunk>, writer: mpsc::Sender<Chunk>, rest: u64) -> End {
     let mut arrived = 0;
-    while let Some(Chunk { data }) = chunks.message().await? {
-        arrived += data.len() as u64;
-        if writer.send(data).await.is_err() || rest > 0 && arrived > rest {
+    while let Some(chunk) = chunks.message().await? {
+        arrived += u64::from(chunk.unpacked).max(chunk.data.len() as u64);
+        if writer.send(chunk).await.is_err() || rest > 0 && arrived > rest {
             break;
         }
     }
@@ -166,10 +190,25 @@ mod tests {
         let mut next = Box::pin(open());
         assert!(tokio::time::timeout(Duration::from_millis(50), &mut next).await.is_err(), "it does not wait");
         let (sender, receiver) = mpsc::channel(1);
-        sender.send(b"both chunks".to_vec()).await.unwrap();
+        sender.send(Chunk { data: b"both chunks".to_vec(), unpacked: 0 }).await.unwrap();
         drop(sender);
         drop(tokio::task::spawn_blocking(|| given_up.write(receiver)).await.unwrap().unwrap());
         next.await.unwrap().finish().unwrap();
         assert_eq!(fs::read(dir.path().join(&part.sha256)).unwrap(), b"both chunks");
+    }
+
+    #[test]
+    fn a_packed_chunk_is_as_long_as_it_says_and_no_bomb() {
+        let mut unpacker = Decompressor::new().unwrap();
+        let mut unpack = |data: &[u8], unpacked: usize| {
+            plain(Chunk { data: data.to_vec(), unpacked: u32::try_from(unpacked).unwrap() }, &mut unpacker)
+        };
+        let packed = zstd::bulk::compress(&[7; 4096], 1).unwrap();
+        assert_eq!(unpack(&packed, 4096).unwrap(), [7; 4096]);
+        assert!(unpack(&packed, 4095).is_err() && unpack(&packed, 4097).is_err());
+        assert!(unpack(b"no frame", 8).is_err());
+        let bomb = zstd::bulk::compress(&vec![0; LARGEST + 1], 1).unwrap();
+        assert!(unpack(&bomb, LARGEST).is_err() && unpack(&bomb, LARGEST + 1).is_err());
+        assert_eq!(unpack(b"plain", 0).unwrap(), b"plain");
     }
 }

@@ -19,6 +19,8 @@ use super::{Agents, BoxStream, unavailable};
 
 /// Bytes per message.
 const CHUNK: usize = 256 * 1024;
+/// zstd's fastest: programs become a third, at several hundred megabytes a second.
+const LEVEL: i32 = 1;
 /// Messages read ahead.
 const AHEAD: usize = 2;
 
@@ -39,7 +41,7 @@ pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Resul
     }
     let file = agents.inner.parts.open(&part.sha256).map_err(|error| unavailable(&error))?;
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(send(Arc::new(file), request.offset, sender));
+    tokio::spawn(send(Arc::new(file), request, sender));
     // What is read ahead counts as long as it is there.
     let chunks = ReceiverStream::new(receiver).map(move |chunk| {
         let _held = &place;
@@ -49,22 +51,21 @@ pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Resul
 }
 
 /// Sends to the end, or until nobody listens.
-async fn send(file: Arc<File>, mut offset: u64, sender: Sender) {
+async fn send(file: Arc<File>, FetchRequest { mut offset, zstd, .. }: FetchRequest, sender: Sender) {
     while let Ok(room) = sender.reserve().await {
-        let chunk = chunk(Arc::clone(&file), offset).await.map_err(|error| unavailable(&error));
-        let read = chunk.as_ref().map_or(0, |chunk| chunk.data.len());
-        if read > 0 || chunk.is_err() {
-            room.send(chunk);
+        match next(Arc::clone(&file), offset, zstd).await {
+            Ok((_, 0)) => return,
+            Ok((chunk, read)) => {
+                room.send(Ok(chunk));
+                offset = offset.saturating_add(read as u64);
+            }
+            Err(error) => return room.send(Err(unavailable(&error))),
         }
-        if read == 0 {
-            return;
-        }
-        offset = offset.saturating_add(read as u64);
     }
 }
 
-/// The next bytes from `offset` on; none at the end.
-async fn chunk(file: Arc<File>, offset: u64) -> io::Result<Chunk> {
+/// The next bytes from `offset` on, packed if wished and worth it, and how many they are; none at the end.
+async fn next(file: Arc<File>, offset: u64, zstd: bool) -> io::Result<(Chunk, usize)> {
     let read = tokio::task::spawn_blocking(move || {
         let (mut data, mut filled) = (vec![0; CHUNK], 0);
         while filled < CHUNK {
@@ -74,7 +75,12 @@ async fn chunk(file: Arc<File>, offset: u64) -> io::Result<Chunk> {
             }
         }
         data.truncate(filled);
-        Ok(Chunk { data })
+        let packed = if zstd { zstd::bulk::compress(&data, LEVEL)? } else { Vec::new() };
+        let chunk = match u32::try_from(filled) {
+            Ok(unpacked) if zstd && packed.len() < filled => Chunk { data: packed, unpacked },
+            _ => Chunk { data, unpacked: 0 },
+        };
+        Ok((chunk, filled))
     });
     read.await.map_err(io::Error::other)?
 }

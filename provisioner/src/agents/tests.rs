@@ -233,22 +233,37 @@ async fn who_is_not_the_node_gets_nothing() {
     assert_eq!(enrollment.enroll(request).await.unwrap_err().code(), Code::Unimplemented);
 }
 
+fn plain(chunk: Chunk) -> Vec<u8> {
+    match chunk.unpacked {
+        0 => chunk.data,
+        length => zstd::bulk::decompress(&chunk.data, length as usize).unwrap(),
+    }
+}
+
 #[tokio::test]
-async fn parts_come_whole_and_from_an_offset() {
+async fn parts_come_whole_and_from_an_offset_packed_or_not() {
     let rig = Rig::new().await;
     let (_, node) = rig.join("web-1").await;
     let mut link = rig.link(rig.cluster, node.id).await;
-    for offset in [0, 300_000, rig.part.1.len() as u64] {
-        let mut stream = link.fetch(FetchRequest { sha256: SHA.into(), offset }).await.unwrap().into_inner();
-        let mut got = Vec::new();
+    for (offset, zstd) in [(0, false), (0, true), (300_000, true), (300_000, false), (rig.part.1.len() as u64, true)] {
+        let request = FetchRequest { sha256: SHA.into(), offset, zstd };
+        let mut stream = link.fetch(request).await.unwrap().into_inner();
+        let (mut got, mut travelled) = (Vec::new(), 0);
         while let Some(chunk) = soon(stream.message()).await.unwrap() {
-            got.extend(chunk.data);
+            travelled += chunk.data.len();
+            got.extend(plain(chunk));
         }
-        assert!(got == rig.part.1[usize::try_from(offset).unwrap()..], "offset {offset}: {} bytes", got.len());
+        let wanted = &rig.part.1[usize::try_from(offset).unwrap()..];
+        assert!(got == wanted, "offset {offset}: {} bytes", got.len());
+        let packed = travelled < wanted.len() / 2;
+        assert!(wanted.is_empty() || packed == zstd, "{travelled} bytes for {}", wanted.len());
     }
     let code = |result: Result<_, Status>| result.map(|_: Response<_>| ()).unwrap_err().code();
-    assert_eq!(code(link.fetch(FetchRequest { sha256: "cd".into(), offset: 0 }).await), Code::NotFound);
-    assert_eq!(code(link.fetch(FetchRequest { sha256: SHA.into(), offset: 1 << 40 }).await), Code::OutOfRange);
+    assert_eq!(code(link.fetch(FetchRequest { sha256: "cd".into(), ..FetchRequest::default() }).await), Code::NotFound);
+    assert_eq!(
+        code(link.fetch(FetchRequest { sha256: SHA.into(), offset: 1 << 40, zstd: false }).await),
+        Code::OutOfRange
+    );
 }
 
 #[tokio::test]
@@ -353,7 +368,7 @@ async fn nobody_waits_for_parts_that_nobody_reads() {
         let channel = rig.channel_of(deaf, Some(Caller { cluster: rig.cluster, node: node.id })).await;
         for _ in 0..200 {
             let mut link = NodeLinkClient::new(channel.clone());
-            let request = FetchRequest { sha256: SHA.into(), offset: 0 };
+            let request = FetchRequest { sha256: SHA.into(), ..FetchRequest::default() };
             unread.push(tokio::spawn(async move { link.fetch(request).await.map(Response::into_inner) }));
         }
     }
@@ -370,7 +385,8 @@ async fn nobody_waits_for_parts_that_nobody_reads() {
     assert!(begun.len() == 4 && begun.iter().flatten().all(Result::is_ok), "{begun:?}");
     let (_, other) = rig.join_as("machine-2", "web-2").await;
     let mut link = rig.link(rig.cluster, other.id).await;
-    let mut parts = link.fetch(FetchRequest { sha256: SHA.into(), offset: 0 }).await.unwrap().into_inner();
+    let mut parts =
+        link.fetch(FetchRequest { sha256: SHA.into(), ..FetchRequest::default() }).await.unwrap().into_inner();
     soon(parts.message()).await.unwrap().unwrap();
     waiting.iter().for_each(tokio::task::JoinHandle::abort);
 }
