@@ -338,8 +338,9 @@ fn channel(dial: Dial) -> Result<Channel, ConnectError> {
         .http2_keep_alive_interval(Duration::from_secs(5))
         .keep_alive_timeout(Duration::from_secs(5))
         .keep_alive_while_idle(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(8 << 20);
+        // What has arrived and waits for the disk lies in memory: 256 KiB, packed, for each part on its way.
+        .initial_stream_window_size(256 << 10)
+        .initial_connection_window_size(1 << 20);
     let connector = service_fn(move |_| {
         let dial = dial.clone();
         async move { dial.tls(ALPN_GRPC).await.map(TokioIo::new) }
