@@ -19,7 +19,7 @@ use super::{Agents, BoxStream, unavailable};
 
 /// Bytes per message.
 const CHUNK: usize = 256 * 1024;
-/// zstd's fastest: programs become a third, at several hundred megabytes a second.
+/// zstd's fastest regular level: kubelet becomes 30 % of itself, at some 300 megabytes a second.
 const LEVEL: i32 = 1;
 /// Messages read ahead.
 const AHEAD: usize = 2;
