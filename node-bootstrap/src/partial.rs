@@ -7,9 +7,9 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use aws_lc_rs::digest::{Context, SHA256};
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::{Chunk, FetchRequest, Part};
+use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
 use zstd::bulk::Decompressor;
@@ -26,17 +26,13 @@ const LARGEST: usize = 1 << 20;
 /// How a transfer ended on the platform's side.
 type End = Result<(), Box<tonic::Status>>;
 
-/// Length and SHA-256 of bytes seen so far.
+/// Length and SHA-256 of bytes seen so far. By the `sha2` crate: with the processor's own SHA instructions it is as fast as aws-lc, and
+/// in an emulated machine 1.4 to 6 times as fast, because it keeps to plain registers.
+#[derive(Default)]
 pub struct Sum {
     /// In bytes.
     pub length: u64,
-    hash: Context,
-}
-
-impl Default for Sum {
-    fn default() -> Self {
-        Self { length: 0, hash: Context::new(&SHA256) }
-    }
+    hash: Sha256,
 }
 
 impl Sum {
@@ -65,7 +61,7 @@ impl Sum {
         if part.size > 0 && self.length != part.size {
             return mismatch(format!("{} bytes", self.length));
         }
-        let got = hex(self.hash.finish().as_ref());
+        let got = hex(&self.hash.finalize());
         if got == part.sha256 { Ok(()) } else { mismatch(format!("sha-256 {got}")) }
     }
 }
@@ -117,10 +113,11 @@ impl Partial {
     fn write(mut self, mut chunks: mpsc::Receiver<Chunk>) -> Result<Self, FetchError> {
         let packed = |source| FetchError::Packed { name: self.part.name.clone(), source };
         let mut unpacker = Decompressor::new().map_err(packed)?;
+        let mut buffer = Vec::new();
         while let Some(chunk) = chunks.blocking_recv() {
-            let data = plain(chunk, &mut unpacker).map_err(packed)?;
-            self.file.write_all(&data).map_err(files::io("write", &path(&self.dir, &self.part)))?;
-            self.sum.add(&data);
+            let data = plain(&chunk, &mut unpacker, &mut buffer).map_err(packed)?;
+            self.file.write_all(data).map_err(files::io("write", &path(&self.dir, &self.part)))?;
+            self.sum.add(data);
         }
         Ok(self)
     }
@@ -140,19 +137,19 @@ impl Partial {
     }
 }
 
-/// A chunk's own bytes.
-fn plain(chunk: Chunk, unpacker: &mut Decompressor<'_>) -> io::Result<Vec<u8>> {
+/// A chunk's own bytes; those of a packed one lie in `buffer`.
+fn plain<'a>(chunk: &'a Chunk, unpacker: &mut Decompressor<'_>, buffer: &'a mut Vec<u8>) -> io::Result<&'a [u8]> {
     match usize::try_from(chunk.unpacked).unwrap_or(usize::MAX) {
-        0 => Ok(chunk.data),
+        0 => Ok(&chunk.data),
         length if length > LARGEST => {
             Err(io::Error::other(format!("a chunk of {length} bytes, {LARGEST} is the most")))
         }
         length => {
-            let data = unpacker.decompress(&chunk.data, length)?;
-            if data.len() == length {
-                Ok(data)
-            } else {
-                Err(io::Error::other(format!("{} bytes instead of {length}", data.len())))
+            buffer.clear();
+            buffer.reserve_exact(length);
+            match unpacker.decompress_to_buffer(&chunk.data, buffer)? {
+                count if count == length => Ok(buffer),
+                count => Err(io::Error::other(format!("{count} bytes instead of {length}"))),
             }
         }
     }
@@ -200,8 +197,10 @@ mod tests {
     #[test]
     fn a_packed_chunk_is_as_long_as_it_says_and_no_bomb() {
         let mut unpacker = Decompressor::new().unwrap();
+        let mut buffer = Vec::new();
         let mut unpack = |data: &[u8], unpacked: usize| {
-            plain(Chunk { data: data.to_vec(), unpacked: u32::try_from(unpacked).unwrap() }, &mut unpacker)
+            let chunk = Chunk { data: data.to_vec(), unpacked: u32::try_from(unpacked).unwrap() };
+            plain(&chunk, &mut unpacker, &mut buffer).map(<[u8]>::to_vec)
         };
         let packed = zstd::bulk::compress(&[7; 4096], 1).unwrap();
         assert_eq!(unpack(&packed, 4096).unwrap(), [7; 4096]);

@@ -15,8 +15,8 @@ tonic::include_proto!("pilothouse.agent.v1");
 pub const PROGRAMS: [&str; 10] = [
     "containerd",
     "containerd-shim-runc-v2",
-    "ctr",
     "runc",
+    "ctr",
     "ptp",
     "host-local",
     "loopback",

@@ -24,7 +24,7 @@ use crate::manifest::arch;
 use crate::{BundleError, FreeSpace, Progress, Report, Result, disk, free_space};
 
 /// Bumped when the way of building changes.
-const RECIPE: &str = "3";
+const RECIPE: &str = "4";
 /// What a build writes at most, downloads included.
 const NEEDS: u64 = 1500 << 20;
 const NAME: &str = "node image";
@@ -36,9 +36,11 @@ const PACKAGES: &str = "ca-certificates cloud-init conntrack curl dbus e2fsprogs
 const SERVICES: &str = "chroot \"$1\" systemctl --quiet enable systemd-networkd && \
     chroot \"$1\" systemctl --quiet mask cloud-config.service e2scrub_reap.service e2scrub_all.timer \
     systemd-binfmt.service";
-/// How cloud-init works there. Each of its modules costs a machine time, at every boot.
-const CLOUD_CONFIG: (&str, &str) =
-    ("etc/cloud/cloud.cfg.d/10_pilothouse.cfg", include_str!("../data/node-image-cloud.cfg"));
+/// How cloud-init works there. Each of its stages and modules costs a machine time, at every boot.
+const CLOUD_INIT: [(&str, &str); 2] = [
+    ("etc/cloud/cloud.cfg.d/10_pilothouse.cfg", include_str!("../data/node-image-cloud.cfg")),
+    ("etc/systemd/system/cloud-init.service.d/10-pilothouse.conf", include_str!("../data/node-image-cloud-init.conf")),
+];
 
 /// Neither needed by programs nor read by people inside a node.
 const LEFT_OUT: [&str; 4] = ["/usr/share/doc/*", "/usr/share/man/*", "/usr/share/info/*", "/usr/share/locale/*"];
@@ -151,9 +153,10 @@ fn settle(root: &Path) -> Result<()> {
             _ => {}
         }
     }
-    let (name, text) = CLOUD_CONFIG;
-    for (name, text) in [("etc/machine-id", ""), (name, text)] {
+    for (name, text) in [("etc/machine-id", "")].into_iter().chain(CLOUD_INIT) {
         let path = root.join(name);
+        let dir = path.parent().unwrap_or(root);
+        fs::create_dir_all(dir).at("create", dir)?;
         fs::write(&path, text).at("write", &path)?;
     }
     Ok(())
