@@ -4,6 +4,7 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use tenant_controlplane::pki::end;
 use time::OffsetDateTime;
@@ -42,7 +43,7 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
 pub fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
-    let mut all = vec![root(), kernel(), filesystems(), cgroups(), capability(), packages()];
+    let mut all = vec![root(), root_directory(), kernel(), filesystems(), cgroups(), capability(), packages()];
     all.extend(disks(instance, cache));
     all.extend([clock(), hosts(Path::new(HOSTS)), files(limits::highest())]);
     all
@@ -99,6 +100,29 @@ fn root() -> Check {
         "not root: an embedded host needs root for network namespaces, mounts and cgroups",
         "run it with sudo, or use a cluster you have: `pilothouse up --host-kubeconfig FILE`",
     )
+}
+
+/// In a chroot the containers' runtime and kubelet would land in another root than this process: they enter its mount namespace, and
+/// that has the root directory which setns(2) gives it.
+fn root_directory() -> Check {
+    let own = fs::metadata("/").map(|meta| format!("{}:{}", meta.dev(), meta.ino())).ok();
+    let mut ask = Command::new("nsenter");
+    let answer = ask.args(["--mount=/proc/self/ns/mnt", "stat", "--format=%d:%i", "/"]).output().ok();
+    let entered = answer.filter(|answer| answer.status.success()).map(|answer| answer.stdout);
+    root_directory_of(own, entered.map(|text| String::from_utf8_lossy(&text).trim().to_owned()))
+}
+
+fn root_directory_of(own: Option<String>, entered: Option<String>) -> Check {
+    match entered {
+        // Not root, or no nsenter: other checks say so.
+        None => Check::pass("root-directory", "not asked"),
+        entered if entered == own => Check::pass("root-directory", "that of its mount namespace"),
+        _ => Check::fail(
+            "root-directory",
+            "this is a chroot: pods' mounts and commands would end up in the root outside of it",
+            "use a container, or pivot_root(8) in a mount namespace of its own, instead of chroot",
+        ),
+    }
 }
 
 fn kernel() -> Check {
@@ -305,6 +329,15 @@ mod tests {
     }
 
     #[test]
+    fn a_chroot_is_told_from_a_root() {
+        let at = |place: &str| Some(place.to_owned());
+        assert_eq!(root_directory_of(at("1:2"), at("1:2")).status, Verdict::Pass);
+        assert_eq!(root_directory_of(at("1:2"), at("1:3")).status, Verdict::Fail);
+        assert_eq!(root_directory_of(at("1:2"), None).status, Verdict::Pass);
+        assert_eq!(root_directory().status, Verdict::Pass, "where tests run");
+    }
+
+    #[test]
     fn few_descriptors_are_worth_a_word() {
         assert_eq!(files(Some(limits::WANTED - 1)).status, Verdict::Warn);
         assert_eq!(files(Some(limits::WANTED)).status, Verdict::Pass);
@@ -332,7 +365,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new("checks", Some(dir.path().join("deep/er"))).unwrap();
         let all = machine(&instance, &dir.path().join("cache"));
-        assert_eq!(all.len(), 10, "one file system is asked once");
+        assert_eq!(all.len(), 11, "one file system is asked once");
         for check in all {
             assert!(check.status == Verdict::Pass || !check.remediation.is_empty(), "{check:?}");
         }
