@@ -57,7 +57,7 @@ impl Check {
 /// Asks everything and prints it. Exit status 1 where something does not work.
 pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
-    let mut all = checks::machine(&instance, &bundle::Cache::default_dir());
+    let mut all = checks::machine(&instance, &bundle::Cache::default_dir()).await;
     all.extend(checks::leftovers().await);
     let (record, running) = (instance.record()?, instance.running());
     all.push(ports::ports(record.as_ref(), running).await);

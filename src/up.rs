@@ -39,7 +39,7 @@ const LONGEST_DIR: usize = 55;
 /// Starts or resumes, in the foreground or detached.
 pub async fn up(args: UpArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir.clone())?;
-    refuse(&instance, &args)?;
+    refuse(&instance, &args).await?;
     if args.detach {
         return detach(&instance, &args).await;
     }
@@ -150,7 +150,7 @@ impl Start<'_> {
 
 /// Refuses early and changes nothing, not even in a directory that is another instance's: every question of `doctor` that
 /// decides, and the length of paths.
-fn refuse(instance: &Instance, args: &UpArgs) -> Result<()> {
+async fn refuse(instance: &Instance, args: &UpArgs) -> Result<()> {
     let known = instance.record()?;
     identity::same_kind(known.as_ref().and_then(|record| record.host.as_ref()), args.host_kubeconfig.as_deref())?;
     if let (Some(record), Some(domain)) = (&known, &args.domain)
@@ -162,8 +162,8 @@ fn refuse(instance: &Instance, args: &UpArgs) -> Result<()> {
         return Ok(());
     }
     let cache = args.cache.clone().unwrap_or_else(Cache::default_dir);
-    let failed: Vec<_> =
-        checks::machine(instance, &cache).into_iter().filter(|check| check.status == Verdict::Fail).collect();
+    let all = checks::machine(instance, &cache).await;
+    let failed: Vec<_> = all.into_iter().filter(|check| check.status == Verdict::Fail).collect();
     if !failed.is_empty() {
         let lines: Vec<String> =
             failed.iter().map(|check| format!("{}: {}; {}", check.id, check.observed, check.remediation)).collect();

@@ -24,9 +24,6 @@ const DISABLED: [&str; 9] = [
     "io.containerd.tracing.processor.v1.otlp",
 ];
 
-/// What it needs at its start: it asks the shim and runc then what they can, and never again.
-pub const PROGRAMS: [&str; 3] = ["containerd", "containerd-shim-runc-v2", "runc"];
-
 /// True when the process whose `/proc/…/status` this is may not use CAP_SYS_RESOURCE.
 pub fn lacks_sys_resource(proc_status: &str) -> bool {
     let line = proc_status.lines().find_map(|line| line.strip_prefix("CapEff:"));

@@ -15,9 +15,6 @@ use crate::spec::{Image, NodeSpec};
 /// Keeps kubelet's image garbage collection away from what could not be pulled again.
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
 
-/// The program.
-const CTR: &str = "ctr";
-
 /// An image that could not be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
@@ -47,8 +44,7 @@ pub enum ImageError {
 
 /// Imports into one containerd. Every call of `ctr` costs a second on a slow machine, so there are as few as can be.
 #[derive(Debug)]
-pub struct Importer<'a> {
-    arrivals: &'a Arrivals,
+pub struct Importer {
     ctr: PathBuf,
     socket: PathBuf,
     record: PathBuf,
@@ -56,15 +52,15 @@ pub struct Importer<'a> {
     imported: Mutex<BTreeMap<String, String>>,
 }
 
-impl<'a> Importer<'a> {
-    /// Asks containerd what it still has of what was imported. `ctr` and the images may be on their way still.
-    pub async fn new(spec: &NodeSpec, arrivals: &'a Arrivals) -> Result<Self, ImageError> {
+impl Importer {
+    /// Asks containerd what it still has of what was imported.
+    pub async fn new(spec: &NodeSpec) -> Result<Self, ImageError> {
         let layout = &spec.layout;
         let record = layout.etc.join("images.json");
         let imported: BTreeMap<String, String> = files::read_json(&record)?.unwrap_or_default();
-        let (ctr, socket) = (layout.program(CTR), layout.containerd_socket());
+        let (ctr, socket) = (layout.program("ctr"), layout.containerd_socket());
         let ask = !imported.is_empty();
-        let mut importer = Self { arrivals, ctr, socket, record, present: Vec::new(), imported: Mutex::new(imported) };
+        let mut importer = Self { ctr, socket, record, present: Vec::new(), imported: Mutex::new(imported) };
         if ask {
             importer.present = importer.ctr(&["ls", "-q"]).await?.lines().map(str::to_owned).collect();
         }
@@ -81,10 +77,8 @@ impl<'a> Importer<'a> {
         same && self.present.contains(&image.reference)
     }
 
-    /// Imports an image once it has arrived, unless it is there, and keeps it from being collected. The sandbox image is pinned by
-    /// containerd itself.
+    /// Imports an image unless it is there, and keeps it from being collected. The sandbox image is pinned by containerd itself.
     pub async fn ensure(&self, image: &Image, sandbox: bool) -> Result<(), ImageError> {
-        self.arrivals.of(|name| name == image.name).await;
         if self.has(image) {
             return Ok(());
         }
@@ -105,13 +99,15 @@ impl<'a> Importer<'a> {
     }
 
     /// Imports several images as they arrive, two at a time.
-    pub async fn ensure_all(&self, images: &[&Image]) -> Result<(), ImageError> {
-        let each = futures::stream::iter(images).map(|image| self.ensure(image, false));
+    pub async fn ensure_all(&self, images: &[&Image], arrivals: &Arrivals) -> Result<(), ImageError> {
+        let each = futures::stream::iter(images).map(async |image| {
+            arrivals.of(|name| name == image.name).await;
+            self.ensure(image, false).await
+        });
         each.buffer_unordered(2).try_collect().await
     }
 
     async fn ctr(&self, args: &[&str]) -> Result<String, ImageError> {
-        self.arrivals.of(|name| name == CTR).await;
         let mut command = Command::new(&self.ctr);
         command.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io", "images"]).args(args);
         let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(ImageError::Start)?;

@@ -1,9 +1,8 @@
 //! Turns a decided node into running processes, and keeps it so.
 //!
-//! Order: containerd; kubelet as soon as containerd answers, and beside it the sandbox image, which is there long before a node is ready;
-//! kube-proxy once kubelet answers, so that it does not take the processor from what the node's readiness waits for; each as soon as its
-//! program has arrived. The other images that are there come beside all that, except on a machine so slow that it would be at kubelet's
-//! cost, and those that travel still come last.
+//! Order: containerd; kubelet as soon as containerd answers and holds the sandbox image; kube-proxy once kubelet answers, so that it
+//! does not take the processor from what the node's readiness waits for; each as soon as its program has arrived. The other images that
+//! are there come beside all that, except on a machine so slow that it would be at kubelet's cost, and those that travel still come last.
 //! Applying another spec changes only what differs; the same one changes nothing.
 
 use std::collections::BTreeMap;
@@ -86,16 +85,17 @@ impl Runtime {
     pub async fn apply(&mut self, spec: &NodeSpec, arrivals: &Arrivals) -> Result<Option<String>, RuntimeError> {
         let placed = spec.clone();
         let (texts, forward_before) = tokio::task::spawn_blocking(move || place(&placed)).await??;
-        arrivals.of(|name| containerd::PROGRAMS.contains(&name)).await;
+        // With all it runs: it asks the shim and runc at its start what they can, and never again.
+        arrivals.of(|name| PROGRAMS.contains(&name) && ![kubelet::NAME, kube_proxy::NAME].contains(&name)).await;
         let began = Instant::now();
         self.keep(containerd::child(spec, &texts.containerd));
         await_containerd(&spec.layout).await?;
         let slow = began.elapsed() > SLOW;
-        let importer = Importer::new(spec, arrivals).await?;
+        let importer = Importer::new(spec).await?;
         let (sandbox, others) = images::split(&spec.images, &spec.sandbox_image);
         let (here, coming): (Vec<_>, Vec<_>) = others.into_iter().partition(|image| arrivals.has(&image.name));
         let start = self.start((spec, &texts), &importer, &sandbox, arrivals);
-        let import = importer.ensure_all(&here);
+        let import = importer.ensure_all(&here, arrivals);
         if slow {
             start.await?;
             import.await?;
@@ -105,7 +105,7 @@ impl Runtime {
         self.watch(&spec.layout);
         arrivals.of(|name| name == kube_proxy::NAME).await;
         self.keep(kube_proxy::child(spec, &texts.kube_proxy));
-        importer.ensure_all(&coming).await?;
+        importer.ensure_all(&coming, arrivals).await?;
         self.board.images(spec.images.len());
         Ok(forward_before)
     }
@@ -114,19 +114,17 @@ impl Runtime {
     async fn start(
         &mut self,
         (spec, texts): (&NodeSpec, &Texts),
-        importer: &Importer<'_>,
+        importer: &Importer,
         sandbox: &[&Image],
         arrivals: &Arrivals,
     ) -> Result<(), RuntimeError> {
-        let start = async {
-            // Without a network plugin it would say NotReady, and look again seconds later.
-            arrivals.of(|name| PROGRAMS.contains(&name) && name != kube_proxy::NAME).await;
-            self.keep(kubelet::child(spec, &texts.kubelet));
-            await_kubelet().await;
-        };
-        let import = futures::future::try_join_all(sandbox.iter().map(|image| importer.ensure(image, true)));
-        let ((), imported) = tokio::join!(start, import);
-        imported?;
+        for image in sandbox {
+            arrivals.of(|name| name == image.name).await;
+            importer.ensure(image, true).await?;
+        }
+        arrivals.of(|name| name == kubelet::NAME).await;
+        self.keep(kubelet::child(spec, &texts.kubelet));
+        await_kubelet().await;
         // Beside the import of images; one that travels still is kept once it is there.
         if arrivals.has(kube_proxy::NAME) {
             self.keep(kube_proxy::child(spec, &texts.kube_proxy));

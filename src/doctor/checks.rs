@@ -4,7 +4,6 @@ use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
-use std::process::Command;
 
 use tenant_controlplane::pki::end;
 use time::OffsetDateTime;
@@ -42,8 +41,8 @@ const EARLIEST: u64 = 1_735_689_600;
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
-pub fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
-    let mut all = vec![root(), root_directory(), kernel(), filesystems(), cgroups(), capability(), packages()];
+pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
+    let mut all = vec![root(), root_directory().await, kernel(), filesystems(), cgroups(), capability(), packages()];
     all.extend(disks(instance, cache));
     all.extend([clock(), hosts(Path::new(HOSTS)), files(limits::highest())]);
     all
@@ -104,15 +103,13 @@ fn root() -> Check {
 
 /// In a chroot the containers' runtime and kubelet would land in another root than this process: they enter its mount namespace, and
 /// that has the root directory which setns(2) gives it.
-fn root_directory() -> Check {
+async fn root_directory() -> Check {
     let own = fs::metadata("/").map(|meta| format!("{}:{}", meta.dev(), meta.ino())).ok();
-    let mut ask = Command::new("nsenter");
-    let answer = ask.args(["--mount=/proc/self/ns/mnt", "stat", "--format=%d:%i", "/"]).output().ok();
-    let entered = answer.filter(|answer| answer.status.success()).map(|answer| answer.stdout);
-    root_directory_of(own, entered.map(|text| String::from_utf8_lossy(&text).trim().to_owned()))
+    let entered = run(&["nsenter", "--mount=/proc/self/ns/mnt", "stat", "--format=%d:%i", "/"]).await.ok();
+    root_directory_of(own.as_deref(), entered.as_deref().map(str::trim))
 }
 
-fn root_directory_of(own: Option<String>, entered: Option<String>) -> Check {
+fn root_directory_of(own: Option<&str>, entered: Option<&str>) -> Check {
     match entered {
         // Not root, or no nsenter: other checks say so.
         None => Check::pass("root-directory", "not asked"),
@@ -328,13 +325,12 @@ mod tests {
         assert_eq!(hosts(&path).status, Verdict::Pass);
     }
 
-    #[test]
-    fn a_chroot_is_told_from_a_root() {
-        let at = |place: &str| Some(place.to_owned());
-        assert_eq!(root_directory_of(at("1:2"), at("1:2")).status, Verdict::Pass);
-        assert_eq!(root_directory_of(at("1:2"), at("1:3")).status, Verdict::Fail);
-        assert_eq!(root_directory_of(at("1:2"), None).status, Verdict::Pass);
-        assert_eq!(root_directory().status, Verdict::Pass, "where tests run");
+    #[tokio::test]
+    async fn a_chroot_is_told_from_a_root() {
+        assert_eq!(root_directory_of(Some("1:2"), Some("1:2")).status, Verdict::Pass);
+        assert_eq!(root_directory_of(Some("1:2"), Some("1:3")).status, Verdict::Fail);
+        assert_eq!(root_directory_of(Some("1:2"), None).status, Verdict::Pass);
+        assert_eq!(root_directory().await.status, Verdict::Pass, "where tests run");
     }
 
     #[test]
@@ -360,11 +356,11 @@ mod tests {
         assert_eq!(certificates_of(None, now).status, Verdict::Pass);
     }
 
-    #[test]
-    fn every_failure_says_what_to_do() {
+    #[tokio::test]
+    async fn every_failure_says_what_to_do() {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new("checks", Some(dir.path().join("deep/er"))).unwrap();
-        let all = machine(&instance, &dir.path().join("cache"));
+        let all = machine(&instance, &dir.path().join("cache")).await;
         assert_eq!(all.len(), 11, "one file system is asked once");
         for check in all {
             assert!(check.status == Verdict::Pass || !check.remediation.is_empty(), "{check:?}");

@@ -15,8 +15,8 @@ tonic::include_proto!("pilothouse.agent.v1");
 pub const PROGRAMS: [&str; 10] = [
     "containerd",
     "containerd-shim-runc-v2",
-    "runc",
     "ctr",
+    "runc",
     "ptp",
     "host-local",
     "loopback",
