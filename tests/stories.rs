@@ -7,6 +7,8 @@
     reason = "a test says what is wrong by stopping there"
 )]
 
+#[path = "stories/attacks/mod.rs"]
+mod attacks;
 #[path = "stories/bad_input.rs"]
 mod bad_input;
 #[path = "stories/browser.rs"]
