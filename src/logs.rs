@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use tenant_controlplane::text::without_controls;
 use tokio::time::interval;
 
 use crate::instance::Instance;
@@ -55,7 +56,7 @@ fn print_tail(name: &str, path: &Path, lines: usize) -> Result<()> {
     let text = read_from(path, length.saturating_sub(WINDOW))?;
     let all: Vec<&str> = text.lines().collect();
     for line in &all[all.len().saturating_sub(lines)..] {
-        println!("{name}: {line}");
+        println!("{name}: {}", without_controls(line));
     }
     Ok(())
 }
@@ -77,7 +78,7 @@ async fn follow(files: &mut [(String, PathBuf, u64)]) -> Result<()> {
             // A shorter file was set aside and begun anew.
             let from = if length < *at { 0 } else { *at };
             if length > from {
-                read_from(path, from)?.lines().for_each(|line| println!("{name}: {line}"));
+                read_from(path, from)?.lines().for_each(|line| println!("{name}: {}", without_controls(line)));
             }
             *at = length;
         }

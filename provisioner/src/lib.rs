@@ -95,6 +95,9 @@ pub fn start(config: Config) -> Handle {
     Handle { isolation, tasks }
 }
 
+/// The most of an error that is written down, characters: its causes may quote what a tenant or a machine answered.
+const LONGEST_CHAIN: usize = 2000;
+
 /// An error with all its causes, for the log.
 pub(crate) fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
@@ -104,5 +107,5 @@ pub(crate) fn chain(error: &dyn std::error::Error) -> String {
         text.push_str(&next.to_string());
         cause = next.source();
     }
-    text
+    tenant_controlplane::text::printable_within(&text, LONGEST_CHAIN)
 }

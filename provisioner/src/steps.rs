@@ -7,6 +7,7 @@ use migrations::{StepState, StepUpdate, Store, StoreError};
 use tenant_controlplane::id::OperationId;
 use tenant_controlplane::plan::StepInfo;
 use tenant_controlplane::status::Problem;
+use tenant_controlplane::text::printable;
 use time::OffsetDateTime;
 
 /// The steps of one open operation; without one, all calls do nothing.
@@ -101,7 +102,7 @@ impl<'a> Steps<'a> {
 
     async fn write(&mut self, key: &str, state: StepState, message: String) -> Result<(), StoreError> {
         let Some(operation) = self.operation else { return Ok(()) };
-        let new = (state, message);
+        let new = (state, printable(&message));
         if self.written.get(key) == Some(&new) {
             return Ok(());
         }

@@ -4,9 +4,21 @@ use cloud_providers::{ProviderError, ProviderErrorClass};
 use migrations::StoreError;
 use tenant_controlplane::pki::PkiError;
 use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::text::printable;
 use thiserror::Error;
 
 use crate::host::ApiError;
+
+/// What an admin of a cluster does about its API server's refusal: the platform may do everything there, unless the cluster's owner added
+/// something that says no.
+const REFUSED_INSIDE: &str = "Something in the cluster refuses it. An admin of the cluster looks at its admission webhooks and policies: \
+    kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies. \
+    This is tried again by itself.";
+
+/// Whether a status says that the request was understood and refused. 401 is about our certificate, 408 and 429 are about load.
+const fn is_refusal(status: u16) -> bool {
+    matches!(status, 400..=499) && !matches!(status, 401 | 408 | 429)
+}
 
 /// A failed reconcile. It is retried with backoff unless `lasting`.
 #[derive(Debug, Error)]
@@ -23,7 +35,7 @@ pub struct Trouble {
 impl Trouble {
     /// Trouble that is worth another try.
     pub fn new(code: &str, class: Class, detail: impl Into<String>, remediation: impl Into<String>) -> Self {
-        let (detail, remediation) = (detail.into(), remediation.into());
+        let (detail, remediation) = (printable(&detail.into()), printable(&remediation.into()));
         let problem = Problem { code: code.to_owned(), class, detail, remediation };
         Self { problem, lasting: false, source: None }
     }
@@ -42,11 +54,17 @@ impl Trouble {
     }
 
     /// An API server did not do what it was asked; `whose` is `host` or `cluster`.
+    ///
+    /// Class and remedy follow from whose it is and from the status it answered. What a tenant's API server says is only quoted: its
+    /// owner's webhooks, policies and aggregated API servers write it.
     pub fn api(whose: &str, error: ApiError) -> Self {
         let code = format!("{}_{}", whose.to_uppercase(), error.code());
         let (class, remediation) = match &error {
-            ApiError::Rejected { message, .. } if message.contains("exceeded quota") => {
+            ApiError::Rejected { code: 403, message, .. } if whose == "host" && message.contains("exceeded quota") => {
                 (Class::Quota, "Raise the quota of the host's namespace; this is tried again by itself.".to_owned())
+            }
+            ApiError::Rejected { code, .. } if whose == "cluster" && is_refusal(*code) => {
+                (Class::User, REFUSED_INSIDE.to_owned())
             }
             _ => (
                 Class::Platform,
@@ -93,5 +111,34 @@ pub fn present<T>(loaded: Result<T, StoreError>) -> Result<Option<T>, StoreError
         Ok(row) => Ok(Some(row)),
         Err(StoreError::NotFound { .. }) => Ok(None),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(whose: &str, code: u16, message: &str) -> Problem {
+        let message = message.to_owned();
+        Trouble::api(whose, ApiError::Rejected { what: "apply ClusterRoleBinding x".to_owned(), code, message }).problem
+    }
+
+    #[test]
+    fn a_tenants_words_choose_neither_class_nor_remedy() {
+        let quota = "pods is forbidden: exceeded quota: q";
+        assert_eq!(refused("host", 403, quota).class, Class::Quota);
+        let webhook = refused("cluster", 403, quota);
+        assert_eq!((webhook.class, &webhook.remediation), (Class::User, &refused("cluster", 403, "no").remediation));
+        assert!(webhook.remediation.contains("kubectl get validatingwebhookconfigurations"));
+        assert_eq!(refused("cluster", 500, quota).class, Class::Platform);
+        assert_eq!(refused("cluster", 429, quota).class, Class::Platform);
+    }
+
+    #[test]
+    fn what_is_quoted_is_short_and_moves_no_terminal() {
+        let words = "\u{1b}[2J".to_owned() + &"no ".repeat(1 << 20);
+        let detail = refused("cluster", 403, &words).detail;
+        assert!(detail.chars().count() <= 600 && !detail.contains('\u{1b}'), "{detail}");
+        assert!(detail.starts_with("The cluster's API server: apply ClusterRoleBinding x was refused (403): no no"));
     }
 }

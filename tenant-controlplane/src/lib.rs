@@ -19,4 +19,5 @@ pub mod render;
 pub mod sni;
 pub mod spec;
 pub mod status;
+pub mod text;
 pub mod version;

@@ -1,7 +1,7 @@
 //! One machine on disk: its directory, what is written there, and what both stages read.
 
 use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
@@ -98,13 +98,25 @@ impl Spec {
         fs::write(&file, resolvers(Path::new("/"))).map_err(LocalError::file(&file))
     }
 
-    /// The end of what the machine printed.
+    /// The end of what the machine printed; its root prints what he likes, and as much.
     pub fn console(&self) -> String {
-        let text = fs::read(self.dir.join("console.log")).unwrap_or_default();
+        let text = end_of(&self.dir.join("console.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
         let lines: Vec<&str> = text.lines().collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")
     }
+}
+
+/// The most of a console that is read, bytes.
+const CONSOLE_END: u64 = 4096;
+
+fn end_of(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut file = fs::File::open(file)?;
+    let length = file.metadata()?.len();
+    file.seek(SeekFrom::Start(length.saturating_sub(CONSOLE_END)))?;
+    let mut bytes = Vec::new();
+    file.take(CONSOLE_END).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// The text of resolv.conf(5) for a machine of its own network: where the resolver is one on this machine's loopback, which no

@@ -8,6 +8,8 @@ use std::process::ExitCode;
 
 use api_types::Problem;
 
+use crate::terminal::one_line;
+
 /// The fixed meaning of the process' exit status.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
@@ -243,10 +245,10 @@ pub struct Report<'a>(pub &'a CliError);
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "error: {}", self.0)?;
+        writeln!(f, "error: {}", one_line(&self.0.to_string()))?;
         for (label, text) in [("why", self.0.why()), ("next", self.0.next()), ("code", self.0.reference())] {
             if let Some(text) = text {
-                writeln!(f, "  {label:<5} {text}")?;
+                writeln!(f, "  {label:<5} {}", one_line(&text))?;
             }
         }
         Ok(())

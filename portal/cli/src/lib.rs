@@ -11,6 +11,7 @@ mod error;
 mod output;
 mod progress;
 mod session;
+mod terminal;
 mod verbs;
 
 use std::process::ExitCode;

@@ -9,6 +9,7 @@ use clap::ValueEnum;
 use serde::Serialize;
 
 use crate::error::{CliError, Result};
+use crate::terminal;
 
 /// How an answer is shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
@@ -39,7 +40,7 @@ impl Format {
     pub fn item<T: Row>(self, item: &T) -> Result<()> {
         match self {
             Format::Table => print(&table(T::HEADER, &[item.cells()])),
-            Format::Name => print(&format!("{}\n", item.name())),
+            Format::Name => print(&format!("{}\n", terminal::one_line(&item.name()))),
             Format::Json | Format::Yaml => self.document(item),
         }
     }
@@ -49,29 +50,35 @@ impl Format {
         match self {
             Format::Table if items.is_empty() => Ok(()),
             Format::Table => print(&table(T::HEADER, &items.iter().map(Row::cells).collect::<Vec<_>>())),
-            Format::Name => print(&items.iter().map(|item| item.name() + "\n").collect::<String>()),
+            Format::Name => {
+                print(&items.iter().map(|item| terminal::one_line(&item.name()) + "\n").collect::<String>())
+            }
             Format::Json | Format::Yaml => self.document(&List { items, next_cursor: None }),
         }
     }
 
     /// Prints any shape as JSON, or as YAML where that was asked for.
     pub fn document(self, shape: &impl Serialize) -> Result<()> {
-        let text = match self {
-            Format::Yaml => {
-                serde_yaml_ng::to_string(shape).map_err(|source| CliError::Print { source: source.into() })?
+        print(&self.text(shape)?)
+    }
+
+    /// JSON is YAML too: what only JSON can escape is shown so.
+    fn text(self, shape: &impl Serialize) -> Result<String> {
+        if self == Format::Yaml {
+            let text = serde_yaml_ng::to_string(shape).map_err(|source| CliError::Print { source: source.into() })?;
+            if terminal::is_clean(&text) {
+                return Ok(text);
             }
-            _ => {
-                serde_json::to_string_pretty(shape).map_err(|source| CliError::Print { source: source.into() })? + "\n"
-            }
-        };
-        print(&text)
+        }
+        let text = serde_json::to_string_pretty(shape).map_err(|source| CliError::Print { source: source.into() })?;
+        Ok(terminal::json(&text) + "\n")
     }
 }
 
-/// Writes to standard output. A reader that has gone (`| head`) is not an error.
+/// Writes to standard output, nothing that moves a terminal. A reader that has gone (`| head`) is not an error.
 pub fn print(text: &str) -> Result<()> {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(terminal::lines(text).as_bytes()).and_then(|()| out.flush()) {
         Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(CliError::Print { source: error.into() }),
         _ => Ok(()),
     }
@@ -79,18 +86,20 @@ pub fn print(text: &str) -> Result<()> {
 
 /// Columns as wide as their widest cell, two spaces apart, no blanks at line ends.
 fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let clean = |row: &Vec<String>| row.iter().map(|cell| terminal::one_line(cell)).collect();
+    let rows: Vec<Vec<String>> = rows.iter().map(clean).collect();
     let titles: Vec<String> = header.iter().map(|title| (*title).to_owned()).collect();
     let widths: Vec<usize> = (0..titles.len())
         .map(|column| {
             std::iter::once(&titles)
-                .chain(rows)
+                .chain(&rows)
                 .filter_map(|row| row.get(column))
                 .map(|cell| width(cell))
                 .max()
                 .unwrap_or(0)
         })
         .collect();
-    std::iter::once(&titles).chain(rows).map(|row| line(row, &widths) + "\n").collect()
+    std::iter::once(&titles).chain(&rows).map(|row| line(row, &widths) + "\n").collect()
 }
 
 fn line(row: &[String], widths: &[usize]) -> String {
@@ -114,5 +123,22 @@ mod tests {
     fn columns_line_up_and_lines_end_without_blanks() {
         let rows = [vec!["shop".into(), "running".into()], vec!["søk-2".into(), String::new()]];
         assert_eq!(table(&["NAME", "STATE"], &rows), "NAME   STATE\nshop   running\nsøk-2\n");
+    }
+
+    #[test]
+    fn no_row_can_hide_another() {
+        let rows = [vec!["a".into(), "\u{1b}[1A\u{1b}[2Knobody here\nb  ready".into()]];
+        assert_eq!(table(&["NAME", "MESSAGE"], &rows), "NAME  MESSAGE\na     \u{fffd}[1A\u{fffd}[2Knobody here b  ready\n");
+    }
+
+    #[test]
+    fn documents_keep_the_value_and_move_nothing() {
+        let shape = serde_json::json!({ "message": "\u{9b}2J\u{85}\u{202e}x" });
+        for format in [Format::Json, Format::Yaml] {
+            let text = format.text(&shape).unwrap();
+            assert!(terminal::is_clean(&text), "{text:?}");
+            assert_eq!(serde_yaml_ng::from_str::<serde_json::Value>(&text).unwrap(), shape);
+        }
+        assert_eq!(Format::Yaml.text(&serde_json::json!({ "name": "shop" })).unwrap(), "name: shop\n");
     }
 }

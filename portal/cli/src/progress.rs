@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use crate::client::{Call, Client};
 use crate::duration::took;
 use crate::error::{CliError, Result, Stopped};
+use crate::terminal::one_line;
 
 /// Failed attempts in a row that are waited out.
 const TOLERATED: u32 = 5;
@@ -47,7 +48,7 @@ impl Screen {
         if !self.quiet {
             let clear = if self.terminal { "\r\x1b[2K" } else { "" };
             // Progress that cannot be shown must not stop the work.
-            let _ = writeln!(std::io::stderr(), "{clear}{line}");
+            let _ = writeln!(std::io::stderr(), "{clear}{}", one_line(line));
         }
     }
 
@@ -55,7 +56,7 @@ impl Screen {
     fn hint(&self, line: &str) {
         if !self.quiet && self.terminal {
             let mut err = std::io::stderr();
-            let _ = write!(err, "\r\x1b[2K{line}").and_then(|()| err.flush());
+            let _ = write!(err, "\r\x1b[2K{}", one_line(line)).and_then(|()| err.flush());
         }
     }
 }

@@ -15,6 +15,7 @@ use std::path::Path;
 
 use crate::context::file_error;
 use crate::error::{CliError, Result};
+use crate::terminal::one_line;
 
 /// Makes sure a person means it: `--yes`, or the name typed at a terminal.
 fn confirm(yes: bool, action: &str, name: &str) -> Result<()> {
@@ -24,7 +25,7 @@ fn confirm(yes: bool, action: &str, name: &str) -> Result<()> {
     if !std::io::stdin().is_terminal() {
         return Err(CliError::usage(format!("{action} {name} needs a confirmation"), "Add --yes."));
     }
-    let _ = write!(std::io::stderr(), "{action} {name}? This cannot be undone. Type its name: ");
+    let _ = write!(std::io::stderr(), "{action} {}? This cannot be undone. Type its name: ", one_line(name));
     let mut typed = String::new();
     std::io::stdin()
         .lock()

@@ -4,6 +4,7 @@
 
 use migrations::{EnrolError, Enrolled, Enrolment, NodeFacts, WorkKind};
 use node_protocol::{EnrollReply, EnrollRequest, MachineFacts};
+use tenant_controlplane::text::printable_within;
 use tonic::Status;
 
 use super::certificates::{Requests, sign};
@@ -67,7 +68,7 @@ fn refused(error: &EnrolError) -> Status {
 }
 
 fn short(text: &str) -> String {
-    text.chars().filter(|letter| !letter.is_control()).take(WORD).collect()
+    printable_within(text, WORD)
 }
 
 /// What a machine says of itself, cut to sizes that fit; the kubelet's version comes from Kubernetes.

@@ -3,6 +3,7 @@
 use migrations::{Node, NodeReport as RowReport, StoreError, WorkKind};
 use node_protocol::{Check, NodeReport, ReportReply};
 use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::text::printable;
 use time::{Duration, OffsetDateTime};
 use tonic::Status;
 
@@ -12,8 +13,6 @@ use crate::node::REPORTED_BY_AGENT;
 
 /// A thousand machines that say every ten seconds that they are well are a hundred writes a second, each to the disk: once a minute will do.
 const NOTED_EVERY: Duration = Duration::minutes(1);
-/// The longest message that is kept.
-const LONGEST: usize = 1000;
 
 /// Takes a report in.
 ///
@@ -71,11 +70,10 @@ fn told(report: &NodeReport) -> Problem {
     } else {
         remedies.join(" ")
     };
-    let cut = |text: String| text.chars().take(LONGEST).collect();
     Problem {
         code: REPORTED_BY_AGENT.to_owned(),
         class: Class::User,
-        detail: cut(detail.join("; ")),
-        remediation: cut(remediation),
+        detail: printable(&detail.join("; ")),
+        remediation: printable(&remediation),
     }
 }

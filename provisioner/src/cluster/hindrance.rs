@@ -4,6 +4,7 @@
 
 use serde_json::Value;
 use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::text::printable;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -11,8 +12,6 @@ use crate::host::{Complaint, PodFact};
 
 /// How long a warning counts: what still goes wrong is said again.
 const FRESH: Duration = Duration::minutes(3);
-/// The most of the host's words that is passed on, characters.
-const LONGEST: usize = 600;
 /// Warnings that come with every start, or that a pod's status says better.
 const NOISE: [&str; 5] = ["Unhealthy", "BackOff", "FailedScheduling", "MissingClusterDNS", "DNSConfigForming"];
 /// Where the scheduler goes on to what is of no use here.
@@ -32,8 +31,7 @@ impl Hindrance {
     fn new(whose: &str, reason: &str, words: &str) -> Self {
         // What the scheduler says of preemption helps nobody: control planes push nobody out.
         let words = ASIDES.iter().fold(words, |words, aside| words.split(aside).next().unwrap_or(words));
-        let words: String = words.chars().take(LONGEST).collect();
-        Self { reason: reason.to_owned(), text: format!("{whose}: {words}") }
+        Self { reason: reason.to_owned(), text: printable(&format!("{whose}: {words}")) }
     }
 
     /// What the first of these pods complains of.
@@ -69,7 +67,8 @@ impl Hindrance {
     /// Whose it is, what it is, and the next step.
     fn verdict(&self) -> (Class, &'static str, &'static str) {
         match self.reason.as_str() {
-            _ if self.text.contains("exceeded quota") => (
+            // Only the host's own controllers say this; what a program of the control plane printed at its end is not asked.
+            "FailedCreate" if self.text.contains("exceeded quota") => (
                 Class::Quota,
                 "The host refuses the control plane's pods",
                 "Raise the quota of the host's namespace; this goes on by itself.",
@@ -181,6 +180,8 @@ mod tests {
         let class = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().class;
         assert_eq!(class("FailedCreate", "pods \"etcd-0\" is forbidden: exceeded quota: q"), Class::Quota);
         assert_eq!(class("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."), Class::Platform);
+        let printed = class("CrashLoopBackOff", "kube-apiserver: CrashLoopBackOff: exceeded quota: Insufficient");
+        assert_eq!(printed, Class::Platform, "a tenant can make its API server print anything");
         let detail = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().detail;
         assert!(detail("Unschedulable", "1 Insufficient cpu").starts_with("The host has no room"));
         assert!(detail("Unschedulable", "unbound PersistentVolumeClaims").starts_with("The host has no volume"));

@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use migrations::{Cluster, Node, PoolKind, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::render::{CONTROL_PLANE, ETCD};
+use tenant_controlplane::text::printable;
 use tenant_controlplane::{plan, sni};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -164,5 +165,5 @@ fn remaining(namespace: &Value) -> String {
         condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
     };
     let words = conditions.iter().find(tells).and_then(|condition| condition["message"].as_str());
-    words.map_or_else(|| "waiting for its pods to end".to_owned(), ToOwned::to_owned)
+    words.map_or_else(|| "waiting for its pods to end".to_owned(), printable)
 }

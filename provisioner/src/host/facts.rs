@@ -5,6 +5,7 @@ use std::net::Ipv4Addr;
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::render::{CLUSTER_LABEL, COMPONENT_LABEL, CONTROL_PLANE, ETCD};
+use tenant_controlplane::text::{LONGEST, printable, printable_within};
 
 /// Which part of a control plane a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -83,7 +84,7 @@ fn complaint(pod: &Pod) -> Option<Complaint> {
     let unschedulable = unschedulable.and_then(|one| {
         Some(Complaint {
             reason: "Unschedulable".to_owned(),
-            message: one.message.clone().filter(|text| !text.is_empty())?,
+            message: one.message.as_deref().map(printable).filter(|text| !text.is_empty())?,
         })
     });
     let sidecars = status.init_container_statuses.iter().flatten();
@@ -99,13 +100,13 @@ fn waiting(container: &ContainerStatus) -> Option<Complaint> {
     let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref()).map(last_words);
     let words = ended.or_else(|| waiting.message.clone()).filter(|words| !words.is_empty());
     let words = words.map_or_else(|| reason.clone(), |words| format!("{reason}: {words}"));
-    Some(Complaint { message: format!("{}: {words}", container.name), reason })
+    Some(Complaint { message: printable(&format!("{}: {words}", container.name)), reason: printable(&reason) })
 }
 
 fn last_words(ended: &ContainerStateTerminated) -> String {
     let text = ended.message.as_deref().unwrap_or_default();
     let line = text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    let line: String = line.trim().chars().take(LAST_WORDS).collect();
+    let line = printable_within(line, LAST_WORDS);
     let reason = ended.reason.as_deref().filter(|reason| *reason != "Error");
     let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let said = if line.is_empty() { String::new() } else { format!(": {line}") };
@@ -125,12 +126,12 @@ pub struct NodeFact {
     pub kubelet_version: String,
 }
 
-/// A machine's root writes what he likes into his node's status: so much of it is kept, characters.
-const LONGEST_MESSAGE: usize = 1000;
+/// A machine's root writes what he likes into his node's status: so much of a version is kept, characters.
 const LONGEST_VERSION: usize = 64;
 
-fn cut(text: Option<&str>, longest: usize) -> String {
-    text.unwrap_or_default().chars().take(longest).collect()
+/// What a tenant wrote, cut and cleaned.
+fn kept(text: Option<&str>, longest: usize) -> String {
+    printable_within(text.unwrap_or_default(), longest)
 }
 
 impl NodeFact {
@@ -148,8 +149,8 @@ impl NodeFact {
         Self {
             name: node.metadata.name.clone().unwrap_or_default(),
             ready: ready.map_or(Some(false), |one| holds(&one.status)),
-            message: cut(ready.and_then(|one| one.message.as_deref()), LONGEST_MESSAGE),
-            kubelet_version: cut(info.map(|info| info.kubelet_version.as_str()), LONGEST_VERSION),
+            message: kept(ready.and_then(|one| one.message.as_deref()), LONGEST),
+            kubelet_version: kept(info.map(|info| info.kubelet_version.as_str()), LONGEST_VERSION),
         }
     }
 }
@@ -221,14 +222,16 @@ mod tests {
     }
 
     #[test]
-    fn a_nodes_own_words_are_cut() {
-        let condition = json!({"type": "Ready", "status": "False", "message": "x".repeat(1_000_000)});
+    fn a_nodes_own_words_are_cut_and_cleaned() {
+        let message = "\u{1b}[2J".to_owned() + &"x".repeat(1_000_000);
+        let condition = json!({"type": "Ready", "status": "False", "message": message});
         let status = json!({"conditions": [condition], "nodeInfo": {"kubeletVersion": "v".repeat(100_000), "architecture": "",
             "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "", "machineID": "",
             "operatingSystem": "", "osImage": "", "systemUUID": ""}});
         let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status})).unwrap();
         let fact = NodeFact::of(&node);
-        assert_eq!((fact.message.len(), fact.kubelet_version.len()), (1000, 64));
+        assert_eq!((fact.message.chars().count(), fact.kubelet_version.chars().count()), (LONGEST, 64));
+        assert!(fact.message.starts_with('x'), "nothing that clears a screen");
     }
 
     #[test]

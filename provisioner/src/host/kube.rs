@@ -18,6 +18,7 @@ use rustls_pki_types::pem::PemObject;
 use serde_json::Value;
 use tenant_controlplane::component::etcd::HEALTH_PORT;
 use tenant_controlplane::render::CLUSTER_LABEL;
+use tenant_controlplane::text::printable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -81,7 +82,7 @@ impl KubeApi {
 fn failed(verb: &str, what: &str, error: ::kube::Error) -> ApiError {
     match error {
         ::kube::Error::Api(status) => {
-            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: status.message.clone() }
+            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: printable(&status.message) }
         }
         other => ApiError::Unreachable(Box::new(other)),
     }
@@ -106,7 +107,7 @@ fn read_health(code: u16, text: &str) -> Health {
     match failing.as_slice() {
         [] => Health::Starting(format!("/readyz answered {code}")),
         missing if missing.iter().all(|hook| LATE_HOOKS.contains(hook)) => Health::Serving,
-        missing => Health::Starting(format!("waiting for {}", missing.join(", "))),
+        missing => Health::Starting(printable(&format!("waiting for {}", missing.join(", ")))),
     }
 }
 
@@ -115,7 +116,7 @@ fn deepest(error: &dyn std::error::Error) -> String {
     while let Some(next) = cause.source() {
         cause = next;
     }
-    cause.to_string()
+    printable(&cause.to_string())
 }
 
 #[async_trait]
@@ -191,7 +192,10 @@ impl Kubernetes for KubeApi {
     async fn answers(&self) -> Result<(), ApiError> {
         match self.plain("/version").await? {
             (200, _) => Ok(()),
-            (code, message) => Err(ApiError::Rejected { what: "GET /version".to_owned(), code, message }),
+            (code, text) => {
+                let (what, message) = ("GET /version".to_owned(), printable(&text));
+                Err(ApiError::Rejected { what, code, message })
+            }
         }
     }
 

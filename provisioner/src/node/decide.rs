@@ -3,6 +3,7 @@
 use cloud_providers::{Machine, MachineState};
 use migrations::{Node, NodeFacts, NodeReport};
 use tenant_controlplane::status::{Class, NodeState, Problem};
+use tenant_controlplane::text::printable;
 
 use crate::host::NodeFact;
 
@@ -51,7 +52,7 @@ fn lost() -> Verdict {
 
 fn failed(node: &Node, why: &str) -> Verdict {
     let state = if node.machine_fingerprint.is_some() { NodeState::NotReady } else { NodeState::Creating };
-    let detail = format!("Its machine does not run: {why}");
+    let detail = printable(&format!("Its machine does not run: {why}"));
     let remedy = "Delete the node: its pool then makes a new one.";
     (state, detail.clone(), Some(problem("MACHINE_FAILED", Class::Provider, detail, remedy)))
 }
