@@ -237,12 +237,13 @@ impl<'a> Run<'a> {
             report::endpoint(self, look.observed.endpoint.clone()).await?;
         }
         if let Some(api) = look.api.clone() {
-            self.set_up(&look, &*api).await?;
+            let ctx = self.ctx;
+            ctx.visit(self.set_up(&look, &*api)).await?;
             look.observed.addons = Some(self.furnished);
             // What was just applied to a new cluster was written.
             let new = self.furnished && self.cluster.observed_generation == 0;
             look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
-            self.shut_out(&*api).await?;
+            ctx.visit(self.shut_out(&*api)).await?;
             observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
         self.forbear(&mut look);

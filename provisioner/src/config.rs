@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cloud_providers::Provider;
-use migrations::Store;
+use migrations::{Store, WorkKind};
 use tenant_controlplane::render::{Images, Placement};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::sync::watch;
@@ -80,6 +80,8 @@ pub struct Tuning {
     pub lease: Duration,
     /// How long reconciles may wait inside for something to happen to one thing before they give their place to others.
     pub patience: Duration,
+    /// How long one visit may talk with a tenant's API server: one that hangs costs its visit this much and no more.
+    pub visit: Duration,
     /// Between two looks at an API server that does not answer yet.
     pub probe_every: Duration,
     /// Between two visits to something that is well.
@@ -104,6 +106,15 @@ pub struct Tuning {
     pub backoff: Backoff,
 }
 
+impl Tuning {
+    /// How many things of each kind are reconciled at once: each kind has places of its own, so that what is broken of one holds up
+    /// nothing of another.
+    pub fn places(&self) -> [(WorkKind, usize); 3] {
+        let shares = [(WorkKind::Cluster, 1), (WorkKind::Node, 2), (WorkKind::NodePool, 4)];
+        shares.map(|(kind, share)| (kind, (self.concurrency / share).max(1)))
+    }
+}
+
 impl Default for Tuning {
     fn default() -> Self {
         Self {
@@ -112,6 +123,7 @@ impl Default for Tuning {
             calm: Duration::from_secs(5),
             lease: Duration::from_secs(15),
             patience: Duration::from_secs(20),
+            visit: Duration::from_secs(30),
             probe_every: Duration::from_millis(60),
             resync: Duration::from_secs(30),
             reapply: Duration::from_secs(600),

@@ -7,9 +7,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use cloud_providers::Provider;
-use migrations::{Cluster, PoolKind, Store, WorkKind};
+use migrations::{Cluster, PoolKind, Store, StoreError, WorkKind};
 use serde_json::Value;
-use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId};
+use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
 use tenant_controlplane::pki::KeySource;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -18,10 +18,11 @@ use uuid::Uuid;
 
 use crate::config::{Facts, Tuning};
 use crate::engine::{Outcome, Reconcile};
-use crate::host::{Connector, Kubernetes};
+use crate::host::{ApiError, Connector, Kubernetes};
 use crate::pods::Pods;
+use crate::shares::Shares;
 use crate::tenants::Tenants;
-use crate::trouble::Trouble;
+use crate::trouble::{Trouble, present};
 
 /// The hands and eyes of all reconcilers.
 pub struct Context {
@@ -45,6 +46,7 @@ pub struct Context {
     pub leisure: watch::Receiver<bool>,
     /// Cancelled when the process ends: nothing is waited for then.
     pub ending: CancellationToken,
+    shares: Arc<Shares>,
     applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
     unrest: Mutex<HashMap<ClusterId, Unrest>>,
     /// Whether what all control planes share in the host is there.
@@ -96,6 +98,7 @@ impl Context {
     pub fn new(parts: Parts) -> Arc<Self> {
         let Parts { store, host, connector, providers, keys, facts, tuning, leisure, ending } = parts;
         let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&facts)));
+        let shares = Shares::new(&tuning);
         let (pods, applied, unrest, shared) =
             (Arc::default(), Mutex::default(), Mutex::default(), AtomicBool::default());
         Arc::new(Self {
@@ -109,6 +112,7 @@ impl Context {
             tuning,
             leisure,
             ending,
+            shares,
             applied,
             unrest,
             shared,
@@ -192,6 +196,30 @@ impl Context {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Talks with a tenant's API server, for as long as one visit may.
+    ///
+    /// # Errors
+    /// What the talk ends in, or [`Trouble`] when it does not end.
+    pub async fn visit<T>(&self, talk: impl Future<Output = Result<T, Trouble>> + Send) -> Result<T, Trouble> {
+        let ended = tokio::time::timeout(self.tuning.visit, talk).await;
+        ended.unwrap_or_else(|_| Err(Trouble::api("cluster", ApiError::Slow(self.tuning.visit))))
+    }
+
+    /// Whose something is; `None` for what is not there any more.
+    async fn owner(&self, kind: WorkKind, id: Uuid) -> Result<Option<OrganizationId>, StoreError> {
+        Ok(match kind {
+            WorkKind::Cluster => {
+                present(self.store.clusters().load(ClusterId::from_uuid(id)).await)?.map(|row| row.organization)
+            }
+            WorkKind::NodePool => {
+                present(self.store.pools().load(NodePoolId::from_uuid(id)).await)?.map(|row| row.organization)
+            }
+            WorkKind::Node => {
+                present(self.store.nodes().load(NodeId::from_uuid(id)).await)?.map(|row| row.organization)
+            }
+        })
+    }
+
     /// Makes something due now.
     ///
     /// # Errors
@@ -218,6 +246,11 @@ pub const fn leaving(cluster: &Cluster) -> bool {
 #[async_trait]
 impl Reconcile for Context {
     async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, Trouble> {
+        let owner = self.owner(kind, id).await?;
+        let share = owner.map(|owner| self.shares.take(kind, owner));
+        if matches!(share, Some(None)) {
+            return Ok(Outcome::Crowded);
+        }
         match kind {
             WorkKind::Cluster => crate::cluster::reconcile(self, ClusterId::from_uuid(id)).await,
             WorkKind::NodePool => crate::node_pool::reconcile(self, NodePoolId::from_uuid(id)).await,

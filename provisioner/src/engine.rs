@@ -34,6 +34,8 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 const DATABASE_REST: Duration = Duration::from_millis(500);
 /// How long something that cannot be helped waits for its wish to change; a change makes it due at once.
 const INVALID_REST: Duration = Duration::from_secs(3600);
+/// How long something waits whose organization holds all the places it may.
+const CROWDED: Duration = Duration::from_millis(500);
 
 /// How a reconcile ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +49,8 @@ pub enum Outcome {
         /// When to look again.
         after: Duration,
     },
+    /// Its organization holds all the places it may: nothing was looked at.
+    Crowded,
     /// There is nothing left to reconcile.
     Gone,
 }
@@ -73,7 +77,7 @@ pub struct Engine {
     runner: Arc<dyn Reconcile>,
     tuning: Tuning,
     owner: String,
-    /// Each kind has places of its own, so that what is broken of one holds up nothing of another.
+    /// As [`Tuning::places`] says.
     places: [(WorkKind, Arc<Semaphore>); 3],
     wake: Notify,
     /// What runs now, and whether it was nudged meanwhile.
@@ -83,8 +87,7 @@ pub struct Engine {
 impl Engine {
     /// An engine that claims as `owner`.
     pub fn new(store: Store, runner: Arc<dyn Reconcile>, owner: String, tuning: Tuning) -> Arc<Self> {
-        let shares = [(WorkKind::Cluster, 1), (WorkKind::Node, 2), (WorkKind::NodePool, 4)];
-        let places = shares.map(|(kind, share)| (kind, Arc::new(Semaphore::new((tuning.concurrency / share).max(1)))));
+        let places = tuning.places().map(|(kind, places)| (kind, Arc::new(Semaphore::new(places))));
         Arc::new(Self { store, runner, tuning, owner, places, wake: Notify::new(), running: Mutex::default() })
     }
 
@@ -213,6 +216,7 @@ impl Engine {
         match ended {
             Ok(Outcome::Done) => Settle::Later(jitter(self.tuning.resync)),
             Ok(Outcome::Gone) => Settle::Done,
+            Ok(Outcome::Crowded) => Settle::Postponed(jitter(CROWDED)),
             Ok(Outcome::Waiting { reason, after }) => {
                 tracing::debug!(%kind, %id, reason, ?after, "waiting");
                 Settle::Later(after)
@@ -233,7 +237,7 @@ impl Engine {
     async fn settle(self: &Arc<Self>, work: &Work, settle: Settle) {
         let pause = match settle {
             Settle::Done => None,
-            Settle::Later(pause) | Settle::Failed { backoff: pause } => Some(pause),
+            Settle::Later(pause) | Settle::Postponed(pause) | Settle::Failed { backoff: pause } => Some(pause),
         };
         let mut settled = self.store.work().settle(work, settle).await;
         let begun = tokio::time::Instant::now();

@@ -12,18 +12,23 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
+pub mod bounded;
 pub mod facts;
 pub mod kube;
+mod meta;
 pub mod resources;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use facts::{Complaint, NodeFact, PodFact};
+pub use meta::Meta;
 
 /// The field manager of everything we apply.
 pub const FIELD_MANAGER: &str = "pilothouse";
 /// How long one call may take.
 pub const CALL_LIMIT: Duration = Duration::from_secs(15);
+/// The most objects that one list may have, over all its pages.
+pub const LIST_LIMIT: usize = 5000;
 
 /// Why a call did not succeed.
 #[derive(Debug, Error)]
@@ -44,6 +49,12 @@ pub enum ApiError {
     /// It did not answer in time.
     #[error("it did not answer within {} s", CALL_LIMIT.as_secs())]
     Timeout,
+    /// It answered each call, and so slowly that the visit had no end, or it let them all wait.
+    #[error("it had not answered all that was asked after {} s", .0.as_secs())]
+    Slow(Duration),
+    /// It answered more than is read: bytes of one answer ([`bounded`]) or objects of one list.
+    #[error("{0} answered more than is read of it")]
+    TooLong(String),
     /// The object is of a kind we never apply, or lacks its name.
     #[error("`{0}` is no object we can name")]
     Unknown(String),
@@ -62,7 +73,8 @@ impl ApiError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Rejected { .. } => "REFUSED",
-            Self::Unreachable(_) | Self::Timeout => "UNREACHABLE",
+            Self::Unreachable(_) | Self::Timeout | Self::Slow(_) => "UNREACHABLE",
+            Self::TooLong(_) => "TOO_LONG",
             Self::Unknown(_) | Self::Client(_) => "DEFECT",
         }
     }
@@ -151,9 +163,20 @@ pub trait Kubernetes: Send + Sync {
     async fn apply(&self, object: &Value) -> Result<Value, ApiError>;
     /// One object; `None` is observed absence.
     async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError>;
-    /// All objects of a kind, in all namespaces.
+    /// All objects of a kind, in all namespaces: of the host alone, because a tenant's may be of any number and size.
     async fn list(&self, api_version: &str, kind: &str) -> Result<Vec<Value>, ApiError>;
-    /// The objects of a kind that carry these labels (`name=value,…`; empty: whatever they carry), of one namespace or of all.
+    /// The metadata of the objects of a kind that carry these labels (`name=value,…`), of one namespace or of a cluster-wide kind.
+    async fn metadata(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Meta>, ApiError>;
+    /// Whether there is such an object; nothing of it but its metadata is read.
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError>;
+    /// The objects of a kind that carry these labels (`name=value,…`; empty: whatever they carry), of one namespace or of all; as for
+    /// [`Kubernetes::list`] of the host alone.
     async fn select(
         &self,
         api_version: &str,
@@ -163,8 +186,8 @@ pub trait Kubernetes: Send + Sync {
     ) -> Result<Vec<Value>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
-    /// The pods that are on a node, in all namespaces.
-    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError>;
+    /// The pods that are on a node and have not ended, in all namespaces.
+    async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError>;
     /// Asks a pod to end, unless a disruption budget forbids it (429); one that is not there is fine.
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError>;
     /// How far the API server has come.

@@ -22,6 +22,7 @@ mod node_pool;
 mod nudge;
 mod parts;
 pub mod pods;
+mod shares;
 mod spares;
 mod steps;
 pub mod tenants;

@@ -25,6 +25,9 @@ use crate::trouble::Trouble;
 const BACKLOG: usize = 1024;
 const FIRST_REST: Duration = Duration::from_millis(200);
 const LONGEST_REST: Duration = Duration::from_secs(5);
+/// The least time between two changes of one cluster's nodes that are passed on: each costs everybody's database a few questions, and a
+/// tenant can change its nodes as often as it likes.
+const PACE: Duration = Duration::from_millis(10);
 /// How long nodes are believed after the watch broke.
 const TRUST: Duration = Duration::from_secs(10);
 
@@ -202,7 +205,11 @@ impl Tenants {
     async fn take_all(&self, cluster: ClusterId, mut watch: Watch<NodeFact>) {
         while let Some(seen) = watch.next().await {
             match seen {
-                Ok(seen) => self.take(cluster, seen),
+                Ok(seen) => {
+                    if self.take(cluster, seen) {
+                        tokio::time::sleep(PACE).await;
+                    }
+                }
                 Err(error) => {
                     tracing::debug!(%cluster, error = crate::chain(&error), "watch of nodes broke");
                     return;
@@ -211,17 +218,20 @@ impl Tenants {
         }
     }
 
-    fn take(&self, cluster: ClusterId, seen: Seen<NodeFact>) {
+    /// Takes in what was seen; answers whether that was news.
+    fn take(&self, cluster: ClusterId, seen: Seen<NodeFact>) -> bool {
         let name = {
             let mut watched = self.watched();
-            let Some(watched) = watched.get_mut(&cluster) else { return };
+            let Some(watched) = watched.get_mut(&cluster) else { return false };
             watched.broken_since = None;
             update(&mut watched.nodes, seen)
         };
+        let is_news = name.is_some();
         if let Some(name) = name {
             // Nobody listening is fine.
             let _ = self.changes.send((cluster, name));
         }
+        is_news
     }
 }
 

@@ -296,6 +296,7 @@ impl World {
             }
             let settle = match self.axe.over(self.ctx.reconcile(work.kind, work.id)).await {
                 Some(Ok(Outcome::Gone)) => migrations::Settle::Done,
+                Some(Ok(Outcome::Crowded)) => migrations::Settle::Postponed(soon),
                 Some(Ok(Outcome::Done)) => migrations::Settle::Later(Duration::from_secs(600)),
                 Some(Ok(Outcome::Waiting { .. })) => migrations::Settle::Later(soon),
                 Some(Err(_)) | None => migrations::Settle::Failed { backoff: soon },

@@ -15,6 +15,10 @@ const REFUSED_INSIDE: &str = "Something in the cluster refuses it. An admin of t
     kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies. \
     This is tried again by itself.";
 
+/// What an admin of a cluster does about answers that are broken off: Kubernetes itself makes none so long.
+const ANSWERS_TOO_MUCH: &str = "An admin of the cluster looks for API servers that answer in its stead: kubectl get apiservices. \
+    This is tried again by itself.";
+
 /// Whether a status says that the request was understood and refused. 401 is about our certificate, 408 and 429 are about load.
 const fn is_refusal(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 408 | 429)
@@ -66,6 +70,7 @@ impl Trouble {
             ApiError::Rejected { code, .. } if whose == "cluster" && is_refusal(*code) => {
                 (Class::User, REFUSED_INSIDE.to_owned())
             }
+            ApiError::TooLong(_) if whose == "cluster" => (Class::User, ANSWERS_TOO_MUCH.to_owned()),
             _ => (
                 Class::Platform,
                 format!("This is tried again by itself; if it stays, look at the {whose}'s API server."),

@@ -47,6 +47,9 @@ pub const PRUNED: &[(&str, &str)] = &[
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
 ];
 
+/// The namespaces that addons live in.
+pub const NAMESPACES: &[&str] = &["default", "kube-system"];
+
 /// Whether an object inside the tenant is an addon: what carries our label there otherwise is a kubeconfig's binding, which is made and
 /// taken away with its kubeconfig.
 pub fn is_addon(name: &str) -> bool {

@@ -25,7 +25,8 @@ pub fn printable(text: &str) -> String {
 /// go whole; control characters, Unicode's directional formatting (UAX #9), invisible ones and tags go; white space becomes one blank.
 /// What is left of a text that was clean, short and on one line is that text.
 pub fn printable_within(text: &str, longest: usize) -> String {
-    let (mut kept, mut count) = (String::new(), 0);
+    // A blank is written when something follows it.
+    let (mut kept, mut count, mut blank) = (String::new(), 0, false);
     let mut letters = text.chars().peekable();
     while let Some(letter) = letters.next() {
         let letter = match letter {
@@ -41,32 +42,33 @@ pub fn printable_within(text: &str, longest: usize) -> String {
                 skip_string(&mut letters);
                 continue;
             }
-            letter if is_blank(letter) => ' ',
+            letter if letter.is_whitespace() => {
+                blank = count > 0;
+                continue;
+            }
             letter if is_unprintable(letter) => continue,
             letter => letter,
         };
-        if letter == ' ' && (kept.is_empty() || kept.ends_with(' ')) {
-            continue;
-        }
-        if count == longest {
-            kept.pop();
+        if count + usize::from(blank) >= longest {
+            if count == longest {
+                kept.pop();
+            }
             kept.push('…');
             return kept;
+        }
+        if std::mem::take(&mut blank) {
+            kept.push(' ');
+            count += 1;
         }
         kept.push(letter);
         count += 1;
     }
-    kept.truncate(kept.trim_end().len());
     kept
 }
 
 /// The text with every character replaced that moves a terminal or hides what it is, and nothing cut: for lines of logs.
 pub fn without_controls(line: &str) -> String {
     line.chars().map(|letter| if is_unprintable(letter) && letter != '\t' { '\u{fffd}' } else { letter }).collect()
-}
-
-fn is_blank(letter: char) -> bool {
-    letter.is_whitespace()
 }
 
 fn is_unprintable(letter: char) -> bool {
@@ -137,7 +139,10 @@ mod tests {
 
     #[test]
     fn nothing_turns_or_hides_what_stands_beside_it() {
-        assert_eq!(printable("abc\u{202e}fed\u{202c}\u{2066}x\u{2069}\u{200f}\u{61c}\u{feff}\u{200b}\u{e0041}"), "abcfedx");
+        assert_eq!(
+            printable("abc\u{202e}fed\u{202c}\u{2066}x\u{2069}\u{200f}\u{61c}\u{feff}\u{200b}\u{e0041}"),
+            "abcfedx"
+        );
     }
 
     #[test]

@@ -50,6 +50,8 @@ pub enum Settle {
     Done,
     /// Look again after this time; not a failure.
     Later(Duration),
+    /// Nobody looked; look after this time. What failed before still counts.
+    Postponed(Duration),
     /// It failed; look again after this time.
     Failed {
         /// How long to leave it alone.

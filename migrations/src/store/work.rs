@@ -141,6 +141,7 @@ const fn verdict(outcome: Settle, failures: i64) -> (Duration, i64) {
     match outcome {
         Settle::Done => (Duration::ZERO, 0),
         Settle::Later(wait) => (wait, 0),
+        Settle::Postponed(wait) => (wait, failures),
         Settle::Failed { backoff } => (backoff, failures + 1),
     }
 }

@@ -128,7 +128,10 @@ mod tests {
     #[test]
     fn no_row_can_hide_another() {
         let rows = [vec!["a".into(), "\u{1b}[1A\u{1b}[2Knobody here\nb  ready".into()]];
-        assert_eq!(table(&["NAME", "MESSAGE"], &rows), "NAME  MESSAGE\na     \u{fffd}[1A\u{fffd}[2Knobody here b  ready\n");
+        assert_eq!(
+            table(&["NAME", "MESSAGE"], &rows),
+            "NAME  MESSAGE\na     \u{fffd}[1A\u{fffd}[2Knobody here b  ready\n"
+        );
     }
 
     #[test]

@@ -64,7 +64,8 @@ mod tests {
 
     #[test]
     fn json_keeps_its_value() {
-        let text = serde_json::to_string_pretty(&serde_json::json!({ "message": format!("{HOSTILE}\u{e0041}") })).unwrap();
+        let text =
+            serde_json::to_string_pretty(&serde_json::json!({ "message": format!("{HOSTILE}\u{e0041}") })).unwrap();
         let escaped = json(&text);
         assert!(is_clean(&escaped) && !is_clean(&text), "{escaped}");
         let value: serde_json::Value = serde_json::from_str(&escaped).unwrap();

@@ -2,13 +2,13 @@
 
 use futures::future::try_join_all;
 use migrations::Cluster;
-use tenant_controlplane::addon::{AddonInput, PRUNED, addons, cluster_admin, is_addon};
+use tenant_controlplane::addon::{AddonInput, NAMESPACES, PRUNED, addons, cluster_admin, is_addon};
 use tenant_controlplane::render::MANAGED_BY_LABEL;
 
 use super::prune::{self, Scope};
 use super::release;
 use crate::context::{Context, Place, fingerprint};
-use crate::host::Kubernetes;
+use crate::host::{ApiError, Kubernetes};
 use crate::trouble::Trouble;
 
 /// Applies the addons, and takes away what is none any more, unless this process did so a while ago.
@@ -29,8 +29,12 @@ pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Re
     // One that never was well has nothing from an older platform, and a person waits for it.
     if cluster.observed_generation > 0 {
         let labels = format!("{MANAGED_BY_LABEL}=pilothouse");
-        let scope = Scope { kinds: PRUNED, namespace: None, labels: &labels, is_ours: is_addon };
-        prune::surplus(api, &scope, &objects).await.map_err(|error| Trouble::api("cluster", error))?;
+        let scope = Scope { kinds: PRUNED, namespaces: NAMESPACES, labels: &labels, is_ours: is_addon };
+        match prune::surplus(api, &scope, &objects).await {
+            // Its owner put our label on so much that it is not looked through; nothing depends on what an older platform left.
+            Err(ApiError::TooLong(what)) => tracing::warn!(cluster = %cluster.id, what, "addons are not tidied up"),
+            pruned => pruned.map_err(|error| Trouble::api("cluster", error))?,
+        }
     }
     ctx.set_applied(cluster.id, Place::Tenant, hash);
     Ok(())

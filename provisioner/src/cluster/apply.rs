@@ -84,7 +84,7 @@ fn is_bare(ctx: &Context, cluster: &Cluster) -> bool {
 async fn prune(ctx: &Context, cluster: &Cluster, manifests: &Manifests) -> Result<(), Trouble> {
     let namespace = sni::namespace(cluster.id);
     let labels = format!("{MANAGED_BY_LABEL}=pilothouse,{CLUSTER_LABEL}={}", cluster.id);
-    let scope = Scope { kinds: PRUNED, namespace: Some(&namespace), labels: &labels, is_ours: |_| true };
+    let scope = Scope { kinds: PRUNED, namespaces: &[&namespace], labels: &labels, is_ours: |_| true };
     prune::surplus(&*ctx.host, &scope, &manifests.objects).await.map_err(|error| Trouble::api("host", error))
 }
 

@@ -188,7 +188,7 @@ async fn nothing_is_pruned_on_a_list_that_could_not_be_had() {
     world.host.put(stray.clone(), &ours, FIELD_MANAGER);
     let labels = format!("{MANAGED_BY_LABEL}=pilothouse");
     let kinds = [("v1", "Secret"), ("v1", "Service")];
-    let scope = prune::Scope { kinds: &kinds, namespace: Some("here"), labels: &labels, is_ours: |_| true };
+    let scope = prune::Scope { kinds: &kinds, namespaces: &["here"], labels: &labels, is_ours: |_| true };
     world.fate.fail_at(1);
     assert!(matches!(prune::surplus(&*world.host, &scope, &[]).await, Err(ApiError::Unreachable(_))));
     assert!(world.host.objects.lock().unwrap().contains_key(&stray));

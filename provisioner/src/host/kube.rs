@@ -5,8 +5,8 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, Patch, PatchParams};
-use ::kube::client::Body;
+use ::kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, ObjectList, Patch, PatchParams};
+use ::kube::client::{Body, ClientBuilder};
 use ::kube::config::AuthInfo;
 use ::kube::runtime::watcher::{self, Event, watcher};
 use ::kube::{Client, Config};
@@ -22,9 +22,11 @@ use tenant_controlplane::text::printable;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
+use super::bounded::{BoundedLayer, is_too_long};
 use super::resources::kind;
 use super::{
-    ApiError, CALL_LIMIT, Connector, Door, FIELD_MANAGER, Health, Kubernetes, NodeFact, ObjectKey, PodFact, Seen, Watch,
+    ApiError, CALL_LIMIT, Connector, Door, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeFact, ObjectKey,
+    PodFact, Seen, Watch,
 };
 
 /// How long one probe may take.
@@ -33,6 +35,9 @@ const PROBE_LIMIT: Duration = Duration::from_secs(2);
 const HEALTH_LIMIT: u64 = 4096;
 /// How long a connection may take: a pod that is there answers or refuses at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
+/// Objects on one page of a list: of whole ones, and of metadata, which a tenant can make a quarter of a mebibyte each.
+const PAGE: u32 = 100;
+const METADATA_PAGE: u32 = 20;
 /// What may be missing from `/readyz` while we already work with the API server: all of them only fill in objects that neither the group
 /// `system:masters` nor a `cluster-admin` needs. (Until flow control has its objects it goes by its built-in ones: all requests but those
 /// of masters share one level, which has all the seats.)
@@ -46,12 +51,14 @@ const LATE_HOOKS: [&str; 3] = [
 #[derive(Clone)]
 pub struct KubeApi {
     client: Client,
+    /// How long one call may take.
+    limit: Duration,
 }
 
 impl KubeApi {
     /// Wraps a client.
     pub const fn new(client: Client) -> Self {
-        Self { client }
+        Self { client, limit: CALL_LIMIT }
     }
 
     fn api(&self, key: &ObjectKey) -> Result<Api<DynamicObject>, ApiError> {
@@ -60,6 +67,50 @@ impl KubeApi {
             (Some(namespace), true) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource),
             (None, false) => Api::all_with(self.client.clone(), &kind.resource),
             _ => return Err(ApiError::Unknown(format!("{} {}", key.kind, key.name))),
+        })
+    }
+
+    async fn call<T>(
+        &self,
+        verb: &str,
+        what: &str,
+        call: impl Future<Output = ::kube::Result<T>>,
+    ) -> Result<T, ApiError> {
+        let answer = tokio::time::timeout(self.limit, call).await.map_err(|_| ApiError::Timeout)?;
+        answer.map_err(|error| failed(verb, what, error))
+    }
+
+    /// One list, page by page; what `keep` makes of each object is kept.
+    async fn pages<K, T, F>(
+        &self,
+        what: &str,
+        page: impl Fn(ListParams) -> F,
+        keep: impl Fn(K) -> T,
+    ) -> Result<Vec<T>, ApiError>
+    where
+        K: Clone,
+        F: Future<Output = ::kube::Result<ObjectList<K>>>,
+    {
+        let (mut kept, mut next) = (Vec::new(), ListParams::default());
+        for _ in 0..LIST_LIMIT {
+            let found = self.call("list", what, page(next)).await?;
+            kept.extend(found.items.into_iter().map(&keep));
+            let token = found.metadata.continue_.filter(|token| !token.is_empty());
+            let Some(token) = token else { return Ok(kept) };
+            if kept.len() >= LIST_LIMIT {
+                break;
+            }
+            next = ListParams::default().continue_token(&token);
+        }
+        Err(ApiError::TooLong(format!("list {what}")))
+    }
+
+    /// The objects of a kind, of one namespace or of all.
+    fn all(&self, api_version: &str, name: &str, namespace: Option<&str>) -> Result<Api<DynamicObject>, ApiError> {
+        let kind = kind(api_version, name)?;
+        Ok(match namespace.filter(|_| kind.namespaced) {
+            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource),
+            None => Api::all_with(self.client.clone(), &kind.resource),
         })
     }
 
@@ -81,16 +132,14 @@ impl KubeApi {
 /// Our error for kube's.
 fn failed(verb: &str, what: &str, error: ::kube::Error) -> ApiError {
     match error {
-        ::kube::Error::Api(status) => {
-            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: printable(&status.message) }
-        }
+        ::kube::Error::Api(status) => ApiError::Rejected {
+            what: format!("{verb} {what}"),
+            code: status.code,
+            message: printable(&status.message),
+        },
+        other if is_too_long(&other) => ApiError::TooLong(format!("{verb} {what}")),
         other => ApiError::Unreachable(Box::new(other)),
     }
-}
-
-async fn call<T>(verb: &str, what: &str, call: impl Future<Output = ::kube::Result<T>>) -> Result<T, ApiError> {
-    let answer = tokio::time::timeout(CALL_LIMIT, call).await.map_err(|_| ApiError::Timeout)?;
-    answer.map_err(|error| failed(verb, what, error))
 }
 
 fn value(object: &DynamicObject) -> Value {
@@ -126,18 +175,35 @@ impl Kubernetes for KubeApi {
         let api = self.api(&key)?;
         let params = PatchParams::apply(FIELD_MANAGER).force();
         let what = format!("{} {}", key.kind, key.name);
-        call("apply", &what, api.patch(&key.name, &params, &Patch::Apply(object))).await.map(|object| value(&object))
+        let applied = self.call("apply", &what, api.patch(&key.name, &params, &Patch::Apply(object))).await;
+        applied.map(|object| value(&object))
     }
 
     async fn get(&self, key: &ObjectKey) -> Result<Option<Value>, ApiError> {
-        let found = call("get", &format!("{} {}", key.kind, key.name), self.api(key)?.get_opt(&key.name)).await?;
+        let what = format!("{} {}", key.kind, key.name);
+        let found = self.call("get", &what, self.api(key)?.get_opt(&key.name)).await?;
         Ok(found.as_ref().map(value))
     }
 
     async fn list(&self, api_version: &str, name: &str) -> Result<Vec<Value>, ApiError> {
-        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kind(api_version, name)?.resource);
-        let found = call("list", name, api.list(&ListParams::default())).await?;
-        Ok(found.items.iter().map(value).collect())
+        self.select(api_version, name, None, "").await
+    }
+
+    async fn metadata(
+        &self,
+        api_version: &str,
+        name: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Meta>, ApiError> {
+        let api = self.all(api_version, name, namespace)?;
+        let page = async |next: ListParams| api.list_metadata(&next.labels(labels).limit(METADATA_PAGE)).await;
+        self.pages(name, page, |object| Meta::of(object.metadata)).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError> {
+        let what = format!("{} {}", key.kind, key.name);
+        Ok(self.call("get", &what, self.api(key)?.get_metadata_opt(&key.name)).await?.is_some())
     }
 
     async fn select(
@@ -147,19 +213,15 @@ impl Kubernetes for KubeApi {
         namespace: Option<&str>,
         labels: &str,
     ) -> Result<Vec<Value>, ApiError> {
-        let kind = kind(api_version, name)?;
-        let api: Api<DynamicObject> = match namespace.filter(|_| kind.namespaced) {
-            Some(namespace) => Api::namespaced_with(self.client.clone(), namespace, &kind.resource),
-            None => Api::all_with(self.client.clone(), &kind.resource),
-        };
-        let found = call("list", name, api.list(&ListParams::default().labels(labels))).await?;
-        Ok(found.items.iter().map(value).collect())
+        let api = self.all(api_version, name, namespace)?;
+        let page = async |next: ListParams| api.list(&next.labels(labels).limit(PAGE)).await;
+        self.pages(name, page, |object| value(&object)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
         let api = self.api(key)?;
         let params = DeleteParams::background();
-        match call("delete", &format!("{} {}", key.kind, key.name), api.delete(&key.name, &params)).await {
+        match self.call("delete", &format!("{} {}", key.kind, key.name), api.delete(&key.name, &params)).await {
             Ok(_) | Err(ApiError::Rejected { code: 404, .. }) => Ok(()),
             // A namespace that is being deleted already answers 409.
             Err(ApiError::Rejected { code: 409, .. }) => Ok(()),
@@ -167,15 +229,17 @@ impl Kubernetes for KubeApi {
         }
     }
 
-    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError> {
-        let there = ListParams::default().fields(&format!("spec.nodeName={node}"));
-        let found = call("list", "Pod", Api::<Pod>::all(self.client.clone()).list(&there)).await?;
-        Ok(found.items.iter().map(|pod| serde_json::to_value(pod).unwrap_or_default()).collect())
+    async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {
+        let there = format!("spec.nodeName={node},status.phase!=Succeeded,status.phase!=Failed");
+        let api = Api::<Pod>::all(self.client.clone());
+        let page = async |next: ListParams| api.list_metadata(&next.fields(&there).limit(METADATA_PAGE)).await;
+        self.pages("Pod", page, |pod| Meta::of(pod.metadata)).await
     }
 
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
         let pods = Api::<Pod>::namespaced(self.client.clone(), namespace);
-        match call("evict", &format!("Pod {namespace}/{pod}"), pods.evict(pod, &EvictParams::default())).await {
+        let what = format!("Pod {namespace}/{pod}");
+        match self.call("evict", &what, pods.evict(pod, &EvictParams::default())).await {
             Ok(_) | Err(ApiError::Rejected { code: 404, .. }) => Ok(()),
             Err(error) => Err(error),
         }
@@ -206,10 +270,14 @@ impl Kubernetes for KubeApi {
     }
 
     fn watch_nodes(&self) -> Watch<NodeFact> {
-        let events = watcher(Api::<Node>::all(self.client.clone()), watcher::Config::default());
+        let config = watcher::Config::default().page_size(PAGE);
+        let events = watcher(Api::<Node>::all(self.client.clone()), config);
         gather(events, |node| Some(NodeFact::of(node)), |node: &Node| node.metadata.uid.clone()).boxed()
     }
 }
+
+/// The most objects whose facts are kept of one watch: more than one host or one cluster has.
+const WATCHED: usize = 20_000;
 
 type Events<K> = Result<Event<K>, watcher::Error>;
 
@@ -230,6 +298,9 @@ where
             Ok(Event::Init) => {
                 listed.clear();
                 None
+            }
+            Ok(Event::InitApply(_)) if listed.len() >= WATCHED => {
+                Some(Err(ApiError::TooLong("the list to watch".to_owned())))
             }
             Ok(Event::InitApply(object)) => {
                 if let Some(fact) = fact(&object) {
@@ -274,6 +345,12 @@ fn base64(text: &str) -> String {
     base64::engine::general_purpose::STANDARD.encode(text)
 }
 
+/// A client that reads no more than it should.
+fn bounded(config: Config) -> Result<Client, ApiError> {
+    let builder = ClientBuilder::try_from(config).map_err(unusable)?;
+    Ok(builder.with_layer(&BoundedLayer::default()).build())
+}
+
 #[async_trait]
 impl Connector for KubeConnector {
     async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool> {
@@ -295,8 +372,7 @@ impl Connector for KubeConnector {
             client_key_data: Some(base64(&door.identity.key_pem).into()),
             ..AuthInfo::default()
         };
-        let client = Client::try_from(config).map_err(unusable)?;
-        Ok(Arc::new(KubeApi::new(client)))
+        Ok(Arc::new(KubeApi::new(bounded(config)?)))
     }
 }
 

@@ -10,7 +10,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{ApiError, Connector, Door, Health, Kubernetes, NodeFact, ObjectKey, PodFact, Seen, Watch};
+use super::{ApiError, Connector, Door, Health, Kubernetes, Meta, NodeFact, ObjectKey, PodFact, Seen, Watch};
 
 /// Counts outward calls of everything in one test, and fails one of them.
 #[derive(Debug, Default)]
@@ -191,9 +191,24 @@ impl Kubernetes for Scripted {
         self.struck()
     }
 
-    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError> {
+    async fn metadata(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Meta>, ApiError> {
+        Ok(self.select(api_version, kind, namespace, labels).await?.iter().map(meta).collect())
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError> {
+        Ok(self.get(key).await?.is_some())
+    }
+
+    async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {
         let pods = self.list("v1", "Pod").await?;
-        Ok(pods.into_iter().filter(|pod| pod["spec"]["nodeName"] == node).collect())
+        let ended = |pod: &Value| matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
+        Ok(pods.iter().filter(|pod| pod["spec"]["nodeName"] == node && !ended(pod)).map(meta).collect())
     }
 
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
@@ -223,6 +238,17 @@ impl Kubernetes for Scripted {
     fn watch_nodes(&self) -> Watch<NodeFact> {
         self.watch(&self.nodes)
     }
+}
+
+/// The metadata of an object as the real one has it; tests leave out what they do not need.
+fn meta(object: &Value) -> Meta {
+    let mut metadata = object["metadata"].clone();
+    for owner in metadata["ownerReferences"].as_array_mut().into_iter().flatten() {
+        for field in ["apiVersion", "uid"] {
+            owner.as_object_mut().unwrap().entry(field).or_insert_with(|| json!(""));
+        }
+    }
+    Meta::of(serde_json::from_value(metadata).unwrap())
 }
 
 /// Leads every door to one tenant, and remembers which were opened.
@@ -301,7 +327,21 @@ impl Kubernetes for Bound {
         self.allowed()?.delete(key).await
     }
 
-    async fn pods_on(&self, node: &str) -> Result<Vec<Value>, ApiError> {
+    async fn metadata(
+        &self,
+        api_version: &str,
+        kind: &str,
+        namespace: Option<&str>,
+        labels: &str,
+    ) -> Result<Vec<Meta>, ApiError> {
+        self.allowed()?.metadata(api_version, kind, namespace, labels).await
+    }
+
+    async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError> {
+        self.allowed()?.exists(key).await
+    }
+
+    async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {
         self.allowed()?.pods_on(node).await
     }
 

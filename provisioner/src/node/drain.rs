@@ -1,14 +1,18 @@
 //! Before a machine goes its pods may move away: no new ones come to the node, and each that is there is evicted, as disruption budgets
 //! allow and for as long as [`Tuning::eviction`](crate::Tuning) says. A node that is not ready, or whose API server is away, is not waited for.
 
-use futures::future::join_all;
+use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::context::Context;
 use crate::family::Family;
-use crate::host::{ApiError, Kubernetes, ObjectKey};
+use crate::host::{ApiError, Kubernetes, Meta, ObjectKey};
 use crate::trouble::Trouble;
+
+/// How many pods are asked to go at a time, and in one visit.
+const AT_ONCE: usize = 8;
+const A_VISIT: usize = 64;
 
 /// How far the pods of a node have moved.
 #[derive(Debug, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
     if end <= now {
         return Ok(Drain::Over);
     }
-    let left = match left(ctx, family).await {
+    let left = match ctx.visit(left(ctx, family)).await {
         Ok(left) => left,
         Err(error) if node.drain_ends_at.is_some() => Some(vec![crate::chain(&error)]),
         Err(error) => {
@@ -63,8 +67,12 @@ async fn left(ctx: &Context, family: &Family) -> Result<Option<Vec<String>>, Tro
         api.apply(&cordon(name)).await.map_err(refused)?;
     }
     let pods = api.pods_on(name).await.map_err(refused)?;
-    let moving = pods.iter().filter(|pod| moves(pod)).map(|pod| ask(&*api, pod));
-    Ok(Some(join_all(moving).await))
+    let moving: Vec<&Meta> = pods.iter().filter(|pod| moves(pod)).collect();
+    let (now, later) = moving.split_at(moving.len().min(A_VISIT));
+    let asked: Vec<_> = now.iter().map(|pod| ask(&*api, pod)).collect();
+    let mut left: Vec<String> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+    left.extend(later.iter().map(|pod| named(pod)));
+    Ok(Some(left))
 }
 
 fn is_ready(node: &Value) -> bool {
@@ -76,26 +84,25 @@ fn cordon(name: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": name}, "spec": {"unschedulable": true}})
 }
 
-/// Whether a pod would go on elsewhere: not one that every node has, nor one that only kubelet knows, nor one that has ended.
-fn moves(pod: &Value) -> bool {
-    let owners = pod["metadata"]["ownerReferences"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let ended = matches!(pod["status"]["phase"].as_str(), Some("Succeeded" | "Failed"));
-    let mirrored = !pod["metadata"]["annotations"]["kubernetes.io/config.mirror"].is_null();
-    !ended && !mirrored && !owners.iter().any(|owner| owner["kind"] == "DaemonSet" && owner["controller"] == true)
+/// Whether a pod would go on elsewhere: not one that every node has, nor one that only kubelet knows.
+fn moves(pod: &Meta) -> bool {
+    !pod.mirror && pod.controller.as_deref() != Some("DaemonSet")
 }
 
 /// Evicts one that has not been told yet; answers its name, and why it stays if it may.
-async fn ask(api: &dyn Kubernetes, pod: &Value) -> String {
-    let text = |field: &str| pod["metadata"][field].as_str().unwrap_or_default();
-    let (namespace, name) = (text("namespace"), text("name"));
-    if !text("deletionTimestamp").is_empty() {
-        return format!("{namespace}/{name}");
+async fn ask(api: &dyn Kubernetes, pod: &Meta) -> String {
+    if pod.leaving {
+        return named(pod);
     }
-    match api.evict(namespace, name).await {
-        Ok(()) => format!("{namespace}/{name}"),
-        Err(ApiError::Rejected { code: 429, .. }) => format!("{namespace}/{name} (kept by its disruption budget)"),
-        Err(error) => format!("{namespace}/{name} ({error})"),
+    match api.evict(pod.namespace.as_deref().unwrap_or_default(), &pod.name).await {
+        Ok(()) => named(pod),
+        Err(ApiError::Rejected { code: 429, .. }) => format!("{} (kept by its disruption budget)", named(pod)),
+        Err(error) => format!("{} ({error})", named(pod)),
     }
+}
+
+fn named(pod: &Meta) -> String {
+    format!("{}/{}", pod.namespace.as_deref().unwrap_or_default(), pod.name)
 }
 
 #[cfg(test)]

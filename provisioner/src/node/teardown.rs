@@ -46,7 +46,7 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     ctx.store.nodes().mark_removed(node.id).await?;
     steps.done("machine").await?;
     steps.running("node", "").await?;
-    if !leaving(&family.cluster) && !forgotten(ctx, family).await? {
+    if !leaving(&family.cluster) && !ctx.visit(forgotten(ctx, family)).await? {
         return Ok(Outcome::waiting("its Kubernetes node to go", LOOK));
     }
     crate::agents::forget(&ctx.store, node.id).await?;
