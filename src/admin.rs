@@ -1,13 +1,16 @@
 //! What only the operator may do, on the machine itself: whoever reads the data directory is the operator.
 
+pub mod audit;
+
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use migrations::{Actor, ExposeSecret, NewToken, Role, Store};
+use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use crate::instance::{Instance, Record};
-use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs};
+use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs, ResetPasswordArgs};
 use crate::platform::{database_url, kek};
 
 /// Runs one of the operator's commands.
@@ -16,6 +19,8 @@ pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
         AdminCommand::Token(args) => token(args).await,
         AdminCommand::Env(args) => env(args).await,
         AdminCommand::SetupLink(args) => setup_link(args).await,
+        AdminCommand::ResetPassword(args) => reset_password(args).await,
+        AdminCommand::Audit(args) => audit::audit(args).await,
     }
 }
 
@@ -70,6 +75,17 @@ async fn setup_link(args: InstanceArgs) -> Result<ExitCode> {
     let secret =
         store.identity().create_setup_token().await.context("make a set-up link; is there an owner already?")?;
     println!("http://{}/setup/{}", record.portal, secret.expose_secret());
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The link goes to the person by a way that nobody else reads; the operator never learns the password.
+async fn reset_password(args: ResetPasswordArgs) -> Result<ExitCode> {
+    let (record, store) = open(&args.instance).await?;
+    let made = store.identity().create_password_reset(&args.email).await;
+    let (secret, end) = made.with_context(|| format!("make a link for {}", args.email))?;
+    println!("https://{}/reset/{}", record.advertise, secret.expose_secret());
+    let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339)?;
+    eprintln!("It sets the password once, until {end}, and signs out every browser of {}.", args.email);
     Ok(ExitCode::SUCCESS)
 }
 

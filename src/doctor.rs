@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use serde::Serialize;
 
+use crate::admin;
 use crate::instance::{Addresses, Instance};
 use crate::options::{DoctorArgs, Output};
 
@@ -64,6 +65,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
     if let (Some(record), true) = (record, running) {
         all.push(checks::certificates(&instance));
         all.push(checks::address(&record));
+        all.push(admin::audit::check(&instance).await);
         all.push(isolation::probe(&instance, Addresses::of(record.slot)).await);
     }
     print(&all, args.output)?;

@@ -242,6 +242,55 @@ pub enum AdminCommand {
     Env(AdminTokenArgs),
     /// Print a new one-use link that makes the first owner
     SetupLink(InstanceArgs),
+    /// Print a link with which a person sets a forgotten password, once within an hour
+    ResetPassword(ResetPasswordArgs),
+    /// Read the audit log of the installation, or of any organization
+    Audit(AdminAuditArgs),
+}
+
+/// `pilothouse admin reset-password`.
+#[derive(Debug, Args)]
+pub struct ResetPasswordArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// E-mail address of the account
+    pub email: String,
+}
+
+/// `pilothouse admin audit`.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct AdminAuditArgs {
+    #[command(subcommand)]
+    pub verb: Option<AdminAuditVerb>,
+    #[command(flatten)]
+    pub list: AdminAuditListArgs,
+}
+
+/// What else can be done with it.
+#[derive(Debug, Subcommand)]
+pub enum AdminAuditVerb {
+    /// Read every entry and name the first of each organization that is not as it was written
+    Verify(DoctorArgs),
+}
+
+/// Which entries.
+#[derive(Debug, Args)]
+pub struct AdminAuditListArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Name of an organization [default: what belongs to none, such as sign-ins to accounts that do not exist]
+    #[arg(long)]
+    pub organization: Option<String>,
+    /// A whole action (user.sign_in_refused), or its first word (user)
+    #[arg(long)]
+    pub action: Option<String>,
+    /// Entries at most, the newest first
+    #[arg(long, default_value_t = 100)]
+    pub limit: u32,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub output: Output,
 }
 
 /// `pilothouse admin token` and `pilothouse admin env`.

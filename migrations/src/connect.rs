@@ -17,7 +17,7 @@ use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, S
 
 use crate::db::FileGuard;
 use crate::error::ConnectError;
-use crate::schema::Migrator;
+use crate::schema::{self, Migrator};
 
 /// How long a connection may be waited for, and a lock inside the database.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -56,8 +56,15 @@ impl Target {
     }
 }
 
+/// An open database whose schema is up to date.
+pub(crate) struct Opened {
+    pub(crate) pool: DatabaseConnection,
+    /// Whether the audit log's chains were made just now.
+    pub(crate) chained: bool,
+}
+
 /// Opens a file, which is made with mode 0600 unless it is there.
-pub(crate) async fn sqlite(path: &Path) -> Result<(DatabaseConnection, FileGuard), ConnectError> {
+pub(crate) async fn sqlite(path: &Path) -> Result<(Opened, FileGuard), ConnectError> {
     let failed = |source| ConnectError::File { path: path.display().to_string(), source };
     create(path).map_err(failed)?;
     // Before the first connection already: turning a new file to WAL answers "locked" at once where two do it together.
@@ -71,13 +78,13 @@ pub(crate) async fn sqlite(path: &Path) -> Result<(DatabaseConnection, FileGuard
     let pool = SqlitePoolOptions::new().max_connections(SQLITE_CONNECTIONS).min_connections(0);
     let pool = pool.acquire_timeout(PATIENCE * 2).idle_timeout(IDLE).connect_with(options).await.map_err(refused)?;
     let pool = SqlxSqliteConnector::from_sqlx_sqlite_pool(pool);
-    migrate(&pool).await?;
+    let chained = migrate(&pool).await?;
     drop(held);
-    FileGuard::new(path.to_owned()).map(|guard| (pool, guard)).map_err(failed)
+    FileGuard::new(path.to_owned()).map(|guard| (Opened { pool, chained }, guard)).map_err(failed)
 }
 
 /// Opens a server's database.
-pub(crate) async fn postgres(options: PgConnectOptions) -> Result<DatabaseConnection, ConnectError> {
+pub(crate) async fn postgres(options: PgConnectOptions) -> Result<Opened, ConnectError> {
     let pool = PgPoolOptions::new().max_connections(POSTGRES_CONNECTIONS).min_connections(0);
     let pool = pool.acquire_timeout(PATIENCE).idle_timeout(IDLE).connect_with(options).await.map_err(refused)?;
     let mut lock = pool.begin().await.map_err(refused)?;
@@ -89,7 +96,7 @@ pub(crate) async fn postgres(options: PgConnectOptions) -> Result<DatabaseConnec
     let pool = SqlxPostgresConnector::from_sqlx_postgres_pool(pool);
     let migrated = migrate(&pool).await;
     lock.rollback().await.map_err(refused)?;
-    migrated.map(|()| pool)
+    migrated.map(|chained| Opened { pool, chained })
 }
 
 fn refused(error: sqlx::Error) -> ConnectError {
@@ -125,12 +132,16 @@ fn lock_file(path: &Path) -> Result<File, ConnectError> {
     }
 }
 
-async fn migrate(pool: &DatabaseConnection) -> Result<(), ConnectError> {
-    Migrator::up(pool, None).await.map_err(|error| match error {
+/// Carries out the steps that are still to come; whether the audit log's chain was among them.
+async fn migrate(pool: &DatabaseConnection) -> Result<bool, ConnectError> {
+    let failed = |error| match error {
         // sea-orm's word for steps in the database that this program does not have.
         DbErr::Custom(_) => ConnectError::Newer,
         error => ConnectError::Migrate(Box::new(error)),
-    })
+    };
+    let pending = Migrator::get_pending_migrations(pool).await.map_err(failed)?;
+    Migrator::up(pool, None).await.map_err(failed)?;
+    Ok(pending.iter().any(|step| step.name() == schema::AUDIT_CHAIN))
 }
 
 #[cfg(test)]

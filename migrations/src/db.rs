@@ -9,7 +9,7 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -21,7 +21,9 @@ use sea_orm::{
 
 use crate::changes::{CHANNEL, Change, Hub};
 use crate::error::StoreError;
+use crate::store::audit_chain::{self, Entry};
 use crate::store::idempotency::Claim;
+use aws_lc_rs::hmac;
 
 /// Longer than the database's own limits (5 s), so that its own word comes first.
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -66,12 +68,13 @@ impl Db {
     }
 
     /// Begins a transaction that may write. On SQLite it takes the write lock at once: one that read first could not.
-    pub(crate) async fn begin(&self, hub: &Arc<Hub>, mode: &Mode) -> Result<Tx, StoreError> {
+    pub(crate) async fn begin(&self, hub: &Arc<Hub>, mode: &Mode, key: &hmac::Key) -> Result<Tx, StoreError> {
         self.check()?;
         let immediate = Some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
         let inner = within(self.pool.begin_with_options(options)).await?;
-        Ok(Tx { inner, news: Vec::new(), hub: Arc::clone(hub), mode: mode.clone() })
+        let (entries, key) = (Mutex::default(), key.clone());
+        Ok(Tx { inner, news: Vec::new(), hub: Arc::clone(hub), mode: mode.clone(), entries, key })
     }
 }
 
@@ -130,6 +133,10 @@ pub(crate) struct Tx {
     news: Vec<Change>,
     hub: Arc<Hub>,
     mode: Mode,
+    /// What the audit log will say of it.
+    entries: Mutex<Vec<Entry>>,
+    /// Signs the heads of the audit log.
+    key: hmac::Key,
 }
 
 impl Tx {
@@ -146,6 +153,11 @@ impl Tx {
         }
     }
 
+    /// An entry of the audit log, written when this is committed.
+    pub(crate) fn audit(&self, entry: Entry) {
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
     /// The idempotency key this is done for.
     pub(crate) const fn claim(&self) -> Option<&Claim> {
         if let Mode::Claimed(claim) = &self.mode { Some(claim) } else { None }
@@ -156,6 +168,8 @@ impl Tx {
         if matches!(self.mode, Mode::Rehearsal) {
             return Ok(within(self.inner.rollback()).await?);
         }
+        let entries = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner));
+        audit_chain::append(&self, &self.key, entries).await?;
         let postgres = self.get_database_backend() == DbBackend::Postgres;
         if postgres {
             self.notify().await?;

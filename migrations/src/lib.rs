@@ -6,6 +6,7 @@
 //! What it promises:
 //! - **One transaction for intent**: a row, its audit entry, its operation and the work it makes due commit together, or not at all.
 //! - **Isolation**: every method for people takes the organization, and another organization's row is [`StoreError::NotFound`].
+//! - **An audit log that shows tampering**: its entries are chained by hash, and the chains' ends are signed (`store/audit_chain.rs`).
 //! - **Nothing is lost**: a database that is locked or gone is [`StoreError::Unavailable`], which may be tried again.
 //! - **Secrets**: tokens are kept as SHA-256, keys under the key-encryption key ([`Kek`]); neither is ever in a `Debug` text.
 //!
@@ -27,12 +28,14 @@ pub use changes::{Change, ChangeKind};
 pub use error::{ConnectError, EnrolError, StoreError};
 pub use kek::{Kek, KekError};
 pub use rows::access::{JoinToken, Kubeconfig, KubeconfigKind, NewJoinToken, NewKubeconfig};
+pub use rows::audit::{AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditReport, NewAudit, UserEvent};
 pub use rows::cluster::{Cluster, ClusterReport, Host, NewCluster, Route};
 pub use rows::identity::{
-    ApiToken, Member, NewOwner, NewProject, NewToken, Organization, Project, Role, Session, User,
+    ApiToken, Member, NewOwner, NewPassword, NewProject, NewSession, NewToken, Organization, Project, Role, Session,
+    User,
 };
 pub use rows::node::{Enrolled, Enrolment, Node, NodeFacts, NodeReport, NodeRoute};
-pub use rows::operation::{AuditEntry, NewAudit, Operation, OperationState, Outcome, Step, StepState, StepUpdate};
+pub use rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
 pub use rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
 pub use rows::work::{Settle, Work, WorkKind};
 pub use rows::{Actor, Page, UnknownWord};

@@ -3,6 +3,7 @@
 //! Each row is made from its table's model by `TryFrom`; what cannot be read is [`StoreError::Corrupt`], never a panic or a guess.
 
 pub(crate) mod access;
+pub(crate) mod audit;
 pub(crate) mod cluster;
 pub(crate) mod identity;
 pub(crate) mod node;
@@ -83,6 +84,8 @@ pub enum Actor {
     Node(NodeId),
     /// The platform itself, or its owner on the machine.
     System,
+    /// Somebody who has shown no valid credential.
+    Anonymous,
 }
 
 impl Actor {
@@ -90,7 +93,7 @@ impl Actor {
     pub const fn user(&self) -> Option<UserId> {
         match self {
             Self::User(user) | Self::Token { user, .. } => Some(*user),
-            Self::Node(_) | Self::System => None,
+            Self::Node(_) | Self::System | Self::Anonymous => None,
         }
     }
 }
@@ -102,6 +105,7 @@ impl fmt::Display for Actor {
             Self::Token { token, .. } => token.fmt(f),
             Self::Node(node) => node.fmt(f),
             Self::System => f.write_str("system"),
+            Self::Anonymous => f.write_str("anonymous"),
         }
     }
 }

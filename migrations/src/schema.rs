@@ -11,8 +11,13 @@ mod m0006_idempotency;
 mod m0007_drain;
 mod m0008_departed;
 mod m0009_platform;
+mod m0013_accounts;
+mod m0014_audit_chain;
 
 use sea_orm_migration::prelude::*;
+
+/// The step that chains the audit log, by the name of its file.
+pub(crate) const AUDIT_CHAIN: &str = "m0014_audit_chain";
 
 /// All steps.
 pub(crate) struct Migrator;
@@ -30,6 +35,8 @@ impl MigratorTrait for Migrator {
             Box::new(m0007_drain::Migration),
             Box::new(m0008_departed::Migration),
             Box::new(m0009_platform::Migration),
+            Box::new(m0013_accounts::Migration),
+            Box::new(m0014_audit_chain::Migration),
         ]
     }
 }

@@ -21,6 +21,8 @@ pub(crate) const API_PREFIX: &str = "pilothouse";
 pub(crate) const JOIN_PREFIX: &str = "pilothouse_join";
 /// What a set-up token begins with.
 pub(crate) const SETUP_PREFIX: &str = "pilothouse_setup";
+/// What a token that sets a forgotten password begins with.
+pub(crate) const RESET_PREFIX: &str = "pilothouse_reset";
 
 const SUFFIX_LEN: usize = 26;
 const RANDOM_LEN: usize = 43;

@@ -1,6 +1,7 @@
 //! The store: one value to pass around, and small handles by topic.
 
 pub(crate) mod audit;
+pub(crate) mod audit_chain;
 pub(crate) mod clusters;
 mod deletion;
 mod enrol;
@@ -15,14 +16,16 @@ pub(crate) mod operations;
 mod organizations;
 pub(crate) mod pki;
 pub(crate) mod pools;
+mod sessions;
 pub(crate) mod settings;
 pub(crate) mod spares;
 mod tidy;
 mod tokens;
 pub(crate) mod work;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use aws_lc_rs::hmac;
 use sea_orm::ConnectionTrait;
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
@@ -32,7 +35,12 @@ use crate::connect::{self, Target};
 use crate::db::{Db, Mode, Tx};
 use crate::error::{ConnectError, StoreError};
 use crate::kek::Kek;
+use crate::secret;
 use idempotency::Claim;
+
+/// Where the key of [`Store::mac`] is kept, and its length: 5 random bits a character.
+const MAC_KEY: &str = "audit.key";
+const MAC_KEY_LENGTH: usize = 52;
 
 /// The memory. Cloning shares it.
 #[derive(Clone, Debug)]
@@ -47,6 +55,8 @@ struct Inner {
     kek: Kek,
     hub: Arc<Hub>,
     relay: Option<JoinHandle<()>>,
+    /// Kept sealed in the settings; known as soon as the store is open.
+    mac_key: OnceLock<hmac::Key>,
 }
 
 impl Drop for Inner {
@@ -74,21 +84,28 @@ impl Store {
     /// [`ConnectError`], with the next step in its text.
     pub async fn connect(url: &str, kek: Kek) -> Result<Self, ConnectError> {
         let hub = Arc::new(Hub::new());
-        let (db, relay) = match Target::parse(url)? {
+        let (db, relay, chained) = match Target::parse(url)? {
             Target::Sqlite(path) => {
-                let (pool, file) = connect::sqlite(&path).await?;
-                (Db { pool, file: Some(file) }, None)
+                let (opened, file) = connect::sqlite(&path).await?;
+                (Db { pool: opened.pool, file: Some(file) }, None, opened.chained)
             }
             Target::Postgres(options) => {
-                let pool = connect::postgres((*options).clone()).await?;
+                let opened = connect::postgres((*options).clone()).await?;
                 let listener = changes::subscribe((*options).clone()).await;
                 let listener = listener.map_err(|error| ConnectError::Connect(Box::new(error)))?;
                 let relay = tokio::spawn(changes::relay(listener, *options, Arc::clone(&hub)));
-                (Db { pool, file: None }, Some(relay))
+                (Db { pool: opened.pool, file: None }, Some(relay), opened.chained)
             }
         };
-        let store = Self { inner: Arc::new(Inner { db, kek, hub, relay }), mode: Mode::Plain };
+        let inner = Inner { db, kek, hub, relay, mac_key: OnceLock::new() };
+        let store = Self { inner: Arc::new(inner), mode: Mode::Plain };
         store.settings().check_key().await?;
+        store.load_mac_key().await?;
+        if chained {
+            let tx = store.begin().await?;
+            audit_chain::begin_all(&tx, store.mac_key()?).await?;
+            tx.commit().await?;
+        }
         store.hosts().ensure_one().await?;
         Ok(store)
     }
@@ -178,6 +195,30 @@ impl Store {
     }
 
     pub(crate) async fn begin(&self) -> Result<Tx, StoreError> {
-        self.inner.db.begin(&self.inner.hub, &self.mode).await
+        self.inner.db.begin(&self.inner.hub, &self.mode, self.mac_key()?).await
+    }
+
+    /// HMAC-SHA-256 of a text for one purpose, in hexadecimal: the same on every replica and after every restart, and nobody who reads the
+    /// database alone can compute it.
+    ///
+    /// # Errors
+    /// [`StoreError::Corrupt`] before the store is open.
+    pub fn mac(&self, purpose: &str, text: &str) -> Result<String, StoreError> {
+        let mut context = hmac::Context::with_key(self.mac_key()?);
+        context.update(&(purpose.len() as u64).to_be_bytes());
+        context.update(purpose.as_bytes());
+        context.update(text.as_bytes());
+        Ok(audit_chain::hex(context.sign().as_ref()))
+    }
+
+    pub(crate) fn mac_key(&self) -> Result<&hmac::Key, StoreError> {
+        self.inner.mac_key.get().ok_or(StoreError::Corrupt { what: "signing key of the audit log" })
+    }
+
+    async fn load_mac_key(&self) -> Result<(), StoreError> {
+        let fresh = secret::random_label(MAC_KEY_LENGTH)?;
+        let key = self.settings().put_secret_new(MAC_KEY, &fresh).await?;
+        let _ = self.inner.mac_key.set(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
+        Ok(())
     }
 }

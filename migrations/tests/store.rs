@@ -6,6 +6,8 @@
 
 #[path = "store/access.rs"]
 mod access;
+#[path = "store/audit.rs"]
+mod audit;
 #[path = "store/clusters.rs"]
 mod clusters;
 #[path = "store/enrolment.rs"]
@@ -84,6 +86,9 @@ on_both! {
     identity::the_machines_owner_may_come_first,
     identity::tokens_end,
     identity::sessions_end,
+    identity::passwords_are_changed_and_reset,
+    identity::a_token_in_a_new_network_is_noted,
+    identity::what_people_do_is_in_the_audit_log,
     identity::organizations_and_projects,
     idempotency::a_key_is_carried_out_once,
     idempotency::of_several_at_once_one_has_the_key,
@@ -95,6 +100,12 @@ on_both! {
     operations::steps_keep_their_history,
     operations::waiting_ends_with_the_operation,
     operations::audit_is_read_backwards,
+    audit::tampering_is_found,
+    audit::two_writers_make_one_chain,
+    audit::old_entries_go_and_the_rest_still_holds,
+    audit::entries_are_found_by_what_they_say,
+    audit::what_repeats_is_written_rarely,
+    audit::entries_of_before_the_chain_are_taken_over,
     work::everything_is_claimed_exactly_once,
     work::a_lease_ends_and_its_holder_is_fenced,
     work::a_wish_during_the_work_is_not_lost,

@@ -2,6 +2,7 @@
 //!
 //! The annotations are the OpenAPI document; a route cannot be served without being described.
 
+mod audit;
 mod catalogue;
 mod clusters;
 mod describe;
@@ -17,6 +18,7 @@ mod organizations;
 mod projects;
 pub(crate) mod quota;
 mod reply;
+mod sessions;
 mod setup;
 mod tokens;
 
@@ -63,8 +65,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
     let nouns = OpenApiRouter::new()
         .merge(setup::routes())
         .merge(me::routes())
+        .merge(sessions::routes())
         .merge(tokens::routes())
         .merge(organizations::routes())
+        .merge(audit::routes())
         .merge(projects::routes())
         .merge(clusters::routes())
         .merge(kubeconfigs::routes())

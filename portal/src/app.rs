@@ -3,6 +3,8 @@
 //! They take and return the shapes of `api-types`. Ids come in as text, just as they were sent: one that is no id, that
 //! nothing has, or that belongs to another organization is the same [`crate::error::Error::NotFound`].
 
+pub mod account;
+pub mod audit;
 pub mod clusters;
 mod find;
 pub mod join_tokens;

@@ -3,8 +3,11 @@
 //! Both lead to an [`Actor`]: a person and what these credentials reach. A token reaches one organization, with the
 //! lesser of its own role and its owner's present role, so taking a role from a person takes it from their tokens too.
 
+pub mod address;
 pub mod bucket;
+pub mod cookie;
 pub mod csrf;
+pub mod device;
 pub mod limit;
 pub mod password;
 pub mod policy;
@@ -14,12 +17,14 @@ pub mod token;
 pub use policy::Action;
 
 use crate::app::view;
+use crate::audit;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::state::AppState;
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
-use migrations::{Organization, Role, User};
+use migrations::{Organization, Role, Session, User};
+use std::sync::{Arc, OnceLock};
 use tenant_controlplane::id::{ApiTokenId, OrganizationId, UserId};
 use time::OffsetDateTime;
 
@@ -36,13 +41,23 @@ pub struct Actor {
     pub token: Option<ApiTokenId>,
     /// When these credentials end; `None` for a session and for a token without an end.
     pub until: Option<OffsetDateTime>,
+    /// The session used; `None` for a token.
+    pub session: Option<Session>,
+    /// Where the caller was refused, for the audit log.
+    pub refused: Arc<OnceLock<OrganizationId>>,
 }
 
 impl Actor {
     /// A person by session: everything they are a member of.
     pub async fn of_user(state: &AppState, user: User) -> Result<Self, Error> {
         let memberships = state.store().identity().organizations_of(user.id).await?;
-        Ok(Self { user_id: user.id, user: view::user(user), memberships, token: None, until: None })
+        let (token, until, session, refused) = (None, None, None, Arc::default());
+        Ok(Self { user_id: user.id, user: view::user(user), memberships, token, until, session, refused })
+    }
+
+    /// The organization in which the caller was refused something.
+    pub fn refused_in(&self) -> Option<OrganizationId> {
+        self.refused.get().copied()
     }
 
     /// The role held in an organization; `None` also where the text is no id.
@@ -104,8 +119,12 @@ impl FromRequestParts<AppState> for MaybeActor {
 /// The bearer token decides where one is sent; the cookie is not looked at then.
 async fn known(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
     let Ok(connection) = Connection::from_request_parts(parts, state).await;
-    match token::bearer(&parts.headers)? {
-        Some(secret) => token::actor(state, secret).await,
-        None => session::actor(state, &parts.headers, &connection).await,
+    let actor = match token::bearer(&parts.headers)? {
+        Some(secret) => token::actor(state, secret, &connection).await?,
+        None => session::actor(state, &parts.headers, &connection).await?,
+    };
+    if let Some(caller) = parts.extensions.get::<audit::Caller>() {
+        caller.tell(&actor);
     }
+    Ok(actor)
 }

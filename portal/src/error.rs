@@ -137,6 +137,9 @@ pub enum Error {
     /// The set-up token is wrong, used or replaced.
     #[error("the set-up token is not valid")]
     SetupToken,
+    /// The link that sets a password is wrong, used, replaced or past its time.
+    #[error("the link is not valid (any more)")]
+    PasswordLink,
     /// The database cannot be reached now.
     #[error("the database does not answer")]
     Unavailable(#[source] Source),
@@ -202,6 +205,7 @@ impl Error {
             Self::IdempotencyKeyReused => &catalogue::IDEMPOTENCY_KEY_REUSED,
             Self::SetupDone => &catalogue::SETUP_DONE,
             Self::SetupToken => &catalogue::SETUP_TOKEN_INVALID,
+            Self::PasswordLink => &catalogue::PASSWORD_LINK_INVALID,
             Self::Unavailable(_) => &catalogue::DATABASE_UNAVAILABLE,
             Self::Internal(_) => &catalogue::INTERNAL,
         }

@@ -9,10 +9,13 @@ use axum::body::Bytes;
 use axum::extract::{FromRequest, FromRequestParts, OriginalUri, Query, Request};
 use axum::http::header::{CONTENT_TYPE, HeaderMap, IF_MATCH};
 use axum::http::request::Parts;
+use migrations::AuditFilter;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use std::convert::Infallible;
 use std::time::Duration;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use utoipa::IntoParams;
 
 /// The longest wait one request may ask for.
@@ -204,6 +207,64 @@ impl FromRequestParts<AppState> for Target {
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
         query(parts, "target").await
     }
+}
+
+/// The query parameters of the audit log.
+#[derive(Clone, Debug, Default, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct AuditQuery {
+    /// Entries on a page: 1 to 200, default 50. More than 200 is coerced to 200.
+    pub limit: Option<u64>,
+    /// `next_cursor` of the page before.
+    pub cursor: Option<String>,
+    /// A whole action (`cluster.create`), or its first word (`cluster`).
+    pub action: Option<String>,
+    /// Who: an id (`usr_…`, `tok_…`, `nod_…`), a member's e-mail address, `system` or `anonymous`.
+    pub actor: Option<String>,
+    /// The id of what something was done to.
+    pub target: Option<String>,
+    /// Not before this time (RFC 3339).
+    pub since: Option<String>,
+    /// Before this time (RFC 3339).
+    pub until: Option<String>,
+}
+
+impl FromRequestParts<AppState> for AuditQuery {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
+        query(parts, "limit").await
+    }
+}
+
+impl AuditQuery {
+    /// What is wanted, and which part of it, of the list at this path.
+    ///
+    /// # Errors
+    /// [`Error::Invalid`] for a time that is none, [`Error::CursorMismatch`].
+    pub fn parse(self, list: &str) -> Result<(AuditFilter, Paging), Error> {
+        let given = |text: Option<String>| text.map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let filter = AuditFilter {
+            actor: given(self.actor),
+            action: given(self.action),
+            target: given(self.target),
+            since: moment("since", given(self.since).as_deref())?,
+            until: moment("until", given(self.until).as_deref())?,
+        };
+        let page = PageQuery { limit: self.limit, cursor: given(self.cursor), name: None };
+        let paging = Paging::parse(page, &format!("{list}?{filter:?}"))?;
+        Ok((filter, paging))
+    }
+}
+
+/// A time, or a date alone: its beginning in UTC.
+fn moment(name: &str, text: Option<&str>) -> Result<Option<OffsetDateTime>, Error> {
+    let Some(text) = text else { return Ok(None) };
+    let full = if text.len() == "2026-01-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
+    OffsetDateTime::parse(&full, &Rfc3339).map(Some).map_err(|_| {
+        let detail = format!("`{text}` is not a time: write it like 2026-01-31T09:30:00Z or 2026-01-31");
+        Error::Invalid(vec![FieldError { pointer: format!("?{name}"), code: "INVALID_TIME".into(), detail }])
+    })
 }
 
 /// Whether one of the etags in an `If-Match` list is the current one. Quotes are optional, for people with curl.

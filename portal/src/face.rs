@@ -147,9 +147,13 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), ToOwned::to_owned)
 }
 
-/// A set-up link holds its secret in the path; the log does not need it.
+/// A set-up link and one that sets a password hold their secrets in the path; the log does not need them.
 fn loggable(path: &str) -> &str {
-    if path.starts_with("/setup/") { "/setup/…" } else { path }
+    match path {
+        path if path.starts_with("/setup/") => "/setup/…",
+        path if path.starts_with("/reset/") => "/reset/…",
+        path => path,
+    }
 }
 
 fn percent_encoded(path: &str) -> String {

@@ -1,13 +1,13 @@
 //! The whole table of routes, and the layers around it.
 //!
-//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, and for REST the
+//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, the audit log of refusals, and for REST the
 //! guard (credentials, limits, trying out, sending twice); then the routes.
 
 use crate::api::guard::{Rules, guard};
 use crate::auth::csrf;
 use crate::face::face;
 use crate::state::AppState;
-use crate::{api, install, web};
+use crate::{api, audit, install, web};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -34,6 +34,7 @@ pub fn build(state: AppState) -> Router {
     let served = move || async move { ([(CONTENT_TYPE, "application/json")], document) };
     let routes =
         rest.route(&format!("{}/openapi.json", api::ROOT), get(served)).merge(install::routes()).merge(web::routes());
+    let routes = routes.layer(from_fn_with_state(state.clone(), audit::refusals));
     around(routes, &state.config().public_url, LONGEST_REQUEST).with_state(state)
 }
 

@@ -1,6 +1,7 @@
 //! What every handler shares: cheap to clone, nothing in it changes but the limiters and the password gate.
 
 use crate::api::quota::Quotas;
+use crate::audit::Recorder;
 use crate::auth::limit::Limiter;
 use crate::auth::password::Passwords;
 use crate::config::PortalConfig;
@@ -22,14 +23,15 @@ struct Shared {
     limiter: Limiter,
     quotas: Quotas,
     passwords: Passwords,
+    recorder: Recorder,
 }
 
 impl AppState {
     /// Wraps a configuration.
     pub fn new(config: PortalConfig) -> Self {
         let (store, quotas) = (config.store.clone(), Quotas::new(config.limits));
-        let (limiter, passwords) = (Limiter::default(), Passwords::default());
-        Self { shared: Arc::new(Shared { config, limiter, quotas, passwords }), store }
+        let (limiter, passwords, recorder) = (Limiter::default(), Passwords::default(), Recorder::default());
+        Self { shared: Arc::new(Shared { config, limiter, quotas, passwords, recorder }), store }
     }
 
     /// The state for one request: the same, with the store that the guard chose for it, if it chose one.
@@ -66,6 +68,11 @@ impl AppState {
     /// Counts requests to REST.
     pub fn quotas(&self) -> &Quotas {
         &self.shared.quotas
+    }
+
+    /// Bounds what strangers make us write in the audit log.
+    pub fn recorder(&self) -> &Recorder {
+        &self.shared.recorder
     }
 
     /// Hashes and checks passwords.

@@ -4,7 +4,9 @@
 //! Reading is GET, every change is a form that posts and is answered with 303; only what is shown once (a kubeconfig, a
 //! join line) is the answer of its own POST. Pages call [`crate::app`], never the store.
 
+mod account;
 mod assets;
+mod audit;
 mod clusters;
 mod create;
 mod delete;
@@ -19,6 +21,7 @@ mod pools;
 mod preferences;
 mod problem;
 mod render;
+mod reset;
 mod setup;
 mod shell;
 mod signin;
@@ -36,8 +39,15 @@ pub fn routes() -> Router<AppState> {
     let pages = Router::new()
         .route("/", get(|| async { Redirect::to("/clusters") }))
         .route("/setup/{token}", get(setup::show).post(setup::submit))
+        .route("/reset/{token}", get(reset::show).post(reset::submit))
         .route("/signin", get(signin::show).post(signin::submit))
         .route("/signout", post(signin::sign_out))
+        .route("/account", get(account::show))
+        .route("/account/password", post(account::password))
+        .route("/account/sessions/end", post(account::end_others))
+        .route("/account/sessions/{session}/end", post(account::end))
+        .route("/audit", get(audit::first))
+        .route("/organizations/{organization}/audit", get(audit::show))
         .route("/preferences/theme", post(preferences::theme))
         .route("/tokens", get(tokens::show).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))

@@ -151,6 +151,8 @@ ids! {
     HostId = "hst";
     /// One line of the audit log.
     AuditId = "aud";
+    /// A browser that somebody signed in with.
+    SessionId = "ses";
 }
 
 #[cfg(test)]

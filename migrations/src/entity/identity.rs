@@ -48,12 +48,25 @@ entity! {
         expires_at: Option<i64>,
         last_used_at: Option<i64>,
         created_at: i64,
+        addresses: Option<String>,
     }
 
     session = "sessions" {
         #[sea_orm(primary_key, auto_increment = false)]
         hash: String,
+        id: Uuid,
         user: Uuid,
+        created_at: i64,
+        last_used_at: i64,
+        expires_at: i64,
+        address: String,
+        user_agent: String,
+    }
+
+    password_reset = "password_resets" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        user: Uuid,
+        hash: String,
         created_at: i64,
         expires_at: i64,
     }

@@ -41,6 +41,19 @@ entity! {
         target: String,
         detail: String,
         created_at: i64,
+        sequence: i64,
+        hash: String,
+        address: Option<String>,
+    }
+
+    audit_head = "audit_heads" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        chain: Uuid,
+        sequence: i64,
+        hash: String,
+        first: i64,
+        first_hash: String,
+        mac: String,
     }
 
     setting = "settings" {

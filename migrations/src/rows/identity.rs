@@ -1,6 +1,8 @@
 //! Organizations, projects, people and their credentials.
 
-use tenant_controlplane::id::{ApiTokenId, OrganizationId, ProjectId, UserId};
+use std::net::IpAddr;
+
+use tenant_controlplane::id::{ApiTokenId, OrganizationId, ProjectId, SessionId, UserId};
 use tenant_controlplane::name::{OrganizationName, ProjectName};
 use time::OffsetDateTime;
 
@@ -121,6 +123,8 @@ pub struct ApiToken {
     pub last_used_at: Option<OffsetDateTime>,
     /// When it was made.
     pub created_at: OffsetDateTime,
+    /// The networks it was used from of late, the newest last.
+    pub addresses: Vec<String>,
 }
 
 /// A token to be.
@@ -143,19 +147,60 @@ pub struct NewToken {
 /// A browser's session.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Session {
+    /// Its id, for lists.
+    pub id: SessionId,
     /// A hash of the cookie's secret; the secret itself is nowhere.
     pub hash: String,
     /// Whose it is.
     pub user: UserId,
     /// When it began.
     pub created_at: OffsetDateTime,
-    /// When it ends.
+    /// When it was last used, to five minutes.
+    pub last_used_at: OffsetDateTime,
+    /// When it ends, however much it is used.
     pub expires_at: OffsetDateTime,
+    /// The network it was last used from.
+    pub network: String,
+    /// What the browser says it is.
+    pub user_agent: String,
+}
+
+/// A browser's session to be.
+#[derive(Clone)]
+pub struct NewSession {
+    /// A hash of the cookie's secret.
+    pub hash: String,
+    /// Whose it will be.
+    pub user: UserId,
+    /// When it ends, however much it is used.
+    pub expires_at: OffsetDateTime,
+    /// Where the person is, for the audit log.
+    pub address: IpAddr,
+    /// The network of that address, for lists.
+    pub network: String,
+    /// What the browser says it is.
+    pub user_agent: String,
+}
+
+/// A new password.
+#[derive(Clone)]
+pub struct NewPassword<'a> {
+    /// Whose.
+    pub user: UserId,
+    /// A PHC string.
+    pub hash: Secret,
+    /// The hash of the session that goes on; all others end.
+    pub keep: Option<&'a str>,
+    /// Who changes it.
+    pub actor: Actor,
+    /// Where from.
+    pub address: Option<IpAddr>,
 }
 
 impl std::fmt::Debug for Session {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Session")
+            .field("id", &self.id)
             .field("user", &self.user)
             .field("expires_at", &self.expires_at)
             .finish_non_exhaustive()
@@ -228,6 +273,7 @@ impl TryFrom<table::api_token::Model> for ApiToken {
             expires_at: codec::maybe_time("token time", model.expires_at)?,
             last_used_at: codec::maybe_time("token time", model.last_used_at)?,
             created_at: codec::time("token time", model.created_at)?,
+            addresses: codec::maybe_from_json("token addresses", model.addresses.as_deref())?.unwrap_or_default(),
         })
     }
 }
@@ -237,10 +283,14 @@ impl TryFrom<table::session::Model> for Session {
 
     fn try_from(model: table::session::Model) -> Result<Self, StoreError> {
         Ok(Self {
+            id: SessionId::from_uuid(model.id),
             hash: model.hash,
             user: UserId::from_uuid(model.user),
             created_at: codec::time("session time", model.created_at)?,
+            last_used_at: codec::time("session time", model.last_used_at)?,
             expires_at: codec::time("session time", model.expires_at)?,
+            network: model.address,
+            user_agent: model.user_agent,
         })
     }
 }

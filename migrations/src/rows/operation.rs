@@ -1,11 +1,11 @@
-//! Operations with their named steps, and the audit log.
+//! Operations with their named steps.
 
 use serde::{Deserialize, Serialize};
-use tenant_controlplane::id::{AuditId, ClusterId, OperationId, OrganizationId};
+use tenant_controlplane::id::{ClusterId, OperationId, OrganizationId};
 use tenant_controlplane::status::Problem;
 use time::OffsetDateTime;
 
-use super::{Actor, words};
+use super::words;
 use crate::codec;
 use crate::entity::ledger as table;
 use crate::error::StoreError;
@@ -119,40 +119,6 @@ pub enum Outcome {
     Cancelled,
 }
 
-/// One line of the audit log.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct AuditEntry {
-    /// Its id.
-    pub id: AuditId,
-    /// Whose matter it is; `None` for the installation's.
-    pub organization: Option<OrganizationId>,
-    /// Who, as text of [`Actor`].
-    pub actor: String,
-    /// What: `cluster.create`, `token.revoke`, …
-    pub action: String,
-    /// The text id of what it was done to.
-    pub target: String,
-    /// For people; never a secret.
-    pub detail: String,
-    /// When.
-    pub created_at: OffsetDateTime,
-}
-
-/// A line of the audit log to be.
-#[derive(Clone, Copy, Debug)]
-pub struct NewAudit<'a> {
-    /// Whose matter it is; `None` for the installation's.
-    pub organization: Option<OrganizationId>,
-    /// Who.
-    pub actor: Actor,
-    /// What.
-    pub action: &'a str,
-    /// The text id of what it was done to.
-    pub target: &'a str,
-    /// For people; never a secret.
-    pub detail: &'a str,
-}
-
 impl TryFrom<table::operation::Model> for Operation {
     type Error = StoreError;
 
@@ -170,22 +136,6 @@ impl TryFrom<table::operation::Model> for Operation {
             version: model.version,
             created_at: codec::time("operation time", model.created_at)?,
             finished_at: codec::maybe_time("operation time", model.finished_at)?,
-        })
-    }
-}
-
-impl TryFrom<table::audit::Model> for AuditEntry {
-    type Error = StoreError;
-
-    fn try_from(model: table::audit::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: AuditId::from_uuid(model.id),
-            organization: model.organization.map(OrganizationId::from_uuid),
-            actor: model.actor,
-            action: model.action,
-            target: model.target,
-            detail: model.detail,
-            created_at: codec::time("audit time", model.created_at)?,
         })
     }
 }

@@ -29,6 +29,8 @@ use crate::secret;
 /// A node's pods get this many bits of network.
 const NODE_PREFIX: u8 = 24;
 const NAME_ENDING: usize = 5;
+/// Milliseconds after which a machine that enrols again is written in the audit log again.
+const REPEAT_NOTED_EVERY: i64 = 600_000;
 
 /// Where a new node goes, and how it begins.
 pub(super) struct Place<'a> {
@@ -59,7 +61,7 @@ pub(super) async fn enroll(store: &Store, enrolment: Enrolment<'_>) -> Result<En
     }
     let used = join_token_use::Entity::find_by_id((token.id, enrolment.fingerprint.to_owned())).one(&tx).await?;
     let node = match used {
-        Some(used) => again(&tx, &token, used.node).await?,
+        Some(used) => again(&tx, &token, used).await?,
         None => first(&mut tx, (&cluster, &token), &enrolment).await?,
     };
     let node = describe(&mut tx, node, &enrolment.facts).await?;
@@ -89,10 +91,16 @@ fn in_time(token: &join_token::Model) -> Result<(), EnrolError> {
     Ok(())
 }
 
-/// The machine was here before with this token: the same node, if it is still wanted.
-async fn again(tx: &Tx, token: &join_token::Model, node: Uuid) -> Result<node::Model, EnrolError> {
-    let node = wanted(tx, node).await?;
+/// The machine was here before with this token: the same node, if it is still wanted. It may come as often as it likes, so only what
+/// comes after a while is written in the audit log.
+async fn again(tx: &Tx, token: &join_token::Model, used: join_token_use::Model) -> Result<node::Model, EnrolError> {
+    let node = wanted(tx, used.node).await?;
     in_time(token)?;
+    let now = codec::millis(codec::now());
+    if used.used_at + REPEAT_NOTED_EVERY < now {
+        tx.save(join_token_use::Model { used_at: now, ..used }).await?;
+        enrolled(tx, token, (&node, "again as ")).await?;
+    }
     Ok(node)
 }
 
@@ -129,7 +137,6 @@ async fn wanted(tx: &Tx, id: Uuid) -> Result<node::Model, EnrolError> {
 
 /// Counts the use, binds it to the machine, and writes it down.
 async fn bind(tx: &Tx, token: &join_token::Model, node: &node::Model) -> Result<(), EnrolError> {
-    let id = NodeId::from_uuid(node.id);
     let used = join_token_use::Model {
         token: token.id,
         fingerprint: node.machine_fingerprint.clone().unwrap_or_default(),
@@ -138,7 +145,12 @@ async fn bind(tx: &Tx, token: &join_token::Model, node: &node::Model) -> Result<
     };
     tx.add(used).await?;
     tx.save(join_token::Model { uses: token.uses + 1, ..token.clone() }).await?;
-    let (target, detail) = (id.to_string(), format!("{} with {}", node.name, JoinTokenId::from_uuid(token.id)));
+    enrolled(tx, token, (node, "")).await
+}
+
+async fn enrolled(tx: &Tx, token: &join_token::Model, (node, how): (&node::Model, &str)) -> Result<(), EnrolError> {
+    let id = NodeId::from_uuid(node.id);
+    let (target, detail) = (id.to_string(), format!("{how}{} with {}", node.name, JoinTokenId::from_uuid(token.id)));
     let (organization, cluster, actor) = (node.organization, Some(node.cluster), Actor::Node(id));
     let done = Intent { organization, cluster, action: "node.enroll", target: &target, detail: &detail, actor };
     Ok(done.record(tx).await?)

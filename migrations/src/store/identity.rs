@@ -1,20 +1,21 @@
 //! People: the first one, and everyone after.
 //!
-//! Organizations and projects are in [`super::organizations`], tokens and sessions in [`super::tokens`]; all are methods of [`Identity`].
+//! Organizations and projects are in [`super::organizations`], tokens in [`super::tokens`], sessions and
+//! passwords in [`super::sessions`]; all are methods of [`Identity`].
 
-use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use tenant_controlplane::id::{OrganizationId, UserId};
 use uuid::Uuid;
 
+use super::intent::Intent;
 use super::{Store, organizations};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::{member, organization, session, user};
+use crate::entity::identity::{member, organization, user};
 use crate::entity::ledger::setting;
 use crate::error::StoreError;
-use crate::rows;
 use crate::rows::identity::{NewOwner, Organization, Role, User};
+use crate::rows::{self, Actor};
 use crate::secret::{self, ExposeSecret, Secret};
 
 /// Where the hash of the set-up token is.
@@ -63,6 +64,11 @@ impl Identity<'_> {
         let user = user::Model { password_hash, display_name: owner.display_name, ..user };
         tx.save(user.clone()).await?;
         organizations::join(&mut tx, &organization, (user.id, Role::Owner)).await?;
+        let id = UserId::from_uuid(user.id);
+        let (action, target, detail, actor) = ("setup.complete", id.to_string(), user.email.as_str(), Actor::User(id));
+        Intent { organization: organization.id, cluster: None, action, target: &target, detail, actor }
+            .record(&tx)
+            .await?;
         tx.commit().await?;
         Ok((User::try_from(user)?, Organization::try_from(organization)?))
     }
@@ -106,22 +112,6 @@ impl Identity<'_> {
         rows::maybe(user::Entity::find_by_id(id.uuid()).one(self.0.db()).await?)
     }
 
-    /// Sets a person's password hash (a PHC string) and ends all their sessions.
-    ///
-    /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn set_password(self, id: UserId, hash: Secret) -> Result<(), StoreError> {
-        let tx = self.0.begin().await?;
-        let hash = Expr::value(hash.expose_secret());
-        let changed = user::Entity::update_many().col_expr(user::Column::PasswordHash, hash);
-        let changed = changed.filter(user::Column::Id.eq(id.uuid())).exec(&tx).await?;
-        if changed.rows_affected == 0 {
-            return Err(StoreError::missing("user"));
-        }
-        session::Entity::delete_many().filter(session::Column::User.eq(id.uuid())).exec(&tx).await?;
-        tx.commit().await
-    }
-
     /// The people of an organization with their roles.
     ///
     /// # Errors
@@ -152,7 +142,7 @@ fn with_password() -> sea_orm::Select<user::Entity> {
 }
 
 /// Addresses are compared without case and edges.
-fn plain(email: &str) -> String {
+pub(super) fn plain(email: &str) -> String {
     email.trim().to_lowercase()
 }
 

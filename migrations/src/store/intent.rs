@@ -1,12 +1,10 @@
 //! What is written beside a wish, in its transaction: the audit entry and the operation people follow.
 
-use tenant_controlplane::id::AuditId;
 use uuid::Uuid;
 
+use super::audit_chain::Entry;
 use super::{idempotency, operations};
-use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::audit;
 use crate::error::StoreError;
 use crate::rows::Actor;
 
@@ -29,16 +27,14 @@ pub(super) struct Intent<'a> {
 impl Intent<'_> {
     /// Writes the audit entry, for what is done as soon as it is written, and what a request with an idempotency key has made.
     pub async fn record(&self, tx: &Tx) -> Result<(), StoreError> {
-        let entry = audit::Model {
-            id: AuditId::from_uuid(Uuid::now_v7()).uuid(),
+        tx.audit(Entry {
             organization: Some(self.organization),
             actor: self.actor.to_string(),
             action: self.action.to_owned(),
             target: self.target.to_owned(),
             detail: self.detail.to_owned(),
-            created_at: codec::millis(codec::now()),
-        };
-        tx.add(entry).await?;
+            address: None,
+        });
         idempotency::made(tx, self.target).await
     }
 

@@ -6,6 +6,7 @@ use tenant_controlplane::id::{OrganizationId, ProjectId, UserId};
 use tenant_controlplane::name::OrganizationName;
 use uuid::Uuid;
 
+use super::audit_chain::Entry;
 use super::identity::Identity;
 use super::intent::Intent;
 use crate::changes::{Change, ChangeKind};
@@ -129,7 +130,18 @@ pub(super) async fn ensure_default(tx: &mut Tx) -> Result<organization::Model, S
     let query = organization::Entity::find().filter(organization::Column::Name.eq(DEFAULT));
     match query.one(tx).await? {
         Some(row) => Ok(row),
-        None => add_organization(tx, DEFAULT, "Default").await,
+        None => {
+            let row = add_organization(tx, DEFAULT, "Default").await?;
+            tx.audit(Entry {
+                organization: Some(row.id),
+                actor: Actor::System.to_string(),
+                action: "organization.create".to_owned(),
+                target: OrganizationId::from_uuid(row.id).to_string(),
+                detail: DEFAULT.to_owned(),
+                address: None,
+            });
+            Ok(row)
+        }
     }
 }
 

@@ -4,14 +4,14 @@
 //! that used it could come back.
 
 use sea_orm::sea_query::{Expr, Query, SelectStatement};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::Store;
+use super::{Store, audit_chain};
 use crate::codec;
 use crate::entity::access::{join_token, kubeconfig};
-use crate::entity::ledger::{audit, operation};
+use crate::entity::ledger::{audit, audit_head, operation};
 use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::StoreError;
 
@@ -73,9 +73,19 @@ impl Store {
         Ok(ended.exec(self.db()).await?.rows_affected)
     }
 
+    /// Chain by chain, so that what is left can still be verified.
     async fn drop_audit(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
-        let old = audit::Entity::delete_many().filter(audit::Column::Id.lt(first_id(before)));
-        Ok(old.exec(self.db()).await?.rows_affected)
+        let (mut dropped, before) = (0, codec::millis(before));
+        for head in audit_head::Entity::find().order_by_asc(audit_head::Column::Chain).all(self.db()).await? {
+            let old = audit::Entity::find().filter(audit_chain::of(head.chain));
+            let old = old.filter(audit::Column::Sequence.eq(head.first)).one(self.db()).await?;
+            if old.is_some_and(|first| first.created_at < before) {
+                let tx = self.begin().await?;
+                dropped += audit_chain::trim(&tx, self.mac_key()?, head.chain, before).await?;
+                tx.commit().await?;
+            }
+        }
+        Ok(dropped)
     }
 }
 

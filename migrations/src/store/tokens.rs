@@ -1,21 +1,27 @@
-//! Credentials of people and their programs: further methods of [`Identity`].
+//! API tokens: further methods of [`Identity`].
+
+use std::net::IpAddr;
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use tenant_controlplane::id::{ApiTokenId, OrganizationId, UserId};
 use uuid::Uuid;
 
+use super::audit_chain::Entry;
 use super::identity::Identity;
 use super::intent::Intent;
+use super::sessions;
 use crate::codec;
-use crate::entity::identity::{api_token, session};
+use crate::entity::identity::{api_token, password_reset, session};
 use crate::error::StoreError;
-use crate::rows::identity::{ApiToken, NewToken, Session};
+use crate::rows::identity::{ApiToken, NewToken};
 use crate::rows::{self, Actor};
 use crate::secret::{self, Secret};
 
 /// A use is written down at most this often, in milliseconds.
-const USE_NOTED_EVERY: i64 = 300_000;
+pub(super) const USE_NOTED_EVERY: i64 = 300_000;
+/// Networks remembered of each token.
+const NETWORKS: usize = 8;
 
 impl Identity<'_> {
     /// Makes a token for the REST API. Its secret is given this once and is nowhere afterwards.
@@ -102,49 +108,44 @@ impl Identity<'_> {
         tx.commit().await
     }
 
-    /// Keeps a browser's session.
+    /// Remembers that a token is used from a network where it was not of late, and writes it in the audit log.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn put_session(self, session: Session) -> Result<(), StoreError> {
-        let row = session::Model {
-            hash: session.hash,
-            user: session.user.uuid(),
-            created_at: codec::millis(session.created_at),
-            expires_at: codec::millis(session.expires_at),
-        };
-        session::Entity::insert(row.into_active_model()).exec_without_returning(self.0.db()).await?;
-        Ok(())
+    pub async fn note_token_network(self, token: &ApiToken, network: &str, address: IpAddr) -> Result<(), StoreError> {
+        let tx = self.0.begin().await?;
+        let Some(row) = tx.lock::<api_token::Entity>(token.id.uuid()).await? else { return Ok(()) };
+        let mut addresses = ApiToken::try_from(row.clone())?.addresses;
+        if addresses.iter().any(|known| known == network) {
+            return Ok(());
+        }
+        addresses.push(network.to_owned());
+        let surplus = addresses.len().saturating_sub(NETWORKS);
+        addresses.drain(..surplus);
+        let addresses = Some(codec::json("token addresses", &addresses)?);
+        tx.save(api_token::Model { addresses, ..row }).await?;
+        tx.audit(Entry {
+            organization: Some(token.organization.uuid()),
+            actor: token.id.to_string(),
+            action: "token.use".to_owned(),
+            target: token.id.to_string(),
+            detail: format!("from a new network: {network}"),
+            address: Some(address.to_canonical().to_string()),
+        });
+        tx.commit().await
     }
 
-    /// The session with this hash; `None` for one that has ended.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn session(self, hash: &str) -> Result<Option<Session>, StoreError> {
-        let query = session::Entity::find_by_id(hash.to_owned());
-        let query = query.filter(session::Column::ExpiresAt.gt(codec::millis(codec::now())));
-        rows::maybe(query.one(self.0.db()).await?)
-    }
-
-    /// Ends a session. One that has ended already is fine.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn delete_session(self, hash: &str) -> Result<(), StoreError> {
-        session::Entity::delete_by_id(hash.to_owned()).exec(self.0.db()).await?;
-        Ok(())
-    }
-
-    /// Drops sessions and tokens past their time, and gives their number.
+    /// Drops sessions, password links and tokens past their time, and gives their number.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn prune(self) -> Result<u64, StoreError> {
         let (now, db) = (codec::millis(codec::now()), self.0.db());
-        let sessions = session::Entity::delete_many().filter(session::Column::ExpiresAt.lte(now)).exec(db).await?;
+        let sessions = session::Entity::delete_many().filter(sessions::ended(now)).exec(db).await?;
+        let links = password_reset::Column::ExpiresAt.lte(now);
+        let links = password_reset::Entity::delete_many().filter(links).exec(db).await?;
         let tokens = api_token::Entity::delete_many().filter(api_token::Column::ExpiresAt.lte(now)).exec(db).await?;
-        Ok(sessions.rows_affected + tokens.rows_affected)
+        Ok(sessions.rows_affected + links.rows_affected + tokens.rows_affected)
     }
 }
 
@@ -159,5 +160,6 @@ fn row(new: &NewToken, id: ApiTokenId, hash: String) -> api_token::Model {
         expires_at: new.expires_at.map(codec::millis),
         last_used_at: None,
         created_at: codec::millis(codec::now()),
+        addresses: None,
     }
 }

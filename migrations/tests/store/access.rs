@@ -87,7 +87,7 @@ pub async fn secrets_are_in_no_debug_text(fixture: Fixture) {
         password_hash: Secret::from("$argon2id$hidden"),
     };
     let (user, _) = identity.complete_setup(setup.expose_secret(), owner.clone()).await.unwrap();
-    let session = Session { hash: "cafe".repeat(16), user: user.id, created_at: hence(0), expires_at: hence(60) };
+    let session = identity.put_session(new_session(user.id, &"cafe".repeat(16), 60)).await.unwrap();
     let enrolment = machine(join_secret.expose_secret(), "fingerprint");
     let texts = [
         format!("{store:?} {certificates:?} {join:?} {join_secret:?} {setup:?}"),

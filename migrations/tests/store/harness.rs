@@ -125,6 +125,16 @@ impl Fixture {
         Store::connect(&self.url, self.kek.clone()).await.unwrap()
     }
 
+    /// Does something to the database that the platform does not do.
+    pub async fn meddle(&self, sql: &str) {
+        let sql = sqlx::AssertSqlSafe(sql.to_owned());
+        if self.is_sqlite() {
+            sqlx::SqliteConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+        } else {
+            PgConnection::connect(&self.url).await.unwrap().execute(sql).await.unwrap();
+        }
+    }
+
     pub fn is_sqlite(&self) -> bool {
         self.dir.is_some()
     }
@@ -192,6 +202,18 @@ impl Tenant {
 pub fn machine<'a>(token_secret: &'a str, fingerprint: &'a str) -> Enrolment<'a> {
     let facts = NodeFacts { os: "Debian 12".to_owned(), addresses: vec!["192.0.2.7".to_owned()], ..Default::default() };
     Enrolment { token_secret, fingerprint, hostname: "Web_01.example.com", wished_name: "", facts }
+}
+
+/// A browser's session that ends in so many seconds.
+pub fn new_session(user: UserId, hash: &str, seconds: i64) -> NewSession {
+    NewSession {
+        hash: hash.to_owned(),
+        user,
+        expires_at: hence(seconds),
+        address: [192, 0, 2, 7].into(),
+        network: "192.0.2.0/24".to_owned(),
+        user_agent: "Firefox".to_owned(),
+    }
 }
 
 pub fn hence(seconds: i64) -> OffsetDateTime {

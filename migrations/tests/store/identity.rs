@@ -80,25 +80,126 @@ pub async fn tokens_end(fixture: Fixture) {
 pub async fn sessions_end(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let identity = fixture.store.identity();
-    let session = |hash: &str, expires| Session {
-        hash: hash.to_owned(),
-        user: tenant.user,
-        created_at: hence(0).replace_nanosecond(0).unwrap(),
-        expires_at: hence(expires).replace_nanosecond(0).unwrap(),
-    };
-    let live = session("aa", 60);
-    identity.put_session(live.clone()).await.unwrap();
-    identity.put_session(session("bb", -60)).await.unwrap();
-    assert!(identity.session("aa").await.unwrap() == Some(live));
+    let address = [192, 0, 2, 7].into();
+    let put = async |hash: &str, seconds| identity.put_session(new_session(tenant.user, hash, seconds)).await.unwrap();
+    let live = put("aa", 60).await;
+    put("bb", -60).await;
+    assert!(identity.session("aa").await.unwrap() == Some(live.clone()));
     assert!(identity.session("bb").await.unwrap().is_none() && identity.session("cc").await.unwrap().is_none());
     assert_eq!(identity.prune().await.unwrap(), 1);
-    identity.delete_session("aa").await.unwrap();
-    identity.delete_session("aa").await.unwrap();
-    assert!(identity.session("aa").await.unwrap().is_none());
-    identity.put_session(session("dd", 60)).await.unwrap();
-    identity.set_password(tenant.user, Secret::from("$argon2id$y")).await.unwrap();
-    assert!(identity.session("dd").await.unwrap().is_none(), "a new password ends every session");
+    assert_eq!((live.network.as_str(), live.user_agent.as_str()), ("192.0.2.0/24", "Firefox"));
+    identity.note_session(&live, "198.51.100.0/24").await;
+    assert!(identity.session("aa").await.unwrap() == Some(live), "once a minute at most");
+    fixture.meddle("UPDATE sessions SET last_used_at=last_used_at-61000 WHERE hash='aa'").await;
+    let live = identity.session("aa").await.unwrap().unwrap();
+    identity.note_session(&live, "198.51.100.0/24").await;
+    let moved = identity.session("aa").await.unwrap().unwrap();
+    assert_eq!(moved.network, "198.51.100.0/24");
+    // Nobody has used it for a day, though its time is not over.
+    fixture.meddle("UPDATE sessions SET last_used_at=last_used_at-86400001 WHERE hash='aa'").await;
+    assert!(
+        identity.session("aa").await.unwrap().is_none() && identity.sessions(tenant.user).await.unwrap().is_empty()
+    );
+    assert_eq!(identity.prune().await.unwrap(), 1);
+    put("dd", 60).await;
+    identity.delete_session("dd", address).await.unwrap();
+    identity.delete_session("dd", address).await.unwrap();
+    assert!(identity.session("dd").await.unwrap().is_none());
+    let (one, two, three) = (put("e1", 60).await, put("e2", 60).await, put("e3", 60).await);
+    let listed: Vec<_> = identity.sessions(tenant.user).await.unwrap().iter().map(|session| session.id).collect();
+    assert_eq!(listed, [three.id, two.id, one.id]);
+    let by = (tenant.actor, address);
+    let stranger = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7());
+    assert_eq!(is_missing(identity.end_session(stranger, one.id, by).await), "session");
+    identity.end_session(tenant.user, one.id, by).await.unwrap();
+    assert_eq!(is_missing(identity.end_session(tenant.user, one.id, by).await), "session");
+    assert_eq!(identity.end_other_sessions(tenant.user, Some("e2"), by).await.unwrap(), 1);
+    let left: Vec<_> = identity.sessions(tenant.user).await.unwrap().iter().map(|session| session.id).collect();
+    assert_eq!(left, [two.id]);
+}
+
+pub async fn passwords_are_changed_and_reset(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let identity = fixture.store.identity();
+    let address = [192, 0, 2, 7].into();
+    let hash_of = async || identity.user(tenant.user).await.unwrap().unwrap().password_hash;
+    let email = identity.user(tenant.user).await.unwrap().unwrap().email;
+    is_conflict(identity.create_password_reset(&email).await);
+    for hash in ["aa", "bb", "cc"] {
+        identity.put_session(new_session(tenant.user, hash, 60)).await.unwrap();
+    }
+    let (user, actor) = (tenant.user, tenant.actor);
+    let new = NewPassword { user, hash: Secret::from("$argon2id$y"), keep: Some("bb"), actor, address: Some(address) };
+    assert_eq!(identity.change_password(new.clone()).await.unwrap(), 2);
+    assert!(identity.session("bb").await.unwrap().is_some() && identity.session("aa").await.unwrap().is_none());
+    assert_eq!(hash_of().await.unwrap().expose_secret(), "$argon2id$y");
     assert!(!identity.setup_needed().await.unwrap());
+    assert_eq!(is_missing(identity.create_password_reset("no@example.com").await), "person with this e-mail address");
+    let (old, _) = identity.create_password_reset(&email).await.unwrap();
+    let (link, end) = identity.create_password_reset(&format!(" {}", email.to_uppercase())).await.unwrap();
+    assert!(end > hence(3500) && end < hence(3700));
+    let (old, link) = (old.expose_secret(), link.expose_secret());
+    let reset = async |token: &str| identity.complete_password_reset(token, Secret::from("$argon2id$z"), address).await;
+    for wrong in [old, "", "pilothouse_reset_x", &link.replace("reset", "setup")] {
+        assert_eq!(is_missing(identity.check_password_reset(wrong).await), "password link");
+        assert_eq!(is_missing(reset(wrong).await), "password link");
+    }
+    identity.check_password_reset(link).await.unwrap();
+    assert!(identity.session("bb").await.unwrap().is_some(), "a link that nobody used ends nothing");
+    let (one, two) = tokio::join!(reset(link), reset(link));
+    assert!(one.is_ok() != two.is_ok(), "once");
+    assert!(identity.session("bb").await.unwrap().is_none());
+    assert_eq!(hash_of().await.unwrap().expose_secret(), "$argon2id$z");
+    let (late, _) = identity.create_password_reset(&email).await.unwrap();
+    fixture.meddle("UPDATE password_resets SET expires_at=1").await;
+    assert_eq!(is_missing(reset(late.expose_secret()).await), "password link");
+    assert_eq!(identity.prune().await.unwrap(), 1);
+    let (unused, _) = identity.create_password_reset(&email).await.unwrap();
+    identity.change_password(new).await.unwrap();
+    assert_eq!(is_missing(reset(unused.expose_secret()).await), "password link");
+}
+
+pub async fn a_token_in_a_new_network_is_noted(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let identity = fixture.store.identity();
+    let (organization, user, actor) = (tenant.organization, tenant.user, tenant.actor);
+    let new = NewToken { organization, user, name: "ci".to_owned(), role: Role::Editor, expires_at: None, actor };
+    let (token, secret) = identity.create_token(new).await.unwrap();
+    for network in (0..10).map(|number| format!("10.0.{number}.0/24")) {
+        for _ in 0..2 {
+            identity.note_token_network(&token, &network, [10, 0, 0, 1].into()).await.unwrap();
+        }
+    }
+    let known = identity.token_by_secret(secret.expose_secret()).await.unwrap().unwrap().addresses;
+    assert_eq!((known.len(), known[0].as_str(), known[7].as_str()), (8, "10.0.2.0/24", "10.0.9.0/24"));
+    let filter = AuditFilter { action: Some("token.use".to_owned()), ..AuditFilter::default() };
+    let entries = fixture.store.audit().find(Some(organization), &filter, Page::default()).await.unwrap();
+    assert_eq!((entries.len(), entries[0].address.as_deref()), (10, Some("10.0.0.1")));
+    assert_eq!(
+        (entries[0].actor.clone(), entries[0].detail.as_str()),
+        (token.id.to_string(), "from a new network: 10.0.9.0/24")
+    );
+}
+
+pub async fn what_people_do_is_in_the_audit_log(fixture: Fixture) {
+    let (store, identity) = (&fixture.store, fixture.store.identity());
+    let link = identity.create_setup_token().await.unwrap();
+    let (user, organization) = identity.complete_setup(link.expose_secret(), owner("ada@example.com")).await.unwrap();
+    identity.put_session(new_session(user.id, "aa", 60)).await.unwrap();
+    identity.delete_session("aa", [192, 0, 2, 9].into()).await.unwrap();
+    let found = store.audit().list(organization.id, Page::default()).await.unwrap();
+    let actions: Vec<_> = found.iter().map(|entry| entry.action.as_str()).collect();
+    assert_eq!(actions, ["user.sign_out", "user.sign_in", "setup.complete", "organization.create", "audit.begin"]);
+    assert_eq!(found[0].address.as_deref(), Some("192.0.2.9"));
+    assert!(found[1].detail.starts_with("ses_") && found[1].detail.ends_with(" Firefox"), "{found:?}");
+    assert_eq!((found[1].actor.clone(), found[1].target.clone()), (user.id.to_string(), user.id.to_string()));
+    // Who is in no organization is the operator's matter.
+    let stranger = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7());
+    let (actor, address) = (Actor::Anonymous, Some([192, 0, 2, 1].into()));
+    let event = UserEvent { user: stranger, actor, action: "user.sign_in_refused", detail: "", address };
+    store.audit().record_user(event).await.unwrap();
+    let platform = store.audit().find(None, &AuditFilter::default(), Page::first(1)).await.unwrap();
+    assert_eq!((platform[0].actor.as_str(), platform[0].organization), ("anonymous", None));
 }
 
 pub async fn organizations_and_projects(fixture: Fixture) {

@@ -5,6 +5,7 @@
 //! TypeIDs (`cls_…`), and states are lower-snake *text*, not enums: a client must accept a state it has not met.
 //! Inside v1 changes are additive only. Requests refuse unknown fields, so a typing error is told and not ignored.
 
+mod audit;
 mod cluster;
 mod envelope;
 mod error_code;
@@ -15,10 +16,12 @@ mod node;
 mod node_pool;
 mod operation;
 mod problem;
+mod session;
 mod setup;
 mod token;
 mod version;
 
+pub use audit::AuditEntry;
 pub use cluster::{Cluster, Condition, CreateCluster};
 pub use envelope::{Links, List};
 pub use error_code::ErrorCode;
@@ -29,6 +32,7 @@ pub use node::Node;
 pub use node_pool::{CreateNodePool, NodePool, PatchNodePool};
 pub use operation::{Operation, Step};
 pub use problem::{FieldError, Problem};
+pub use session::{ChangePassword, EndedSessions, Session};
 pub use setup::{Setup, SetupDone};
 pub use token::{CreateToken, CreatedToken, Token};
 pub use version::KubernetesVersion;

@@ -1,4 +1,4 @@
-//! The user's verbs: `pilothouse login|org|project|cluster|kubeconfig|pool|node|token|operation`.
+//! The user's verbs: `pilothouse login|org|project|cluster|kubeconfig|pool|node|token|operation|audit`.
 //!
 //! Everything here is a client of REST v1 and nothing else. Standard output carries data only, so that it can be piped;
 //! progress, questions and errors go to standard error. Names and ids are taken alike. A token is never an argument:
@@ -82,6 +82,8 @@ pub enum Command {
     Token(Noun<verbs::token::Verb>),
     /// Operations: work that takes a while
     Operation(Noun<verbs::operation::Verb>),
+    /// Audit log: who did what in an organization
+    Audit(Noun<verbs::audit::Verb>),
 }
 
 /// Runs one verb to its end and tells what went wrong, if anything, on standard error.
@@ -108,5 +110,6 @@ async fn dispatch(command: Command) -> error::Result<()> {
         Command::Node(noun) => verbs::node::run(noun).await,
         Command::Token(noun) => verbs::token::run(noun).await,
         Command::Operation(noun) => verbs::operation::run(noun).await,
+        Command::Audit(noun) => verbs::audit::run(noun).await,
     }
 }

@@ -1,5 +1,6 @@
 //! One file per noun; each holds its verbs and what they do.
 
+pub mod audit;
 pub mod cluster;
 pub mod kubeconfig;
 pub mod login;

@@ -231,6 +231,13 @@ async fn people_tokens_and_projects() {
     };
     assert_eq!(weak.out("cluster list --project lab -o name").await, "one\n");
     assert_eq!(weak.run("cluster delete one --project lab --yes").await.0, 4);
+    assert_eq!(weak.run("audit list").await.0, 4);
+    let listed = world.out("audit list --since 1h").await;
+    let (header, newest) = (listed.lines().next().unwrap(), listed.lines().nth(1).unwrap());
+    assert!(header.starts_with("WHEN") && newest.contains("access.refuse") && newest.contains("ci of "), "{listed}");
+    let one = world.out("audit list --action cluster.create --limit 1 -o json").await;
+    assert!(one.matches("\"action\"").count() == 1 && one.contains("cluster.create"), "{one}");
+    assert_eq!(world.run("audit list --since yesterday").await.0, 2);
     world.out("token revoke ci").await;
     assert_eq!(weak.run("cluster list").await.0, 4);
 }

@@ -238,7 +238,8 @@ fn problem(status: u16, codes: &[String]) -> Response {
 
 /// The codes of the catalogue by status, without those of pages.
 fn by_status() -> BTreeMap<u16, Vec<String>> {
-    let elsewhere = [&catalogue::BAD_CREDENTIALS, &catalogue::ROUTE_NOT_FOUND].map(|entry| entry.code);
+    let elsewhere = [&catalogue::BAD_CREDENTIALS, &catalogue::PASSWORD_LINK_INVALID, &catalogue::ROUTE_NOT_FOUND];
+    let elsewhere = elsewhere.map(|entry| entry.code);
     let mut codes = BTreeMap::<u16, Vec<String>>::new();
     for entry in catalogue::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
         codes.entry(entry.status).or_default().push(entry.code);

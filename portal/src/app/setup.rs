@@ -2,12 +2,13 @@
 
 use super::organizations::check_display_name;
 use super::view;
-use crate::auth::{password, session};
+use crate::app::sessions::{self, Cookies};
+use crate::auth::password;
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::state::AppState;
 use api_types::{Setup, SetupDone};
-use axum::http::HeaderValue;
+use axum::http::HeaderMap;
 use migrations::{NewOwner, NewToken, Organization, Role, StoreError, User};
 use secrecy::{ExposeSecret, SecretString};
 use time::{Duration, OffsetDateTime};
@@ -53,17 +54,17 @@ pub async fn complete(state: &AppState, connection: &Connection, input: Setup) -
     }))
 }
 
-/// Makes the first owner and gives the cookie of their session.
+/// Makes the first owner and gives the cookies of their session.
 ///
 /// # Errors
 /// As [`complete`].
 pub async fn complete_in_browser(
     state: &AppState,
-    connection: &Connection,
+    (headers, connection): (&HeaderMap, &Connection),
     input: Setup,
-) -> Result<HeaderValue, Error> {
+) -> Result<Cookies, Error> {
     let (user, _) = owner(state, connection, input).await?;
-    session::start(state, user.id, connection).await
+    sessions::start(state, &user, headers, connection).await
 }
 
 async fn owner(state: &AppState, connection: &Connection, input: Setup) -> Result<(User, Organization), Error> {
@@ -73,7 +74,7 @@ async fn owner(state: &AppState, connection: &Connection, input: Setup) -> Resul
     state.limiter().attempt(connection.address, "set-up")?;
     let (email, display_name) = (email(&input.email)?, display_name(&input)?);
     let password = SecretString::from(input.password);
-    password::check(&password)?;
+    password::check("/password", &password)?;
     let password_hash = state.passwords().hash(password).await?;
     let new = NewOwner { email, display_name, password_hash };
     let made = state.store().identity().complete_setup(&input.token, new).await;

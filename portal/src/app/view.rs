@@ -5,6 +5,7 @@ use crate::error::catalogue;
 use api_types as api;
 use migrations as row;
 use migrations::StepState;
+use tenant_controlplane::id::SessionId;
 use tenant_controlplane::status::{Class, Problem};
 
 const API: &str = "/api/v1";
@@ -232,6 +233,37 @@ pub fn token(token: row::ApiToken) -> api::Token {
         last_used_at: token.last_used_at,
         created_at: token.created_at,
         links: links("tokens", token.id),
+    }
+}
+
+/// A browser's session, as seen from the session with the id `current`.
+pub fn session(session: row::Session, current: Option<SessionId>) -> api::Session {
+    api::Session {
+        id: session.id.to_string(),
+        object: "session".into(),
+        current: current == Some(session.id),
+        network: session.network,
+        user_agent: session.user_agent,
+        created_at: session.created_at,
+        last_used_at: session.last_used_at,
+        expires_at: session.expires_at,
+        links: api::Links { this: format!("{API}/me/sessions/{}", session.id), portal: None },
+    }
+}
+
+/// An entry of the audit log, with the name of its actor where that is known.
+pub fn audit_entry(entry: row::AuditEntry, actor_name: Option<String>) -> api::AuditEntry {
+    api::AuditEntry {
+        id: entry.id.to_string(),
+        object: "audit_entry".into(),
+        organization_id: entry.organization.map(|organization| organization.to_string()),
+        actor: entry.actor,
+        actor_name,
+        action: entry.action,
+        target: entry.target,
+        detail: entry.detail,
+        address: entry.address,
+        created_at: entry.created_at,
     }
 }
 

@@ -1,7 +1,8 @@
 //! Buckets that hold some attempts and refill evenly, in memory and bounded.
 //!
 //! A bucket is one number: the time at which it will be full again. The table holds at most [`MOST_KEYS`] of them: when
-//! it is full, the ones that are full again are dropped, and if that frees nothing, all are.
+//! it is full, the ones that are full again are dropped, and if that frees nothing, a few that will be full soonest.
+//! Whoever fills the table with keys of one attempt each loses those, and fills nobody's dry bucket.
 
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -10,6 +11,8 @@ use std::time::{Duration, Instant};
 
 /// Buckets kept at most.
 pub const MOST_KEYS: usize = 20_000;
+/// Buckets dropped at once where none is full again.
+const EVICTED: usize = MOST_KEYS / 16;
 
 /// One limit: so many attempts at once, one more each `refill`.
 #[derive(Clone, Copy, Debug)]
@@ -63,6 +66,13 @@ impl<K: Eq + Hash> Buckets<K> {
         Level { left: u32::try_from(left).unwrap_or(limit.attempts), full_in: after, refused: None }
     }
 
+    /// Puts an attempt back.
+    pub fn give_back(&self, key: &K, limit: Limit) {
+        if let Some(full) = self.0.lock().unwrap_or_else(PoisonError::into_inner).get_mut(key) {
+            *full = full.checked_sub(limit.refill).unwrap_or(*full);
+        }
+    }
+
     /// Fills a bucket.
     pub fn forget(&self, key: &K) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(key);
@@ -73,9 +83,17 @@ fn make_room<K: Eq + Hash>(full_at: &mut HashMap<K, Instant>, now: Instant) {
     if full_at.len() >= MOST_KEYS {
         full_at.retain(|_, full| *full > now);
     }
-    if full_at.len() >= MOST_KEYS {
-        full_at.clear();
+    if full_at.len() < MOST_KEYS {
+        return;
     }
+    let mut ends: Vec<Instant> = full_at.values().copied().collect();
+    let (_, last, _) = ends.select_nth_unstable(EVICTED);
+    let (last, mut surplus) = (*last, EVICTED);
+    full_at.retain(|_, full| {
+        let evict = surplus > 0 && *full <= last;
+        surplus -= usize::from(evict);
+        !evict
+    });
 }
 
 #[cfg(test)]
@@ -97,11 +115,23 @@ mod tests {
     }
 
     #[test]
-    fn the_table_is_bounded() {
-        let (buckets, now) = (Buckets::default(), Instant::now());
-        for number in 0..(MOST_KEYS + 10) {
-            assert_eq!(buckets.take(number, Limit::per_minute(1), now).refused, None);
+    fn the_table_is_bounded_and_a_dry_bucket_stays_dry() {
+        let (buckets, limit, now) = (Buckets::default(), Limit::per_minute(2), Instant::now());
+        let guesser = usize::MAX;
+        while buckets.take(guesser, limit, now).refused.is_none() {}
+        for number in 0..(3 * MOST_KEYS) {
+            assert_eq!(buckets.take(number, limit, now).refused, None);
         }
         assert!(buckets.0.lock().unwrap().len() <= MOST_KEYS);
+        assert!(buckets.take(guesser, limit, now).refused.is_some(), "others' keys filled it");
+    }
+
+    #[test]
+    fn an_attempt_can_be_given_back() {
+        let (buckets, limit, now) = (Buckets::default(), Limit::per_minute(2), Instant::now());
+        assert_eq!((buckets.take("a", limit, now).left, buckets.take("a", limit, now).left), (1, 0));
+        buckets.give_back(&"a", limit);
+        assert_eq!(buckets.take("a", limit, now).refused, None);
+        buckets.give_back(&"b", limit);
     }
 }

@@ -28,15 +28,15 @@ impl Default for Passwords {
 /// Whether a new password is long enough. Length is all that is asked for (NIST SP 800-63B).
 ///
 /// # Errors
-/// A validation error for `/password`.
-pub fn check(password: &SecretString) -> Result<(), Error> {
+/// A validation error for the field at `pointer`, such as `/password`.
+pub fn check(pointer: &str, password: &SecretString) -> Result<(), Error> {
     let (characters, bytes) = (password.expose_secret().chars().count(), password.expose_secret().len());
     if characters < SHORTEST {
         let detail = format!("the password has {characters} characters: choose one with at least {SHORTEST}");
-        return Err(Error::field("/password", "TOO_SHORT", detail));
+        return Err(Error::field(pointer, "TOO_SHORT", detail));
     }
     if bytes > LONGEST {
-        return Err(Error::field("/password", "TOO_LONG", format!("the password may have at most {LONGEST} bytes")));
+        return Err(Error::field(pointer, "TOO_LONG", format!("the password may have at most {LONGEST} bytes")));
     }
     Ok(())
 }
@@ -101,8 +101,8 @@ mod tests {
 
     #[test]
     fn short_ones_are_told_how_short() {
-        let error = check(&"elevenchars".into()).err().unwrap();
+        let error = check("/password", &"elevenchars".into()).err().unwrap();
         assert!(error.to_string().contains("11 characters"), "{error}");
-        assert!(check(&"twelve chars".into()).is_ok());
+        assert!(check("/password", &"twelve chars".into()).is_ok());
     }
 }

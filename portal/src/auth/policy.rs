@@ -55,6 +55,7 @@ pub fn authorise(actor: &Actor, organization: OrganizationId, action: Action) ->
     if allows(held, action) {
         return Ok(held);
     }
+    let _ = actor.refused.set(organization);
     Err(Error::Forbidden { needed: action.least().as_str(), held: held.as_str() })
 }
 

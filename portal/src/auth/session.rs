@@ -1,16 +1,15 @@
-//! Sessions of browsers: a random value in a cookie, its SHA-256 in the store.
-//!
-//! The cookie is HttpOnly and SameSite=Lax. Over TLS it is Secure too, and named `__Host-…`: browsers take such a cookie from
-//! this very host only, so a tenant's API server under the same domain cannot slip somebody its own session.
+//! Sessions of browsers: a random value in a cookie, its SHA-256 in the store. They end after seven days, after a day
+//! without use, and with a new password.
 
-use super::Actor;
+use super::address::place;
+use super::{Actor, cookie};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::state::AppState;
-use axum::http::header::{COOKIE, HeaderMap, HeaderValue};
+use axum::http::header::{HeaderMap, HeaderValue, USER_AGENT};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use migrations::{Session, User};
+use migrations::NewSession;
 use rand::TryRngCore;
 use rand::rngs::OsRng;
 use sha2::{Digest, Sha256};
@@ -19,22 +18,34 @@ use time::{Duration, OffsetDateTime};
 
 /// The name of the cookie over TLS.
 pub const COOKIE_NAME: &str = "__Host-pilothouse_session";
-const COOKIE_NAME_IN_CLEAR: &str = "pilothouse_session";
 const LIFETIME: Duration = Duration::days(7);
 const SECRET_BYTES: usize = 32;
+/// Characters kept of what a browser says it is.
+const USER_AGENT_LENGTH: usize = 120;
 
 /// Begins a session and gives the cookie to set.
 ///
 /// # Errors
 /// [`Error::Internal`] if there is no randomness; errors of the store.
-pub async fn start(state: &AppState, user: UserId, connection: &Connection) -> Result<HeaderValue, Error> {
+pub async fn start(
+    state: &AppState,
+    user: UserId,
+    headers: &HeaderMap,
+    connection: &Connection,
+) -> Result<HeaderValue, Error> {
     let mut secret = [0_u8; SECRET_BYTES];
     OsRng.try_fill_bytes(&mut secret).map_err(Error::internal)?;
     let text = URL_SAFE_NO_PAD.encode(secret);
-    let now = OffsetDateTime::now_utc();
-    let session = Session { hash: hash(&text), user, created_at: now, expires_at: now + LIFETIME };
+    let session = NewSession {
+        hash: hash(&text),
+        user,
+        expires_at: OffsetDateTime::now_utc() + LIFETIME,
+        address: connection.address,
+        network: place(connection.address),
+        user_agent: user_agent(headers),
+    };
     state.store().identity().put_session(session).await?;
-    cookie(&text, LIFETIME, connection)
+    cookie::set(COOKIE_NAME, &text, LIFETIME, connection)
 }
 
 /// Ends the session of these headers, if there is one, and gives the cookie that clears the browser's.
@@ -42,10 +53,10 @@ pub async fn start(state: &AppState, user: UserId, connection: &Connection) -> R
 /// # Errors
 /// Errors of the store.
 pub async fn end(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<HeaderValue, Error> {
-    if let Some(secret) = sent(headers, connection) {
-        state.store().identity().delete_session(&hash(secret)).await?;
+    if let Some(secret) = cookie::sent(COOKIE_NAME, headers, connection) {
+        state.store().identity().delete_session(&hash(secret), connection.address).await?;
     }
-    cookie("", Duration::ZERO, connection)
+    cookie::set(COOKIE_NAME, "", Duration::ZERO, connection)
 }
 
 /// The person behind a session cookie.
@@ -53,18 +64,12 @@ pub async fn end(state: &AppState, headers: &HeaderMap, connection: &Connection)
 /// # Errors
 /// [`Error::Unauthenticated`] without a cookie, or with one that means nothing any more.
 pub async fn actor(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<Actor, Error> {
-    let secret = sent(headers, connection).ok_or(Error::Unauthenticated)?;
-    let user = user(state, secret).await?.ok_or(Error::Unauthenticated)?;
-    Actor::of_user(state, user).await
-}
-
-async fn user(state: &AppState, secret: &str) -> Result<Option<User>, Error> {
+    let secret = cookie::sent(COOKIE_NAME, headers, connection).ok_or(Error::Unauthenticated)?;
     let identity = state.store().identity();
-    let session = identity.session(&hash(secret)).await?;
-    let Some(session) = session.filter(|session| session.expires_at > OffsetDateTime::now_utc()) else {
-        return Ok(None);
-    };
-    Ok(identity.user(session.user).await?)
+    let session = identity.session(&hash(secret)).await?.ok_or(Error::Unauthenticated)?;
+    let user = identity.user(session.user).await?.ok_or(Error::Unauthenticated)?;
+    identity.note_session(&session, &place(connection.address)).await;
+    Ok(Actor { session: Some(session), ..Actor::of_user(state, user).await? })
 }
 
 /// What is stored: 64 hexadecimal digits that do not lead back to the secret.
@@ -72,21 +77,27 @@ fn hash(secret: &str) -> String {
     Sha256::digest(secret).iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The session cookie among the cookies sent.
-fn sent<'a>(headers: &'a HeaderMap, connection: &Connection) -> Option<&'a str> {
-    let lines = headers.get_all(COOKIE).into_iter().filter_map(|line| line.to_str().ok());
-    let mut pairs = lines.flat_map(|line| line.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    pairs.find(|(found, value)| *found == name(connection) && !value.is_empty()).map(|(_, value)| value)
+/// What the browser says it is: printable ASCII, and no more than fits a line.
+fn user_agent(headers: &HeaderMap) -> String {
+    let said = headers.get(USER_AGENT).map(|value| value.as_bytes()).unwrap_or_default();
+    let printable = said.iter().filter(|byte| byte.is_ascii_graphic() || **byte == b' ');
+    let text: String = printable.take(USER_AGENT_LENGTH).map(|byte| char::from(*byte)).collect();
+    text.trim().to_owned()
 }
 
-fn name(connection: &Connection) -> &'static str {
-    if connection.tls { COOKIE_NAME } else { COOKIE_NAME_IN_CLEAR }
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-fn cookie(value: &str, lifetime: Duration, connection: &Connection) -> Result<HeaderValue, Error> {
-    let secure = if connection.tls { "; Secure" } else { "" };
-    let seconds = lifetime.whole_seconds();
-    let name = name(connection);
-    let text = format!("{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}");
-    HeaderValue::from_str(&text).map_err(Error::internal)
+    #[test]
+    fn what_a_browser_says_is_cut_and_cleaned() {
+        let said = |bytes: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert(USER_AGENT, HeaderValue::from_bytes(bytes).unwrap());
+            user_agent(&headers)
+        };
+        assert_eq!(said(b" Firefox/150 \xc3\xa9"), "Firefox/150");
+        assert_eq!(said(&[b'x'; 500]).len(), USER_AGENT_LENGTH);
+        assert_eq!(user_agent(&HeaderMap::new()), "");
+    }
 }

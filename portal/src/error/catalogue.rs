@@ -62,6 +62,7 @@ catalogue! {
     UNAUTHENTICATED 401 "user" false "Not signed in", "Sign in, or send `Authorization: Bearer pilothouse_…` with a token that has not expired.";
     BAD_CREDENTIALS 401 "user" false "Wrong e-mail address or password", "Check both and try again.";
     SETUP_TOKEN_INVALID 401 "user" false "The set-up link is not valid", "Use the newest set-up link; `pilothouse up` prints one for as long as set-up is not done.";
+    PASSWORD_LINK_INVALID 401 "user" false "The link is not valid", "A link works once, for an hour, and until the next one is made. Ask the operator for another: `pilothouse admin reset-password EMAIL`.";
     PERMISSION_DENIED 403 "user" false "Not allowed", "Ask an owner or admin of the organization to do it, or for a higher role.";
     CROSS_SITE_REQUEST 403 "user" false "Sent from another site", "Open the portal itself and try again. A proxy in front of it must keep `Host` and `Origin`.";
     NOT_FOUND 404 "user" false "Not found", "Check the id or name, and that you are in the right organization.";

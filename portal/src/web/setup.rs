@@ -4,8 +4,8 @@ use api_types::Setup;
 use askama::Template;
 use axum::Form;
 use axum::extract::{Path, State};
-use axum::http::header::{HeaderMap, HeaderValue, REFERRER_POLICY, SET_COOKIE};
-use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
+use axum::http::header::{HeaderMap, HeaderValue, REFERRER_POLICY};
+use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::form::Refusal;
@@ -53,14 +53,15 @@ pub async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<R
 pub async fn submit(
     State(state): State<AppState>,
     connection: Connection,
+    headers: HeaderMap,
     Path(token): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let (email, display_name) = (typed.email.trim().to_owned(), typed.display_name.trim().to_owned());
     let name = Some(display_name.clone()).filter(|name| !name.is_empty());
     let input = Setup { token, email: email.clone(), display_name: name, password: typed.password };
-    match app::setup::complete_in_browser(&state, &connection, input).await {
-        Ok(cookie) => Ok((AppendHeaders([(SET_COOKIE, cookie)]), Redirect::to("/clusters")).into_response()),
+    match app::setup::complete_in_browser(&state, (&headers, &connection), input).await {
+        Ok(cookies) => Ok((cookies.headers(), Redirect::to("/clusters")).into_response()),
         Err(error) => {
             let refusal = Refusal::of(error)?;
             let status = refusal.status();
@@ -71,7 +72,7 @@ pub async fn submit(
 }
 
 /// The address holds the token, so a link from this page must not carry it.
-fn discreet(mut response: Response) -> Response {
+pub(super) fn discreet(mut response: Response) -> Response {
     // Not `no-referrer`: then browsers send `Origin: null` with the form, and the cross-site check has nothing to go by.
     response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     response

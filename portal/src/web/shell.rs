@@ -29,6 +29,8 @@ pub struct Shell {
     pub initials: String,
     /// The organization, if there is one only.
     pub organization: String,
+    /// Whether there is an organization whose audit log they may read.
+    pub audit: bool,
     /// `auto`, `light` or `dark`.
     pub theme: &'static str,
     /// This program's version.
@@ -44,6 +46,7 @@ impl FromRequestParts<AppState> for Visitor {
             email: actor.user.email.clone(),
             initials: initials(&actor.user.display_name),
             organization: organization(&actor),
+            audit: super::audit::readable(&actor).next().is_some(),
             theme: theme(&parts.headers),
             version: env!("CARGO_PKG_VERSION"),
         };

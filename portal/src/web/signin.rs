@@ -66,8 +66,10 @@ pub async fn submit(
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let next = local_path(Some(&typed.next));
-    match app::sessions::sign_in(&state, &connection, typed.email.trim(), &typed.password).await {
-        Ok(cookie) => Ok((AppendHeaders([(SET_COOKIE, cookie)]), Redirect::to(&next)).into_response()),
+    let (email, password) = (typed.email.trim(), typed.password.as_str());
+    let attempt = app::sessions::Attempt { email, password, headers: &headers, connection: &connection };
+    match app::sessions::sign_in(&state, attempt).await {
+        Ok(cookies) => Ok((cookies.headers(), Redirect::to(&next)).into_response()),
         Err(error) => {
             let refusal = Refusal::of(error)?;
             let status = refusal.status();
@@ -111,7 +113,7 @@ pub fn local_path(text: Option<&str>) -> String {
         let own = path.starts_with('/')
             && !path.starts_with("//")
             && !path.contains(|letter: char| letter == '\\' || letter.is_control());
-        own && !path.starts_with("/signin") && !path.starts_with("/setup")
+        own && !["/signin", "/setup", "/reset"].iter().any(|door| path.starts_with(door))
     };
     text.filter(fine).unwrap_or("/clusters").to_owned()
 }
@@ -131,6 +133,7 @@ mod tests {
             "",
             "/signin",
             "/setup/x",
+            "/reset/x",
             "/\t/evil.example",
         ] {
             assert_eq!(local_path(Some(wrong)), "/clusters", "{wrong}");

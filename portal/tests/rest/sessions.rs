@@ -1,22 +1,32 @@
 //! Sessions of browsers: sign in, the cookie, same-site only, sign out.
 
-use crate::world::World;
+use crate::world::{PASSWORD, World};
 use axum::body::Body;
 use axum::http::{HeaderMap, Request, StatusCode};
 use migrations::ExposeSecret;
 use portal::Connection;
-use portal::app::{sessions, setup};
+use portal::app::sessions::{self, Attempt, Cookies};
+use portal::app::setup;
 use portal::error::Error;
 use portal::state::AppState;
 
-const PASSWORD: &str = "correct horse battery";
-
-fn from(last: u8, tls: bool) -> Connection {
+pub fn from(last: u8, tls: bool) -> Connection {
     Connection { address: [192, 0, 2, last].into(), tls }
 }
 
+/// Signs in from a browser with these cookies.
+pub async fn sign_in(
+    state: &AppState,
+    (connection, cookies): (Connection, &str),
+    (email, password): (&str, &str),
+) -> Result<Cookies, Error> {
+    let mut headers = HeaderMap::new();
+    headers.insert("cookie", cookies.parse().unwrap());
+    sessions::sign_in(state, Attempt { email, password, headers: &headers, connection: &connection }).await
+}
+
 /// A world whose first owner set up in a browser; gives the cookie pair of that session.
-async fn set_up(world: &World, state: &AppState) -> String {
+pub async fn set_up(world: &World, state: &AppState) -> String {
     let token = world.store.identity().create_setup_token().await.unwrap();
     let input = api_types::Setup {
         token: token.expose_secret().into(),
@@ -24,22 +34,22 @@ async fn set_up(world: &World, state: &AppState) -> String {
         display_name: None,
         password: PASSWORD.into(),
     };
-    let cookie = setup::complete_in_browser(state, &from(1, true), input).await.unwrap();
-    pair(cookie.to_str().unwrap())
+    let made = setup::complete_in_browser(state, (&HeaderMap::new(), &from(1, true)), input).await.unwrap();
+    pair(made.session.to_str().unwrap())
 }
 
 /// `name=value` of a Set-Cookie line.
-fn pair(line: &str) -> String {
+pub fn pair(line: &str) -> String {
     line.split(';').next().unwrap().to_owned()
 }
 
 /// As the gateway hands a request on.
-fn over_tls(mut request: Request<Body>) -> Request<Body> {
+pub fn over_tls(mut request: Request<Body>) -> Request<Body> {
     request.extensions_mut().insert(from(1, true));
     request
 }
 
-fn me(cookie: &str) -> Request<Body> {
+pub fn me(cookie: &str) -> Request<Body> {
     over_tls(Request::get("/api/v1/me").header("cookie", format!("theme=dark; {cookie}")).body(Body::empty()).unwrap())
 }
 
@@ -49,8 +59,10 @@ async fn a_session_lives_from_sign_in_to_sign_out() {
     let state = AppState::new(world.config.clone());
     let first = set_up(&world, &state).await;
     assert_eq!(world.send(me(&first)).await.json()["authenticated_by"], "session");
-    let second = sessions::sign_in(&state, &from(1, true), " ana@example.com", PASSWORD).await.unwrap();
-    let line = second.to_str().unwrap();
+    let second = sign_in(&state, (from(1, true), ""), (" ana@example.com", PASSWORD)).await.unwrap();
+    let line = second.session.to_str().unwrap();
+    let device = second.device.to_str().unwrap();
+    assert!(device.starts_with("__Host-") && device.contains("; HttpOnly") && device.ends_with("; Secure"), "{device}");
     assert!(line.contains("; HttpOnly; SameSite=Lax;") && line.ends_with("; Secure"), "{line}");
     assert_ne!(pair(line), first);
     assert!(line.starts_with("__Host-") && line.contains("; Path=/;") && !line.contains("Domain"), "{line}");
@@ -62,7 +74,7 @@ async fn a_session_lives_from_sign_in_to_sign_out() {
     headers.insert("cookie", pair(line).parse().unwrap());
     let cleared = sessions::sign_out(&state, &headers, &from(1, true)).await.unwrap();
     assert!(cleared.to_str().unwrap().contains("Max-Age=0"), "{cleared:?}");
-    let clear = sessions::sign_in(&state, &from(1, false), "ana@example.com", PASSWORD).await.unwrap();
+    let clear = sign_in(&state, (from(1, false), ""), ("ana@example.com", PASSWORD)).await.unwrap().session;
     assert!(!clear.to_str().unwrap().contains("Secure") && clear.to_str().unwrap().starts_with("pilothouse_session="));
     assert_eq!(world.send(me(&pair(line))).await.code(), "UNAUTHENTICATED");
     assert_eq!(world.send(me(&first)).await.status, StatusCode::OK);
@@ -73,9 +85,8 @@ async fn wrong_passwords_run_dry_for_that_address_only() {
     let world = World::new().await;
     let state = AppState::new(world.config.clone());
     set_up(&world, &state).await;
-    let attempt = async |last: u8, email: &str, password: &str| {
-        sessions::sign_in(&state, &from(last, true), email, password).await
-    };
+    let attempt =
+        async |last: u8, email: &str, password: &str| sign_in(&state, (from(last, true), ""), (email, password)).await;
     assert!(matches!(attempt(2, "nobody@example.com", PASSWORD).await, Err(Error::BadCredentials)));
     for _ in 0..10 {
         assert!(matches!(attempt(2, "ana@example.com", "wrong").await, Err(Error::BadCredentials)));
@@ -110,12 +121,13 @@ async fn a_cookie_changes_things_from_the_same_site_only() {
 async fn sessions_past_their_time_are_dropped() {
     let world = World::new().await;
     let (ana, _) = world.ana().await;
-    let now = time::OffsetDateTime::now_utc();
-    let session = |hash: &str, minutes: i64| migrations::Session {
+    let session = |hash: &str, minutes: i64| migrations::NewSession {
         hash: hash.into(),
         user: ana.id,
-        created_at: now,
-        expires_at: now + time::Duration::minutes(minutes),
+        expires_at: time::OffsetDateTime::now_utc() + time::Duration::minutes(minutes),
+        address: [192, 0, 2, 7].into(),
+        network: "192.0.2.0/24".into(),
+        user_agent: String::new(),
     };
     world.store.identity().put_session(session("live", 5)).await.unwrap();
     world.store.identity().put_session(session("ended", -5)).await.unwrap();

@@ -5,7 +5,7 @@ use axum::body::{Body, to_bytes};
 use axum::http::{HeaderMap, Request, StatusCode};
 use migrations::{
     Actor, ClusterReport, ExposeSecret, Kek, Kubeconfig, NewCluster, NewJoinToken, NewKubeconfig, NewOwner, NewPool,
-    NewToken, Organization, PoolKind, Role, Secret, Store, User,
+    NewSession, NewToken, Organization, PoolKind, Role, Secret, Store, User,
 };
 use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use serde_json::Value;
@@ -144,11 +144,7 @@ impl World {
     /// Ana, owner of `default`, straight into the store.
     pub async fn ana(&self) -> (User, Organization) {
         let secret = self.store.identity().create_setup_token().await.unwrap();
-        let ana = NewOwner {
-            email: "ana@example.com".into(),
-            display_name: "Ana".into(),
-            password_hash: Secret::from("$argon2id$none".to_owned()),
-        };
+        let ana = NewOwner { email: "ana@example.com".into(), display_name: "Ana".into(), password_hash: hash().await };
         self.store.identity().complete_setup(secret.expose_secret(), ana).await.unwrap()
     }
 
@@ -176,6 +172,19 @@ impl World {
         };
         self.store.clusters().report(cluster, report).await.unwrap();
     }
+}
+
+/// Ana's password.
+pub const PASSWORD: &str = "correct horse battery";
+
+/// Its hash, made once: that takes a while.
+async fn hash() -> Secret {
+    static HASH: tokio::sync::OnceCell<String> = tokio::sync::OnceCell::const_new();
+    let hash = HASH.get_or_init(async || {
+        let made = portal::auth::password::Passwords::default().hash(PASSWORD.to_owned().into()).await.unwrap();
+        made.expose_secret().to_owned()
+    });
+    Secret::from(hash.await.clone())
 }
 
 /// One of everything in Ana's organization: the ids by the names of the path parameters.
@@ -223,6 +232,15 @@ impl Things {
         let kubeconfig = store.kubeconfigs().insert(new).await.unwrap();
         world.token(&ana, &organization, Role::Viewer).await;
         let token = store.identity().tokens(organization.id).await.unwrap().remove(0);
+        let session = NewSession {
+            hash: "ab".repeat(32),
+            user: ana.id,
+            expires_at,
+            address: [192, 0, 2, 7].into(),
+            network: "192.0.2.0/24".into(),
+            user_agent: "Firefox".into(),
+        };
+        let session = store.identity().put_session(session).await.unwrap();
         let ids = BTreeMap::from([
             ("org", organization.id.to_string()),
             ("prj", project.id.to_string()),
@@ -233,6 +251,7 @@ impl Things {
             ("kcf", kubeconfig.id.to_string()),
             ("op", cluster.operation.unwrap().to_string()),
             ("tok", token.id.to_string()),
+            ("ses", session.id.to_string()),
         ]);
         Self { ids, cluster: cluster.id, ana, organization }
     }

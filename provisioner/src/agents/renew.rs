@@ -1,13 +1,17 @@
 //! New certificates for a node that shows its old ones: for the same name and address.
 
-use migrations::Node;
+use migrations::{Actor, NewAudit, Node};
 use node_protocol::{Certificates, RenewRequest};
+use time::Duration;
 use tonic::Status;
 
 use super::certificates::{Requests, sign};
 use super::{Agents, unavailable};
 
-/// Signs anew.
+/// An agent may ask as often as it is let: the audit log says so once in this time.
+const NOTED_EVERY: Duration = Duration::minutes(10);
+
+/// Signs anew, and writes it in the audit log.
 ///
 /// # Errors
 /// As enrolment's signing.
@@ -15,5 +19,11 @@ pub async fn renew(agents: &Agents, node: &Node, request: RenewRequest) -> Resul
     let pki = agents.inner.store.pki().get(node.cluster).await.map_err(|error| unavailable(&error))?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;
     let RenewRequest { link_csr: link, kubelet_csr: kubelet, proxy_csr: proxy, serving_csr: serving } = request;
-    sign(&pki, node, &Requests { link, kubelet, proxy, serving })
+    let certificates = sign(&pki, node, &Requests { link, kubelet, proxy, serving })?;
+    let (organization, target) = (Some(node.organization), node.id.to_string());
+    let (actor, action, detail) = (Actor::Node(node.id), "node.renew", node.name.as_str());
+    let new = NewAudit { organization, actor, action, target: &target, detail };
+    let noted = agents.inner.store.audit().record_rarely(new, NOTED_EVERY).await;
+    noted.map_err(|error| unavailable(&error))?;
+    Ok(certificates)
 }

@@ -1,7 +1,10 @@
 //! How each REST shape looks as a row.
 
-use api_types::{Cluster, Kubeconfig, KubernetesVersion, Node, NodePool, Operation, Organization, Project, Token};
+use api_types::{
+    AuditEntry, Cluster, Kubeconfig, KubernetesVersion, Node, NodePool, Operation, Organization, Project, Token,
+};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::Row;
 use crate::duration::short;
@@ -142,6 +145,24 @@ impl Row for Token {
             self.expires_at.map_or_else(|| "never".to_owned(), ends),
             self.last_used_at.map_or_else(|| "never".to_owned(), |at| format!("{} ago", age(at))),
             self.id.clone(),
+        ]
+    }
+    fn name(&self) -> String {
+        self.id.clone()
+    }
+}
+
+impl Row for AuditEntry {
+    const HEADER: &'static [&'static str] = &["WHEN", "ACTION", "WHO", "TARGET", "FROM", "DETAIL"];
+    fn cells(&self) -> Vec<String> {
+        let when = self.created_at.replace_nanosecond(0).unwrap_or(self.created_at);
+        vec![
+            when.format(&Rfc3339).unwrap_or_default(),
+            self.action.clone(),
+            self.actor_name.clone().unwrap_or_else(|| self.actor.clone()),
+            or_none(Some(self.target.as_str())),
+            or_none(self.address.as_deref()),
+            self.detail.clone(),
         ]
     }
     fn name(&self) -> String {

@@ -1,0 +1,235 @@
+//! The audit log as a chain: each entry carries SHA-256 over the hash of the entry before it and its own bytes, so an entry that was
+//! changed, removed or slipped in shows. One chain per organization, and one for the platform.
+//!
+//! A chain's two ends are kept apart from it, in `audit_heads`, and signed (HMAC-SHA-256) with a key that is sealed under the
+//! key-encryption key: whoever can write the database alone can neither cut off the newest entries nor compute the chain anew. The front
+//! end moves when entries are dropped for their age.
+//!
+//! Entries are written at the very end of their transaction, when every other lock is held already, and chains in the order of their
+//! ids: two transactions never wait for each other in a circle.
+
+use std::collections::BTreeMap;
+
+use aws_lc_rs::{digest, hmac};
+use sea_orm::sea_query::OnConflict;
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
+use uuid::Uuid;
+
+use crate::codec;
+use crate::db::Tx;
+use crate::entity::ledger::{audit, audit_head};
+use crate::error::StoreError;
+
+/// The id of the platform's own chain.
+pub(crate) const PLATFORM: Uuid = Uuid::nil();
+/// What the first entry of every chain says it is.
+const BEGIN: &str = "audit.begin";
+/// The signature of a head that was not ours when it was last written: it stays wrong.
+const NOT_OURS: &str = "broken";
+/// Goes into every hash; another way to compute it gets another word.
+const FORMAT: &[u8] = b"pilothouse audit 1";
+/// Characters of any text of an entry.
+const LONGEST_TEXT: usize = 600;
+
+/// An entry without its place.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) organization: Option<Uuid>,
+    pub(crate) actor: String,
+    pub(crate) action: String,
+    pub(crate) target: String,
+    pub(crate) detail: String,
+    pub(crate) address: Option<String>,
+}
+
+/// The head of a chain without entries, not signed.
+pub(crate) fn start(chain: Uuid) -> audit_head::Model {
+    audit_head::Model {
+        chain,
+        sequence: 0,
+        hash: String::new(),
+        first: 1,
+        first_hash: String::new(),
+        mac: String::new(),
+    }
+}
+
+/// The entries of a chain.
+pub(crate) fn of(chain: Uuid) -> Condition {
+    let mine = match chain {
+        PLATFORM => audit::Column::Organization.is_null(),
+        organization => audit::Column::Organization.eq(organization),
+    };
+    Condition::all().add(mine)
+}
+
+/// Puts a row at the end of a chain.
+pub(crate) fn link(head: &mut audit_head::Model, row: audit::Model) -> audit::Model {
+    let mut row = audit::Model { sequence: head.sequence + 1, ..row };
+    row.hash = hash(&head.hash, &row);
+    head.sequence = row.sequence;
+    head.hash.clone_from(&row.hash);
+    row
+}
+
+/// The hash of a row behind a hash: 64 hexadecimal digits. Every part goes in with its length, so that none can be moved into another.
+pub(crate) fn hash(previous: &str, row: &audit::Model) -> String {
+    let organization = row.organization.unwrap_or(PLATFORM);
+    let (sequence, created_at) = (row.sequence.to_be_bytes(), row.created_at.to_be_bytes());
+    let address: &[u8] = row.address.as_ref().map_or(&[0], |address| address.as_bytes());
+    let parts: [&[u8]; 11] = [
+        FORMAT,
+        previous.as_bytes(),
+        organization.as_bytes(),
+        &sequence,
+        row.id.as_bytes(),
+        row.actor.as_bytes(),
+        row.action.as_bytes(),
+        row.target.as_bytes(),
+        row.detail.as_bytes(),
+        address,
+        &created_at,
+    ];
+    let mut context = digest::Context::new(&digest::SHA256);
+    for part in parts {
+        context.update(&(part.len() as u64).to_be_bytes());
+        context.update(part);
+    }
+    hex(context.finish().as_ref())
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The bytes of a head that are signed.
+fn signed(head: &audit_head::Model) -> Vec<u8> {
+    let audit_head::Model { chain, sequence, hash, first, first_hash, mac: _ } = head;
+    format!("audit head {chain} {sequence} {hash} {first} {first_hash}").into_bytes()
+}
+
+/// Whether a head is as the platform wrote it.
+pub(crate) fn is_ours(key: &hmac::Key, head: &audit_head::Model) -> bool {
+    let expected = hmac::sign(key, &signed(head));
+    aws_lc_rs::constant_time::verify_slices_are_equal(hex(expected.as_ref()).as_bytes(), head.mac.as_bytes()).is_ok()
+}
+
+/// A head as it was found: locked until the end of the transaction.
+struct Found {
+    head: audit_head::Model,
+    /// Whether it may be signed again. One that somebody else wrote must not become ours by our next entry.
+    sound: bool,
+}
+
+impl Found {
+    async fn lock(tx: &Tx, key: &hmac::Key, chain: Uuid) -> Result<Self, StoreError> {
+        let head = match tx.lock::<audit_head::Entity>(chain).await? {
+            Some(head) => head,
+            None => made(tx, chain).await?,
+        };
+        let sound = head.mac.is_empty() || is_ours(key, &head);
+        Ok(Self { head, sound })
+    }
+
+    async fn save(mut self, tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
+        self.head.mac =
+            if self.sound { hex(hmac::sign(key, &signed(&self.head)).as_ref()) } else { NOT_OURS.to_owned() };
+        tx.save(self.head).await
+    }
+}
+
+/// Writes entries at the ends of their chains. Call it last in a transaction.
+pub(crate) async fn append(tx: &Tx, key: &hmac::Key, entries: Vec<Entry>) -> Result<(), StoreError> {
+    let mut chains: BTreeMap<Uuid, Vec<Entry>> = BTreeMap::new();
+    for entry in entries {
+        chains.entry(entry.organization.unwrap_or(PLATFORM)).or_default().push(entry);
+    }
+    for (chain, entries) in chains {
+        let mut found = Found::lock(tx, key, chain).await?;
+        let begin = found.head.mac.is_empty().then(|| begin(&found.head));
+        for entry in begin.into_iter().chain(entries) {
+            tx.add(link(&mut found.head, row(entry))).await?;
+        }
+        found.save(tx, key).await?;
+    }
+    Ok(())
+}
+
+/// Makes sure that every chain whose head is not signed yet begins.
+pub(crate) async fn begin_all(tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
+    let unsigned = audit_head::Entity::find().filter(audit_head::Column::Mac.eq(""));
+    for head in unsigned.order_by_asc(audit_head::Column::Chain).all(tx).await? {
+        let mut found = Found::lock(tx, key, head.chain).await?;
+        if found.head.mac.is_empty() {
+            let entry = begin(&found.head);
+            tx.add(link(&mut found.head, row(entry))).await?;
+            found.save(tx, key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Drops a chain's entries from before `before` (milliseconds), gives their number, and keeps the hash that the rest goes on from.
+pub(crate) async fn trim(tx: &Tx, key: &hmac::Key, chain: Uuid, before: i64) -> Result<u64, StoreError> {
+    let mut found = Found::lock(tx, key, chain).await?;
+    let old = audit::Entity::find().filter(of(chain)).filter(audit::Column::CreatedAt.lt(before));
+    let Some(last) = old.order_by_desc(audit::Column::Sequence).one(tx).await? else { return Ok(0) };
+    let dropped = audit::Entity::delete_many().filter(of(chain)).filter(audit::Column::Sequence.lte(last.sequence));
+    let dropped = dropped.exec(tx).await?.rows_affected;
+    (found.head.first, found.head.first_hash) = (last.sequence + 1, last.hash);
+    found.save(tx, key).await?;
+    Ok(dropped)
+}
+
+/// What a chain begins with. Where it stands anywhere else than at the beginning of an organization's time, somebody should ask why.
+fn begin(head: &audit_head::Model) -> Entry {
+    let detail = match head.sequence {
+        0 => "the audit log begins".to_owned(),
+        found => format!("{found} entries of before were chained as they were found"),
+    };
+    let organization = Some(head.chain).filter(|chain| *chain != PLATFORM);
+    let (actor, action) = ("system".to_owned(), BEGIN.to_owned());
+    Entry { organization, actor, action, target: String::new(), detail, address: None }
+}
+
+fn row(entry: Entry) -> audit::Model {
+    audit::Model {
+        id: Uuid::now_v7(),
+        organization: entry.organization,
+        actor: entry.actor,
+        action: entry.action,
+        target: printable(&entry.target),
+        detail: printable(&entry.detail),
+        created_at: codec::millis(codec::now()),
+        sequence: 0,
+        hash: String::new(),
+        address: entry.address,
+    }
+}
+
+fn printable(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control()).take(LONGEST_TEXT).collect()
+}
+
+/// The head of a chain that has none. Where it has entries all the same, somebody took the head away: it goes on, and stays wrong.
+async fn made(tx: &Tx, chain: Uuid) -> Result<audit_head::Model, StoreError> {
+    let last = audit::Entity::find().filter(of(chain)).order_by_desc(audit::Column::Sequence).one(tx).await?;
+    let head = match last {
+        None => start(chain),
+        Some(last) => {
+            audit_head::Model { sequence: last.sequence, hash: last.hash, mac: NOT_OURS.to_owned(), ..start(chain) }
+        }
+    };
+    add(tx, head).await?;
+    tx.lock::<audit_head::Entity>(chain).await?.ok_or(StoreError::Corrupt { what: "head of the audit log" })
+}
+
+/// Adds a head unless another transaction has: then that one's is waited for.
+async fn add(tx: &Tx, head: audit_head::Model) -> Result<(), StoreError> {
+    let there = OnConflict::column(audit_head::Column::Chain).do_nothing().to_owned();
+    let added = audit_head::Entity::insert(head.into_active_model()).on_conflict(there);
+    match added.exec_without_returning(tx).await {
+        Ok(_) | Err(DbErr::RecordNotInserted) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}

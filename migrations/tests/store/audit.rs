@@ -1,0 +1,221 @@
+//! The audit log: it can be read, and it shows what was done to it behind the platform's back.
+
+use std::collections::BTreeMap;
+
+use migrations::*;
+use tenant_controlplane::id::OrganizationId;
+use time::{Duration, OffsetDateTime};
+
+use crate::harness::*;
+
+/// An organization's id as its column holds it.
+fn literal(fixture: &Fixture, organization: OrganizationId) -> String {
+    let uuid = organization.uuid();
+    if fixture.is_sqlite() { format!("x'{}'", uuid.simple()) } else { format!("'{uuid}'") }
+}
+
+async fn note(store: &Store, organization: Option<OrganizationId>, detail: &str) {
+    let new = NewAudit { organization, actor: Actor::System, action: "test.note", target: "x", detail };
+    store.audit().record(new).await.unwrap();
+}
+
+/// An organization with six entries: where its log begins, its making, and four more.
+async fn noted(fixture: &Fixture, name: &str) -> OrganizationId {
+    let organization = fixture.tenant(name).await.organization;
+    for number in 3..7 {
+        note(&fixture.store, Some(organization), &number.to_string()).await;
+    }
+    organization
+}
+
+pub async fn tampering_is_found(fixture: Fixture) {
+    use AuditFaultKind::*;
+    const CASES: &[(&str, &str, AuditFaultKind, i64)] = &[
+        ("changed", "UPDATE audit SET detail='other' WHERE organization=? AND sequence=4", Changed, 4),
+        ("removed", "DELETE FROM audit WHERE organization=? AND sequence IN (3,4)", Removed, 5),
+        ("oldest", "DELETE FROM audit WHERE organization=? AND sequence=1", Removed, 2),
+        ("newest", "DELETE FROM audit WHERE organization=? AND sequence>4", NewestRemoved, 5),
+        ("headless", "DELETE FROM audit_heads WHERE chain=?", HeadRemoved, 1),
+        (
+            "wound-back",
+            "UPDATE audit_heads SET sequence=4, hash=(SELECT hash FROM audit WHERE organization=? AND sequence=4) \
+             WHERE chain=?",
+            HeadChanged,
+            4,
+        ),
+        ("unsigned", "UPDATE audit_heads SET mac='' WHERE chain=?", HeadChanged, 6),
+        ("moved", "UPDATE audit SET sequence=9 WHERE organization=? AND sequence=6", NewestRemoved, 6),
+    ];
+    let mut organizations = BTreeMap::new();
+    for (name, ..) in CASES {
+        organizations.insert(*name, noted(&fixture, name).await);
+    }
+    let sound = noted(&fixture, "sound").await;
+    let before = fixture.store.audit().verify().await.unwrap();
+    assert_eq!(before.faults, [], "as it was written");
+    // Theirs and the sound one's, the organization of everybody's start, and the platform's two.
+    let organizations_made = CASES.len() as u64 + 1;
+    assert_eq!((before.chains, before.entries), (organizations_made + 3, 6 * organizations_made + 4));
+    assert_eq!(fixture.store.audit().verify().await.unwrap(), before);
+    for (name, sql, ..) in CASES {
+        fixture.meddle(&sql.replace('?', &literal(&fixture, organizations[name]))).await;
+    }
+    let report = fixture.store.audit().verify().await.unwrap();
+    assert_eq!(report.faults.len(), CASES.len(), "{report:?}");
+    for (name, _, kind, sequence) in CASES {
+        let fault = report.faults.iter().find(|fault| fault.organization == Some(organizations[name])).unwrap();
+        assert_eq!((fault.kind, fault.sequence), (*kind, *sequence), "{name}");
+        let named = matches!(kind, Changed | Removed);
+        assert_eq!(fault.id.is_some(), named, "{name}: the entry at fault is named");
+    }
+    // What the platform writes afterwards makes nothing good again.
+    for organization in organizations.values().filter(|id| **id != organizations["moved"]) {
+        if *organization != organizations["wound-back"] {
+            note(&fixture.store, Some(*organization), "later").await;
+        }
+    }
+    note(&fixture.store, Some(sound), "later").await;
+    let report = fixture.store.audit().verify().await.unwrap();
+    let unsigned = |fault: &AuditFault| fault.organization == Some(organizations["unsigned"]);
+    assert!(!report.faults.iter().any(|fault| fault.organization == Some(sound)));
+    for (name, ..) in CASES.iter().filter(|(name, ..)| *name != "unsigned") {
+        assert!(report.faults.iter().any(|fault| fault.organization == Some(organizations[name])), "{name}");
+    }
+    // A signature that was taken away is given again, and the log says so.
+    assert!(!report.faults.iter().any(unsigned));
+    let found = AuditFilter { action: Some("audit.begin".to_owned()), ..AuditFilter::default() };
+    let begun = fixture.store.audit().find(Some(organizations["unsigned"]), &found, Page::default()).await.unwrap();
+    assert_eq!(begun.len(), 2);
+    assert_eq!(begun[0].detail, "6 entries of before were chained as they were found");
+}
+
+pub async fn two_writers_make_one_chain(fixture: Fixture) {
+    let (one, two) = (fixture.tenant("one").await.organization, fixture.tenant("two").await.organization);
+    let replica = fixture.replica().await;
+    let write = |store: Store, word: &'static str| async move {
+        for number in 0..25 {
+            note(&store, Some(one), &format!("{word} {number}")).await;
+            note(&store, Some(two), &format!("{word} {number}")).await;
+            note(&store, None, &format!("{word} {number}")).await;
+        }
+    };
+    let writers = [
+        tokio::spawn(write(fixture.store.clone(), "a")),
+        tokio::spawn(write(replica.clone(), "b")),
+        tokio::spawn(write(replica.clone(), "c")),
+    ];
+    // Whoever writes in several chains at once waits in no circle.
+    let user = fixture.tenant("three").await.user;
+    for _ in 0..25 {
+        let (actor, address) = (Actor::User(user), None);
+        let event = UserEvent { user, actor, action: "user.test", detail: "", address };
+        replica.audit().record_user(event).await.unwrap();
+    }
+    for writer in writers {
+        soon(writer).await.unwrap();
+    }
+    let report = replica.audit().verify().await.unwrap();
+    assert_eq!(report.faults, []);
+    let all = fixture.store.audit().list(one, Page::first(1000)).await.unwrap();
+    assert_eq!(all.iter().filter(|entry| entry.action == "test.note").count(), 75);
+    assert_eq!(all.iter().filter(|entry| entry.action == "user.test").count(), 25);
+    let newest: Vec<_> = all.iter().filter(|entry| entry.detail.starts_with("a ")).map(|entry| &entry.detail).collect();
+    assert_eq!((newest[0].as_str(), newest[24].as_str()), ("a 24", "a 0"), "each writer's in its order");
+}
+
+pub async fn old_entries_go_and_the_rest_still_holds(fixture: Fixture) {
+    let organization = noted(&fixture, "acme").await;
+    let audit = fixture.store.audit();
+    let old = literal(&fixture, organization);
+    let later = OffsetDateTime::now_utc() + Duration::days(366);
+    fixture.store.tidy(later).await.unwrap();
+    assert!(audit.list(organization, Page::default()).await.unwrap().is_empty());
+    assert_eq!(audit.verify().await.unwrap().faults, []);
+    for number in 0..3 {
+        note(&fixture.store, Some(organization), &number.to_string()).await;
+    }
+    assert_eq!(audit.verify().await.unwrap().faults, []);
+    // The entries that are gone by their age end at the place that the head names, and nowhere else.
+    fixture.meddle(&format!("DELETE FROM audit WHERE organization={old} AND sequence=7")).await;
+    let fault = audit.verify().await.unwrap().faults[0].clone();
+    assert_eq!((fault.kind, fault.sequence), (AuditFaultKind::Removed, 8));
+}
+
+pub async fn entries_are_found_by_what_they_say(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let cluster = tenant.cluster("demo").await;
+    let project = NewProject {
+        organization: tenant.organization,
+        name: "blue".parse().unwrap(),
+        display_name: "Blue\u{1b}[2J".to_owned(),
+        actor: Actor::System,
+    };
+    fixture.store.identity().create_project(project).await.unwrap();
+    let find = async |filter: AuditFilter| -> Vec<String> {
+        let found = fixture.store.audit().find(Some(tenant.organization), &filter, Page::default()).await.unwrap();
+        found.into_iter().map(|entry| entry.action).collect()
+    };
+    let none = AuditFilter::default;
+    assert_eq!(
+        find(none()).await,
+        ["project.create", "cluster.create", "organization.create", "audit.begin"],
+        "the newest first"
+    );
+    let some = |text: &str| Some(text.to_owned());
+    assert_eq!(find(AuditFilter { action: some("cluster"), ..none() }).await, ["cluster.create"]);
+    assert_eq!(find(AuditFilter { action: some("cluster.create"), ..none() }).await, ["cluster.create"]);
+    assert_eq!(find(AuditFilter { action: some("clust"), ..none() }).await, Vec::<String>::new());
+    assert_eq!(find(AuditFilter { actor: some("system"), ..none() }).await, ["project.create", "audit.begin"]);
+    assert_eq!(find(AuditFilter { target: Some(cluster.id.to_string()), ..none() }).await, ["cluster.create"]);
+    let hour = Duration::hours(1);
+    let now = OffsetDateTime::now_utc();
+    assert_eq!(find(AuditFilter { since: Some(now + hour), ..none() }).await, Vec::<String>::new());
+    assert_eq!(find(AuditFilter { since: Some(now - hour), until: Some(now + hour), ..none() }).await.len(), 4);
+    assert_eq!(find(AuditFilter { until: Some(now - hour), ..none() }).await, Vec::<String>::new());
+    let other = fixture.tenant("other").await;
+    let all = fixture.store.audit().find(Some(other.organization), &none(), Page::default()).await.unwrap();
+    assert_eq!(all.len(), 2, "another organization's");
+}
+
+pub async fn what_repeats_is_written_rarely(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let audit = fixture.store.audit();
+    let new = NewAudit {
+        organization: Some(tenant.organization),
+        actor: Actor::System,
+        action: "node.renew",
+        target: "nod_1",
+        detail: "line\u{7}",
+    };
+    for _ in 0..3 {
+        audit.record_rarely(new, Duration::minutes(10)).await.unwrap();
+    }
+    audit.record_rarely(NewAudit { target: "nod_2", ..new }, Duration::minutes(10)).await.unwrap();
+    let filter = AuditFilter { action: Some("node.renew".to_owned()), ..AuditFilter::default() };
+    let found = audit.find(Some(tenant.organization), &filter, Page::default()).await.unwrap();
+    let found: Vec<_> = found.iter().map(|entry| (entry.target.as_str(), entry.detail.as_str())).collect();
+    assert_eq!(found, [("nod_2", "line"), ("nod_1", "line")]);
+}
+
+pub async fn entries_of_before_the_chain_are_taken_over(fixture: Fixture) {
+    let organization = noted(&fixture, "acme").await;
+    for sql in [
+        "DROP TABLE audit_heads",
+        "DROP INDEX audit_organization_sequence",
+        "DROP INDEX audit_target",
+        "ALTER TABLE audit DROP COLUMN sequence",
+        "ALTER TABLE audit DROP COLUMN hash",
+        "ALTER TABLE audit DROP COLUMN address",
+        "DELETE FROM seaql_migrations WHERE version='m0014_audit_chain'",
+    ] {
+        fixture.meddle(sql).await;
+    }
+    let store = fixture.replica().await;
+    let report = store.audit().verify().await.unwrap();
+    assert_eq!(report.faults, []);
+    let newest = store.audit().list(organization, Page::first(1)).await.unwrap();
+    assert_eq!(newest[0].detail, "6 entries of before were chained as they were found");
+    note(&store, Some(organization), "later").await;
+    assert_eq!(store.audit().verify().await.unwrap().faults, []);
+    assert_eq!(store.audit().list(organization, Page::default()).await.unwrap().len(), 8);
+}

@@ -1,0 +1,56 @@
+//! Browsers that somebody is signed in with, and the password they signed in with.
+
+use crate::Links;
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+/// A browser's session. It ends at `expires_at`, and after 24 hours without use.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Session {
+    /// `ses_…`
+    pub id: String,
+    /// Always `session`.
+    pub object: String,
+    /// Whether it is the one that asks.
+    pub current: bool,
+    /// The network it was last used from: `192.0.2.0/24`, `2001:db8:1::/48`.
+    pub network: String,
+    /// What the browser says it is.
+    pub user_agent: String,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub created_at: OffsetDateTime,
+    /// When it was last used, to about five minutes.
+    #[serde(with = "time::serde::rfc3339")]
+    pub last_used_at: OffsetDateTime,
+    /// When it ends, however much it is used.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires_at: OffsetDateTime,
+    /// Where it is found.
+    pub links: Links,
+}
+
+/// Change one's password. All other sessions end.
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePassword {
+    /// The present one.
+    pub current_password: String,
+    /// The new one: at least 12 characters.
+    pub new_password: String,
+}
+
+/// Never shows a password.
+impl std::fmt::Debug for ChangePassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ChangePassword").finish_non_exhaustive()
+    }
+}
+
+/// How many sessions ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct EndedSessions {
+    /// Their number.
+    pub ended: u64,
+}

@@ -1,0 +1,27 @@
+//! `/organizations/{org}/audit`: who did what.
+
+use super::reply::Failure;
+use crate::app::audit;
+use crate::error::Error;
+use crate::extract::{AuditQuery, Call};
+use crate::state::AppState;
+use api_types::{AuditEntry, List};
+use axum::Json;
+use axum::extract::Path;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+pub(super) fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(list))
+}
+
+/// List audit entries
+///
+/// The newest first. Takes the role admin.
+#[utoipa::path(get, path = "/organizations/{org}/audit", tag = "organizations", operation_id = "list_audit_entries",
+    params(("org" = String, Path, description = "`org_…` or name"), AuditQuery),
+    responses((status = 200, body = List<AuditEntry>, description = "The entries that fit"), Failure))]
+async fn list(call: Call, Path(id): Path<String>, query: AuditQuery) -> Result<Json<List<AuditEntry>>, Error> {
+    let (filter, paging) = query.parse(&format!("{}/organizations/{id}/audit", super::ROOT))?;
+    Ok(Json(audit::list(&call.state, &call.actor, &id, (filter, &paging)).await?))
+}

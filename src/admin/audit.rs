@@ -1,0 +1,133 @@
+//! `pilothouse admin audit`: the operator reads the audit log, and looks whether it is as it was written.
+
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use migrations::{AuditEntry, AuditFault, AuditFilter, AuditReport, Page, Store};
+use serde_json::json;
+use tenant_controlplane::id::OrganizationId;
+use time::format_description::well_known::Rfc3339;
+
+use super::open;
+use crate::doctor::Check;
+use crate::instance::Instance;
+use crate::options::{AdminAuditArgs, AdminAuditListArgs, AdminAuditVerb, DoctorArgs, InstanceArgs, Output};
+
+/// Lists entries, or verifies all of them.
+pub async fn audit(args: AdminAuditArgs) -> Result<ExitCode> {
+    match args.verb {
+        None => list(args.list).await,
+        Some(AdminAuditVerb::Verify(args)) => verify(args).await,
+    }
+}
+
+async fn list(args: AdminAuditListArgs) -> Result<ExitCode> {
+    let (_, store) = open(&args.instance).await?;
+    let organization = match args.organization {
+        Some(name) => Some(organization(&store, &name).await?),
+        None => None,
+    };
+    let filter = AuditFilter { action: args.action, ..AuditFilter::default() };
+    let entries = store.audit().find(organization, &filter, Page::first(args.limit.into())).await?;
+    match args.output {
+        Output::Text => entries.iter().for_each(|entry| println!("{}", line(entry))),
+        Output::Json => println!("{}", json!({ "items": entries.iter().map(shape).collect::<Vec<_>>() })),
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn organization(store: &Store, name: &str) -> Result<OrganizationId> {
+    if let Ok(id) = name.parse() {
+        return Ok(store.identity().organization(id).await?.id);
+    }
+    Ok(store.identity().organization_by_name(&name.parse()?).await?.id)
+}
+
+fn when(entry: &AuditEntry) -> String {
+    let time = entry.created_at.replace_nanosecond(0).unwrap_or(entry.created_at);
+    time.format(&Rfc3339).unwrap_or_default()
+}
+
+/// Tenants' words are in it: nothing that moves a terminal is printed.
+fn line(entry: &AuditEntry) -> String {
+    let address = entry.address.as_deref().unwrap_or("-");
+    let parts = [&when(entry), &entry.action, &entry.actor, &entry.target, address, &entry.detail];
+    parts.join("  ").chars().filter(|letter| !letter.is_control()).collect()
+}
+
+fn shape(entry: &AuditEntry) -> serde_json::Value {
+    json!({
+        "id": entry.id,
+        "organization_id": entry.organization,
+        "actor": entry.actor,
+        "action": entry.action,
+        "target": entry.target,
+        "detail": entry.detail,
+        "address": entry.address,
+        "created_at": when(entry),
+    })
+}
+
+async fn verify(args: DoctorArgs) -> Result<ExitCode> {
+    let (_, store) = open(&args.instance).await?;
+    let report = store.audit().verify().await.context("read the audit log")?;
+    match args.output {
+        Output::Text => print(&report),
+        Output::Json => println!("{}", document(&report)),
+    }
+    Ok(if report.faults.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(report: &AuditReport) {
+    for fault in &report.faults {
+        println!("{}", told(fault));
+    }
+    let AuditReport { chains, entries, faults, digest } = report;
+    println!("{entries} entries of {chains} chains read, {} broken", faults.len());
+    println!("digest {digest}");
+}
+
+/// A fault for people: which log, which entry, what is wrong.
+fn told(fault: &AuditFault) -> String {
+    let whose = fault.organization.map_or_else(|| "the platform".to_owned(), |organization| organization.to_string());
+    let entry = fault.id.map_or_else(|| format!("entry {}", fault.sequence), |id| format!("entry {id}"));
+    format!("{whose}: {entry}: {}", fault.kind.text())
+}
+
+fn document(report: &AuditReport) -> serde_json::Value {
+    let faults = report.faults.iter().map(|fault| {
+        json!({
+            "organization_id": fault.organization,
+            "sequence": fault.sequence,
+            "id": fault.id,
+            "problem": fault.kind.text(),
+        })
+    });
+    json!({
+        "chains": report.chains,
+        "entries": report.entries,
+        "faults": faults.collect::<Vec<_>>(),
+        "digest": report.digest,
+    })
+}
+
+/// The same for `doctor`.
+pub async fn check(instance: &Instance) -> Check {
+    const NAME: &str = "audit";
+    let args = InstanceArgs { name: instance.name.clone(), data_dir: Some(instance.dir.clone()) };
+    let looked = async {
+        let (_, store) = open(&args).await?;
+        store.audit().verify().await.context("read the audit log")
+    };
+    match looked.await {
+        Ok(report) => match report.faults.first() {
+            None => Check::pass(NAME, format!("the audit log's {} entries are as they were written", report.entries)),
+            Some(first) => Check::fail(
+                NAME,
+                format!("the audit log was changed behind the platform's back: {}", told(first)),
+                "find out who can write the database; compare with a backup; `pilothouse admin audit verify` lists all",
+            ),
+        },
+        Err(error) => Check::warn(NAME, format!("the audit log was not read: {error:#}"), "look at the database"),
+    }
+}
