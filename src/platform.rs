@@ -124,7 +124,7 @@ impl Platform {
     }
 
     fn open_doors(&mut self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
-        let app = portal::app(self.portal_config(&certificates.ca_pem)?);
+        let app = serve::Portal::new(portal::app(self.portal_config(&certificates.ca_pem)?));
         let loopback = serve::loopback(app.clone(), doors.portal, cancel.clone());
         self.services.go_on("the portal", loopback);
         let housekeeping = portal::housekeeping(self.store.clone(), cancel.clone());
@@ -135,7 +135,7 @@ impl Platform {
             domain: self.record.domain.clone(),
             server_cert: (certificates.chain, certificates.key),
             directory: directory::StoreDirectory::new(self.store.clone()),
-            portal: Arc::new(move |stream, peer| drop(tokio::spawn(serve::portal(app.clone(), stream, peer)))),
+            portal: serve::portal(app),
             link: serve::link(agents, cancel.clone()),
             limits: Limits::default(),
         })?;
@@ -171,7 +171,7 @@ impl Platform {
     }
 
     fn parts(&self) -> Arc<parts::BundleParts> {
-        Arc::new(parts::BundleParts(self.bundles.clone()))
+        Arc::new(parts::BundleParts { bundles: self.bundles.clone(), dir: self.instance.path("run") })
     }
 
     /// Starts the provisioner on a host that is ready, with the providers that this machine can offer.

@@ -18,7 +18,7 @@ pub use policy::Action;
 
 use crate::app::view;
 use crate::audit;
-use crate::connection::Connection;
+use crate::connection::{Connection, CredentialSeen};
 use crate::error::Error;
 use crate::state::AppState;
 use axum::extract::FromRequestParts;
@@ -125,6 +125,9 @@ async fn known(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
     };
     if let Some(caller) = parts.extensions.get::<audit::Caller>() {
         caller.tell(&actor);
+    }
+    if let Some(seen) = parts.extensions.get::<CredentialSeen>() {
+        seen.report();
     }
     Ok(actor)
 }

@@ -52,7 +52,7 @@ impl Default for RequestLimits {
 /// The static agent binary and its checksum.
 #[derive(Clone, Debug)]
 pub struct AgentFiles {
-    /// The file; opened anew for each download.
+    /// The file; read at the first download and kept in memory.
     pub path: PathBuf,
     /// SHA-256 of it, 64 lower-case hexadecimal digits.
     pub sha256: String,

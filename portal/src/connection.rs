@@ -6,6 +6,7 @@ use axum::http::header::HOST;
 use axum::http::request::Parts;
 use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
 
 /// The peer of a request. Whoever serves the portal inserts it into the request's extensions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +15,22 @@ pub struct Connection {
     pub address: IpAddr,
     /// Whether the request came over TLS, so that cookies may insist on it.
     pub tls: bool,
+}
+
+/// Called when a request of a connection has shown a valid credential. Whoever serves the portal may insert it into the
+/// request's extensions, to tell callers from strangers when connections are short.
+#[derive(Clone)]
+pub struct CredentialSeen(Arc<dyn Fn() + Send + Sync>);
+
+impl CredentialSeen {
+    /// `report` is called for each such request; it must not block.
+    pub fn new(report: impl Fn() + Send + Sync + 'static) -> Self {
+        Self(Arc::new(report))
+    }
+
+    pub(crate) fn report(&self) {
+        (self.0)();
+    }
 }
 
 impl FromRequestParts<AppState> for Connection {

@@ -140,6 +140,14 @@ pub enum Error {
     /// The link that sets a password is wrong, used, replaced or past its time.
     #[error("the link is not valid (any more)")]
     PasswordLink,
+    /// More at once than the platform, or one address, may have.
+    #[error("{what}; try again in {retry_after_seconds} s")]
+    Overloaded {
+        /// What there is too much of.
+        what: &'static str,
+        /// Seconds to wait.
+        retry_after_seconds: u64,
+    },
     /// The database cannot be reached now.
     #[error("the database does not answer")]
     Unavailable(#[source] Source),
@@ -206,6 +214,7 @@ impl Error {
             Self::SetupDone => &catalogue::SETUP_DONE,
             Self::SetupToken => &catalogue::SETUP_TOKEN_INVALID,
             Self::PasswordLink => &catalogue::PASSWORD_LINK_INVALID,
+            Self::Overloaded { .. } => &catalogue::OVERLOADED,
             Self::Unavailable(_) => &catalogue::DATABASE_UNAVAILABLE,
             Self::Internal(_) => &catalogue::INTERNAL,
         }
@@ -299,7 +308,9 @@ impl Error {
     fn header(&self) -> Option<(header::HeaderName, HeaderValue)> {
         match self {
             Self::Unauthenticated => Some((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"))),
-            Self::RateLimited { retry_after_seconds } | Self::RequestLimit { retry_after_seconds, .. } => {
+            Self::RateLimited { retry_after_seconds }
+            | Self::RequestLimit { retry_after_seconds, .. }
+            | Self::Overloaded { retry_after_seconds, .. } => {
                 Some((header::RETRY_AFTER, (*retry_after_seconds).into()))
             }
             Self::PreconditionFailed { current } => {

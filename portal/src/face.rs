@@ -127,6 +127,14 @@ fn dressed(old: Response, mut new: Response) -> Response {
     new
 }
 
+/// An error before any request was looked at, as programs get it.
+pub(crate) fn refused(error: Error) -> Response {
+    let problem = error.problem();
+    let mut response = dressed(error.into_response(), as_json(&problem));
+    for_programs(response.headers_mut());
+    response
+}
+
 fn as_json(problem: &Problem) -> Response {
     let body = serde_json::to_vec(problem).unwrap_or_default();
     ([(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))], body).into_response()

@@ -2,17 +2,17 @@
 //!
 //! The script pins the platform's CA and the agent's checksum, so the one pasted line trusts nothing else.
 
+pub(crate) mod downloads;
+
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::state::AppState;
 use axum::Router;
-use axum::body::Body;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use tenant_controlplane::node::{self, InstallInput};
-use tokio::fs::File;
-use tokio_util::io::ReaderStream;
 
 /// Routes for machines and probes.
 pub fn routes() -> Router<AppState> {
@@ -36,19 +36,19 @@ async fn script(State(state): State<AppState>) -> Response {
     ([(CONTENT_TYPE, "text/x-shellscript; charset=utf-8")], script).into_response()
 }
 
-/// Streams the binary; `x-checksum-sha256` and the etag carry its checksum.
-async fn agent(State(state): State<AppState>) -> Result<Response, Error> {
-    let agent = &state.config().agent;
-    let file = File::open(&agent.path).await.map_err(Error::internal)?;
-    let length = file.metadata().await.map_err(Error::internal)?.len();
+/// Sends the binary; `x-checksum-sha256` and the etag carry its checksum. Anybody may have it, so it is bounded, see [`downloads`].
+async fn agent(State(state): State<AppState>, from: Connection) -> Result<Response, Error> {
+    let place = state.downloads().begin(from.address)?;
+    let binary = state.agent().await.map_err(Error::internal)?;
+    let sha256 = &state.config().agent.sha256;
     let headers = [
         (CONTENT_TYPE, "application/octet-stream".to_owned()),
-        (CONTENT_LENGTH, length.to_string()),
+        (CONTENT_LENGTH, binary.len().to_string()),
         (CACHE_CONTROL, "no-cache".to_owned()),
-        (ETAG, format!("\"{}\"", agent.sha256)),
+        (ETAG, format!("\"{sha256}\"")),
     ];
-    let checksum = [("x-checksum-sha256", agent.sha256.clone())];
-    Ok((headers, checksum, Body::from_stream(ReaderStream::with_capacity(file, 64 * 1024))).into_response())
+    let checksum = [("x-checksum-sha256", sha256.clone())];
+    Ok((headers, checksum, downloads::body(binary, place)).into_response())
 }
 
 /// In the form `sha256sum --check` reads.

@@ -23,7 +23,7 @@ pub mod state;
 pub mod web;
 
 pub use config::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
-pub use connection::Connection;
+pub use connection::{Connection, CredentialSeen};
 pub use housekeeping::{clean, housekeeping};
 
 /// The whole portal as one service: pages, `/api/v1`, `/install`, `/healthz`, `/readyz`.
@@ -32,6 +32,15 @@ pub use housekeeping::{clean, housekeeping};
 /// rate limits know the peer and cookies know TLS.
 pub fn app(config: PortalConfig) -> axum::Router {
     router::build(state::AppState::new(config))
+}
+
+/// The answer to a request for which the platform has no room, for whoever serves the portal: 503 with `Retry-After`, in the shape of
+/// every other error for programs.
+pub fn overloaded(retry_after_seconds: u64) -> axum::response::Response {
+    face::refused(error::Error::Overloaded {
+        what: "the platform holds as much in memory as it may",
+        retry_after_seconds,
+    })
 }
 
 /// The OpenAPI 3.1 document served at `/api/v1/openapi.json`.

@@ -5,11 +5,14 @@ use crate::audit::Recorder;
 use crate::auth::limit::Limiter;
 use crate::auth::password::Passwords;
 use crate::config::PortalConfig;
+use crate::install::downloads::Downloads;
 use axum::http::request::Parts;
+use bytes::Bytes;
 use migrations::{Change, Store};
 use secrecy::{ExposeSecret, SecretString};
+use std::io;
 use std::sync::Arc;
-use tokio::sync::broadcast;
+use tokio::sync::{OnceCell, broadcast};
 
 /// The state of the whole portal.
 #[derive(Clone)]
@@ -24,6 +27,8 @@ struct Shared {
     quotas: Quotas,
     passwords: Passwords,
     recorder: Recorder,
+    downloads: Arc<Downloads>,
+    agent: OnceCell<Bytes>,
 }
 
 impl AppState {
@@ -31,7 +36,8 @@ impl AppState {
     pub fn new(config: PortalConfig) -> Self {
         let (store, quotas) = (config.store.clone(), Quotas::new(config.limits));
         let (limiter, passwords, recorder) = (Limiter::default(), Passwords::default(), Recorder::default());
-        Self { shared: Arc::new(Shared { config, limiter, quotas, passwords, recorder }), store }
+        let (downloads, agent) = (Arc::default(), OnceCell::new());
+        Self { shared: Arc::new(Shared { config, limiter, quotas, passwords, recorder, downloads, agent }), store }
     }
 
     /// The state for one request: the same, with the store that the guard chose for it, if it chose one.
@@ -73,6 +79,17 @@ impl AppState {
     /// Bounds what strangers make us write in the audit log.
     pub fn recorder(&self) -> &Recorder {
         &self.shared.recorder
+    }
+
+    /// The downloads under way.
+    pub(crate) fn downloads(&self) -> &Arc<Downloads> {
+        &self.shared.downloads
+    }
+
+    /// The agent's binary, read once: however many download it, and however slowly, it is in memory once.
+    pub(crate) async fn agent(&self) -> io::Result<Bytes> {
+        let read = || async { tokio::fs::read(&self.shared.config.agent.path).await.map(Bytes::from) };
+        self.shared.agent.get_or_try_init(read).await.cloned()
     }
 
     /// Hashes and checks passwords.

@@ -4,15 +4,19 @@
 //! named by a [`Caller`] in the request's extensions, and gets its link. Nothing an agent says about who it is counts.
 
 mod bounds;
+mod bucket;
 mod certificates;
 mod desired;
 mod enroll;
 mod fetch;
+mod packed;
 mod renew;
 mod report;
+mod signers;
 #[cfg(test)]
 mod tests;
 mod watch;
+mod workers;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -37,12 +41,23 @@ use tower::ServiceExt;
 use crate::config::Facts;
 use crate::parts::Parts;
 
+use bounds::Method;
 pub(crate) use desired::forget;
 
 /// The most bytes of one message from an agent.
 const MESSAGE_LIMIT: usize = 256 * 1024;
-/// HTTP/2: so a fetch of a part is not held up by small windows.
-const WINDOW: u32 = 1 << 20;
+/// What may come before it is read: of a call, and of a connection. Agents send little.
+const WINDOWS: (u32, u32) = (64 << 10, 256 << 10);
+/// Bytes that wait to be sent, each call; a chunk of a part is more and is sent whole.
+const SEND_BUFFER: usize = 64 << 10;
+/// Bytes of a call's header fields.
+const HEADERS: u32 = 16 << 10;
+/// Calls that were reset before they were looked at (CVE-2023-44487), before the connection ends.
+const RESETS: usize = 16;
+/// How long a machine without a certificate may be connected without having asked to be enrolled.
+const FIRST_WORD: std::time::Duration = std::time::Duration::from_secs(10);
+/// Threads that sign certificates, and how many wait for one.
+const SIGNERS: (usize, usize) = (2, 64);
 const PING_EVERY: std::time::Duration = std::time::Duration::from_secs(20);
 /// Calls on one connection at a time: an agent has a watch, a report, a renewal and three fetches.
 const CALLS: u32 = 16;
@@ -69,7 +84,18 @@ struct Inner {
     /// One at a time decides a generation.
     deciding: tokio::sync::Mutex<()>,
     bounds: bounds::Bounds,
+    signers: signers::Signers,
+    signing: workers::Workers,
+    packed: packed::Packed,
 }
+
+/// Ends the connection that a call came over, in the call's extensions.
+#[derive(Clone)]
+struct Cut(CancellationToken);
+
+/// Notes that a machine asked to be enrolled, in the call's extensions.
+#[derive(Clone)]
+struct Heard(CancellationToken);
 
 type Reply<T> = Result<Response<T>, Status>;
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -78,7 +104,9 @@ impl Agents {
     /// Services over a store, without an engine.
     pub fn new(store: Store, parts: Arc<dyn Parts>, facts: Arc<Facts>) -> Self {
         let (deciding, bounds) = (tokio::sync::Mutex::default(), bounds::Bounds::default());
-        Self { inner: Arc::new(Inner { store, parts, facts, deciding, bounds }) }
+        let (signing, signers) = (workers::Workers::new(SIGNERS.0, SIGNERS.1), signers::Signers::default());
+        let packed = packed::Packed::new(&parts.keep_dir());
+        Self { inner: Arc::new(Inner { store, parts, facts, deciding, bounds, signers, signing, packed }) }
     }
 
     /// Enrolment, for connections without a client certificate.
@@ -96,17 +124,44 @@ impl Agents {
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let cut = cancel.child_token();
         match caller {
-            None => serve(io, self.enrollment().boxed_clone(), cancel).await,
+            None => {
+                let heard = Heard(CancellationToken::new());
+                let first_word = heard.0.clone();
+                let note = move |mut request: http::Request<_>| {
+                    request.extensions_mut().insert(heard.clone());
+                    request
+                };
+                let service = ServiceBuilder::new().map_request(note).service(self.enrollment());
+                let served = serve(io, service.boxed_clone(), cut);
+                until_silent(served, first_word, FIRST_WORD).await;
+            }
             Some(caller) => {
+                let link = Cut(cut.clone());
                 let name = move |mut request: http::Request<_>| {
                     request.extensions_mut().insert(caller);
+                    request.extensions_mut().insert(link.clone());
                     request
                 };
                 let service = ServiceBuilder::new().map_request(name).service(self.node_link());
-                serve(io, service.boxed_clone(), cancel).await;
+                serve(io, service.boxed_clone(), cut).await;
             }
         }
+    }
+
+    /// Counts a call of this node.
+    fn count(&self, node: &Node, method: bounds::Method) -> Result<(), Status> {
+        let counted = self.inner.bounds.call(node.id, method, std::time::Instant::now());
+        counted.map_err(|wait| {
+            let limit = method.limit();
+            Status::resource_exhausted(format!(
+                "too many calls of {method:?} by this node: {} at once, then one every {} s; the next in {} s",
+                limit.at_once,
+                limit.every.as_secs(),
+                wait.as_secs() + 1
+            ))
+        })
     }
 
     /// The calling node's row.
@@ -144,6 +199,19 @@ fn unavailable(error: &dyn std::error::Error) -> Status {
     Status::unavailable("the platform cannot answer at the moment: try again")
 }
 
+/// Serves a machine that is to say in time what it came for.
+async fn until_silent(served: impl Future<Output = ()>, heard: CancellationToken, patience: std::time::Duration) {
+    let silent = async {
+        if tokio::time::timeout(patience, heard.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
+    tokio::select! {
+        () = served => {}
+        () = silent => tracing::debug!("a machine connected and did not ask to be enrolled"),
+    }
+}
+
 type Body = hyper::body::Incoming;
 type Boxed =
     tower::util::BoxCloneService<http::Request<Body>, http::Response<tonic::body::Body>, std::convert::Infallible>;
@@ -154,8 +222,9 @@ where
 {
     let mut builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
     builder.timer(TokioTimer::new()).keep_alive_interval(PING_EVERY);
-    builder.max_concurrent_streams(CALLS);
-    builder.initial_stream_window_size(WINDOW).initial_connection_window_size(4 * WINDOW);
+    builder.max_concurrent_streams(CALLS).max_send_buf_size(SEND_BUFFER).max_header_list_size(HEADERS);
+    builder.max_pending_accept_reset_streams(RESETS).max_local_error_reset_streams(RESETS);
+    builder.initial_stream_window_size(WINDOWS.0).initial_connection_window_size(WINDOWS.1);
     let connection = builder.serve_connection(TokioIo::new(io), TowerToHyperService::new(service));
     let mut connection = std::pin::pin!(connection);
     let ended = tokio::select! {
@@ -174,6 +243,9 @@ where
 #[tonic::async_trait]
 impl Enrollment for Agents {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Reply<EnrollReply> {
+        if let Some(Heard(heard)) = request.extensions().get() {
+            heard.cancel();
+        }
         enroll::enroll(self, request.into_inner()).await.map(Response::new)
     }
 }
@@ -185,24 +257,26 @@ impl NodeLink for Agents {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
         let node = self.node(&request).await?;
+        self.count(&node, Method::Watch)?;
         Ok(Response::new(watch::watch(self.clone(), node.id)))
     }
 
     async fn report(&self, request: Request<NodeReport>) -> Reply<ReportReply> {
         let node = self.node(&request).await?;
-        if !self.inner.bounds.report(node.id, std::time::Instant::now()) {
-            return Err(Status::resource_exhausted("too many reports: one a second is heard"));
-        }
+        self.count(&node, Method::Report)?;
         report::report(self, node, request.into_inner()).await.map(Response::new)
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
         let node = self.staying_node(&request).await?;
-        fetch::fetch(self, &node, request.into_inner()).await.map(Response::new)
+        self.count(&node, Method::Fetch)?;
+        let cut = request.extensions().get().map_or_else(CancellationToken::new, |Cut(cut)| cut.clone());
+        fetch::fetch(self, &node, cut, request.into_inner()).await.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Reply<Certificates> {
         let node = self.staying_node(&request).await?;
+        self.count(&node, Method::Renew)?;
         renew::renew(self, &node, request.into_inner()).await.map(Response::new)
     }
 }

@@ -1,6 +1,7 @@
 //! The pieces a machine needs to become a node, as the platform holds them: by checksum, with no other source.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use tenant_controlplane::version::KubernetesVersion;
 
@@ -31,4 +32,8 @@ pub trait Parts: Send + Sync {
     /// # Errors
     /// The file system's error; `NotFound` for a checksum that is not there.
     fn open(&self, sha256: &str) -> std::io::Result<File>;
+
+    /// A directory on a disk that has a gigabyte to spare, for what is kept of packed parts while the platform runs: a file without a
+    /// name.
+    fn keep_dir(&self) -> PathBuf;
 }

@@ -1,6 +1,7 @@
 //! What nodes fetch: the bundles' parts, as the provisioner asks for them.
 
 use std::fs::File;
+use std::path::PathBuf;
 
 use bundle::{Artefact, Kind};
 pub use provisioner::PROGRAMS;
@@ -14,18 +15,27 @@ use crate::components::Bundles;
 const IMAGES: [&str; 3] = ["pause", "coredns", "busybox"];
 
 /// Parts of all bundles of an instance.
-pub struct BundleParts(pub Bundles);
+pub struct BundleParts {
+    /// The bundles.
+    pub bundles: Bundles,
+    /// Where packed parts are kept while the platform runs.
+    pub dir: PathBuf,
+}
 
 impl Parts for BundleParts {
     fn list(&self, version: KubernetesVersion) -> Vec<Part> {
-        let Some(bundle) = self.0.of(version) else { return Vec::new() };
+        let Some(bundle) = self.bundles.of(version) else { return Vec::new() };
         let programs = PROGRAMS.iter().filter_map(|name| bundle.artefact(name));
         programs.chain(IMAGES.iter().filter_map(|name| bundle.image(name))).map(part).collect()
     }
 
     fn open(&self, sha256: &str) -> std::io::Result<File> {
-        let found = self.0.iter().find_map(|(_, bundle)| Some(bundle.path(bundle.by_sha256(sha256)?)));
+        let found = self.bundles.iter().find_map(|(_, bundle)| Some(bundle.path(bundle.by_sha256(sha256)?)));
         File::open(found.ok_or_else(|| std::io::Error::from(std::io::ErrorKind::NotFound))?)
+    }
+
+    fn keep_dir(&self) -> PathBuf {
+        self.dir.clone()
     }
 }
 

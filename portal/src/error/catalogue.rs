@@ -83,6 +83,7 @@ catalogue! {
     REQUEST_LIMIT_EXCEEDED 429 "quota" true "Too many requests", "Wait as long as `Retry-After` says; `RateLimit-Policy` names the limit.";
     SETUP_DONE 409 "user" false "Set-up was done already", "Sign in. If nobody can, run `pilothouse admin token` on the machine.";
     INTERNAL 500 "platform" true "Something failed on our side", "Try again. If it stays, give the request id to the operators: it leads to the log line.";
+    OVERLOADED 503 "platform" true "Too much at once", "Wait as long as `Retry-After` says and send it again. If it stays, the operators find the reason in the platform's log.";
     DATABASE_UNAVAILABLE 503 "platform" true "The database does not answer", "Try again in a few seconds. Nothing was changed.";
     TIMEOUT 504 "platform" true "Not done in time", "Try again; `?wait=` may be at most 60.";
 }

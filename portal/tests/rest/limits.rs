@@ -1,9 +1,55 @@
 //! How many requests a caller may send, and how they are told.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
 use crate::world::{Things, World};
+use axum::body::Body;
+use axum::http::Request;
 use migrations::Role;
-use portal::RequestLimits;
+use portal::{Connection, CredentialSeen, RequestLimits};
 use serde_json::{Value, json};
+
+/// Whoever serves a connection hears of valid credentials, and of nothing else, so that strangers cannot pass for callers.
+#[tokio::test]
+async fn only_a_valid_credential_is_reported_to_the_connection() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Viewer).await;
+    let seen = Arc::new(AtomicUsize::new(0));
+    let ask = async |path: &str, token: &str| {
+        let counter = seen.clone();
+        let report = CredentialSeen::new(move || {
+            counter.fetch_add(1, SeqCst);
+        });
+        let request = Request::get(path).header("authorization", format!("Bearer {token}")).extension(report);
+        world.send(request.body(Body::empty()).unwrap()).await.status.as_u16()
+    };
+    assert_eq!((ask("/api/v1/me", "pilothouse_nonsense").await, ask("/healthz", &token).await), (401, 200));
+    assert_eq!(seen.load(SeqCst), 0);
+    assert_eq!(ask("/api/v1/me", &token).await, 200);
+    assert!(seen.load(SeqCst) > 0);
+}
+
+#[tokio::test]
+async fn an_address_has_so_many_downloads_at_a_time() {
+    let world = World::new().await;
+    let begin = |host: u8| {
+        let from = Connection { address: [192, 0, 2, host].into(), tls: true };
+        let request = Request::get("/install/pilothouse-node").extension(from).body(Body::empty()).unwrap();
+        world.begin(request)
+    };
+    let mut unread = Vec::new();
+    for _ in 0..8 {
+        unread.push(begin(1).await);
+    }
+    let refused = begin(1).await;
+    assert_eq!((refused.status().as_u16(), refused.headers()["retry-after"].to_str().unwrap()), (503, "5"));
+    assert_eq!(refused.headers()["content-type"], "application/problem+json");
+    assert_eq!(begin(2).await.status().as_u16(), 200, "another address has its own");
+    unread.pop();
+    assert_eq!(begin(1).await.status().as_u16(), 200);
+}
 
 #[tokio::test]
 async fn reads_writes_and_new_clusters_are_counted_apart_and_per_token() {

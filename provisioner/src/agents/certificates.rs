@@ -2,6 +2,7 @@
 //! node's name and the one address the platform gave it, the first of its pod range: nothing a machine reports gets into a certificate.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use migrations::Node;
 use node_protocol::Certificates;
@@ -10,6 +11,8 @@ use tenant_controlplane::pki::{
 };
 use time::{Duration, OffsetDateTime};
 use tonic::Status;
+
+use super::{Agents, unavailable};
 
 /// How long the link's certificate lasts, and kubelet's as a server: the gateway and the API server ask whether the node is still
 /// one. Agents renew all four in the second half of the shortest; a machine that is off for longer than this joins anew.
@@ -30,11 +33,21 @@ pub struct Requests {
     pub serving: String,
 }
 
-/// Signs all four.
+/// Signs all four, on the small pool that signs: requests are verified and signed for a millisecond, by whoever may ask.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for what is no signing request; `INTERNAL` when signing fails.
-pub fn sign(pki: &ClusterPki, node: &Node, requests: &Requests) -> Result<Certificates, Status> {
+/// `INVALID_ARGUMENT` for what is no signing request; `INTERNAL` when signing fails; `UNAVAILABLE` when too many wait.
+pub async fn sign_apart(
+    agents: &Agents,
+    pki: Arc<ClusterPki>,
+    node: Node,
+    requests: Requests,
+) -> Result<Certificates, Status> {
+    let signed = agents.inner.signing.run(move || sign(&pki, &node, &requests)).await;
+    signed.unwrap_or_else(|error| Err(unavailable(&error)))
+}
+
+fn sign(pki: &ClusterPki, node: &Node, requests: &Requests) -> Result<Certificates, Status> {
     let now = OffsetDateTime::now_utc();
     let sign = |(ca, lifetime): (&Ca, Duration), what: &str, csr: &str, subject: &Subject| {
         sign_csr(ca, csr, subject, Validity::from_now(now, lifetime)).map_err(|error| refused(what, &error))

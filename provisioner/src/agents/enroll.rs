@@ -2,12 +2,15 @@
 //!
 //! The same machine may repeat the call with the same token and gets the same node; that is how a lost answer is made good.
 
+use std::sync::Arc;
+use std::time::Instant;
+
 use migrations::{EnrolError, Enrolled, Enrolment, NodeFacts, WorkKind};
 use node_protocol::{EnrollReply, EnrollRequest, MachineFacts};
 use tenant_controlplane::text::printable_within;
 use tonic::Status;
 
-use super::certificates::{Requests, sign};
+use super::certificates::{Requests, sign_apart};
 use super::{Agents, unavailable};
 use crate::family::Family;
 
@@ -23,6 +26,7 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
     if request.fingerprint.is_empty() || request.fingerprint.len() > WORD {
         return Err(Status::invalid_argument("the machine's fingerprint is missing or too long"));
     }
+    count(agents, &request)?;
     let reported = request.facts.unwrap_or_default();
     let store = &agents.inner.store;
     let enrolment = Enrolment {
@@ -41,7 +45,8 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
         proxy: request.proxy_csr,
         serving: request.serving_csr,
     };
-    let certificates = sign(&pki, &node, &requests)?;
+    let pki = Arc::new(pki);
+    let certificates = sign_apart(agents, pki.clone(), node.clone(), requests).await?;
     let own = Family { node, pool, cluster };
     let config = agents.desired(&own, &pki).await.map_err(|error| unavailable(&error))?;
     store.work().due(WorkKind::Node, own.node.id.uuid()).await.map_err(|error| unavailable(&error))?;
@@ -52,6 +57,16 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
         node_name: own.node.name.to_string(),
         certificates: Some(certificates),
         config: Some(config),
+    })
+}
+
+/// Each enrolment is a transaction and four signatures, repeats of one machine too.
+fn count(agents: &Agents, request: &EnrollRequest) -> Result<(), Status> {
+    let counted = agents.inner.bounds.enrol(&request.token, &request.fingerprint, Instant::now());
+    // Agents try again after this code.
+    counted.map_err(|wait| {
+        let seconds = wait.as_secs() + 1;
+        Status::unavailable(format!("this join token is used too often at once: the next try is heard in {seconds} s"))
     })
 }
 

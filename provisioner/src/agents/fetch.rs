@@ -1,37 +1,41 @@
 //! One part of the bundle, from an offset on, in chunks. Only what the node's own cluster version needs is handed out.
 //!
-//! A reader may be as slow as it likes: it holds no thread, because the disk is asked for a chunk once there is room for it, and one of
-//! its node's few places until it has all or hangs up.
+//! A slow reader holds no thread, because the disk is asked for a chunk once there is room for it, and one of its node's few places. One
+//! that takes no chunk for [`STALLED`] loses its connection, and with it all that was read ahead for it.
 
-use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use futures::StreamExt;
 use migrations::Node;
 use node_protocol::{Chunk, FetchRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
+use super::packed::Piece;
 use super::{Agents, BoxStream, unavailable};
 
-/// Bytes per message.
-const CHUNK: usize = 256 * 1024;
-/// zstd's fastest regular level: kubelet becomes 30 % of itself, at some 300 megabytes a second.
-const LEVEL: i32 = 1;
 /// Messages read ahead.
 const AHEAD: usize = 2;
+/// A reader that takes less than a chunk in this time, some 4 KiB a second, does not read.
+const STALLED: Duration = Duration::from_secs(60);
 
 type Sender = mpsc::Sender<Result<Chunk, Status>>;
 
-/// Begins to send a part.
+/// Begins to send a part; `cut` ends the connection that it goes over.
 ///
 /// # Errors
-/// `NOT_FOUND` for a part this node does not need, `OUT_OF_RANGE` for an offset beyond its end.
-pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Result<BoxStream<Chunk>, Status> {
-    let place = agents.inner.bounds.fetch(node.id).await.ok_or_else(|| Status::unavailable("try again"))?;
+/// `NOT_FOUND` for a part this node does not need, `OUT_OF_RANGE` for an offset beyond its end, `RESOURCE_EXHAUSTED` for a node that had
+/// its bytes of this hour.
+pub async fn fetch(
+    agents: &Agents,
+    node: &Node,
+    cut: CancellationToken,
+    request: FetchRequest,
+) -> Result<BoxStream<Chunk>, Status> {
+    let place = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
     let cluster = agents.inner.store.clusters().load(node.cluster).await.map_err(|error| unavailable(&error))?;
     let parts = agents.inner.parts.list(cluster.spec.version);
     let part = parts.into_iter().find(|part| part.sha256 == request.sha256);
@@ -39,9 +43,17 @@ pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Resul
     if request.offset > part.size {
         return Err(Status::out_of_range(format!("the part has {} bytes", part.size)));
     }
-    let file = agents.inner.parts.open(&part.sha256).map_err(|error| unavailable(&error))?;
+    let file = Arc::new(agents.inner.parts.open(&part.sha256).map_err(|error| unavailable(&error))?);
     let (sender, receiver) = mpsc::channel(AHEAD);
-    tokio::spawn(send(Arc::new(file), request, sender));
+    let piece = Piece { file, sha256: part.sha256.into(), offset: request.offset };
+    let (agents, node) = (agents.clone(), node.id);
+    tokio::spawn(async move {
+        let mut sending = std::pin::pin!(Sending { agents, node, piece, packed: request.zstd }.run(sender));
+        tokio::select! {
+            stalled = &mut sending => if stalled { cut.cancel() },
+            () = cut.cancelled() => {}
+        }
+    });
     // What is read ahead counts as long as it is there.
     let chunks = ReceiverStream::new(receiver).map(move |chunk| {
         let _held = &place;
@@ -50,37 +62,40 @@ pub async fn fetch(agents: &Agents, node: &Node, request: FetchRequest) -> Resul
     Ok(Box::pin(chunks))
 }
 
-/// Sends to the end, or until nobody listens.
-async fn send(file: Arc<File>, FetchRequest { mut offset, zstd, .. }: FetchRequest, sender: Sender) {
-    while let Ok(room) = sender.reserve().await {
-        match next(Arc::clone(&file), offset, zstd).await {
-            Ok((_, 0)) => return,
-            Ok((chunk, read)) => {
-                room.send(Ok(chunk));
-                offset = offset.saturating_add(read as u64);
-            }
-            Err(error) => return room.send(Err(unavailable(&error))),
-        }
-    }
+fn had_enough(wait: Duration) -> Status {
+    let minutes = wait.as_secs() / 60 + 1;
+    Status::resource_exhausted(format!("this node fetched its parts several times over: the next in {minutes} min"))
 }
 
-/// The next bytes from `offset` on, packed if wished and worth it, and how many they are; none at the end.
-async fn next(file: Arc<File>, offset: u64, zstd: bool) -> io::Result<(Chunk, usize)> {
-    let read = tokio::task::spawn_blocking(move || {
-        let (mut data, mut filled) = (vec![0; CHUNK], 0);
-        while filled < CHUNK {
-            match file.read_at(&mut data[filled..], offset + filled as u64)? {
-                0 => break,
-                more => filled += more,
+/// What is sent to whom.
+struct Sending {
+    agents: Agents,
+    node: tenant_controlplane::id::NodeId,
+    piece: Piece,
+    packed: bool,
+}
+
+impl Sending {
+    /// Sends to the end, or until nobody listens. True when the reader does not read.
+    async fn run(mut self, sender: Sender) -> bool {
+        loop {
+            let room = match tokio::time::timeout(STALLED, sender.reserve()).await {
+                Ok(Ok(room)) => room,
+                Ok(Err(_)) => return false,
+                Err(_) => return true,
+            };
+            match self.agents.inner.packed.next(self.piece.clone(), self.packed).await {
+                Ok((_, 0)) => return false,
+                Ok((chunk, read)) => {
+                    self.agents.inner.bounds.sent(self.node, read as u64, Instant::now());
+                    self.piece.offset = self.piece.offset.saturating_add(read as u64);
+                    room.send(Ok(chunk));
+                }
+                Err(error) => {
+                    room.send(Err(unavailable(&error)));
+                    return false;
+                }
             }
         }
-        data.truncate(filled);
-        let packed = if zstd { zstd::bulk::compress(&data, LEVEL)? } else { Vec::new() };
-        let chunk = match u32::try_from(filled) {
-            Ok(unpacked) if zstd && packed.len() < filled => Chunk { data: packed, unpacked },
-            _ => Chunk { data, unpacked: 0 },
-        };
-        Ok((chunk, filled))
-    });
-    read.await.map_err(io::Error::other)?
+    }
 }

@@ -5,7 +5,7 @@ use node_protocol::{Certificates, RenewRequest};
 use time::Duration;
 use tonic::Status;
 
-use super::certificates::{Requests, sign};
+use super::certificates::{Requests, sign_apart};
 use super::{Agents, unavailable};
 
 /// An agent may ask as often as it is let: the audit log says so once in this time.
@@ -16,10 +16,11 @@ const NOTED_EVERY: Duration = Duration::minutes(10);
 /// # Errors
 /// As enrolment's signing.
 pub async fn renew(agents: &Agents, node: &Node, request: RenewRequest) -> Result<Certificates, Status> {
-    let pki = agents.inner.store.pki().get(node.cluster).await.map_err(|error| unavailable(&error))?;
+    let inner = &agents.inner;
+    let pki = inner.signers.get(&inner.store, node.cluster).await.map_err(|error| unavailable(&error))?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;
     let RenewRequest { link_csr: link, kubelet_csr: kubelet, proxy_csr: proxy, serving_csr: serving } = request;
-    let certificates = sign(&pki, node, &Requests { link, kubelet, proxy, serving })?;
+    let certificates = sign_apart(agents, pki, node.clone(), Requests { link, kubelet, proxy, serving }).await?;
     let (organization, target) = (Some(node.organization), node.id.to_string());
     let (actor, action, detail) = (Actor::Node(node.id), "node.renew", node.name.as_str());
     let new = NewAudit { organization, actor, action, target: &target, detail };

@@ -52,6 +52,10 @@ impl Parts for OnePart {
     fn open(&self, _: &str) -> std::io::Result<File> {
         self.0.try_clone()
     }
+
+    fn keep_dir(&self) -> std::path::PathBuf {
+        std::env::temp_dir()
+    }
 }
 
 struct Rig {
@@ -372,7 +376,7 @@ async fn nobody_waits_for_parts_that_nobody_reads() {
             unread.push(tokio::spawn(async move { link.fetch(request).await.map(Response::into_inner) }));
         }
     }
-    // Four have begun and are not read; the others wait for them.
+    // Four have begun and are not read; the others wait for them. (No more than sixteen calls of each connection are heard at all.)
     let begun = async {
         while unread.iter().filter(|fetch| fetch.is_finished()).count() < 4 {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -407,4 +411,43 @@ async fn a_node_has_one_watch_and_a_report_a_second() {
         refused += usize::from(answer.is_err_and(|status| status.code() == Code::ResourceExhausted));
     }
     assert!(refused > 0, "forty at once");
+}
+
+#[tokio::test]
+async fn certificates_are_renewed_four_times_and_then_refused() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
+    for _ in 0..4 {
+        link.renew(renew.clone()).await.unwrap();
+    }
+    let refused = link.renew(renew.clone()).await.unwrap_err();
+    assert_eq!(refused.code(), Code::ResourceExhausted);
+    assert!(refused.message().contains("4 at once, then one every 900 s"), "{refused}");
+    let (_, other) = rig.join_as("machine-2", "web-2").await;
+    rig.link(rig.cluster, other.id).await.renew(renew).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_repeats_its_enrolment_is_told_to_wait() {
+    let rig = Rig::new().await;
+    let token = rig.token().await;
+    let mut client = rig.enrollment().await;
+    for _ in 0..6 {
+        client.enroll(request(&token, "m1", "a")).await.unwrap();
+    }
+    let refused = client.enroll(request(&token, "m1", "a")).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unavailable, "agents try again after it");
+    assert!(refused.message().contains("too often"), "{refused}");
+    client.enroll(request(&rig.token().await, "m2", "b")).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_machine_that_does_not_ask_is_let_go_and_one_that_did_is_not() {
+    let (short, heard) = (Duration::from_millis(50), CancellationToken::new());
+    soon(until_silent(std::future::pending(), heard.clone(), short)).await;
+    heard.cancel();
+    let served = tokio::time::timeout(3 * short, until_silent(std::future::pending(), heard, short)).await;
+    assert!(served.is_err(), "it asked");
 }

@@ -1,7 +1,8 @@
 //! The listener's loop and a visitor's first steps: read the ClientHello, look at the name, send it on its way.
 //!
 //! A visitor holds a place among the pending ones until its handshake is over. There are [`Limits::pending`] places, at most
-//! [`Limits::per_address`] of them for one address; while they are scarce, a ClientHello gets a fifth of its time.
+//! [`Limits::per_address`] of them for one address; while they are scarce, a ClientHello gets a fifth of its time, and when they are
+//! all taken, the oldest of the greediest address makes room.
 //!
 //! [`Limits::pending`]: crate::Limits::pending
 //! [`Limits::per_address`]: crate::Limits::per_address
@@ -19,6 +20,7 @@ use tracing::{debug, warn};
 
 use crate::{
     Door, Peer,
+    claim::Holding,
     conn::{Conn, TlsStream},
     counters::{Kind, Refused},
     directory::ClusterRoute,
@@ -27,7 +29,7 @@ use crate::{
     link,
     name::{Target, target},
     passthrough,
-    places::Place,
+    places::{Place, Taken},
     socket,
 };
 
@@ -57,14 +59,11 @@ pub(crate) struct Visitor {
 /// Accepts until the gateway stops.
 pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
     let mut breath = BREATH.0;
-    while let Some(permit) = door.pending.wait().await {
+    loop {
         match listener.accept().await {
             Ok((tcp, address)) => {
                 breath = BREATH.0;
-                match door.pending.give(permit, address.ip()) {
-                    Some(place) => spawn(door, serve(door.clone(), tcp, address, place)),
-                    None => door.counters.refuse(Refused::Crowd),
-                }
+                admit(door, tcp, address).await;
             }
             Err(error) => {
                 warn!(%error, "accept refused");
@@ -75,10 +74,24 @@ pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
     }
 }
 
-fn spawn(door: &Arc<Door>, task: impl Future<Output = ()> + Send + 'static) {
-    let hard = door.hard.clone();
+/// Gives a visitor its place. While all are held by handshakes that have only just begun, it waits, and others in the backlog.
+async fn admit(door: &Arc<Door>, tcp: TcpStream, address: SocketAddr) {
+    let cut = door.hard.child_token();
+    let place = loop {
+        match door.pending.take(address.ip(), cut.clone()) {
+            Taken::Place(place, has_made_room) => {
+                if has_made_room {
+                    door.counters.refuse(Refused::Crowd);
+                }
+                break place;
+            }
+            Taken::Refused if door.pending.are_full() => sleep(BREATH.0).await,
+            Taken::Refused => return door.counters.refuse(Refused::Crowd),
+        }
+    };
+    let visit = serve(door.clone(), tcp, address, place);
     door.tasks.spawn(async move {
-        let _ = hard.run_until_cancelled(task).await;
+        let _ = cut.run_until_cancelled(visit).await;
     });
 }
 
@@ -150,9 +163,12 @@ async fn find(door: &Door, visitor: Visitor, label: &str) -> Option<(Visitor, Cl
 async fn portal(door: &Arc<Door>, visitor: Visitor) {
     let peer = Peer { address: visitor.address, node: None };
     if let Some(mut stream) = visitor.finish(door, door.tls.portal()).await {
-        let Some(place) = door.portals.take(peer.address.ip()) else { return door.counters.refuse(Refused::Crowd) };
-        stream.get_mut().0.hold(place);
-        stream.get_mut().0.bind(door.hard.clone(), door.live(Kind::Portal));
+        let (address, cut) = (peer.address.ip(), door.hard.child_token());
+        let Some(place) = door.place(&door.portals, address, &cut) else { return };
+        let connection = &mut stream.get_mut().0;
+        socket::keep_queue_short(&connection.socket());
+        connection.occupy(Holding::new(place, address, cut.clone(), door.callers.clone()));
+        connection.bind(cut, door.live(Kind::Portal));
         (door.portal)(stream, peer);
     }
 }

@@ -10,13 +10,13 @@ use crate::{Door, conn::TlsStream, counters::Refused, dial::dial, directory::Clu
 /// Copies until both sides are done. Without an API server, or beyond the cluster's cap, the stream is just closed.
 pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, cluster: &ClusterRoute) {
     let tenant = door.registry.tenant(&cluster.cluster_id);
-    let Ok(_slot) = tenant.connections.clone().try_acquire_owned() else {
+    let Ok(_slot) = tenant.splices.clone().try_acquire_owned() else {
         return door.counters.refuse(Refused::Full);
     };
     let Some(mut server) = dial(door, cluster).await else {
         return door.counters.refuse(Refused::NotReady);
     };
-    if let Err(error) = splice(tokio::io::split(stream), server.split(), door.limits.patience()).await {
+    if let Err(error) = splice(tokio::io::split(stream), server.split(), door.limits.patience(), &|| {}).await {
         debug!(%error, cluster = cluster.cluster_id, "API splice broke off");
     }
 }

@@ -23,7 +23,10 @@ use tokio_util::{
     task::task_tracker::TaskTrackerToken,
 };
 
-use crate::counters::Live;
+use crate::{
+    claim::{Claim, Holding},
+    counters::Live,
+};
 
 /// A decrypted stream as sinks get it.
 pub type TlsStream = tokio_rustls::server::TlsStream<Conn>;
@@ -35,12 +38,13 @@ pub struct Conn {
     leash: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _live: Option<(Live, TaskTrackerToken)>,
     _place: Option<Box<dyn Any + Send + Sync>>,
+    holding: Option<Arc<Holding>>,
 }
 
 impl Conn {
     /// A connection whose owner is not known yet: the handshake decides.
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp: Arc::new(tcp), leash: None, _live: None, _place: None }
+        Self { tcp: Arc::new(tcp), leash: None, _live: None, _place: None, holding: None }
     }
 
     /// Puts the connection on its owner's leash; for as long as it exists it is counted, and a stopping gateway waits
@@ -53,6 +57,16 @@ impl Conn {
     /// Keeps a place under a cap for as long as the connection exists.
     pub(crate) fn hold(&mut self, place: impl Any + Send + Sync) {
         self._place = Some(Box::new(place));
+    }
+
+    /// Keeps a place that its claim can move, for as long as the connection exists.
+    pub(crate) fn occupy(&mut self, holding: Arc<Holding>) {
+        self.holding = Some(holding);
+    }
+
+    /// The connection's place among others of its kind, where it has one that whoever serves it should care for.
+    pub fn claim(&self) -> Option<Claim> {
+        self.holding.as_ref().map(Claim::of)
     }
 
     /// The socket, for its settings and its errors.

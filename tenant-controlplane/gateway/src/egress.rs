@@ -20,7 +20,7 @@ use crate::{
     counters::{Kind, Refused},
     directory::ClusterRoute,
     tunnel::{
-        client::{Link, Opened},
+        client::{Link, Opened, Room},
         head::{self, Head},
         refusal::Refusal,
         registry::Tenant,
@@ -64,8 +64,9 @@ async fn connect(door: &Door, (cluster, tenant): (&str, &Tenant), asked: &Head) 
         Some(link) => link,
         None => stand_in(door, (cluster, tenant), &asked.target).await?,
     };
+    let room = Room { place, memory: &tenant.memory };
     let deadline = Instant::now() + door.limits.connect_time;
-    match timeout_at(deadline, link.open(&asked.target, place)).await {
+    match timeout_at(deadline, link.open(&asked.target, room)).await {
         Ok(outcome) => outcome,
         Err(_) => {
             let seconds = door.limits.connect_time.as_secs_f32();

@@ -16,6 +16,7 @@
 
 mod accept;
 mod api_splice;
+mod claim;
 mod conn;
 mod counters;
 mod dial;
@@ -37,7 +38,7 @@ mod tls;
 mod tunnel;
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -50,6 +51,7 @@ use tokio_util::{
 };
 
 pub use crate::{
+    claim::Claim,
     conn::{Conn, TlsStream},
     counters::{Kind, Refused, Snapshot},
     directory::{ClusterRoute, Directory, DirectoryError, NodeRoute},
@@ -59,7 +61,7 @@ pub use crate::{
 };
 use crate::{
     counters::{Counters, Live},
-    places::Places,
+    places::{Place, Places, Shares, Taken},
     routes::Routes,
     tls::Tls,
     tunnel::{notify::Notifier, registry::Registry},
@@ -117,8 +119,10 @@ pub(crate) struct Door {
     limits: Limits,
     /// Bounds visitors whose handshake is not over.
     pending: Arc<Places>,
-    /// Bounds connections to the portal, which nobody else counts.
+    /// Bounds connections to the portal that have shown no credential.
     portals: Arc<Places>,
+    /// Bounds connections to the portal that have.
+    callers: Arc<Places>,
     /// Bounds enrolments, whose makers have shown nothing yet.
     enrolments: Arc<Places>,
     tasks: TaskTracker,
@@ -132,6 +136,22 @@ impl Door {
     /// What goes with a connection of this kind: it is counted as open, and waited for.
     fn live(&self, kind: Kind) -> (Live, TaskTrackerToken) {
         (self.counters.open(kind), self.tasks.token())
+    }
+
+    /// A place for a connection that `cut` ends; whoever gets none, or is ended for this one, is counted.
+    fn place(&self, places: &Arc<Places>, address: IpAddr, cut: &CancellationToken) -> Option<Place> {
+        match places.take(address, cut.clone()) {
+            Taken::Place(place, has_made_room) => {
+                if has_made_room {
+                    self.counters.refuse(Refused::Crowd);
+                }
+                Some(place)
+            }
+            Taken::Refused => {
+                self.counters.refuse(Refused::Crowd);
+                None
+            }
+        }
     }
 }
 
@@ -153,20 +173,28 @@ impl Gateway {
         let (chain, key) = config.server_cert;
         let counters = Arc::new(Counters::default());
         let hard = CancellationToken::new();
-        let places = |total| Places::new(total, config.limits.per_address);
+        let limits = &config.limits;
+        let places = |total, spared| {
+            let (per_address, per_network) = (limits.per_address, limits.per_network);
+            Places::new(Shares { total, per_address, per_network, spared })
+        };
+        let (pending, portals) = (places(limits.pending, limits.hello_time / 5), limits.portal_connections);
+        let (portals, callers) = (places(portals, Duration::ZERO), places(limits.portal_callers, Duration::ZERO));
+        let enrolments = places(limits.enrolments, Duration::ZERO);
         let stopping = hard.child_token();
         let door = Door {
             domain: config.domain.trim_matches('.').to_ascii_lowercase(),
-            routes: Routes::new(config.directory.clone(), config.limits.lookup_time),
+            routes: Routes::new(config.directory.clone(), &config.limits),
             tls: Tls::new(chain, key)?,
             registry: Registry::new(&config.limits, hard.clone()),
             notifier: Notifier::new(config.directory),
             counters,
             portal: config.portal,
             link: config.link,
-            pending: places(config.limits.pending),
-            portals: places(config.limits.portal_connections),
-            enrolments: places(config.limits.enrolments),
+            pending,
+            portals,
+            callers,
+            enrolments,
             limits: config.limits,
             tasks: TaskTracker::new(),
             stopping,

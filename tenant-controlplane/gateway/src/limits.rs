@@ -12,12 +12,16 @@ const SERVER_GONE: Duration = Duration::from_secs(30);
 pub struct Limits {
     /// Visitors whose handshake is not over, at most; more wait in the listener's backlog.
     pub pending: usize,
-    /// Connections to the portal, at most; more are closed after the handshake.
+    /// Connections to the portal that have shown no credential, at most; for one more, the idlest of the greediest is closed.
     pub portal_connections: usize,
-    /// Enrolments at a time, at most; more are closed after the handshake, and agents try again.
+    /// Connections to the portal that have, likewise.
+    pub portal_callers: usize,
+    /// Enrolments at a time, likewise; agents try again.
     pub enrolments: usize,
-    /// Of `pending`, `portal_connections` and `enrolments`, at most this many each for one address (IPv6: one /64).
+    /// Of `pending`, `portal_connections`, `portal_callers` and `enrolments`, at most this many each for one address (IPv6: one /64).
     pub per_address: usize,
+    /// And at most this many for one network (IPv4: one /24, IPv6: one /48).
+    pub per_network: usize,
     /// Time for a whole ClientHello. A fifth of it while three quarters of `pending` are taken.
     pub hello_time: Duration,
     /// Time for the rest of a TLS handshake.
@@ -30,8 +34,12 @@ pub struct Limits {
     pub dials_per_cluster: usize,
     /// Time for a CONNECT's head, and again for the agent's answer. Must exceed the agent's own dial timeout (4 s).
     pub connect_time: Duration,
-    /// Passthrough connections and API splices per cluster.
+    /// Passthrough connections per cluster, and again as many API splices of its nodes, which have shown a certificate.
     pub connections_per_cluster: usize,
+    /// Of the passthrough connections, at most this many for one address; all nodes behind one NAT have one.
+    pub connections_per_address: usize,
+    /// How long a server name that nobody has is remembered as such.
+    pub unknown_time: Duration,
     /// Links (orders and tunnels together) that one node may hold: more than two are only ever ones whose peer vanished.
     pub links_per_node: usize,
     /// How long an enrolment may take, from handshake to end; whoever enrols has shown no certificate yet.
@@ -40,8 +48,14 @@ pub struct Limits {
     pub streams_per_link: usize,
     /// Tunnel streams per cluster.
     pub streams_per_cluster: usize,
-    /// Receive window of a tunnel stream, bytes: what one stalled stream may hold in memory. At most 2^31 - 1.
+    /// Receive window of a tunnel stream at first, bytes: what one stalled stream may hold in memory. At most 2^31 - 1.
     pub stream_window: u32,
+    /// What the windows of a link grow to while its streams are faster than they allow.
+    pub largest_window: u32,
+    /// Bytes that the tunnel streams of all clusters together may hold in memory.
+    pub tunnel_bytes: usize,
+    /// And those of one cluster.
+    pub tunnel_bytes_per_cluster: usize,
     /// Time between pings on a tunnel, idle or not.
     pub ping_every: Duration,
     /// A pong later than this ends the tunnel.
@@ -59,8 +73,10 @@ impl Default for Limits {
         Self {
             pending: 1024,
             portal_connections: 2048,
+            portal_callers: 2048,
             enrolments: 512,
             per_address: 256,
+            per_network: 1024,
             hello_time: Duration::from_secs(5),
             handshake_time: Duration::from_secs(10),
             lookup_time: Duration::from_secs(2),
@@ -68,11 +84,16 @@ impl Default for Limits {
             dials_per_cluster: 64,
             connect_time: Duration::from_secs(5),
             connections_per_cluster: 4096,
+            connections_per_address: 1024,
+            unknown_time: Duration::from_secs(3),
             links_per_node: 16,
             enrolment_time: Duration::from_secs(60),
             streams_per_link: 500,
             streams_per_cluster: 1000,
-            stream_window: 512 * 1024,
+            stream_window: 64 * 1024,
+            largest_window: 512 * 1024,
+            tunnel_bytes: 256 * 1024 * 1024,
+            tunnel_bytes_per_cluster: 128 * 1024 * 1024,
             ping_every: Duration::from_secs(3),
             ping_timeout: Duration::from_secs(5),
             link_drain: Duration::from_secs(30),

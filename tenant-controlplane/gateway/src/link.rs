@@ -41,9 +41,9 @@ pub(crate) async fn enrolment(door: &Arc<Door>, visitor: Visitor) {
         debug!(address = %peer.address, "enrolment without ALPN");
         return door.counters.refuse(Refused::Handshake);
     }
-    let Some(place) = door.enrolments.take(peer.address.ip()) else { return door.counters.refuse(Refused::Crowd) };
-    stream.get_mut().0.hold(place);
     let leash = door.hard.child_token();
+    let Some(place) = door.place(&door.enrolments, peer.address.ip(), &leash) else { return };
+    stream.get_mut().0.hold(place);
     stream.get_mut().0.bind(leash.clone(), door.live(Kind::Enrolment));
     let limit = door.limits.enrolment_time;
     tokio::spawn(async move {

@@ -11,28 +11,36 @@ use crate::{
     counters::{Kind, Refused},
     dial::dial,
     directory::ClusterRoute,
+    places::Taken,
     splice::splice,
 };
 
 /// Replays the ClientHello to the API server and copies until both sides are done or the cluster is dropped.
 pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRoute) {
     let tenant = door.registry.tenant(&cluster.cluster_id);
-    let Ok(_slot) = tenant.connections.clone().try_acquire_owned() else {
-        return visitor.refuse(door, Refused::Full).await;
+    let cut = tenant.token.child_token();
+    let own = match tenant.connections.take(visitor.address.ip(), cut.clone()) {
+        Taken::Place(own, has_made_room) => {
+            if has_made_room {
+                door.counters.refuse(Refused::Full);
+            }
+            own
+        }
+        Taken::Refused => return visitor.refuse(door, Refused::Full).await,
     };
     // From here on the visitor is the tenant's: a slow API server must not keep a place that others wait for.
     let Visitor { mut tcp, hello, place, .. } = visitor;
     drop(place);
-    let Some(Some(mut server)) = tenant.token.run_until_cancelled(dial(door, &cluster)).await else {
+    let Some(Some(mut server)) = cut.run_until_cancelled(dial(door, &cluster)).await else {
         return accept::refuse(door, tcp, Refused::NotReady).await;
     };
     let _live = door.counters.open(Kind::Passthrough);
     let copy = async {
         server.write_all(&hello.raw).await?;
         drop(hello);
-        splice(tcp.split(), server.split(), door.limits.patience()).await
+        splice(tcp.split(), server.split(), door.limits.patience(), &|| own.touch()).await
     };
-    if let Some(Err(error)) = tenant.token.run_until_cancelled(copy).await {
+    if let Some(Err(error)) = cut.run_until_cancelled(copy).await {
         debug!(%error, cluster = cluster.cluster_id, "passthrough broke off");
     }
 }

@@ -1,115 +1,306 @@
-//! Places for strangers: so many in all, and of those so many for one address, so that one host alone never takes them all.
+//! Places for strangers: so many in all, so many for one address and for one network, and the idlest of the greediest makes room.
 //!
-//! An address is what one customer has: an IPv4 address, or the /64 of an IPv6 one.
+//! An address is what one customer has: an IPv4 address, or the /64 of an IPv6 one. Its network is the /24, or the /48, around it.
+//! When no place is left for a newcomer, a connection goes at once: of the address or network that has the largest part of its share,
+//! the one that was used least lately. So whoever fills the places loses them first, also to somebody who comes with one connection.
 
 use std::{
+    cmp::Reverse,
     collections::HashMap,
-    net::{IpAddr, Ipv6Addr},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
 };
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
-/// The low half of an IPv6 address, which its owner chooses freely.
-const CHOSEN: u128 = u64::MAX as u128;
+/// How many places there are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shares {
+    /// In all.
+    pub(crate) total: usize,
+    /// Of them for one address.
+    pub(crate) per_address: usize,
+    /// Of them for one network.
+    pub(crate) per_network: usize,
+    /// A connection that was used this lately keeps its place.
+    pub(crate) spared: Duration,
+}
 
 /// Places of one kind.
 #[derive(Debug)]
 pub(crate) struct Places {
-    all: Arc<Semaphore>,
-    total: usize,
-    each: usize,
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    shares: Shares,
+    begun: Instant,
+    table: Mutex<Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    next: u64,
+    held: HashMap<u64, Held>,
+    /// Places held by an address or a network; the two never have the same key.
+    counts: HashMap<Prefix, usize>,
+}
+
+#[derive(Debug)]
+struct Held {
+    address: Prefix,
+    network: Prefix,
+    /// Milliseconds since the places were made.
+    used: Arc<AtomicU64>,
+    cut: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Prefix {
+    Address(IpAddr),
+    Network(IpAddr),
 }
 
 /// One place, given back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
-    owner: IpAddr,
-    _permit: OwnedSemaphorePermit,
+    id: u64,
+    used: Arc<AtomicU64>,
+}
+
+/// What taking a place led to.
+#[derive(Debug)]
+pub(crate) enum Taken {
+    /// A place, and whether somebody was cut for it.
+    Place(Place, bool),
+    /// None: all are held by those who may keep them.
+    Refused,
 }
 
 impl Places {
-    /// `total` places, at most `each` of them for one address.
-    pub(crate) fn new(total: usize, each: usize) -> Arc<Self> {
-        let all = Arc::new(Semaphore::new(total));
-        Arc::new(Self { all, total, each, taken: Mutex::default() })
+    /// Places of one kind.
+    pub(crate) fn new(shares: Shares) -> Arc<Self> {
+        Arc::new(Self { shares, begun: Instant::now(), table: Mutex::default() })
     }
 
-    /// Waits for a place whose owner is not known yet; `None` never comes while the gateway lives.
-    pub(crate) async fn wait(&self) -> Option<OwnedSemaphorePermit> {
-        self.all.clone().acquire_owned().await.ok()
+    /// A place for a connection from this address, which `cut` ends when it must make room.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, cut: CancellationToken) -> Taken {
+        let (address, network) = prefixes(address);
+        let now = self.now();
+        let mut table = self.table();
+        let has_made_room = match table.crowded(&self.shares, address, network) {
+            None => false,
+            Some(among) => match table.idlest(&self.shares, among, now) {
+                Some(victim) => table.evict(victim),
+                None => return Taken::Refused,
+            },
+        };
+        let used = Arc::new(AtomicU64::new(now));
+        let id = table.enter(Held { address, network, used: used.clone(), cut });
+        Taken::Place(Place { places: self.clone(), id, used }, has_made_room)
     }
 
-    /// A place for this address now, or none.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr) -> Option<Place> {
-        let permit = self.all.clone().try_acquire_owned().ok()?;
-        self.give(permit, address)
+    /// Ends the idlest connection of the greediest; false if there is none that must go.
+    pub(crate) fn shed(&self) -> bool {
+        let mut table = self.table();
+        table.idlest(&self.shares, None, self.now()).is_some_and(|victim| table.evict(victim))
     }
 
-    /// Gives a place that was waited for to this address, unless that has its share already.
-    pub(crate) fn give(self: &Arc<Self>, permit: OwnedSemaphorePermit, address: IpAddr) -> Option<Place> {
-        let owner = owner(address);
-        let mut taken = self.taken();
-        let count = taken.get(&owner).copied().unwrap_or(0);
-        if count >= self.each {
-            return None;
-        }
-        taken.insert(owner, count + 1);
-        Some(Place { places: self.clone(), owner, _permit: permit })
+    /// True while all are taken.
+    pub(crate) fn are_full(&self) -> bool {
+        self.table().held.len() >= self.shares.total
     }
 
     /// True while three quarters are taken.
     pub(crate) fn are_scarce(&self) -> bool {
-        self.all.available_permits() * 4 < self.total
+        self.table().held.len() * 4 > self.shares.total * 3
     }
 
-    fn taken(&self) -> MutexGuard<'_, HashMap<IpAddr, usize>> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    fn now(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Table {
+    /// Whose places are short for a newcomer: those of one prefix, or (`Some(None)`) everybody's.
+    fn crowded(&self, shares: &Shares, address: Prefix, network: Prefix) -> Option<Option<Prefix>> {
+        if self.count(address) >= shares.per_address {
+            return Some(Some(address));
+        }
+        if self.count(network) >= shares.per_network {
+            return Some(Some(network));
+        }
+        (self.held.len() >= shares.total).then_some(None)
+    }
+
+    /// Of those with the largest part of their share (among one prefix, if given), the one used least lately.
+    fn idlest(&self, shares: &Shares, among: Option<Prefix>, now: u64) -> Option<u64> {
+        let spared = u64::try_from(shares.spared.as_millis()).unwrap_or(u64::MAX);
+        let within = |held: &Held| among.is_none_or(|prefix| prefix == held.address || prefix == held.network);
+        let used = |held: &Held| held.used.load(Relaxed);
+        let candidates = self.held.iter().filter(|(_, held)| within(held) && now.saturating_sub(used(held)) >= spared);
+        candidates.max_by_key(|(_, held)| (self.greed(shares, held), Reverse(used(held)))).map(|(id, _)| *id)
+    }
+
+    /// The part of its share that a connection's address has, or its network, whichever is more; comparable between all.
+    fn greed(&self, shares: &Shares, held: &Held) -> usize {
+        (self.count(held.address) * shares.per_network).max(self.count(held.network) * shares.per_address)
+    }
+
+    fn count(&self, prefix: Prefix) -> usize {
+        self.counts.get(&prefix).copied().unwrap_or(0)
+    }
+
+    fn enter(&mut self, held: Held) -> u64 {
+        for prefix in [held.address, held.network] {
+            *self.counts.entry(prefix).or_default() += 1;
+        }
+        let id = self.next;
+        self.next += 1;
+        self.held.insert(id, held);
+        id
+    }
+
+    fn leave(&mut self, id: u64) -> Option<Held> {
+        let held = self.held.remove(&id)?;
+        for prefix in [held.address, held.network] {
+            match self.counts.get_mut(&prefix) {
+                Some(count) if *count > 1 => *count -= 1,
+                _ => drop(self.counts.remove(&prefix)),
+            }
+        }
+        Some(held)
+    }
+
+    fn evict(&mut self, id: u64) -> bool {
+        self.leave(id).is_some_and(|held| {
+            held.cut.cancel();
+            true
+        })
+    }
+}
+
+impl Place {
+    /// Notes that the connection is used now.
+    pub(crate) fn touch(&self) {
+        self.used.store(self.places.now(), Relaxed);
+    }
+
+    /// The places it is one of.
+    pub(crate) fn places(&self) -> &Arc<Places> {
+        &self.places
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut taken = self.places.taken();
-        match taken.get_mut(&self.owner) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(taken.remove(&self.owner)),
-        }
+        self.places.table().leave(self.id);
     }
 }
 
-fn owner(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.into(),
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & !CHOSEN).into(),
-    }
+fn prefixes(address: IpAddr) -> (Prefix, Prefix) {
+    let (address, network) = match address.to_canonical() {
+        IpAddr::V4(v4) => (v4.into(), Ipv4Addr::from_bits(v4.to_bits() & (u32::MAX << 8)).into()),
+        IpAddr::V6(v6) => {
+            let keep = |bits: u32| Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << (128 - bits))).into();
+            (keep(64), keep(48))
+        }
+    };
+    (Prefix::Address(address), Prefix::Network(network))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn one_address_has_its_share_and_no_more() {
-        let places = Places::new(8, 2);
-        let take = |address: &str| places.take(address.parse().unwrap());
-        let (first, _second) = (take("192.0.2.1").unwrap(), take("::ffff:192.0.2.1").unwrap());
-        assert!(take("192.0.2.1").is_none());
-        let _sixes = (take("2001:db8::1").unwrap(), take("2001:db8::2").unwrap());
-        assert!(take("2001:db8::3").is_none() && take("2001:db8:0:1::3").is_some(), "a customer's /64 is one");
-        drop(first);
-        assert!(take("192.0.2.1").is_some());
+    fn places(total: usize, per_address: usize, per_network: usize) -> Arc<Places> {
+        Places::new(Shares { total, per_address, per_network, spared: Duration::ZERO })
+    }
+
+    struct Guest(CancellationToken, Place);
+
+    fn enter(places: &Arc<Places>, address: &str) -> Guest {
+        let cut = CancellationToken::new();
+        match places.take(address.parse().unwrap(), cut.clone()) {
+            Taken::Place(place, _) => Guest(cut, place),
+            Taken::Refused => panic!("no place for {address}"),
+        }
+    }
+
+    /// Makes `guest` the one used least lately.
+    fn age(guest: &Guest, milliseconds: u64) {
+        guest.1.used.store(0, Relaxed);
+        assert!(milliseconds > 0);
+        for held in guest.1.places.table().held.values() {
+            if !Arc::ptr_eq(&held.used, &guest.1.used) {
+                held.used.fetch_add(milliseconds, Relaxed);
+            }
+        }
     }
 
     #[test]
-    fn all_together_have_no_more_than_there_are() {
-        let places = Places::new(4, 4);
-        let address = |last: u8| IpAddr::from([192, 0, 2, last]);
-        let held: Vec<_> = (0..4).filter_map(|last| places.take(address(last))).collect();
-        assert!(places.take(address(9)).is_none() && places.are_scarce());
+    fn beyond_its_share_an_address_loses_its_own_idlest() {
+        let places = places(8, 2, 8);
+        let (one, two, other) =
+            (enter(&places, "192.0.2.1"), enter(&places, "::ffff:192.0.2.1"), enter(&places, "192.0.2.2"));
+        age(&one, 10);
+        age(&other, 10);
+        let three = enter(&places, "192.0.2.1");
+        assert!(one.0.is_cancelled() && ![&two, &other, &three].iter().any(|guest| guest.0.is_cancelled()));
+        let sixes = [enter(&places, "2001:db8::1"), enter(&places, "2001:db8::2")];
+        let _third = enter(&places, "2001:db8::3");
+        assert!(sixes.iter().any(|guest| guest.0.is_cancelled()), "a customer's /64 is one");
+    }
+
+    #[test]
+    fn the_greediest_makes_room_for_everybody_else() {
+        let places = places(6, 4, 4);
+        let greedy: Vec<_> = (0..4).map(|_| enter(&places, "192.0.2.1")).collect();
+        let modest = [enter(&places, "198.51.100.1"), enter(&places, "203.0.113.1")];
+        age(&modest[0], 50);
+        let newcomer = enter(&places, "203.0.113.9");
+        let gone = greedy.iter().filter(|guest| guest.0.is_cancelled()).count();
+        assert_eq!(gone, 1, "though another was idle for longer");
+        assert!(![&modest[0], &modest[1], &newcomer].iter().any(|guest| guest.0.is_cancelled()));
+    }
+
+    #[test]
+    fn a_network_of_many_addresses_is_greedy_too() {
+        let places = places(6, 4, 5);
+        let spread: Vec<_> = (0..4).map(|at| enter(&places, &format!("2001:db8:7:{at}::1"))).collect();
+        let two = [enter(&places, "192.0.2.1"), enter(&places, "192.0.2.1")];
+        let _newcomer = enter(&places, "198.51.100.1");
+        assert_eq!(spread.iter().filter(|guest| guest.0.is_cancelled()).count(), 1, "its /48 has the most");
+        assert!(!two.iter().any(|guest| guest.0.is_cancelled()));
+    }
+
+    #[test]
+    fn who_was_used_just_now_may_be_spared() {
+        let shares = Shares { total: 2, per_address: 2, per_network: 2, spared: Duration::from_secs(60) };
+        let places = Places::new(shares);
+        let held = [enter(&places, "192.0.2.1"), enter(&places, "192.0.2.1")];
+        assert!(matches!(places.take([192, 0, 2, 9].into(), CancellationToken::new()), Taken::Refused));
+        assert!(places.are_scarce() && !places.shed());
         drop(held);
-        assert!(places.taken().is_empty() && !places.are_scarce());
+        let table = places.table();
+        assert!(table.held.is_empty() && table.counts.is_empty());
+    }
+
+    #[test]
+    fn an_evicted_place_is_given_back_once() {
+        let places = places(1, 1, 1);
+        let first = enter(&places, "192.0.2.1");
+        let second = enter(&places, "192.0.2.2");
+        assert!(first.0.is_cancelled());
+        drop(first);
+        assert_eq!(places.table().held.len(), 1);
+        second.1.touch();
+        drop(second);
+        assert!(places.table().counts.is_empty());
     }
 }

@@ -1,48 +1,78 @@
 //! The directory with a memory: a cluster stays reachable while the database is not.
 //!
 //! Each lookup asks the directory, for a bounded time. "Not there" is believed and forgets; an error or silence falls
-//! back to the last answer. Only what once existed is remembered, so strangers' names cannot fill the memory.
+//! back to the last answer. Only what once existed is remembered for long. That nobody has a name is remembered for a moment, and of
+//! so many names at most, so that whoever asks for it again and again asks the database once.
 
 use std::{
     collections::HashMap,
     net::Ipv4Addr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::time::timeout;
 use tracing::warn;
 
-use crate::directory::{ClusterRoute, Directory, DirectoryError, NodeRoute};
+use crate::{
+    directory::{ClusterRoute, Directory, DirectoryError, NodeRoute},
+    limits::Limits,
+};
+
+/// Labels remembered as nobody's, at most.
+const MOST_UNKNOWN: usize = 4096;
 
 #[derive(Default)]
 struct Memory {
     clusters: HashMap<String, ClusterRoute>,
+    /// Labels that nobody has, and when that was heard.
+    unknown: HashMap<String, Instant>,
     nodes: HashMap<(String, String), NodeRoute>,
+}
+
+impl Memory {
+    /// Remembers that nobody has this label; the table never grows beyond [`MOST_UNKNOWN`].
+    fn note_unknown(&mut self, label: &str, long: Duration) {
+        if self.unknown.len() >= MOST_UNKNOWN {
+            self.unknown.retain(|_, heard| heard.elapsed() < long);
+        }
+        if self.unknown.len() < MOST_UNKNOWN {
+            self.unknown.insert(label.to_owned(), Instant::now());
+        }
+    }
 }
 
 /// Lookups that outlive the directory's absences.
 pub(crate) struct Routes {
     directory: Arc<dyn Directory>,
     patience: Duration,
+    unknown_time: Duration,
     memory: Mutex<Memory>,
 }
 
 impl Routes {
-    /// Asks `directory`, waiting at most `patience` for each answer.
-    pub(crate) fn new(directory: Arc<dyn Directory>, patience: Duration) -> Self {
-        Self { directory, patience, memory: Mutex::default() }
+    /// Asks `directory`, waiting as the limits say for each answer.
+    pub(crate) fn new(directory: Arc<dyn Directory>, limits: &Limits) -> Self {
+        let (patience, unknown_time) = (limits.lookup_time, limits.unknown_time);
+        Self { directory, patience, unknown_time, memory: Mutex::default() }
     }
 
     /// The cluster with this label.
     pub(crate) async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        if self.memory().unknown.get(label).is_some_and(|heard| heard.elapsed() < self.unknown_time) {
+            return Ok(None);
+        }
         match self.within(self.directory.cluster(label)).await {
             Ok(Some(route)) => {
-                self.memory().clusters.insert(label.to_owned(), route.clone());
+                let mut memory = self.memory();
+                memory.unknown.remove(label);
+                memory.clusters.insert(label.to_owned(), route.clone());
                 Ok(Some(route))
             }
             Ok(None) => {
-                self.memory().clusters.remove(label);
+                let mut memory = self.memory();
+                memory.clusters.remove(label);
+                memory.note_unknown(label, self.unknown_time);
                 Ok(None)
             }
             Err(error) => recall(self.memory().clusters.get(label).cloned(), error),

@@ -19,6 +19,9 @@ pub(crate) struct Patience {
     pub(crate) with_visitor: Duration,
 }
 
+/// Called whenever bytes went, in either direction.
+pub(crate) type Used<'a> = &'a (dyn Fn() + Send + Sync);
+
 /// Copies visitor to server and back. Each is its reading and its writing half.
 ///
 /// # Errors
@@ -27,9 +30,10 @@ pub(crate) async fn splice(
     visitor: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     server: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     patience: Patience,
+    used: Used<'_>,
 ) -> io::Result<()> {
-    let mut up = std::pin::pin!(pass(visitor.0, server.1));
-    let mut down = std::pin::pin!(pass(server.0, visitor.1));
+    let mut up = std::pin::pin!(pass(visitor.0, server.1, used));
+    let mut down = std::pin::pin!(pass(server.0, visitor.1, used));
     tokio::select! {
         ended = &mut up => {
             ended?;
@@ -43,13 +47,14 @@ pub(crate) async fn splice(
 }
 
 /// One direction: all bytes, then the end.
-async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn pass(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, used: Used<'_>) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let read = from.read(&mut buffer).await?;
         if read == 0 {
             return to.shutdown().await;
         }
+        used();
         to.write_all(&buffer[..read]).await?;
         // TLS may hold the end of it back.
         to.flush().await?;
@@ -64,7 +69,7 @@ mod tests {
     /// A visitor's and a server's far ends, with a splice between them.
     fn spliced(patience: Patience) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
         let ((visitor, near), (far, server)) = (duplex(4096), duplex(4096));
-        let task = tokio::spawn(async move { splice(split(near), split(far), patience).await });
+        let task = tokio::spawn(async move { splice(split(near), split(far), patience, &|| {}).await });
         (visitor, server, task)
     }
 

@@ -7,6 +7,7 @@
 //! One link's life is [`serve`]: handshake, a first ping (it proves the agent speaks, and its settings have arrived),
 //! entry into the registry, pings until something ends it, exit.
 
+pub(crate) mod budget;
 pub(crate) mod client;
 pub(crate) mod head;
 pub(crate) mod notify;
@@ -14,8 +15,9 @@ pub(crate) mod refusal;
 pub(crate) mod registry;
 pub(crate) mod relay;
 pub(crate) mod target;
+pub(crate) mod window;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use h2::{Ping, PingPong, client::Connection};
@@ -29,8 +31,14 @@ use crate::{
     limits::Limits,
     link::Joined,
     socket,
-    tunnel::client::{Link, LinkParts},
+    tunnel::{
+        client::{Link, LinkParts},
+        window::Window,
+    },
 };
+
+/// How often it is asked whether a window can be small again.
+const LOOK: Duration = Duration::from_secs(10);
 
 /// Why a link ended.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +77,7 @@ pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, n
         draining: door.stopping.child_token(),
         limit: door.limits.streams_per_link,
         sender,
+        window: Window::new(&door.limits),
     };
     let link = Arc::new(Link::new(node_id.clone(), node, parts));
     if !tenant.enter(&link) {
@@ -77,7 +86,7 @@ pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, n
     door.notifier.changed(&cluster.cluster_id, &node_id);
     info!(node = link.name, cluster = cluster.cluster_id, %address, "tunnel up");
     let ending = tokio::select! {
-        end = &mut connection => end.map_or_else(Ending::Protocol, |()| Ending::Closed),
+        end = carry(&mut connection, &link.window) => end,
         ending = watch(&mut pings, &door.limits) => ending,
         () = link.drained(door.limits.link_drain) => Ending::Drained,
         () = link.closed.cancelled() => Ending::Cut,
@@ -85,6 +94,25 @@ pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, n
     tenant.leave(&link);
     door.notifier.changed(&cluster.cluster_id, &node_id);
     info!(error = &ending as &dyn std::error::Error, node = link.name, cluster = cluster.cluster_id, "tunnel down");
+}
+
+/// Moves the link's frames until it ends, and follows what its window should be.
+async fn carry(connection: &mut Connection<TlsStream, Bytes>, window: &Window) -> Ending {
+    let mut looks = interval(LOOK);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let before = window.size();
+        let size = tokio::select! {
+            end = &mut *connection => return end.map_or_else(Ending::Protocol, |()| Ending::Closed),
+            () = window.asked() => window.grow(),
+            _ = looks.tick() => window.calm(),
+        };
+        // The agent may not have confirmed the last size: the next stream that is fast asks again.
+        if let Some(Err(error)) = size.map(|size| connection.set_initial_window_size(size)) {
+            debug!(%error, "window not changed");
+            window.restore(before);
+        }
+    }
 }
 
 type Greeted = (Connection<TlsStream, Bytes>, PingPong, h2::client::SendRequest<Bytes>);

@@ -19,8 +19,10 @@ use crate::{
     directory::NodeRoute,
     limits::Limits,
     tunnel::{
+        budget::{Charge, ClusterBudget},
         refusal::Refusal,
         target::{Host, Target},
+        window::{SEND_BUFFER, Window},
     },
 };
 
@@ -30,9 +32,6 @@ const REASON: &str = "x-pilothouse-reason";
 const CONNECTION_WINDOW: u32 = 1 << 30;
 /// Frames this small let an echo pass between bulk data.
 const FRAME: u32 = 16 * 1024;
-/// Bytes a stream may have queued for sending before its reader is paused.
-const SEND_BUFFER: usize = 128 * 1024;
-
 /// Frames of a stream we reset may still be under way this long; forgotten sooner, they would count as protocol errors.
 const REMEMBER_RESETS: Duration = Duration::from_secs(10);
 
@@ -63,6 +62,8 @@ pub(crate) struct LinkParts {
     pub(crate) limit: usize,
     /// The HTTP/2 client.
     pub(crate) sender: SendRequest<Bytes>,
+    /// The receive window of its streams.
+    pub(crate) window: Arc<Window>,
 }
 
 /// A live link.
@@ -75,6 +76,8 @@ pub(crate) struct Link {
     pub(crate) serial: u64,
     /// Cancelled when the node is removed.
     pub(crate) closed: CancellationToken,
+    /// The receive window of its streams.
+    pub(crate) window: Arc<Window>,
     draining: CancellationToken,
     pod_cidr: Ipv4Net,
     sender: SendRequest<Bytes>,
@@ -90,6 +93,18 @@ pub(crate) struct Opened {
     pub(crate) recv: RecvStream,
     /// Its places under the link's and the cluster's caps.
     pub(crate) places: [OwnedSemaphorePermit; 2],
+    /// The memory it may hold.
+    pub(crate) charge: Arc<Charge>,
+    /// The window that it has with the link's other streams.
+    pub(crate) window: Arc<Window>,
+}
+
+/// What a new stream takes of its cluster's.
+pub(crate) struct Room<'a> {
+    /// Its place under the cluster's cap.
+    pub(crate) place: OwnedSemaphorePermit,
+    /// What the cluster's streams may hold.
+    pub(crate) memory: &'a Arc<ClusterBudget>,
 }
 
 impl Link {
@@ -105,6 +120,7 @@ impl Link {
             slots: Arc::new(Semaphore::new(parts.limit)),
             limit: parts.limit,
             sender: parts.sender,
+            window: parts.window,
         }
     }
 
@@ -133,14 +149,18 @@ impl Link {
         let _ = timeout(patience, self.slots.acquire_many(all)).await;
     }
 
-    /// Opens a stream to `target`; `place` is the stream's place under the cluster's cap. The caller bounds the time.
-    pub(crate) async fn open(&self, target: &Target, place: OwnedSemaphorePermit) -> Result<Opened, Refusal> {
+    /// Opens a stream to `target`. The caller bounds the time.
+    pub(crate) async fn open(&self, target: &Target, Room { place, memory }: Room<'_>) -> Result<Opened, Refusal> {
         let slot = self.slot()?;
+        let charge = self.window.charge(memory).map_err(|short| Refusal::new(503, short.reason()))?;
         let mut sender = self.sender.clone().ready().await.map_err(|_| self.lost())?;
         let (reply, send) = sender.send_request(request(target)?, false).map_err(|_| self.lost())?;
         let (head, recv) = reply.await.map_err(|error| self.broken(&error))?.into_parts();
         match head.status {
-            StatusCode::OK => Ok(Opened { send, recv, places: [slot, place] }),
+            StatusCode::OK => {
+                let (places, window) = ([slot, place], self.window.clone());
+                Ok(Opened { send, recv, places, charge, window })
+            }
             status => Err(told(status, &head.headers)),
         }
     }

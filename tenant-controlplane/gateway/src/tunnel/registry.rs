@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    time::Duration,
 };
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -16,8 +17,16 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     limits::Limits,
-    tunnel::{client::Link, target::Host},
+    places::{Places, Shares},
+    tunnel::{
+        budget::{Budget, ClusterBudget},
+        client::Link,
+        target::Host,
+    },
 };
+
+/// A passthrough connection over which bytes went this lately makes room for nobody.
+const RECENT: Duration = Duration::from_secs(5);
 
 /// A live tunnel, for people and metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,6 +37,8 @@ pub struct LinkInfo {
     pub name: String,
     /// CONNECT streams open on it now.
     pub streams: usize,
+    /// The receive window of each of them, bytes.
+    pub window: u32,
 }
 
 /// All tenants.
@@ -35,9 +46,11 @@ pub(crate) struct Registry {
     tenants: Mutex<HashMap<String, Arc<Tenant>>>,
     serial: AtomicU64,
     streams: usize,
-    connections: usize,
+    connections: Shares,
     dials: usize,
     links: usize,
+    process: Arc<Budget>,
+    cluster_bytes: usize,
     hard: CancellationToken,
 }
 
@@ -47,8 +60,12 @@ pub(crate) struct Tenant {
     pub(crate) token: CancellationToken,
     /// Places for tunnel streams.
     pub(crate) streams: Arc<Semaphore>,
-    /// Places for passthrough connections and API splices.
-    pub(crate) connections: Arc<Semaphore>,
+    /// The bytes that its tunnel streams may hold.
+    pub(crate) memory: Arc<ClusterBudget>,
+    /// Places for passthrough connections.
+    pub(crate) connections: Arc<Places>,
+    /// Places for API splices, whose makers have shown a node's certificate.
+    pub(crate) splices: Arc<Semaphore>,
     /// Places for dials to its API server.
     pub(crate) dials: Arc<Semaphore>,
     links: usize,
@@ -68,9 +85,16 @@ impl Registry {
             tenants: Mutex::default(),
             serial: AtomicU64::new(0),
             streams: limits.streams_per_cluster,
-            connections: limits.connections_per_cluster,
+            connections: Shares {
+                total: limits.connections_per_cluster,
+                per_address: limits.connections_per_address,
+                per_network: limits.connections_per_cluster,
+                spared: RECENT,
+            },
             dials: limits.dials_per_cluster,
             links: limits.links_per_node,
+            process: Budget::new(limits.tunnel_bytes),
+            cluster_bytes: limits.tunnel_bytes_per_cluster,
             hard,
         }
     }
@@ -85,7 +109,9 @@ impl Registry {
         Tenant {
             token: self.hard.child_token(),
             streams: Arc::new(Semaphore::new(self.streams)),
-            connections: Arc::new(Semaphore::new(self.connections)),
+            memory: ClusterBudget::new(self.cluster_bytes, self.process.clone()),
+            connections: Places::new(self.connections),
+            splices: Arc::new(Semaphore::new(self.connections.total)),
             dials: Arc::new(Semaphore::new(self.dials)),
             links: self.links,
             nodes: Mutex::default(),
@@ -193,6 +219,11 @@ impl Tenant {
 
 impl LinkInfo {
     fn of(link: &Link) -> Self {
-        Self { node_id: link.node_id.clone(), name: link.name.clone(), streams: link.streams() }
+        Self {
+            node_id: link.node_id.clone(),
+            name: link.name.clone(),
+            streams: link.streams(),
+            window: link.window.size(),
+        }
     }
 }

@@ -22,7 +22,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{conn::TlsStream, tunnel::client::Opened};
+use crate::{
+    conn::TlsStream,
+    tunnel::{
+        client::Opened,
+        window::{Pace, Window},
+    },
+};
 
 /// Read buffer of a quiet stream, bytes.
 const SMALL: usize = 2 * 1024;
@@ -65,21 +71,21 @@ struct Ended {
 
 /// Moves bytes until both directions ended or one broke off.
 pub(crate) async fn relay(front: Front, opened: Opened, half_closed: Duration) -> Result<(), Broken> {
-    let Opened { mut send, mut recv, places } = opened;
+    let Opened { mut send, mut recv, places, charge, window } = opened;
     let socket = front.stream.get_ref().0.socket();
     let (reader, writer) = tokio::io::split(front.stream);
     let ended = Ended::default();
     let outcome = tokio::select! {
         outcome = async { tokio::try_join!(
             up((front.early, reader), &mut send, &ended),
-            down(&mut recv, writer, (&ended, half_closed)),
+            down(&mut recv, &window, writer, (&ended, half_closed)),
         )} => outcome.map(drop),
         broken = gone(&socket) => Err(broken),
     };
     if outcome.is_err() {
         send.send_reset(Reason::CONNECT_ERROR);
     }
-    drop(places);
+    drop((places, charge));
     outcome
 }
 
@@ -172,9 +178,11 @@ fn why(end: Result<Reason, h2::Error>) -> Broken {
 /// Tunnel to front.
 async fn down(
     recv: &mut RecvStream,
+    window: &Window,
     mut writer: impl AsyncWrite + Unpin,
     (ended, half_closed): (&Ended, Duration),
 ) -> Result<(), Broken> {
+    let mut pace = Pace::default();
     loop {
         let data = tokio::select! {
             data = poll_fn(|cx| recv.poll_data(cx)) => data,
@@ -185,6 +193,7 @@ async fn down(
         writer.write_all(&data).await.map_err(Broken::Front)?;
         writer.flush().await.map_err(Broken::Front)?;
         recv.flow_control().release_capacity(data.len()).map_err(Broken::Tunnel)?;
+        window.note(&mut pace, data.len());
     }
     writer.shutdown().await.map_err(Broken::Front)?;
     ended.down.cancel();

@@ -62,15 +62,53 @@ async fn idle_portal_connections_take_nothing_from_clusters() {
         let visitor = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
         idle.push((visitor, next(&mut world.portal).await));
     }
-    let mut third = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
-    assert!(!matches!(timeout(SOON, third.read(&mut [0; 1])).await.expect("closed"), Ok(1..)));
+    idle[1].1.0.get_ref().0.claim().unwrap().touch();
+    let _third = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
+    let _served = next(&mut world.portal).await;
+    let (_idlest, (mut served, _)) = idle.remove(0);
+    let cut = timeout(SOON, served.read(&mut [0; 1])).await.expect("cut").unwrap_err();
+    assert_eq!(cut.kind(), io::ErrorKind::ConnectionAborted);
+    drop(served);
     assert_eq!(world.gateway.counters().refused(Refused::Crowd), 1);
+    until(|| world.gateway.counters().live(Kind::Portal) == 2).await;
     let mut person = world.tls_trusting(world.api_ca.roots(), &api(LABEL_A), (&[], None)).await.unwrap();
     echo(&mut person, b"kubectl").await;
-    idle.pop();
-    until(|| world.gateway.counters().live(Kind::Portal) == 1).await;
-    world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
-    next(&mut world.portal).await;
+}
+
+#[tokio::test]
+async fn all_places_held_by_one_network_do_not_keep_another_out() {
+    let limits = Limits { portal_connections: 6, per_address: 3, ..Limits::default() };
+    let mut world = World::with(limits).await;
+    let mut idle = Vec::new();
+    for last in [2, 2, 2, 3, 3, 3] {
+        let tcp = from(Ipv4Addr::new(127, 0, 0, last), world.address).await.unwrap();
+        idle.push((world.tls_over(tcp, "127.0.0.1").await.unwrap(), next(&mut world.portal).await));
+    }
+    // It is somebody else's turn: from another network, where nobody holds anything.
+    let tcp = from(Ipv4Addr::new(127, 0, 9, 1), world.address).await.unwrap();
+    let _other = world.tls_over(tcp, "127.0.0.1").await.unwrap();
+    let (served, peer) = next(&mut world.portal).await;
+    assert_eq!(peer.address.ip(), Ipv4Addr::new(127, 0, 9, 1));
+    until(|| world.gateway.counters().refused(Refused::Crowd) == 1).await;
+    drop((served, idle));
+}
+
+#[tokio::test]
+async fn who_has_shown_a_credential_is_not_pushed_out_by_strangers() {
+    let mut world = World::with(Limits { portal_connections: 1, ..Limits::default() }).await;
+    let mut caller = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
+    let (mut served, _) = next(&mut world.portal).await;
+    served.get_ref().0.claim().unwrap().authenticate();
+    let mut strangers = Vec::new();
+    for _ in 0..3 {
+        strangers.push((world.tls("127.0.0.1", &[b"h2"], None).await.unwrap(), next(&mut world.portal).await));
+    }
+    assert_eq!(world.gateway.counters().refused(Refused::Crowd), 2, "each stranger but the first ended one before");
+    caller.write_all(b"here").await.unwrap();
+    caller.flush().await.unwrap();
+    let mut said = [0; 4];
+    timeout(SOON, served.read_exact(&mut said)).await.expect("still open").unwrap();
+    assert_eq!(&said, b"here");
 }
 
 #[tokio::test]
@@ -78,9 +116,11 @@ async fn enrolments_have_a_cap_of_their_own() {
     let mut world = World::with(Limits { enrolments: 1, ..Limits::default() }).await;
     let name = format!("link.{DOMAIN}");
     let _first = world.tls(&name, &[b"h2"], None).await.unwrap();
-    let _served = next(&mut world.link).await;
-    let mut second = world.tls(&name, &[b"h2"], None).await.unwrap();
-    assert!(!matches!(timeout(SOON, second.read(&mut [0; 1])).await.expect("closed"), Ok(1..)));
+    let (mut served, _) = next(&mut world.link).await;
+    let _second = world.tls(&name, &[b"h2"], None).await.unwrap();
+    let _newest = next(&mut world.link).await;
+    let cut = timeout(SOON, served.read(&mut [0; 1])).await.expect("cut").unwrap_err();
+    assert_eq!(cut.kind(), io::ErrorKind::ConnectionAborted, "the newest has the place");
     assert_eq!(world.gateway.counters().refused(Refused::Crowd), 1);
 }
 
@@ -101,9 +141,14 @@ async fn an_api_server_that_takes_no_connection_keeps_nobody_elses_place() {
         .collect();
     timeout(SOON, world.tls("127.0.0.1", &[], None)).await.expect("a place").unwrap();
     assert!(visitors.iter().all(|visitor| !visitor.is_finished()));
-    world.gateway.drop_cluster(B);
+    // The last of them may only now have said where it wants to go.
+    until(|| {
+        world.gateway.drop_cluster(B);
+        visitors.iter().all(tokio::task::JoinHandle::is_finished)
+    })
+    .await;
     for visitor in visitors {
-        assert!(timeout(SOON, visitor).await.expect("told").unwrap().is_err());
+        assert!(visitor.await.unwrap().is_err(), "told");
     }
 }
 

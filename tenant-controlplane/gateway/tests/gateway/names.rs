@@ -112,3 +112,30 @@ async fn a_cluster_has_a_cap_of_connections() {
     until(|| world.gateway.counters().live(Kind::Passthrough) == 1).await;
     open().await.unwrap();
 }
+
+#[tokio::test]
+async fn an_address_has_its_share_of_a_clusters_connections() {
+    let world = World::with(Limits { connections_per_address: 1, ..Limits::default() }).await;
+    let name = format!("{LABEL_A}.api.{DOMAIN}");
+    let open = || world.tls_trusting(world.api_ca.roots(), &name, (&[], None));
+    let _first = open().await.unwrap();
+    assert!(open().await.unwrap_err().to_string().contains("InternalError"), "the first was used just now");
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+    let elsewhere = socket.connect(world.address).await.unwrap();
+    let config = crate::world::client_config(world.api_ca.roots(), &[], None);
+    let name = rustls_pki_types::ServerName::try_from(name.clone()).unwrap();
+    let mut other = tokio_rustls::TlsConnector::from(config).connect(name, elsewhere).await.unwrap();
+    crate::world::echo(&mut other, b"another address has its own").await;
+}
+
+#[tokio::test]
+async fn a_name_that_nobody_has_is_looked_up_once() {
+    let world = World::new().await;
+    let nobody = format!("01k9zq000000000000000000zz.api.{DOMAIN}");
+    let before = world.book.asked.load(SeqCst);
+    for _ in 0..5 {
+        assert!(world.tls(&nobody, &[], None).await.is_err());
+    }
+    assert_eq!(world.book.asked.load(SeqCst) - before, 1);
+}

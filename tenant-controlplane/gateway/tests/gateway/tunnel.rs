@@ -277,3 +277,43 @@ async fn many_streams_at_once() {
     futures::future::join_all(streams.iter_mut().map(|stream| echo(stream, &large))).await;
     assert_eq!(world.gateway.links(A)[0].streams, 120);
 }
+
+#[tokio::test]
+async fn beyond_the_memory_of_all_tunnels_the_answer_says_so() {
+    let stream = 128 * 1024;
+    let world = World::with(Limits { tunnel_bytes: 2 * stream, ..Limits::default() }).await;
+    let _agent = Agent::join(&world).await;
+    let _held = [open(&world, &format!("web-1:{ECHO}")).await, open(&world, &format!("web-1:{ECHO}")).await];
+    let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
+    assert!(status.starts_with("HTTP/1.1 503 the open tunnel streams of all clusters may hold 1 MiB"), "{status}");
+}
+
+#[tokio::test]
+async fn beyond_the_memory_of_a_clusters_tunnels_the_answer_says_so() {
+    let stream = 128 * 1024;
+    let world = World::with(Limits { tunnel_bytes_per_cluster: stream, ..Limits::default() }).await;
+    let _agent = Agent::join(&world).await;
+    let held = open(&world, &format!("web-1:{ECHO}")).await;
+    let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
+    assert!(status.starts_with("HTTP/1.1 503 the open tunnel streams of this cluster may hold 1 MiB"), "{status}");
+    drop(held);
+    until(|| world.gateway.counters().live(Kind::Stream) == 0).await;
+    open(&world, &format!("web-1:{ECHO}")).await;
+}
+
+#[tokio::test]
+async fn windows_are_small_until_a_stream_is_fast() {
+    let world = World::new().await;
+    let _agent = Agent::join(&world).await;
+    let _stalled = open(&world, &format!("web-1:{STALL}")).await;
+    assert_eq!(world.gateway.links(A)[0].window, 64 * 1024);
+    let mut bulk = open(&world, &format!("web-1:{BULK}")).await;
+    let mut buffer = vec![0; 64 * 1024];
+    let grown = async {
+        while world.gateway.links(A)[0].window < 512 * 1024 {
+            bulk.read_exact(&mut buffer).await.unwrap();
+        }
+    };
+    timeout(Duration::from_secs(20), grown).await.expect("a fast stream's window grows");
+    echo(&mut open(&world, &format!("web-1:{ECHO}")).await, &vec![6; 500_000]).await;
+}

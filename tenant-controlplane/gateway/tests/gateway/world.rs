@@ -5,7 +5,7 @@ use std::{
     net::{Ipv4Addr, SocketAddr},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -44,11 +44,14 @@ pub struct Book {
     pub nodes: Mutex<HashMap<(String, String), NodeRoute>>,
     pub events: Mutex<Vec<(String, String, bool)>>,
     pub down: AtomicBool,
+    /// How often a cluster was looked up.
+    pub asked: AtomicUsize,
 }
 
 #[async_trait]
 impl Directory for Book {
     async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        self.asked.fetch_add(1, SeqCst);
         self.check()?;
         Ok(self.clusters.lock().unwrap().get(label).cloned())
     }
@@ -152,6 +155,12 @@ impl World {
     ) -> std::io::Result<Client> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         TlsConnector::from(client_config(roots, alpn, leaf)).connect(name, self.tcp().await).await
+    }
+
+    /// TLS to the gateway's own certificate over a connection that stands, with `h2`.
+    pub async fn tls_over(&self, tcp: TcpStream, name: &str) -> std::io::Result<Client> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        TlsConnector::from(client_config(self.platform.roots(), &[b"h2"], None)).connect(name, tcp).await
     }
 
     /// A node's link with this ALPN.
