@@ -59,6 +59,7 @@ on_both! {
     clusters::reports_that_say_nothing_new_wake_nobody,
     clusters::deletion_marks_everything_under_it_once,
     clusters::purging_takes_every_row_and_ends_operations,
+    clusters::forcing_a_deletion_is_written_down_and_reaches_every_node,
     clusters::pools_grow_shrink_and_go,
     clusters::certificates_are_made_once_and_sealed,
     clusters::certificates_are_replaced_only_when_seen,

@@ -6,6 +6,7 @@
 pub mod account;
 pub mod audit;
 pub mod clusters;
+pub mod deletion;
 mod find;
 pub mod join_tokens;
 pub mod kubeconfigs;

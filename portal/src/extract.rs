@@ -137,6 +137,26 @@ pub struct WaitQuery {
     pub wait: Option<u64>,
 }
 
+/// Whether a deletion is forced: `?force=true`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Force(pub bool);
+
+/// The query parameter of [`Force`].
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ForceQuery {
+    /// Takes the role admin: nothing is waited for any more that may never come, such as machines, disruption budgets and finalizers.
+    pub force: Option<bool>,
+}
+
+impl FromRequestParts<AppState> for Force {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
+        Ok(Self(query::<ForceQuery>(parts, "force").await?.force.unwrap_or_default()))
+    }
+}
+
 impl FromRequestParts<AppState> for Wait {
     type Rejection = Error;
 

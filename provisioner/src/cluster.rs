@@ -28,6 +28,7 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::admission;
 use crate::context::{Context, Place, leaving};
 use crate::engine::Outcome;
 use crate::host::Kubernetes;
@@ -230,6 +231,7 @@ impl<'a> Run<'a> {
     /// One look, and everything that can be done after it.
     async fn pass(&mut self) -> Result<Look, Trouble> {
         let mut look = observe::inside(self.ctx, self.cluster, self.pki, self.told.endpoint.as_deref()).await?;
+        let mut failed = None;
         look.observed.nodes = Some(self.nodes);
         look.observed.etcd_writable = self.etcd_writable;
         look.observed.certificates_end = self.certificates_end;
@@ -238,12 +240,13 @@ impl<'a> Run<'a> {
         }
         if let Some(api) = look.api.clone() {
             let ctx = self.ctx;
-            ctx.visit(self.set_up(&look, &*api)).await?;
-            look.observed.addons = Some(self.furnished);
+            let set_up = ctx.visit(self.set_up(&look, &*api)).await;
+            look.observed.addons = Some(self.furnished).filter(|_| set_up.is_ok());
             // What was just applied to a new cluster was written.
             let new = self.furnished && self.cluster.observed_generation == 0;
             look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
-            ctx.visit(self.shut_out(&*api)).await?;
+            let shut_out = ctx.visit(self.shut_out(&*api)).await;
+            failed = self.failure(set_up.and(shut_out), &*api).await?;
             observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
         self.forbear(&mut look);
@@ -253,8 +256,17 @@ impl<'a> Run<'a> {
         {
             look.hindrance = self.warning().await;
         }
+        look.problem = failed.as_ref().map(|failed: &Trouble| failed.problem.clone());
         report::seen(self, &look, waited).await?;
-        Ok(look)
+        failed.map_or(Ok(look), Err)
+    }
+
+    /// What went wrong inside the tenant. Of a cluster that was well once the rest is still seen and told, so that whatever stops its
+    /// writes, such as a webhook, hides nothing; a new one is not well before everything is in place.
+    async fn failure(&self, ended: Result<(), Trouble>, api: &dyn Kubernetes) -> Result<Option<Trouble>, Trouble> {
+        let Err(failed) = ended else { return Ok(None) };
+        let explained = admission::explain(failed, api).await;
+        if self.cluster.observed_generation == 0 { Err(explained) } else { Ok(Some(explained)) }
     }
 
     /// How long the present step of a creation has been waiting; none when nothing is being created.
@@ -317,6 +329,8 @@ impl<'a> Run<'a> {
     }
 }
 
+#[cfg(test)]
+mod refusal_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

@@ -46,7 +46,8 @@ pub struct Context {
     pub leisure: watch::Receiver<bool>,
     /// Cancelled when the process ends: nothing is waited for then.
     pub ending: CancellationToken,
-    shares: Arc<Shares>,
+    /// Who may hold how many of the places.
+    pub shares: Arc<Shares>,
     applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
     unrest: Mutex<HashMap<ClusterId, Unrest>>,
     /// Whether what all control planes share in the host is there.

@@ -186,6 +186,12 @@ pub trait Kubernetes: Send + Sync {
     ) -> Result<Vec<Value>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
+    /// Ends a pod at once, without waiting for its kubelet; one that is not there is fine.
+    async fn end(&self, key: &ObjectKey) -> Result<(), ApiError>;
+    /// Takes an object's finalizers off, so that its deletion waits for nobody; one that is not there is fine.
+    async fn release(&self, key: &ObjectKey) -> Result<(), ApiError>;
+    /// Whether an object would be taken if it were applied: asks admission, and changes nothing (`dryRun=All`).
+    async fn would_take(&self, object: &Value) -> Result<(), ApiError>;
     /// The pods that are on a node and have not ended, in all namespaces.
     async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError>;
     /// Asks a pod to end, unless a disruption budget forbids it (429); one that is not there is fine.

@@ -6,6 +6,7 @@
 //! What is deliberately not here: no rule of what a control plane looks like (the domain's), no SQL (the store's), no words with people
 //! (the portal's).
 
+mod admission;
 pub mod agents;
 pub mod backoff;
 mod cluster;

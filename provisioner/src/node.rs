@@ -6,6 +6,7 @@
 mod decide;
 mod drain;
 mod machine;
+mod refusal;
 mod teardown;
 
 use std::time::Duration;
@@ -50,7 +51,8 @@ async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     };
     ctx.tenants.watch(family.cluster.id);
     let known = ctx.tenants.node(family.cluster.id, family.node.name.as_str());
-    let report = decide::report(&family.node, &Sight { machine, known });
+    let sight = Sight { machine, known };
+    let report = refusal::noticed(ctx, family, decide::report(&family.node, &sight), &sight).await;
     let ready = report.state == NodeState::Ready;
     write(ctx, family, report).await?;
     Ok(match family.node.machine_fingerprint {

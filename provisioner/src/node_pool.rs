@@ -114,15 +114,17 @@ async fn take_down(ctx: &Context, pool: &NodePool, steps: &mut Steps<'_>) -> Res
     for idle in nodes.iter().filter(|node| node.state != NodeState::Deleting) {
         ctx.due(WorkKind::Node, idle.id.uuid()).await?;
     }
-    let names: Vec<_> = nodes.iter().take(5).map(|node| node.name.to_string()).collect();
-    let message = format!("waiting for {} of its nodes: {}", nodes.len(), names.join(", "));
+    let names: Vec<_> = nodes.iter().take(3).map(|node| format!("{} ({})", node.name, node.state_message)).collect();
+    let more = if nodes.len() > names.len() { ", …" } else { "" };
+    let message = format!("waiting for {} of its nodes: {}{more}", nodes.len(), names.join(", "));
     if pool.kind == PoolKind::Byo {
         steps.running("nodes", &message).await?;
     } else {
         steps.done("nodes").await?;
         steps.running("machines", &message).await?;
     }
-    let sum = Sum { state: PoolState::Deleting, message: message.clone(), ..Sum::waiting(pool) };
+    let problem = nodes.iter().find_map(|node| node.problem.clone());
+    let sum = Sum { state: PoolState::Deleting, message: message.clone(), problem, ..Sum::waiting(pool) };
     report(ctx, pool, &sum).await?;
     Ok(Outcome::waiting(message, ROUTINE_LOOK))
 }

@@ -51,10 +51,21 @@ impl Trouble {
         self
     }
 
+    /// What an API server did, where that is the cause.
+    pub fn cause(&self) -> Option<&ApiError> {
+        self.source.as_deref().and_then(|source| source.downcast_ref())
+    }
+
     /// Whether an API server refused it for want of rights.
     pub fn is_forbidden(&self) -> bool {
-        let cause = self.source.as_deref().and_then(|source| source.downcast_ref::<ApiError>());
-        cause.is_some_and(ApiError::is_forbidden)
+        self.cause().is_some_and(ApiError::is_forbidden)
+    }
+
+    /// The same, when more is known of whose it is and of what helps.
+    #[must_use]
+    pub fn of(mut self, class: Class, remediation: &str) -> Self {
+        (self.problem.class, self.problem.remediation) = (class, printable(remediation));
+        self
     }
 
     /// An API server did not do what it was asked; `whose` is `host` or `cluster`.

@@ -20,6 +20,7 @@ entity! {
         problem: Option<String>,
         operation: Option<Uuid>,
         deletion_requested_at: Option<i64>,
+        forced: bool,
         created_at: i64,
         updated_at: i64,
     }
@@ -77,6 +78,7 @@ entity! {
         problem: Option<String>,
         operation: Option<Uuid>,
         deletion_requested_at: Option<i64>,
+        forced: bool,
         drain_ends_at: Option<i64>,
         created_at: i64,
         updated_at: i64,

@@ -42,6 +42,8 @@ pub struct Cluster {
     pub operation: Option<OperationId>,
     /// Since when it is to go.
     pub deletion_requested_at: Option<OffsetDateTime>,
+    /// Whether its deletion is forced: an admin said that nothing is to be waited for that may never come.
+    pub forced: bool,
     /// When it was wished for.
     pub created_at: OffsetDateTime,
     /// When anything of this row last changed.
@@ -135,6 +137,7 @@ impl TryFrom<table::cluster::Model> for Cluster {
             problem: codec::maybe_from_json("cluster problem", model.problem.as_deref())?,
             operation: model.operation.map(OperationId::from_uuid),
             deletion_requested_at: codec::maybe_time("cluster time", model.deletion_requested_at)?,
+            forced: model.forced,
             created_at: codec::time("cluster time", model.created_at)?,
             updated_at: codec::time("cluster time", model.updated_at)?,
             host: HostId::from_uuid(model.host),

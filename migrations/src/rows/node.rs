@@ -58,6 +58,8 @@ pub struct Node {
     pub last_seen_at: Option<OffsetDateTime>,
     /// Since when it is to go.
     pub deletion_requested_at: Option<OffsetDateTime>,
+    /// Whether its deletion is forced: an admin said that nothing is to be waited for that may never come.
+    pub forced: bool,
     /// Until when its pods may move away once it is to go; in the past when they have, or need not. `None` before that was decided.
     pub drain_ends_at: Option<OffsetDateTime>,
     /// It is gone for good: whatever still runs there is not let in again.
@@ -153,6 +155,7 @@ impl TryFrom<table::node::Model> for Node {
             link_connected: model.link_connected,
             last_seen_at: codec::maybe_time("node time", model.last_seen_at)?,
             deletion_requested_at: codec::maybe_time("node time", model.deletion_requested_at)?,
+            forced: model.forced,
             drain_ends_at: codec::maybe_time("node time", model.drain_ends_at)?,
             removed: model.removed,
             problem: codec::maybe_from_json("node problem", model.problem.as_deref())?,

@@ -115,19 +115,51 @@ impl Clusters<'_> {
         id: ClusterId,
         actor: Actor,
     ) -> Result<Cluster, StoreError> {
+        self.delete(organization, id, actor, false).await
+    }
+
+    /// [`Clusters::request_deletion`], and nothing is waited for any more, neither by the cluster nor by its nodes: audit entry
+    /// `cluster.force_delete`. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn force_deletion(
+        self,
+        organization: OrganizationId,
+        id: ClusterId,
+        actor: Actor,
+    ) -> Result<Cluster, StoreError> {
+        self.delete(organization, id, actor, true).await
+    }
+
+    async fn delete(
+        self,
+        organization: OrganizationId,
+        id: ClusterId,
+        actor: Actor,
+        force: bool,
+    ) -> Result<Cluster, StoreError> {
         let mut tx = self.0.begin().await?;
         let row = owned(organization, id).lock_exclusive().one(&tx).await?;
         let mut row = row.ok_or(StoreError::missing(WHAT))?;
-        if row.deletion_requested_at.is_some() {
+        let (asked, force) = (row.deletion_requested_at.is_some(), force && !row.forced);
+        if asked && !force {
             return Cluster::try_from(row);
         }
-        deletion::spread_from_cluster(&mut tx, row.id).await?;
         let (target, name) = (id.to_string(), row.name.clone());
-        let wish = intent(&organization, id, ("cluster.delete", &target, &name), actor);
-        row.operation = Some(wish.open(&mut tx).await?);
         row.updated_at = codec::millis(codec::now());
-        row.deletion_requested_at = Some(row.updated_at);
-        row.generation += 1;
+        if !asked {
+            deletion::spread_from_cluster(&mut tx, row.id).await?;
+            let wish = intent(&organization, id, ("cluster.delete", &target, &name), actor);
+            row.operation = Some(wish.open(&mut tx).await?);
+            row.deletion_requested_at = Some(row.updated_at);
+            row.generation += 1;
+        }
+        if force {
+            deletion::force_nodes_of(&mut tx, row.id).await?;
+            intent(&organization, id, ("cluster.force_delete", &target, &name), actor).record(&tx).await?;
+            row.forced = true;
+        }
         work::make_due(&mut tx, WorkKind::Cluster, row.id).await?;
         save(tx, row).await
     }
@@ -251,6 +283,7 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
         problem: None,
         operation: Some(operation),
         deletion_requested_at: None,
+        forced: false,
         created_at: now,
         updated_at: now,
     })

@@ -78,6 +78,24 @@ pub(super) async fn mark_node(tx: &mut Tx, row: &mut node::Model) -> Result<(), 
     tx.save(row.clone()).await
 }
 
+/// Marks a locked node, which is to go, as one for which nothing is waited any more.
+pub(super) async fn force_node(tx: &mut Tx, row: &mut node::Model) -> Result<(), StoreError> {
+    row.forced = true;
+    row.updated_at = codec::millis(codec::now());
+    tx.tell(node_news(row));
+    work::make_due(tx, WorkKind::Node, row.id).await?;
+    tx.save(row.clone()).await
+}
+
+/// The same for all nodes of a cluster.
+pub(super) async fn force_nodes_of(tx: &mut Tx, cluster: Uuid) -> Result<(), StoreError> {
+    let nodes = node::Entity::find().filter(node::Column::Cluster.eq(cluster)).order_by_asc(node::Column::Id);
+    for mut row in nodes.lock_exclusive().all(tx).await? {
+        force_node(tx, &mut row).await?;
+    }
+    Ok(())
+}
+
 /// Drops a cluster's row; the database drops all rows under it with it.
 pub(super) async fn drop_cluster(tx: &mut Tx, row: &cluster::Model) -> Result<(), StoreError> {
     let pools = node_pool::Entity::find().filter(node_pool::Column::Cluster.eq(row.id));

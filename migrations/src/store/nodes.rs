@@ -52,19 +52,44 @@ impl Nodes<'_> {
         id: NodeId,
         actor: Actor,
     ) -> Result<Node, StoreError> {
+        self.delete(organization, id, actor, false).await
+    }
+
+    /// [`Nodes::request_deletion`], and nothing is waited for any more: audit entry `node.force_delete`. Asking again changes nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], also for another organization's.
+    pub async fn force_deletion(
+        self,
+        organization: OrganizationId,
+        id: NodeId,
+        actor: Actor,
+    ) -> Result<Node, StoreError> {
+        self.delete(organization, id, actor, true).await
+    }
+
+    async fn delete(
+        self,
+        organization: OrganizationId,
+        id: NodeId,
+        actor: Actor,
+        force: bool,
+    ) -> Result<Node, StoreError> {
         let mut tx = self.0.begin().await?;
         let row = owned(organization, id).lock_exclusive().one(&tx).await?;
         let mut row = row.ok_or(StoreError::missing(WHAT))?;
-        if row.deletion_requested_at.is_some() {
-            return Node::try_from(row);
+        let (target, detail, cluster) = (id.to_string(), row.name.clone(), Some(row.cluster));
+        let organization = row.organization;
+        let intent = |action| Intent { organization, cluster, action, target: &target, detail: &detail, actor };
+        if row.deletion_requested_at.is_none() {
+            operations::overtake(&mut tx, deletion::on(&target), false).await?;
+            row.operation = Some(intent("node.delete").open(&mut tx).await?);
+            deletion::mark_node(&mut tx, &mut row).await?;
         }
-        let target = id.to_string();
-        operations::overtake(&mut tx, deletion::on(&target), false).await?;
-        let (action, detail) = ("node.delete", row.name.as_str());
-        let cluster = Some(row.cluster);
-        let wish = Intent { organization: row.organization, cluster, action, target: &target, detail, actor };
-        row.operation = Some(wish.open(&mut tx).await?);
-        deletion::mark_node(&mut tx, &mut row).await?;
+        if force && !row.forced {
+            intent("node.force_delete").record(&tx).await?;
+            deletion::force_node(&mut tx, &mut row).await?;
+        }
         tx.commit().await?;
         Node::try_from(row)
     }
@@ -296,6 +321,7 @@ pub(super) fn blank(place: &enrol::Place<'_>, name: String, pod_cidr: String) ->
         problem: None,
         operation: None,
         deletion_requested_at: None,
+        forced: false,
         drain_ends_at: None,
         created_at: now,
         updated_at: now,

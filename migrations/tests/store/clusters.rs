@@ -173,6 +173,36 @@ pub async fn purging_takes_every_row_and_ends_operations(fixture: Fixture) {
     );
 }
 
+pub async fn forcing_a_deletion_is_written_down_and_reaches_every_node(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, org, actor) = (&fixture.store, tenant.organization, tenant.actor);
+    let other = fixture.tenant("other").await;
+    let cluster = tenant.cluster("demo").await;
+    let pool = tenant.pool(cluster.id, "web").await;
+    let node = store.nodes().insert_for_pool(pool.id).await.unwrap();
+    assert_eq!(is_missing(store.clusters().force_deletion(other.organization, cluster.id, actor).await), "cluster");
+    assert_eq!(is_missing(store.nodes().force_deletion(other.organization, node.id, actor).await), "node");
+    // Of one that is on its way already, and of one that is not.
+    let asked = store.clusters().request_deletion(org, cluster.id, actor).await.unwrap();
+    assert!(!asked.forced && !store.nodes().load(node.id).await.unwrap().forced);
+    drain(store).await;
+    let forced = store.clusters().force_deletion(org, cluster.id, actor).await.unwrap();
+    assert!(forced.forced && forced.operation == asked.operation, "it is the same deletion");
+    assert!(store.nodes().load(node.id).await.unwrap().forced);
+    let mut kinds: Vec<_> = drain(store).await.iter().map(|work| work.kind).collect();
+    kinds.sort();
+    assert_eq!(kinds, [WorkKind::Cluster, WorkKind::Node], "they need not wait for their turn");
+    assert_eq!(store.clusters().force_deletion(org, cluster.id, actor).await.unwrap(), forced);
+    let second = tenant.cluster("second").await;
+    let (_, secret) = tenant.join_token(second.id).await;
+    let joined = tenant.enroll(&secret, "machine").await.unwrap().node;
+    let gone = store.nodes().force_deletion(org, joined.id, actor).await.unwrap();
+    assert!(gone.forced && gone.deletion_requested_at.is_some());
+    let written = store.audit().list(org, Page::default()).await.unwrap();
+    let count = |action: &str| written.iter().filter(|entry| entry.action == action).count();
+    assert_eq!((count("cluster.force_delete"), count("node.force_delete"), count("node.delete")), (1, 1, 1));
+}
+
 pub async fn pools_grow_shrink_and_go(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (store, org, actor) = (&fixture.store, tenant.organization, tenant.actor);

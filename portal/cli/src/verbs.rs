@@ -14,9 +14,27 @@ pub mod token;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
+use crate::client::Call;
 use crate::context::file_error;
 use crate::error::{CliError, Result};
+use crate::progress::Wait;
 use crate::terminal::one_line;
+
+/// How something is taken away.
+struct Removal {
+    /// Whether nobody is asked.
+    yes: bool,
+    /// Whether nothing is waited for that may never come.
+    force: bool,
+    wait: Wait,
+}
+
+impl Removal {
+    fn call(&self, path: String) -> Call {
+        let call = Call::delete(path);
+        if self.force { call.query("force", "true") } else { call }
+    }
+}
 
 /// Makes sure a person means it: `--yes`, or the name typed at a terminal.
 fn confirm(yes: bool, action: &str, name: &str) -> Result<()> {

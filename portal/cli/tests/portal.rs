@@ -183,7 +183,7 @@ async fn the_tour_on_the_real_portal() {
     assert!(line.lines().count() == 1 && line.contains("pilothouse_join_"), "{line}");
     assert_eq!(world.out("node list --cluster demo -o name").await, "");
     assert_eq!(world.run("node get web-1 --cluster demo").await.0, 3);
-    world.out("cluster delete demo --yes --wait").await;
+    world.out("cluster delete demo --yes --force --wait").await;
     assert_eq!(world.out("cluster list -o name").await, "");
 }
 

@@ -2,8 +2,9 @@
 
 use super::reply::{Failure, Outcome, accepted, item};
 use crate::app::clusters;
+use crate::app::deletion::Deletion;
 use crate::error::Error;
-use crate::extract::{Body, Call, IfMatch, Wait, WaitQuery};
+use crate::extract::{Body, Call, Force, ForceQuery, IfMatch, Wait, WaitQuery};
 use crate::paging::{PageQuery, Paging};
 use crate::state::AppState;
 use api_types::{Cluster, CreateCluster, List};
@@ -54,14 +55,22 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 
 /// Delete cluster
 ///
-/// Takes the role editor. Its nodes, volumes and certificates go with it. `If-Match` is honoured.
+/// Takes the role editor. Its nodes, volumes and certificates go with it. `If-Match` is honoured. With `force`, which takes the role
+/// admin, nothing is waited for any more that may never come; it may be asked for while the cluster is being deleted.
 #[utoipa::path(delete, path = "/clusters/{cls}", tag = "clusters", operation_id = "delete_cluster",
-    params(("cls" = String, Path, description = "`cls_…`"), WaitQuery,
+    params(("cls" = String, Path, description = "`cls_…`"), WaitQuery, ForceQuery,
         ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
     responses((status = 202, body = Cluster, description = "Work has begun"),
         (status = 204, description = "It is gone (only when waited for)"), Failure))]
-async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {
-    let cluster = clusters::delete(&call.state, &call.actor, &id, if_match.as_deref()).await?;
+async fn delete(
+    call: Call,
+    Path(id): Path<String>,
+    wait: Wait,
+    Force(force): Force,
+    if_match: IfMatch,
+) -> Result<Response, Error> {
+    let cluster =
+        clusters::delete(&call.state, &call.actor, &id, Deletion { force, if_match: if_match.as_deref() }).await?;
     let again = async || clusters::get(&call.state, &call.actor, &id).await;
     accepted(&call, wait, (cluster, Outcome::Gone), again).await
 }

@@ -1,9 +1,10 @@
 //! `/nodes`: single machines.
 
 use super::reply::{Failure, Outcome, accepted, item};
+use crate::app::deletion::Deletion;
 use crate::app::nodes;
 use crate::error::Error;
-use crate::extract::{Call, IfMatch, Wait, WaitQuery};
+use crate::extract::{Call, Force, ForceQuery, IfMatch, Wait, WaitQuery};
 use crate::paging::{PageQuery, Paging};
 use crate::state::AppState;
 use api_types::{List, Node};
@@ -35,13 +36,20 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 
 /// Remove node
 ///
-/// Takes the role editor. The machine is told to reset and is refused from then on. `If-Match` is honoured.
+/// Takes the role editor. The machine is told to reset and is refused from then on. `If-Match` is honoured. With `force`, which takes
+/// the role admin, neither pods nor machine are waited for; it may be asked for while the node is being removed.
 #[utoipa::path(delete, path = "/nodes/{nod}", tag = "nodes", operation_id = "remove_node",
-    params(("nod" = String, Path, description = "`nod_…`"), WaitQuery,
+    params(("nod" = String, Path, description = "`nod_…`"), WaitQuery, ForceQuery,
         ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
     responses((status = 202, body = Node, description = "Work has begun"),
         (status = 204, description = "It is gone (only when waited for)"), Failure))]
-async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {
-    let node = nodes::delete(&call.state, &call.actor, &id, if_match.as_deref()).await?;
+async fn delete(
+    call: Call,
+    Path(id): Path<String>,
+    wait: Wait,
+    Force(force): Force,
+    if_match: IfMatch,
+) -> Result<Response, Error> {
+    let node = nodes::delete(&call.state, &call.actor, &id, Deletion { force, if_match: if_match.as_deref() }).await?;
     accepted(&call, wait, (node, Outcome::Gone), async || nodes::get(&call.state, &call.actor, &id).await).await
 }

@@ -1,5 +1,6 @@
 //! Clusters: create, list, show, delete.
 
+use super::deletion::Deletion;
 use super::organizations::taken;
 use super::{find, view};
 use crate::auth::Actor;
@@ -62,10 +63,14 @@ pub async fn create(state: &AppState, actor: &Actor, project: &str, input: Creat
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
-pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<&str>) -> Result<Cluster, Error> {
-    let row = find::cluster(state, actor, id, Action::Write).await?;
-    check_etag(if_match, &row.etag())?;
-    let row = state.store().clusters().request_deletion(row.organization, row.id, actor.by()).await?;
+pub async fn delete(state: &AppState, actor: &Actor, id: &str, how: Deletion<'_>) -> Result<Cluster, Error> {
+    let row = find::cluster(state, actor, id, how.action()).await?;
+    check_etag(how.if_match, &row.etag())?;
+    let (clusters, organization) = (state.store().clusters(), row.organization);
+    let row = match how.force {
+        true => clusters.force_deletion(organization, row.id, actor.by()).await?,
+        false => clusters.request_deletion(organization, row.id, actor.by()).await?,
+    };
     Ok(view::cluster(state.config(), row))
 }
 

@@ -1,5 +1,6 @@
 //! Nodes: single machines.
 
+use super::deletion::Deletion;
 use super::{find, view};
 use crate::auth::Actor;
 use crate::auth::policy::Action;
@@ -32,8 +33,13 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Node, Erro
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
-pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<&str>) -> Result<Node, Error> {
-    let row = find::node(state, actor, id, Action::Write).await?;
-    check_etag(if_match, &row.etag())?;
-    Ok(view::node(state.store().nodes().request_deletion(row.organization, row.id, actor.by()).await?))
+pub async fn delete(state: &AppState, actor: &Actor, id: &str, how: Deletion<'_>) -> Result<Node, Error> {
+    let row = find::node(state, actor, id, how.action()).await?;
+    check_etag(how.if_match, &row.etag())?;
+    let (nodes, organization) = (state.store().nodes(), row.organization);
+    let row = match how.force {
+        true => nodes.force_deletion(organization, row.id, actor.by()).await?,
+        false => nodes.request_deletion(organization, row.id, actor.by()).await?,
+    };
+    Ok(view::node(row))
 }

@@ -10,6 +10,7 @@ use super::form::Refusal;
 use super::shell::{Shell, Visitor};
 use super::{assets, render, ui};
 use crate::app;
+use crate::app::deletion::Deletion;
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -55,7 +56,7 @@ async fn delete(state: &AppState, visitor: &Visitor, id: &str, typed: &str) -> R
         let detail = format!("That is not its name. Type {} to delete it.", cluster.name);
         return Err(Error::field("/name", "NAME_MISMATCH", detail));
     }
-    app::clusters::delete(state, &visitor.actor, id, None).await.map(drop)
+    app::clusters::delete(state, &visitor.actor, id, Deletion::default()).await.map(drop)
 }
 
 async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {

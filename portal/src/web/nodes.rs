@@ -14,6 +14,7 @@ use super::shell::{Shell, Visitor};
 use super::ui::{Moment, ago};
 use super::{assets, render, ui};
 use crate::app;
+use crate::app::deletion::Deletion;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -52,7 +53,7 @@ pub async fn remove(
 ) -> Result<Response, Error> {
     let node = app::nodes::get(&state, &visitor.actor, &id).await?;
     let removed = if typed.name.trim() == node.name {
-        app::nodes::delete(&state, &visitor.actor, &id, None).await
+        app::nodes::delete(&state, &visitor.actor, &id, Deletion::default()).await
     } else {
         let detail = format!("That is not its name. Type {} to remove it.", node.name);
         Err(Error::field("/name", "NAME_MISMATCH", detail))

@@ -50,6 +50,7 @@ pub const CASES: &[Case] = &[
     ("POST", "/projects/{prj}/clusters", EDIT, || json!({"name": "new"})),
     ("GET", "/clusters/{cls}", VIEW, none),
     ("DELETE", "/clusters/{cls}", EDIT, none),
+    ("DELETE", "/clusters/{cls}?force=true", ADMIN, none),
     ("GET", "/clusters/{cls}/kubeconfigs", VIEW, none),
     ("POST", "/clusters/{cls}/kubeconfigs", EDIT, || json!({"role": "edit"})),
     ("DELETE", "/kubeconfigs/{kcf}", EDIT, none),
@@ -64,6 +65,7 @@ pub const CASES: &[Case] = &[
     ("GET", "/clusters/{cls}/nodes", VIEW, none),
     ("GET", "/nodes/{nod}", VIEW, none),
     ("DELETE", "/nodes/{nod}", EDIT, none),
+    ("DELETE", "/nodes/{nod}?force=true", ADMIN, none),
     ("GET", "/operations/{op}", VIEW, none),
     ("DELETE", "/tokens/{tok}", ADMIN, none),
 ];

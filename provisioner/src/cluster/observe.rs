@@ -10,7 +10,7 @@ use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::plan::{NodeCount, Observed};
 use tenant_controlplane::sni;
 use tenant_controlplane::spec::API_PORT;
-use tenant_controlplane::status::NodeState;
+use tenant_controlplane::status::{NodeState, Problem};
 use time::OffsetDateTime;
 
 use super::hindrance::Hindrance;
@@ -30,6 +30,8 @@ pub struct Look {
     pub api: Option<Arc<dyn Kubernetes>>,
     /// What is in the way, as the host says it.
     pub hindrance: Option<Hindrance>,
+    /// What went wrong inside the tenant.
+    pub problem: Option<Problem>,
     health: Option<Health>,
     candidates: usize,
 }
@@ -106,7 +108,8 @@ pub async fn inside(
     };
     let hindrance = Hindrance::of(known);
     let api = best.map(|(_, api)| api);
-    Ok(Look { observed, pods_known: pods.is_some(), api, hindrance, health, candidates: addresses.len() })
+    let (pods_known, candidates) = (pods.is_some(), addresses.len());
+    Ok(Look { observed, pods_known, api, hindrance, problem: None, health, candidates })
 }
 
 /// As whom to come: before everything is in place nothing else is let in, and afterwards nobody needs it.

@@ -95,7 +95,8 @@ fn headline(conditions: &[Condition], problem: Option<&Problem>) -> String {
 /// longer answers.
 fn problem(look: &Look, state: ClusterState, late: bool) -> Option<Problem> {
     match (&look.hindrance, state) {
-        (_, ClusterState::Running) => (look.observed.etcd_writable == Some(false)).then(full),
+        (_, ClusterState::Running) if look.observed.etcd_writable == Some(false) => Some(full()),
+        (_, ClusterState::Running) => look.problem.clone(),
         (Some(hindrance), _) if late => Some(hindrance.problem()),
         (None, ClusterState::Degraded) => Some(unreachable(look)),
         _ => None,
@@ -169,10 +170,15 @@ async fn open<'a>(store: &'a Store, cluster: &Cluster) -> Result<Steps<'a>, Trou
 }
 
 /// Tells that a cluster is going.
-pub(super) async fn going(ctx: &Context, cluster: &Cluster, message: &str) -> Result<(), Trouble> {
+pub(super) async fn going(
+    ctx: &Context,
+    cluster: &Cluster,
+    message: &str,
+    problem: Option<Problem>,
+) -> Result<(), Trouble> {
     let unknown = Observed { endpoint: cluster.endpoint.clone(), ..Observed::default() };
     let (state, conditions) = summary(cluster, &repeated(cluster), &unknown);
     let state_message = message.to_owned();
-    let report = ClusterReport { state, conditions, state_message, ..repeated(cluster) };
+    let report = ClusterReport { state, conditions, state_message, problem, ..repeated(cluster) };
     Ok(ctx.store.clusters().report(cluster.id, report).await?)
 }

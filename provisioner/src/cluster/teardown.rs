@@ -9,6 +9,7 @@ use futures::future::try_join_all;
 use migrations::{Cluster, Node, PoolKind, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::render::{CONTROL_PLANE, ETCD};
+use tenant_controlplane::status::{Class, Problem};
 use tenant_controlplane::text::printable;
 use tenant_controlplane::{plan, sni};
 use time::OffsetDateTime;
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use super::report;
 use crate::context::Context;
 use crate::engine::Outcome;
-use crate::host::ObjectKey;
+use crate::host::{ApiError, ObjectKey};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
@@ -40,16 +41,20 @@ pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
         Steps::open(&ctx.store, &cluster.id.to_string(), &["cluster.delete"], &plan::CLUSTER_DELETE).await?;
     let mut waits = Waits::begin(ctx, cluster);
     steps.running("nodes", "").await?;
-    report::going(ctx, cluster, "its nodes are leaving").await?;
-    if let Some(wait) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
-        return Ok(wait);
+    if !waits.lingers {
+        report::going(ctx, cluster, "its nodes are leaving", None).await?;
+    }
+    if let Some(left) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
+        return waits.told(ctx, cluster, left).await;
     }
     steps.done("nodes").await?;
     steps.done("machines").await?;
     steps.running("namespace", "").await?;
-    report::going(ctx, cluster, "its control plane is being removed").await?;
-    if let Some(wait) = waits.for_absence(&mut steps, || namespace(ctx, cluster)).await? {
-        return Ok(wait);
+    if !waits.lingers {
+        report::going(ctx, cluster, "its control plane is being removed", None).await?;
+    }
+    if let Some(left) = waits.for_absence(&mut steps, || namespace(ctx, cluster)).await? {
+        return waits.told(ctx, cluster, left).await;
     }
     steps.done("namespace").await?;
     // The row's end closes the operation; the last step cannot be told after it.
@@ -63,9 +68,25 @@ pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
 struct Left {
     step: &'static str,
     what: String,
+    /// Where to look, and with which command.
+    remedy: String,
+}
+
+impl Left {
+    /// The same for people who have waited for long.
+    fn problem(&self, cluster: &Cluster) -> Problem {
+        let remediation = match cluster.forced {
+            true => self.remedy.clone(),
+            false => format!("{} To wait no longer: pilothouse cluster delete {} --force.", self.remedy, cluster.id),
+        };
+        let (code, class, detail) = ("DELETION_WAITS".to_owned(), Class::Platform, self.what.clone());
+        Problem { code, class, detail, remediation }
+    }
 }
 
 struct Waits<'a> {
+    /// Whether it takes longer than people watch.
+    lingers: bool,
     until: Instant,
     again: Duration,
     ending: &'a CancellationToken,
@@ -77,7 +98,7 @@ impl<'a> Waits<'a> {
         let asked = cluster.deletion_requested_at.unwrap_or(cluster.updated_at);
         let lingers = OffsetDateTime::now_utc() - asked > WATCHED;
         let (stay, again) = if lingers { (Duration::ZERO, LATER) } else { (ctx.tuning.patience, AGAIN) };
-        Self { until: Instant::now() + stay, again, ending: &ctx.ending }
+        Self { lingers, until: Instant::now() + stay, again, ending: &ctx.ending }
     }
 
     /// Looks until nothing is left, or others should have a turn.
@@ -85,7 +106,7 @@ impl<'a> Waits<'a> {
         &mut self,
         steps: &mut Steps<'_>,
         mut look: impl FnMut() -> F,
-    ) -> Result<Option<Outcome>, Trouble>
+    ) -> Result<Option<Left>, Trouble>
     where
         F: Future<Output = Result<Option<Left>, Trouble>>,
     {
@@ -96,10 +117,18 @@ impl<'a> Waits<'a> {
             }
             steps.running(left.step, &left.what).await?;
             if Instant::now() >= self.until || self.ending.is_cancelled() {
-                return Ok(Some(Outcome::waiting(left.what, self.again)));
+                return Ok(Some(left));
             }
             tokio::time::sleep(LOOK).await;
         }
+    }
+
+    /// Says what is waited for; what lingers is a problem, with the command that helps.
+    async fn told(&self, ctx: &Context, cluster: &Cluster, left: Left) -> Result<Outcome, Trouble> {
+        if self.lingers {
+            report::going(ctx, cluster, &left.what, Some(left.problem(cluster))).await?;
+        }
+        Ok(Outcome::waiting(left.what, self.again))
     }
 }
 
@@ -118,9 +147,11 @@ async fn nodes(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble
         ctx.due(WorkKind::Node, node.id.uuid()).await?;
     }
     let step = if brought > 0 { "nodes" } else { "machines" };
-    let names: Vec<_> = nodes.iter().take(5).map(|node| node.name.to_string()).collect();
-    let more = if nodes.len() > names.len() { ", …" } else { "" };
-    Ok(Some(Left { step, what: format!("waiting for {}{more}", names.join(", ")) }))
+    let names: Vec<_> = nodes.iter().take(3).map(|node| format!("{} ({})", node.name, node.state_message)).collect();
+    let more =
+        if nodes.len() > names.len() { format!(" and {} more", nodes.len() - names.len()) } else { String::new() };
+    let remedy = format!("Look at its nodes: pilothouse node list --cluster {}.", cluster.id);
+    Ok(Some(Left { step, what: format!("waiting for {}{more}", names.join(", ")), remedy }))
 }
 
 /// A node whose own reconcile has not begun to take it away.
@@ -138,15 +169,48 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
             // The host begins with a namespace's content seconds later; what takes longest to go is sent on its way first.
             try_join_all(slow(&name).iter().map(|key| ctx.host.delete(key))).await.map_err(host)?;
             ctx.host.delete(&key).await.map_err(host)?;
+        } else if cluster.forced {
+            end_pods(ctx, &name).await.map_err(host)?;
         }
-        return Ok(Some(Left { step: "namespace", what: remaining(&found) }));
+        let remedy = format!(
+            "In the host: kubectl get pods,pvc --namespace {name} (a pod that does not end: is its node ready?)."
+        );
+        return Ok(Some(Left { step: "namespace", what: remaining(&found, &name), remedy }));
     }
     let volumes = ctx.host.list("v1", "PersistentVolume").await.map_err(host)?;
     let own = |volume: &&Value| volume["spec"]["claimRef"]["namespace"] == name.as_str();
-    Ok(volumes.iter().find(own).map(|volume| {
-        let volume = volume["metadata"]["name"].as_str().unwrap_or_default();
-        Left { step: "namespace", what: format!("waiting for the volume {volume} to be deleted") }
+    let Some(volume) = volumes.iter().find(own) else { return Ok(None) };
+    let key = ObjectKey::global("v1", "PersistentVolume", volume["metadata"]["name"].as_str().unwrap_or_default());
+    if cluster.forced {
+        tracing::warn!(cluster = %cluster.id, volume = key.name, "forced: the volume goes without what would have deleted its data");
+        ctx.host.delete(&key).await.map_err(host)?;
+        ctx.host.release(&key).await.map_err(host)?;
+    }
+    let remedy = format!("In the host: kubectl describe pv {}; does its storage class's provisioner run?", key.name);
+    Ok(Some(Left {
+        step: "namespace",
+        what: format!("waiting for the volume {} to be deleted{}", key.name, finalizers(volume)),
+        remedy,
     }))
+}
+
+/// Ends a namespace's pods without waiting for their kubelets, and lets its claims go.
+async fn end_pods(ctx: &Context, namespace: &str) -> Result<(), ApiError> {
+    for kind in ["Pod", "PersistentVolumeClaim"] {
+        for left in ctx.host.metadata("v1", kind, Some(namespace), "").await? {
+            let key = left.key("v1", kind);
+            ctx.host.end(&key).await?;
+            ctx.host.release(&key).await?;
+        }
+    }
+    Ok(())
+}
+
+/// What else has a say in an object's deletion.
+fn finalizers(object: &Value) -> String {
+    let names = object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let names: Vec<&str> = names.collect();
+    if names.is_empty() { String::new() } else { format!(" (finalizers: {})", names.join(", ")) }
 }
 
 /// What takes its time: the owners of pods, and the claims of volumes, which go once their pods have. One that is not there is fine.
@@ -159,11 +223,12 @@ fn slow(namespace: &str) -> Vec<ObjectKey> {
 }
 
 /// What the host says is still in a namespace on its way out.
-fn remaining(namespace: &Value) -> String {
+fn remaining(namespace: &Value, name: &str) -> String {
     let conditions = namespace["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
     let tells = |condition: &&Value| {
         condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
     };
     let words = conditions.iter().find(tells).and_then(|condition| condition["message"].as_str());
-    words.map_or_else(|| "waiting for its pods to end".to_owned(), printable)
+    let said = words.map_or_else(|| "its pods to end".to_owned(), printable);
+    format!("waiting for the namespace {name}: {said}")
 }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use ::kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, ObjectList, Patch, PatchParams};
 use ::kube::client::{Body, ClientBuilder};
 use ::kube::config::AuthInfo;
+use ::kube::core::Status;
 use ::kube::runtime::watcher::{self, Event, watcher};
 use ::kube::{Client, Config};
 use async_trait::async_trait;
@@ -38,6 +39,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Objects on one page of a list: of whole ones, and of metadata, which a tenant can make a quarter of a mebibyte each.
 const PAGE: u32 = 100;
 const METADATA_PAGE: u32 = 20;
+/// Pages of one list: enough for [`LIST_LIMIT`] objects, also of the smaller ones.
+const PAGES: usize = LIST_LIMIT / METADATA_PAGE as usize;
 /// What may be missing from `/readyz` while we already work with the API server: all of them only fill in objects that neither the group
 /// `system:masters` nor a `cluster-admin` needs. (Until flow control has its objects it goes by its built-in ones: all requests but those
 /// of masters share one level, which has all the seats.)
@@ -92,7 +95,7 @@ impl KubeApi {
         F: Future<Output = ::kube::Result<ObjectList<K>>>,
     {
         let (mut kept, mut next) = (Vec::new(), ListParams::default());
-        for _ in 0..LIST_LIMIT {
+        for _ in 0..PAGES {
             let found = self.call("list", what, page(next)).await?;
             kept.extend(found.items.into_iter().map(&keep));
             let token = found.metadata.continue_.filter(|token| !token.is_empty());
@@ -132,13 +135,27 @@ impl KubeApi {
 /// Our error for kube's.
 fn failed(verb: &str, what: &str, error: ::kube::Error) -> ApiError {
     match error {
-        ::kube::Error::Api(status) => ApiError::Rejected {
-            what: format!("{verb} {what}"),
-            code: status.code,
-            message: printable(&status.message),
-        },
+        ::kube::Error::Api(status) => {
+            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: words(&status) }
+        }
         other if is_too_long(&other) => ApiError::TooLong(format!("{verb} {what}")),
         other => ApiError::Unreachable(Box::new(other)),
+    }
+}
+
+/// What a status says: its message, and causes that it leaves out, such as which disruption budget keeps a pod.
+fn words(status: &Status) -> String {
+    let causes = status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
+    let more = causes.filter(|cause| !status.message.contains(cause));
+    let all: Vec<&str> = std::iter::once(status.message.as_str()).chain(more).collect();
+    printable(&all.join(" "))
+}
+
+/// What is not there needs no deletion.
+fn unless_gone<T>(ended: Result<T, ApiError>) -> Result<(), ApiError> {
+    match ended {
+        Ok(_) | Err(ApiError::Rejected { code: 404, .. }) => Ok(()),
+        Err(error) => Err(error),
     }
 }
 
@@ -227,6 +244,26 @@ impl Kubernetes for KubeApi {
             Err(ApiError::Rejected { code: 409, .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn end(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        let (api, now) = (self.api(key)?, DeleteParams::default().grace_period(0));
+        let what = format!("{} {}", key.kind, key.name);
+        unless_gone(self.call("delete", &what, api.delete(&key.name, &now)).await)
+    }
+
+    async fn release(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        let (api, none) = (self.api(key)?, serde_json::json!({"metadata": {"finalizers": null}}));
+        let what = format!("{} {}", key.kind, key.name);
+        let params = PatchParams::default();
+        unless_gone(self.call("patch", &what, api.patch_metadata(&key.name, &params, &Patch::Merge(&none))).await)
+    }
+
+    async fn would_take(&self, object: &Value) -> Result<(), ApiError> {
+        let key = ObjectKey::of(object)?;
+        let (api, params) = (self.api(&key)?, PatchParams::apply(FIELD_MANAGER).force().dry_run());
+        let what = format!("{} {}", key.kind, key.name);
+        self.call("apply", &what, api.patch_metadata(&key.name, &params, &Patch::Apply(object))).await.map(|_| ())
     }
 
     async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {
@@ -376,6 +413,8 @@ impl Connector for KubeConnector {
     }
 }
 
+#[cfg(test)]
+mod hostile_tests;
 #[cfg(test)]
 mod tests {
     use super::*;

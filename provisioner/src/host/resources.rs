@@ -17,6 +17,7 @@ pub struct Kind {
 const KINDS: &[(&str, &str, &str, bool)] = &[
     ("v1", "Namespace", "namespaces", false),
     ("v1", "Node", "nodes", false),
+    ("v1", "Pod", "pods", true),
     ("v1", "PersistentVolume", "persistentvolumes", false),
     ("v1", "PersistentVolumeClaim", "persistentvolumeclaims", true),
     ("v1", "Event", "events", true),
@@ -25,6 +26,8 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("v1", "Service", "services", true),
     ("v1", "Endpoints", "endpoints", true),
     ("v1", "ServiceAccount", "serviceaccounts", true),
+    ("admissionregistration.k8s.io/v1", "MutatingWebhookConfiguration", "mutatingwebhookconfigurations", false),
+    ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
     ("apps/v1", "Deployment", "deployments", true),
     ("apps/v1", "StatefulSet", "statefulsets", true),
     ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", true),

@@ -49,6 +49,10 @@ pub struct Scripted {
     pub reachable: Mutex<bool>,
     /// How many looks a namespace stays after its deletion.
     pub lingers: AtomicUsize,
+    /// Whether a webhook that cannot be called and fails closed stands before every write.
+    pub webhook: AtomicBool,
+    /// Whether writes are never answered.
+    pub hangs: AtomicBool,
     /// Pods that a disruption budget keeps, by name; evicting others ends them.
     pub guarded: Mutex<Vec<String>>,
     pods: watch::Sender<Vec<PodFact>>,
@@ -63,6 +67,8 @@ impl Scripted {
             health: Mutex::new(Health::Ready),
             reachable: Mutex::new(true),
             lingers: AtomicUsize::new(2),
+            webhook: AtomicBool::default(),
+            hangs: AtomicBool::default(),
             guarded: Mutex::default(),
             pods: watch::Sender::new(Vec::new()),
             nodes: watch::Sender::new(Vec::new()),
@@ -83,6 +89,16 @@ impl Scripted {
 
     pub fn names(&self) -> Vec<String> {
         self.objects.lock().unwrap().keys().map(|key| format!("{} {}", key.kind, key.name)).collect()
+    }
+
+    /// Whether admission lets a write pass.
+    fn admitted(&self, object: &Value) -> Result<(), ApiError> {
+        if !self.webhook.load(Ordering::SeqCst) {
+            return Ok(());
+        }
+        let what = format!("apply {} {}", object["kind"], object["metadata"]["name"]);
+        let message = "Internal error occurred: failed calling webhook \"all.example.com\": no endpoints available";
+        Err(ApiError::Rejected { what, code: 500, message: message.to_owned() })
     }
 
     fn struck(&self) -> Result<(), ApiError> {
@@ -109,6 +125,10 @@ impl Kubernetes for Scripted {
     async fn apply(&self, object: &Value) -> Result<Value, ApiError> {
         let key = ObjectKey::of(object)?;
         super::resources::kind(&key.api_version, &key.kind)?;
+        if self.hangs.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
+        self.admitted(object)?;
         let mut stored = object.clone();
         if key.kind == "Service" && stored["spec"]["clusterIP"].is_null() {
             stored["spec"]["clusterIP"] = json!("100.64.128.9");
@@ -132,13 +152,14 @@ impl Kubernetes for Scripted {
             let found = objects.get(key).cloned();
             let leaving = found.as_ref().is_some_and(|found| !found["metadata"]["deletionTimestamp"].is_null());
             let left = self.lingers.load(Ordering::SeqCst);
-            if leaving && left == 0 {
+            let kept = found.as_ref().is_some_and(|found| !found["metadata"]["finalizers"].is_null());
+            if leaving && left == 0 && !kept {
                 let namespace = Some(key.name.clone());
                 objects.retain(|other, _| other != key && other.namespace != namespace);
                 None
             } else {
                 if leaving {
-                    self.lingers.store(left - 1, Ordering::SeqCst);
+                    self.lingers.store(left.saturating_sub(1), Ordering::SeqCst);
                 }
                 found
             }
@@ -180,10 +201,12 @@ impl Kubernetes for Scripted {
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        self.admitted(&json!({"kind": key.kind, "metadata": {"name": key.name}}))?;
         let mut objects = self.objects.lock().unwrap();
-        if key.kind == "Namespace" {
-            if let Some(namespace) = objects.get_mut(key) {
-                namespace["metadata"]["deletionTimestamp"] = json!("2026-11-20T12:00:00Z");
+        let kept = objects.get(key).is_some_and(|object| !object["metadata"]["finalizers"].is_null());
+        if key.kind == "Namespace" || kept {
+            if let Some(leaving) = objects.get_mut(key) {
+                leaving["metadata"]["deletionTimestamp"] = json!("2026-11-20T12:00:00Z");
             }
         } else {
             objects.remove(key);
@@ -203,6 +226,25 @@ impl Kubernetes for Scripted {
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError> {
         Ok(self.get(key).await?.is_some())
+    }
+
+    async fn end(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        self.objects.lock().unwrap().remove(key);
+        self.struck()
+    }
+
+    async fn release(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        let mut objects = self.objects.lock().unwrap();
+        if objects.get(key).is_some_and(|object| !object["metadata"]["deletionTimestamp"].is_null()) {
+            objects.remove(key);
+        }
+        drop(objects);
+        self.struck()
+    }
+
+    async fn would_take(&self, object: &Value) -> Result<(), ApiError> {
+        self.admitted(object)?;
+        self.struck()
     }
 
     async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {
@@ -339,6 +381,18 @@ impl Kubernetes for Bound {
 
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError> {
         self.allowed()?.exists(key).await
+    }
+
+    async fn end(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        self.allowed()?.end(key).await
+    }
+
+    async fn release(&self, key: &ObjectKey) -> Result<(), ApiError> {
+        self.allowed()?.release(key).await
+    }
+
+    async fn would_take(&self, object: &Value) -> Result<(), ApiError> {
+        self.allowed()?.would_take(object).await
     }
 
     async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {

@@ -124,6 +124,7 @@ pub(super) mod tests {
             link_connected: true,
             last_seen_at: None,
             deletion_requested_at: None,
+            forced: false,
             drain_ends_at: None,
             removed: false,
             problem: None,

@@ -5,19 +5,26 @@ use std::time::Duration;
 
 use cloud_providers::{Provider, Removal};
 use migrations::{Node, NodeReport, WorkKind};
+use serde_json::Value;
 use tenant_controlplane::plan;
-use tenant_controlplane::status::NodeState;
+use tenant_controlplane::status::{Class, NodeState, Problem};
+use tenant_controlplane::text::printable;
 use time::OffsetDateTime;
 
 use super::drain::{self, Drain};
 use crate::context::{Context, leaving};
 use crate::engine::Outcome;
 use crate::family::Family;
-use crate::host::ObjectKey;
+use crate::host::{ApiError, ObjectKey};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
 
 const LOOK: Duration = Duration::from_millis(300);
+/// The same for one that has been on its way out for longer than people watch.
+const LATER: Duration = Duration::from_secs(5);
+const WATCHED: time::Duration = time::Duration::minutes(1);
+/// How long a cluster may refuse to let its Kubernetes node go.
+const REFUSED: time::Duration = time::Duration::minutes(2);
 
 /// Takes a node away.
 ///
@@ -28,26 +35,29 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     let mut steps = Steps::open(&ctx.store, &node.id.to_string(), &["node.delete"], &plan::NODE_DELETE).await?;
     if let Drain::Moving(what) = drained(ctx, family).await? {
         steps.stands("drain", &what).await?;
-        going(ctx, node, &what).await?;
+        going(ctx, node, &what, None).await?;
         return Ok(Outcome::waiting(what, LOOK));
     }
     steps.done("drain").await?;
     steps.running("machine", "").await?;
     // This also wakes whoever tells the agent to reset the machine.
-    going(ctx, node, "its machine is leaving").await?;
+    let message = "waiting for its machine to leave";
+    going(ctx, node, message, held_up(family, message, "The platform's log says what its provider answers.")).await?;
     let gone = match ctx.provider(family.pool.kind)? {
-        Some(provider) => destroyed(node, provider).await?,
-        None => has_left(ctx, family),
+        Some(provider) => destroyed(family, provider).await?,
+        None => is_forced(family) || has_left(ctx, family),
     };
     if !gone {
-        return Ok(Outcome::waiting("the machine to leave", LOOK));
+        return Ok(Outcome::waiting(message, pause(family)));
     }
     // From here on nothing that still runs on the machine is let in again.
     ctx.store.nodes().mark_removed(node.id).await?;
     steps.done("machine").await?;
     steps.running("node", "").await?;
-    if !leaving(&family.cluster) && !ctx.visit(forgotten(ctx, family)).await? {
-        return Ok(Outcome::waiting("its Kubernetes node to go", LOOK));
+    if let Some(wait) = in_kubernetes(ctx, family).await? {
+        steps.stands("node", &wait).await?;
+        going(ctx, node, &wait, held_up(family, &wait, &look_at(family))).await?;
+        return Ok(Outcome::waiting(wait, pause(family)));
     }
     crate::agents::forget(&ctx.store, node.id).await?;
     ctx.store.nodes().purge(node.id).await?;
@@ -58,27 +68,71 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
 
 /// Where the whole cluster goes there is nowhere to move to.
 async fn drained(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
-    if leaving(&family.cluster) || family.node.removed {
+    if leaving(&family.cluster) || family.node.removed || is_forced(family) {
         return Ok(Drain::Over);
     }
     drain::run(ctx, family).await
 }
 
-async fn going(ctx: &Context, node: &Node, message: &str) -> Result<(), Trouble> {
+async fn going(ctx: &Context, node: &Node, message: &str, problem: Option<Problem>) -> Result<(), Trouble> {
     let (state, state_message) = (NodeState::Deleting, message.to_owned());
-    let report = NodeReport { state, state_message, problem: None, facts: None, last_seen_at: None };
+    let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     Ok(ctx.store.nodes().report(node.id, report).await?)
 }
 
-async fn destroyed(node: &Node, provider: &dyn Provider) -> Result<bool, Trouble> {
-    Ok(provider.remove(&node.id.to_string()).await? == Removal::Gone)
+/// Whether an admin said that nothing is to be waited for.
+const fn is_forced(family: &Family) -> bool {
+    family.node.forced || family.cluster.forced
+}
+
+/// Since when it is to go.
+fn asked(family: &Family) -> OffsetDateTime {
+    let node = &family.node;
+    let asked = [node.deletion_requested_at, family.pool.deletion_requested_at, family.cluster.deletion_requested_at];
+    asked.into_iter().flatten().min().unwrap_or(node.updated_at)
+}
+
+/// How long it has been on its way out.
+fn waited(family: &Family) -> time::Duration {
+    OffsetDateTime::now_utc() - asked(family)
+}
+
+/// Between two looks; one that has been on its way for long takes nobody's place.
+fn pause(family: &Family) -> Duration {
+    if waited(family) > WATCHED { LATER } else { LOOK }
+}
+
+/// What people are told when it takes longer than they watch, with the command that ends it.
+fn held_up(family: &Family, detail: &str, remedy: &str) -> Option<Problem> {
+    if waited(family) <= WATCHED || is_forced(family) {
+        return None;
+    }
+    let (name, cluster) = (&family.node.name, family.cluster.id);
+    let remediation = format!("{remedy} To wait no longer: pilothouse node remove {name} --cluster {cluster} --force.");
+    let (code, class) = ("REMOVAL_WAITS".to_owned(), Class::User);
+    Some(Problem { code, class, detail: detail.to_owned(), remediation })
+}
+
+fn look_at(family: &Family) -> String {
+    format!("An admin of the cluster looks at it: kubectl get node {} -o yaml.", family.node.name)
+}
+
+/// Whether its provider has seen to it that its machine is gone. Where that is forced, what the provider cannot do is left to people.
+async fn destroyed(family: &Family, provider: &dyn Provider) -> Result<bool, Trouble> {
+    match provider.remove(&family.node.id.to_string()).await {
+        Ok(Removal::Gone) => Ok(true),
+        answer if is_forced(family) => {
+            tracing::warn!(node = %family.node.id, ?answer, "forced: its machine may still be there");
+            Ok(true)
+        }
+        Ok(_) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Whether a user's own machine has left, as far as anybody can know.
 fn has_left(ctx: &Context, family: &Family) -> bool {
-    let node = &family.node;
-    let asked = [node.deletion_requested_at, family.pool.deletion_requested_at, family.cluster.deletion_requested_at];
-    let (asked, now) = (asked.into_iter().flatten().min().unwrap_or(node.updated_at), OffsetDateTime::now_utc());
+    let (node, asked, now) = (&family.node, asked(family), OffsetDateTime::now_utc());
     // It is told when its pods have moved away.
     let told = node.drain_ends_at.filter(|end| *end <= now && !leaving(&family.cluster));
     is_over(node, told.map_or(asked, |told| told.max(asked)), now, ctx.tuning.farewell)
@@ -91,18 +145,49 @@ fn is_over(node: &Node, since: OffsetDateTime, now: OffsetDateTime, farewell: Du
     node.removed || node.machine_fingerprint.is_none() || silent || now - since > farewell
 }
 
-/// Whether the Kubernetes node is gone; asks for that first. A cluster that was never reached has none.
-async fn forgotten(ctx: &Context, family: &Family) -> Result<bool, Trouble> {
+/// What keeps its Kubernetes node, which is asked to go first; none when it is gone. What somebody in the cluster keeps is not waited for
+/// longer than [`REFUSED`]: its machine is gone, its name is remembered, and it is deleted as soon as that is let happen. An API server
+/// that cannot be reached keeps nothing, and is waited for.
+async fn in_kubernetes(ctx: &Context, family: &Family) -> Result<Option<String>, Trouble> {
+    if leaving(&family.cluster) {
+        return Ok(None);
+    }
+    let (kept, is_refused) = match ctx.visit(forgotten(ctx, family)).await {
+        Ok(kept) => (kept, true),
+        Err(trouble) if trouble.cause().is_none() && !is_forced(family) => return Err(trouble),
+        Err(trouble) => (Some(trouble.problem.detail.clone()), trouble.cause().is_some_and(refuses)),
+    };
+    let is_over = is_forced(family) || (is_refused && waited(family) > REFUSED);
+    if let Some(kept) = kept.as_ref().filter(|_| is_over) {
+        tracing::warn!(node = %family.node.id, kept, "its Kubernetes node stays behind");
+    }
+    Ok(kept.filter(|_| !is_over))
+}
+
+/// Whether somebody in the cluster says no, or lets us wait.
+const fn refuses(error: &ApiError) -> bool {
+    matches!(error, ApiError::Rejected { .. } | ApiError::Timeout | ApiError::Slow(_) | ApiError::TooLong(_))
+}
+
+/// Asks the Kubernetes node to go; answers what keeps it. A cluster that was never reached has none.
+async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Trouble> {
     if family.node.machine_fingerprint.is_none() {
-        return Ok(true);
+        return Ok(None);
     }
     let Some(api) = ctx.tenants.reach(&family.cluster).await? else {
-        return Ok(family.cluster.endpoint.is_none() && family.cluster.observed_generation == 0);
+        let has_none = family.cluster.endpoint.is_none() && family.cluster.observed_generation == 0;
+        let unreachable = || Trouble::api("cluster", ApiError::Unreachable("it has no address".into()));
+        return if has_none { Ok(None) } else { Err(unreachable()) };
     };
     let key = ObjectKey::global("v1", "Node", family.node.name.as_str());
     api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
     let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    Ok(left.is_none())
+    Ok(left.map(|node| {
+        let names = node["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let names = printable(&names.collect::<Vec<_>>().join(", "));
+        let finalizers = if names.is_empty() { String::new() } else { format!(", which has finalizers: {names}") };
+        format!("waiting for its Kubernetes node to go{finalizers}")
+    }))
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use api_types::{Cluster, CreateCluster, KubernetesVersion};
 use clap::{Args, Subcommand};
 
-use super::confirm;
+use super::{Removal, confirm};
 use crate::Noun;
 use crate::client::Call;
 use crate::error::Result;
@@ -29,6 +29,9 @@ pub enum Verb {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+        /// Wait for nothing that may never come: machines, disruption budgets, finalizers. Takes the role admin
+        #[arg(long)]
+        force: bool,
         /// Stay until it is gone.
         #[command(flatten)]
         wait: Wait,
@@ -80,7 +83,7 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
             session.output.items(session.client.list::<Cluster>(&path, &[]).await?)
         }
         Verb::Get { cluster } => session.output.item(&session.cluster(&cluster).await?),
-        Verb::Delete { cluster, yes, wait } => delete(&session, &cluster, (yes, wait)).await,
+        Verb::Delete { cluster, yes, force, wait } => delete(&session, &cluster, Removal { yes, force, wait }).await,
         Verb::Versions => {
             session.output.items(session.client.list::<KubernetesVersion>("/kubernetes-versions", &[]).await?)
         }
@@ -111,11 +114,11 @@ async fn make(session: &Session, create: Create) -> Result<()> {
     session.output.item(&cluster)
 }
 
-async fn delete(session: &Session, reference: &str, (yes, wait): (bool, Wait)) -> Result<()> {
+async fn delete(session: &Session, reference: &str, how: Removal) -> Result<()> {
     let cluster = session.cluster(reference).await?;
-    confirm(yes, "Delete cluster", &cluster.name)?;
-    let cluster: Cluster = session.client.send(Call::delete(format!("/clusters/{}", cluster.id))).await?;
-    let (Some(bound), Some(operation)) = (wait.wait, &cluster.operation_id) else {
+    confirm(how.yes, "Delete cluster", &cluster.name)?;
+    let cluster: Cluster = session.client.send(how.call(format!("/clusters/{}", cluster.id))).await?;
+    let (Some(bound), Some(operation)) = (how.wait.wait, &cluster.operation_id) else {
         return session.output.item(&cluster);
     };
     session.progress.say(&format!("Deleting cluster {} ({operation})", cluster.name));

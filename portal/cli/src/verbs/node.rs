@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_types::{CreateJoinToken, CreatedJoinToken, Node};
 use clap::{Args, Subcommand};
 
-use super::confirm;
+use super::{Removal, confirm};
 use crate::client::Call;
 use crate::error::Result;
 use crate::progress::{Wait, follow};
@@ -31,6 +31,9 @@ pub enum Verb {
         /// Do not ask
         #[arg(long, short)]
         yes: bool,
+        /// Wait for nothing that may never come: machines, disruption budgets, finalizers. Takes the role admin
+        #[arg(long)]
+        force: bool,
         /// Stay until it is gone.
         #[command(flatten)]
         wait: Wait,
@@ -78,7 +81,7 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
             session.output.items(session.client.list::<Node>(&path, &[]).await?)
         }
         Verb::Get(target) => session.output.item(&session.node(&target.node, target.cluster.as_deref()).await?),
-        Verb::Remove { target, yes, wait } => remove(&session, &target, (yes, wait)).await,
+        Verb::Remove { target, yes, force, wait } => remove(&session, &target, Removal { yes, force, wait }).await,
         Verb::JoinCommand(join) => join_command(&session, join).await,
     }
 }
@@ -100,11 +103,11 @@ async fn join_command(session: &Session, join: Join) -> Result<()> {
     }
 }
 
-async fn remove(session: &Session, target: &Target, (yes, wait): (bool, Wait)) -> Result<()> {
+async fn remove(session: &Session, target: &Target, how: Removal) -> Result<()> {
     let node = session.node(&target.node, target.cluster.as_deref()).await?;
-    confirm(yes, "Remove node", &node.name)?;
-    let node: Node = session.client.send(Call::delete(format!("/nodes/{}", node.id))).await?;
-    let (Some(bound), Some(operation)) = (wait.wait, &node.operation_id) else {
+    confirm(how.yes, "Remove node", &node.name)?;
+    let node: Node = session.client.send(how.call(format!("/nodes/{}", node.id))).await?;
+    let (Some(bound), Some(operation)) = (how.wait.wait, &node.operation_id) else {
         return session.output.item(&node);
     };
     session.progress.say(&format!("Removing node {} ({operation})", node.name));
