@@ -1,6 +1,7 @@
 //! What only the operator may do, on the machine itself: whoever reads the data directory is the operator.
 
 pub mod audit;
+mod rotate;
 
 use std::process::ExitCode;
 
@@ -10,8 +11,8 @@ use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
 use crate::instance::{Instance, Record};
-use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs, ResetPasswordArgs};
-use crate::platform::{database_url, kek};
+use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs, KekCommand, ResetPasswordArgs};
+use crate::platform::sources::{database_url, kek};
 
 /// Runs one of the operator's commands.
 pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
@@ -21,6 +22,7 @@ pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
         AdminCommand::SetupLink(args) => setup_link(args).await,
         AdminCommand::ResetPassword(args) => reset_password(args).await,
         AdminCommand::Audit(args) => audit::audit(args).await,
+        AdminCommand::Kek(KekCommand::Rotate(args)) => rotate::rotate(args).await,
     }
 }
 
@@ -28,7 +30,8 @@ pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
 pub async fn open(args: &InstanceArgs) -> Result<(Record, Store)> {
     let instance = Instance::new(&args.name, args.data_dir.clone())?;
     let record = instance.existing()?;
-    let store = Store::connect(&database_url(&instance)?, kek(&instance)?).await.context("open the database")?;
+    let store =
+        Store::connect(&database_url(&instance)?, kek(&instance, &record).await?).await.context("open the database")?;
     Ok((record, store))
 }
 

@@ -28,6 +28,24 @@ pub fn make(cgroup: &str) -> Result<PathBuf> {
     Ok(dir.join("cgroup.procs"))
 }
 
+/// [`make`], and beside it the same cgroup of the version 1 hierarchy that bounds memory, where there is one: a child must not count as
+/// the platform's own process. The files to enter, with blanks between; an instance's name has none.
+pub fn make_everywhere(cgroup: &str) -> Result<String> {
+    let mut files = make(cgroup)?.display().to_string();
+    if let Some(memory) = memory_v1() {
+        let dir = memory.join(cgroup);
+        fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+        files.push_str(&format!(" {}", dir.join("cgroup.procs").display()));
+    }
+    Ok(files)
+}
+
+/// The version 1 hierarchy with the memory controller, where there is one.
+pub fn memory_v1() -> Option<PathBuf> {
+    let v1 = Path::new("/sys/fs/cgroup/memory");
+    v1.join("memory.limit_in_bytes").exists().then(|| v1.to_owned())
+}
+
 /// Ends every process of a cgroup and those below: TERM, then `cgroup.kill` when the grace is over.
 pub async fn stop(cgroup: &str, grace: Duration) -> Result<()> {
     let dir = v2_root().join(cgroup);

@@ -14,6 +14,7 @@ use tokio::time::interval;
 use crate::instance::Instance;
 use crate::options::{Output, UpArgs};
 use crate::progress::{Event, Ready, describe};
+use crate::supervise::open_log;
 
 /// Starts `up` again in the background and follows it until it is ready or has failed.
 pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
@@ -23,8 +24,7 @@ pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
         }
         return already(instance, args.output);
     }
-    fs::create_dir_all(instance.path("run"))?;
-    fs::create_dir_all(instance.path("logs"))?;
+    instance.prepare()?;
     let progress = instance.path("run/progress.jsonl");
     fs::remove_file(&progress).ok();
     let mut child = spawn(instance, args, &progress)?;
@@ -49,7 +49,7 @@ pub fn read_ready(instance: &Instance) -> Result<Ready> {
 
 /// The same command line without `--detach`, in a session of its own, its output in the log.
 fn spawn(instance: &Instance, args: &UpArgs, progress: &Path) -> Result<Child> {
-    let log = File::options().create(true).append(true).open(instance.path("logs/pilothouse.log"))?;
+    let log = open_log(&instance.path("logs/pilothouse.log"))?;
     let mut command = Command::new("setsid");
     command
         .arg(std::env::current_exe().context("find this program")?)

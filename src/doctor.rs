@@ -3,57 +3,16 @@
 pub mod checks;
 pub mod isolation;
 pub mod ports;
+pub mod ranges;
 
 use std::process::ExitCode;
 
 use anyhow::Result;
-use serde::Serialize;
+pub use node_linux::{Check, Verdict};
 
 use crate::admin;
 use crate::instance::{Addresses, Instance};
 use crate::options::{DoctorArgs, Output};
-
-/// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// As it should be.
-    Pass,
-    /// Works, but somebody should know.
-    Warn,
-    /// Does not work.
-    Fail,
-}
-
-/// One question and its answer; the same shape everywhere (doctor, `up`, the node's preflight).
-#[derive(Debug, Clone, Serialize)]
-pub struct Check {
-    /// Stable name, for scripts.
-    pub id: &'static str,
-    /// How it ended.
-    pub status: Verdict,
-    /// What was seen.
-    pub observed: String,
-    /// What to do; empty where nothing is to be done.
-    pub remediation: String,
-}
-
-impl Check {
-    /// A good answer.
-    pub fn pass(id: &'static str, observed: impl Into<String>) -> Self {
-        Self { id, status: Verdict::Pass, observed: observed.into(), remediation: String::new() }
-    }
-
-    /// An answer to know about.
-    pub fn warn(id: &'static str, observed: impl Into<String>, remediation: impl Into<String>) -> Self {
-        Self { id, status: Verdict::Warn, observed: observed.into(), remediation: remediation.into() }
-    }
-
-    /// A bad answer.
-    pub fn fail(id: &'static str, observed: impl Into<String>, remediation: impl Into<String>) -> Self {
-        Self { id, status: Verdict::Fail, observed: observed.into(), remediation: remediation.into() }
-    }
-}
 
 /// Asks everything and prints it. Exit status 1 where something does not work.
 pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {

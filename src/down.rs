@@ -3,13 +3,15 @@
 //! Everything is done here and not in the running process, so that it also works after that one was killed.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use node_linux::mounts;
 use tokio::time::{Instant, sleep};
 
 use crate::cgroup;
@@ -20,7 +22,6 @@ use crate::network;
 use crate::options::DownArgs;
 use crate::platform::machines;
 use crate::progress::Progress;
-use crate::run::run;
 use crate::sysctl;
 
 /// What `up` makes in a data directory before it writes its record.
@@ -91,7 +92,10 @@ async fn stop_platform(instance: &Instance) -> Result<()> {
         }
     }
     fs::remove_file(instance.path("run/ready.json")).ok();
-    cgroup::stop(&format!("{}/platform", instance.cgroup()), GRACE).await
+    for group in ["platform", "main"] {
+        cgroup::stop(&format!("{}/{group}", instance.cgroup()), GRACE).await?;
+    }
+    Ok(())
 }
 
 /// Ends the node's pods and everything else of the host. The namespace goes too: `up` makes it in a moment.
@@ -104,11 +108,8 @@ async fn stop_host(instance: &Instance, addresses: Addresses) -> Result<()> {
 }
 
 async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) -> Result<()> {
-    let mounted = mounts_below(&instance.dir)?;
-    for mount in mounted.iter().rev() {
-        run(&["umount", "--lazy", mount]).await.ok();
-    }
-    if let Some(left) = mounts_below(&instance.dir)?.first() {
+    if let Some(left) = unmount_below(&instance.dir)?.first() {
+        let left = left.display();
         bail!("{left} is still mounted, so {} is not removed: unmount it and run this again", instance.dir.display());
     }
     footprint::remove(&instance.cgroup(), &record.map(|record| record.made).unwrap_or_default());
@@ -141,11 +142,18 @@ fn remove_all_but_record(instance: &Instance) -> Result<()> {
     Ok(())
 }
 
+/// Unmounts what is mounted at or below a directory; says what stays mounted all the same.
+fn unmount_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    for mount in mounts_below(dir)?.iter().rev() {
+        umount2(mount.as_path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
+    }
+    mounts_below(dir)
+}
+
 /// Mount points at or below a directory, outermost first.
-fn mounts_below(dir: &Path) -> Result<Vec<String>> {
-    let table = fs::read_to_string("/proc/self/mountinfo").context("read the mount table")?;
-    let points = table.lines().filter_map(|line| line.split(' ').nth(4));
-    let mut below: Vec<String> = points.filter(|point| Path::new(point).starts_with(dir)).map(str::to_owned).collect();
+fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
+    let points = mounts::list().context("read the mount table")?.into_iter().map(|mount| mount.point);
+    let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
     below.sort();
     Ok(below)
 }
@@ -165,6 +173,22 @@ mod tests {
         fs::create_dir_all(dir.path().join("home/run")).unwrap();
         fs::write(dir.path().join("home/thesis.txt"), "").unwrap();
         assert!(half_made(&at("home")).unwrap_err().to_string().contains("thesis.txt"));
+    }
+
+    /// A mount whose path has a blank was not found, and then removed with what was in it.
+    #[test]
+    fn what_is_mounted_below_a_path_with_a_blank_is_unmounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (ours, theirs) = (dir.path().join("with a blank"), dir.path().join("theirs"));
+        let point = ours.join("machines/x");
+        fs::create_dir_all(&point).unwrap();
+        fs::create_dir_all(&theirs).unwrap();
+        let none: Option<&str> = None;
+        if nix::mount::mount(Some(&theirs), &point, none, nix::mount::MsFlags::MS_BIND, none).is_err() {
+            return; // not root: nothing can be mounted, so nothing can be lost
+        }
+        assert_eq!(mounts_below(&ours).unwrap(), [point]);
+        assert_eq!(unmount_below(&ours).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -16,8 +16,12 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tenant_controlplane::version::KubernetesVersion;
 
-/// Instances that fit on one machine: the slots of 100.64.0.0/10 (RFC 6598), a /16 each.
-const SLOTS: u8 = 64;
+use crate::platform::sources::KeySource;
+
+/// Instances that fit on one machine: the slots of 100.64.0.0/10 (RFC 6598), a /16 each, and one more.
+pub const SLOTS: u8 = 65;
+/// The slot that is not in 100.64.0.0/10 but 198.19.0.0/16 (RFC 2544), for machines on which others live in the former.
+pub const SPARE_SLOT: u8 = 64;
 /// Machine-wide run-time state; gone after a reboot, as it should be.
 const RUN_ROOT: &str = "/run/pilothouse";
 /// Which instance has which slot. It outlives a reboot: an instance's addresses are in its tenants' data. No instance can have
@@ -50,6 +54,12 @@ pub struct Record {
     /// The host on which the clusters live; nothing until it was reached once.
     #[serde(default)]
     pub host: Option<KnownHost>,
+    /// Where the key-encryption key is kept, when not in the data directory.
+    #[serde(default)]
+    pub kek: Option<KeySource>,
+    /// Where the next one is, while keys are rotated.
+    #[serde(default)]
+    pub next_kek: Option<KeySource>,
     /// Directories of the machine that kubelet and libcni were first to need: they go with the instance.
     #[serde(default)]
     pub made: Vec<PathBuf>,
@@ -76,7 +86,7 @@ pub struct Instance {
 impl Record {
     /// The versions asked for that this program knows.
     pub fn wanted(&self) -> Vec<KubernetesVersion> {
-        self.versions.iter().filter_map(|text| KubernetesVersion::parse(text).ok()).collect()
+        self.versions.iter().filter_map(|text| KubernetesVersion::parse_known(text).ok()).collect()
     }
 }
 
@@ -94,6 +104,8 @@ impl Record {
             versions: Vec::new(),
             advertise_given: false,
             host: None,
+            kek: None,
+            next_kek: None,
             made: Vec::new(),
         }
     }
@@ -137,7 +149,7 @@ impl Instance {
         let text = match fs::read_to_string(&path) {
             Ok(text) => text,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+            Err(error) => return Err(error).with_context(|| format!("read {}; are you root?", path.display())),
         };
         let record: Record = serde_json::from_str(&text).with_context(|| format!("understand {}", path.display()))?;
         if record.name != self.name {
@@ -164,11 +176,24 @@ impl Instance {
         write_atomic(&self.path("instance.json"), serde_json::to_vec_pretty(record)?.as_slice())
     }
 
+    /// Makes the data directory and what every start writes into, closed to everybody but their owner: whoever may open the lock can hold
+    /// it, and logs name tenants. One that was made open is closed.
+    pub fn prepare(&self) -> Result<()> {
+        for (dir, mode) in [(self.dir.clone(), 0o700), (self.path("run"), 0o700), (self.path("logs"), 0o750)] {
+            fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
+            let mode = fs::Permissions::from_mode(mode);
+            fs::set_permissions(&dir, mode).with_context(|| format!("protect {}", dir.display()))?;
+        }
+        Ok(())
+    }
+
     /// Holds the data directory for the life of the returned file, which then names this process; a second `up` on it is
     /// refused.
     pub fn lock(&self) -> Result<File> {
-        fs::create_dir_all(self.path("run")).with_context(|| format!("create {}", self.dir.display()))?;
-        let mut file = OpenOptions::new().create(true).truncate(false).write(true).open(self.path("run/lock"))?;
+        self.prepare()?;
+        let path = self.path("run/lock");
+        let mut file = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(&path)?;
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
         let end = Instant::now() + BLINK;
         loop {
             match file.try_lock() {
@@ -197,12 +222,12 @@ impl Instance {
         pid.filter(|_| self.running())
     }
 
-    /// Takes this instance's slot again, or the first free one.
-    pub fn claim_slot(&self, known: Option<u8>) -> Result<u8> {
+    /// Takes this instance's slot again, or the first free one of `choices`.
+    pub fn claim_slot(&self, known: Option<u8>, choices: &[u8]) -> Result<u8> {
         let slots = Path::new(SLOTS_DIR);
         fs::create_dir_all(slots).with_context(|| format!("create {}", slots.display()))?;
         let mine = format!("{}\n{}\n", self.name, self.dir.display());
-        let order = known.into_iter().chain(0..SLOTS);
+        let order = known.into_iter().chain(choices.iter().copied());
         for slot in order {
             if take_slot(&slots.join(slot.to_string()), &mine)? {
                 return Ok(slot);
@@ -213,7 +238,7 @@ impl Instance {
                 bail!("slot {slot} of instance \"{}\" is held by the instance {other}: it must go first", self.name);
             }
         }
-        bail!("all {SLOTS} slots of this machine are taken: stop an instance with `pilothouse down --purge`")
+        bail!("no range of addresses is free on this machine: stop an instance with `pilothouse down --purge`")
     }
 
     /// The slot that this instance holds, as the machine has it: the record may be missing after an `up` that was cut off, and
@@ -289,24 +314,32 @@ fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
     File::open(parent).and_then(|dir| dir.sync_all()).with_context(|| format!("sync {}", parent.display()))
 }
 
-/// The addresses of a slot: one /16 of 100.64.0.0/10 each.
+/// The addresses of a slot: one /16 each, of 100.64.0.0/10 but for [`SPARE_SLOT`].
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {
     slot: u8,
 }
 
 impl Addresses {
-    /// The addresses of `slot` (0 to 63).
+    /// The addresses of `slot` (0 to 64).
     pub fn of(slot: u8) -> Self {
         Self { slot }
     }
 
     fn at(self, third: u8, fourth: u8) -> Ipv4Addr {
-        Ipv4Addr::new(100, 64 + self.slot, third, fourth)
+        match self.slot {
+            SPARE_SLOT => Ipv4Addr::new(198, 19, third, fourth),
+            slot => Ipv4Addr::new(100, 64 + slot, third, fourth),
+        }
     }
 
     fn net(self, third: u8, bits: u8) -> Ipv4Net {
         Ipv4Net::new_assert(self.at(third, 0), bits)
+    }
+
+    /// All of them.
+    pub fn all(self) -> Ipv4Net {
+        self.net(0, 16)
     }
 
     /// Pods of the embedded host: tenants' control planes.
@@ -369,6 +402,7 @@ mod tests {
 
     #[test]
     fn ranges_of_a_slot_do_not_overlap() {
+        assert_eq!(Addresses::of(SPARE_SLOT).all().to_string(), "198.19.0.0/16");
         let a = Addresses::of(63);
         let all = [a.pods(), a.services(), Ipv4Net::new_assert(a.outside(), 30).trunc(), a.machines()];
         for (i, one) in all.iter().enumerate() {

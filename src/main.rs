@@ -17,6 +17,7 @@ mod network;
 mod options;
 mod platform;
 mod progress;
+mod protect;
 mod run;
 mod status;
 mod supervise;
@@ -36,7 +37,15 @@ fn main() -> ExitCode {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_| EnvFilter::new("warn,pilothouse=info,provisioner=info,gateway=info,kube_client=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
-    match dispatch(Cli::parse().command) {
+    let command = Cli::parse().command;
+    // Whatever works on the machine itself; a user's own commands keep the user's ways.
+    if !matches!(command, Command::Client(_))
+        && let Err(error) = node_linux::environment::settle()
+    {
+        eprintln!("pilothouse: run this again with /usr/sbin in PATH: {error}");
+        return ExitCode::FAILURE;
+    }
+    match dispatch(command) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("pilothouse: {error:#}");

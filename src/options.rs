@@ -70,15 +70,25 @@ pub struct UpArgs {
     /// DNS domain of the gateway's names, chosen at the first `up` [default: pilothouse.internal]
     #[arg(long)]
     pub domain: Option<String>,
-    /// Database [default: an SQLite file in the data directory]
+    /// Database [default: an SQLite file in the data directory]. A PostgreSQL server elsewhere must prove who it is (sslmode=verify-full)
+    /// unless the URL says another sslmode. One with a password goes into the environment or a file, not here
     #[arg(long, env = "PILOTHOUSE_DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// File that holds the database's URL
+    #[arg(long, value_name = "FILE", conflicts_with = "database_url")]
+    pub database_url_file: Option<PathBuf>,
+    /// File that holds the key under which secrets are kept; made at the first `up` [default: kek in the data directory]
+    #[arg(long, value_name = "FILE", conflicts_with = "kek_command")]
+    pub kek_file: Option<PathBuf>,
+    /// Command for `sh -c` that prints that key, 64 hexadecimal digits; kept for every later start
+    #[arg(long, value_name = "COMMAND")]
+    pub kek_command: Option<String>,
     /// Use this existing cluster as host; needs no root
     #[arg(long, value_name = "FILE")]
     pub host_kubeconfig: Option<PathBuf>,
     /// Offer this Kubernetes version as well and get its components; kept for every later `up`. Versions whose bundle is in the
     /// cache are offered anyway
-    #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse)]
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse_known)]
     pub with_version: Vec<KubernetesVersion>,
     /// Offer no machine containers (pools of kind "local"): whoever may make them can become root on this machine
     #[arg(long)]
@@ -246,6 +256,9 @@ pub enum AdminCommand {
     ResetPassword(ResetPasswordArgs),
     /// Read the audit log of the installation, or of any organization
     Audit(AdminAuditArgs),
+    /// Work on the key under which secrets are kept in the database
+    #[command(subcommand)]
+    Kek(KekCommand),
 }
 
 /// `pilothouse admin reset-password`.
@@ -291,6 +304,26 @@ pub struct AdminAuditListArgs {
     /// How it is printed
     #[arg(long, default_value = "text")]
     pub output: Output,
+}
+
+/// `pilothouse admin kek …`.
+#[derive(Debug, Subcommand)]
+pub enum KekCommand {
+    /// Seal every secret again under a new key, while the platform is stopped; goes on where it was cut off
+    Rotate(RotateArgs),
+}
+
+/// `pilothouse admin kek rotate`.
+#[derive(Debug, Args)]
+pub struct RotateArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// Keep the new key in this file [default: in the old one's place]
+    #[arg(long, value_name = "FILE", conflicts_with = "to_command")]
+    pub to_file: Option<PathBuf>,
+    /// Command for `sh -c` that prints the new key, 64 hexadecimal digits
+    #[arg(long, value_name = "COMMAND")]
+    pub to_command: Option<String>,
 }
 
 /// `pilothouse admin token` and `pilothouse admin env`.

@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod directory;
+pub mod https;
 pub mod issuer;
 pub mod leisure;
 pub mod machines;
@@ -9,6 +10,7 @@ pub mod parts;
 pub mod removals;
 pub mod serve;
 pub mod services;
+pub mod sources;
 pub mod spares;
 
 use std::collections::BTreeMap;
@@ -21,7 +23,7 @@ use anyhow::{Context, Result, bail};
 use bundle::Bundle;
 use cloud_providers::Provider;
 use gateway::{Gateway, GatewayConfig, Limits};
-use migrations::{ExposeSecret, Kek, Store};
+use migrations::{ExposeSecret, Store};
 use portal::{AgentFiles, Capabilities, PortalConfig, RequestLimits};
 use provisioner::{Agents, Facts, Handle, Release, Releases};
 use tenant_controlplane::render::{Images, Placement, PullPolicy};
@@ -90,7 +92,9 @@ impl Platform {
         Means { bundles, embedded, local }: Means,
         cancel: &CancellationToken,
     ) -> Result<Self> {
-        let store = Store::connect(&database_url(instance)?, kek(instance)?).await.context("open the database")?;
+        let store = Store::connect(&sources::database_url(instance)?, sources::kek(instance, record).await?)
+            .await
+            .context("open the database")?;
         store.nodes().reset_links().await.context("forget links of an earlier run")?;
         let addresses = Addresses::of(record.slot);
         let ips = addresses.gateway_names(record.advertise.ip());
@@ -125,7 +129,7 @@ impl Platform {
 
     fn open_doors(&mut self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
         let app = serve::Portal::new(portal::app(self.portal_config(&certificates.ca_pem)?));
-        let loopback = serve::loopback(app.clone(), doors.portal, cancel.clone());
+        let (loopback, app) = (serve::loopback(app.clone(), doors.portal, cancel.clone()), app.layered(https::strict));
         self.services.go_on("the portal", loopback);
         let housekeeping = portal::housekeeping(self.store.clone(), cancel.clone());
         self.services.go_on("the portal's housekeeping", housekeeping);
@@ -349,35 +353,7 @@ fn keep_apart(wall: Wall, handle: &Handle, cancel: &CancellationToken) -> impl F
     }
 }
 
-/// The key that opens what the store keeps sealed. It is made with the instance and never again: a new one opens nothing.
-pub fn kek(instance: &Instance) -> Result<Kek> {
-    let path = instance.path("kek");
-    if !std::fs::exists(&path).with_context(|| format!("look for {}; are you root?", path.display()))? {
-        bail!("{} is missing: put it back from your backup; nothing was changed", path.display());
-    }
-    Kek::load_or_create(&path).context("read the key-encryption key; are you root?")
-}
-
 /// A client of a cluster that somebody else runs.
 pub async fn foreign_host(file: &Path) -> Result<kube::Client> {
     control_plane::from_file(file).await
-}
-
-/// The database of an instance: what `--database-url` said at some `up`, else a file in the data directory.
-pub fn database_url(instance: &Instance) -> Result<String> {
-    match std::fs::read_to_string(instance.path("database.url")) {
-        Ok(url) => Ok(url.trim().to_owned()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            Ok(format!("sqlite://{}", instance.path("pilothouse.db").display()))
-        }
-        Err(error) => Err(error).context("read database.url"),
-    }
-}
-
-/// Keeps the database's address for the operator's other commands; it may hold a password.
-pub fn keep_database_url(instance: &Instance, url: Option<&str>) -> Result<()> {
-    match url {
-        Some(url) => crate::instance::write_secret(&instance.path("database.url"), url.as_bytes()),
-        None => Ok(()),
-    }
 }

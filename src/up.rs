@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bundle::Cache;
-use migrations::Kek;
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,14 +15,16 @@ use tokio_util::sync::CancellationToken;
 use crate::cgroup;
 use crate::components;
 use crate::detach::{detach, print_ready};
-use crate::doctor::{Verdict, checks};
+use crate::doctor::{Verdict, checks, ranges};
 use crate::footprint;
 use crate::host::{Host, identity};
 use crate::instance::{Addresses, Instance, Record, write_secret};
 use crate::limits;
 use crate::options::{Output, UpArgs};
+use crate::platform::sources::{self, KeySource};
 use crate::platform::{self, Doors, Means, Platform};
 use crate::progress::{Event, Progress, Ready};
+use crate::protect;
 use crate::run::run;
 use crate::supervise::keep_logs_short;
 
@@ -38,6 +39,7 @@ const LONGEST_DIR: usize = 55;
 
 /// Starts or resumes, in the foreground or detached.
 pub async fn up(args: UpArgs) -> Result<ExitCode> {
+    sources::refuse_password(std::env::args_os())?;
     let instance = Instance::new(&args.instance.name, args.instance.data_dir.clone())?;
     refuse(&instance, &args).await?;
     if args.detach {
@@ -60,7 +62,7 @@ async fn stay_up(instance: &Instance, args: &UpArgs, progress: &Progress) -> Res
     let _lock = instance.lock()?;
     limits::raise();
     fs::remove_file(instance.path("run/ready.json")).ok();
-    platform::keep_database_url(instance, args.database_url.as_deref())?;
+    sources::keep_database_url(instance, args)?;
     let (record, doors) = settle(instance, args).await?;
     let address = checks::address(&record);
     if address.status == Verdict::Warn {
@@ -102,8 +104,13 @@ impl Start<'_> {
         let embedded = self.args.host_kubeconfig.is_none();
         let local = nix::unistd::geteuid().is_root() && !self.args.no_local_machines;
         let means = Means { bundles: bundles.clone(), embedded, local };
+        if embedded {
+            protect::protect(self.instance);
+        }
         let open = Platform::open(self.instance, &record, doors, means, &self.cancel);
         let platform = built.insert(self.progress.step("portal and gateway", open).await?);
+        // The key was read where this start says it is, and it fits.
+        self.instance.save(&record)?;
         let portal_seconds = self.begun.elapsed().as_secs_f64();
         let (logs, machines) = (self.instance.path("logs"), self.instance.path("machines"));
         tokio::spawn(keep_logs_short(logs, machines, self.cancel.clone()));
@@ -210,7 +217,10 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
     let slot = match &args.host_kubeconfig {
         // Without root there are no machine containers, and nothing else of a slot is used on somebody else's host.
         Some(_) if !nix::unistd::geteuid().is_root() => known.as_ref().map_or(0, |record| record.slot),
-        _ => instance.claim_slot(known.as_ref().map(|record| record.slot))?,
+        _ => {
+            let choices = ranges::choices(&ranges::foreign().await);
+            instance.claim_slot(known.as_ref().map(|record| record.slot), &choices)?
+        }
     };
     let gateway = bind(args.listen.or(known.as_ref().map(|record| record.listen)), GATEWAY).await?;
     // Nothing remembers the portal's port, so it gives way.
@@ -237,14 +247,29 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
         versions,
         advertise_given: args.advertise.is_some() || known.as_ref().is_some_and(|record| record.advertise_given),
         host: known.as_ref().and_then(|record| record.host.clone()),
+        kek: key_source(known.as_ref(), args)?,
+        next_kek: known.as_ref().and_then(|record| record.next_kek.clone()),
         made: known.as_ref().map_or_else(footprint::missing, |record| record.made.clone()),
     };
-    if known.is_none() {
+    let mut kept = record.clone();
+    match &known {
         // Before the record: where that exists, a missing key is a lost key.
-        Kek::load_or_create(&instance.path("kek")).context("make the key-encryption key")?;
+        None => drop(KeySource::of(instance, &record).read_or_create().await.context("make the key-encryption key")?),
+        // Another place counts once its key was seen to fit.
+        Some(known) => kept.kek.clone_from(&known.kek),
     }
-    instance.save(&record)?;
+    instance.save(&kept)?;
     Ok((record, Doors { gateway, portal }))
+}
+
+/// Where the key-encryption key is: where this start says, or any earlier one.
+fn key_source(known: Option<&Record>, args: &UpArgs) -> Result<Option<KeySource>> {
+    let kept = known.and_then(|record| record.kek.clone());
+    let given = KeySource::given(args.kek_file.as_deref(), args.kek_command.as_deref())?;
+    if given.is_some() && given != kept && known.is_some_and(|record| record.next_kek.is_some()) {
+        bail!("a rotation of the key was begun and not finished: run `pilothouse admin kek rotate` first");
+    }
+    Ok(given.or(kept))
 }
 
 /// The versions asked for now and at any earlier `up`.

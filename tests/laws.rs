@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 /// Crate → what it must never depend on directly. Names of our crates and of others' alike.
-const NEVER: [(&str, &[&str]); 11] = [
+const NEVER: [(&str, &[&str]); 12] = [
     (
         "tenant-controlplane",
         &[
@@ -62,6 +62,23 @@ const NEVER: [(&str, &[&str]); 11] = [
             "node-bootstrap",
             "cloud-providers",
             "kube",
+        ],
+    ),
+    (
+        "node-linux",
+        &[
+            "tenant-controlplane",
+            "migrations",
+            "portal",
+            "provisioner",
+            "gateway",
+            "bundle",
+            "node-protocol",
+            "node-bootstrap",
+            "cloud-providers",
+            "kube",
+            "sea-orm",
+            "tokio",
         ],
     ),
     (

@@ -4,6 +4,7 @@
 //! one wait: on PostgreSQL for an advisory lock, on SQLite for a lock on a file beside the database.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::net::IpAddr;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
@@ -12,7 +13,7 @@ use std::time::Duration;
 use sea_orm::{DatabaseConnection, DbErr, SqlxPostgresConnector, SqlxSqliteConnector};
 use sea_orm_migration::MigratorTrait;
 use sqlx::ConnectOptions;
-use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions, PgSslMode};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 
 use crate::db::FileGuard;
@@ -51,6 +52,7 @@ impl Target {
         let limits =
             [("lock_timeout", "5s"), ("statement_timeout", "10s"), ("idle_in_transaction_session_timeout", "60s")];
         let options = PgConnectOptions::from_str(url).map_err(|_| ConnectError::Url)?;
+        let options = verified(options, url, std::env::var_os("PGSSLMODE").is_some());
         let options = options.application_name("pilothouse").options(limits).disable_statement_logging();
         Ok(Self::Postgres(Box::new(options)))
     }
@@ -61,6 +63,17 @@ pub(crate) struct Opened {
     pub(crate) pool: DatabaseConnection,
     /// Whether the audit log's chains were made just now.
     pub(crate) chained: bool,
+}
+
+/// A server elsewhere must prove by its certificate that it is the one the URL names (`verify-full`, PostgreSQL's documentation 34.19),
+/// unless the URL or `PGSSLMODE` says another mode. A socket of this machine and its loopback go over no network.
+fn verified(options: PgConnectOptions, url: &str, told: bool) -> PgConnectOptions {
+    let query = url.split_once('?').map_or("", |(_, query)| query);
+    let says = |word: &str| query.split('&').any(|pair| pair.split('=').next() == Some(word));
+    let host = options.get_host();
+    let loopback = host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback());
+    let local = loopback || options.get_socket().is_some() || host.starts_with('/');
+    if told || local || says("sslmode") || says("ssl-mode") { options } else { options.ssl_mode(PgSslMode::VerifyFull) }
 }
 
 /// Opens a file, which is made with mode 0600 unless it is there.
@@ -100,7 +113,10 @@ pub(crate) async fn postgres(options: PgConnectOptions) -> Result<Opened, Connec
 }
 
 fn refused(error: sqlx::Error) -> ConnectError {
-    ConnectError::Connect(Box::new(error))
+    match error {
+        sqlx::Error::Tls(source) => ConnectError::Unverified(source),
+        error => ConnectError::Connect(Box::new(error)),
+    }
 }
 
 fn timed_out(error: &sqlx::Error) -> bool {
@@ -147,6 +163,25 @@ async fn migrate(pool: &DatabaseConnection) -> Result<bool, ConnectError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_elsewhere_must_prove_who_it_is() {
+        let mode = |url: &str, told| {
+            let options = verified(PgConnectOptions::from_str(url).unwrap(), url, told);
+            matches!(options.get_ssl_mode(), PgSslMode::VerifyFull)
+        };
+        assert!(mode("postgres://u:p@db.example.org/pilothouse", false));
+        assert!(mode("postgresql://u@192.0.2.7:5433/x?application_name=sslmode", false));
+        for url in [
+            "postgres://u@db.example.org/x?sslmode=require",
+            "postgres://u@127.0.0.1/x",
+            "postgres://u@localhost/x",
+            "postgres:///x?host=/run/postgresql",
+        ] {
+            assert!(!mode(url, false), "{url}");
+        }
+        assert!(!mode("postgres://db.example.org/x", true), "PGSSLMODE counts");
+    }
 
     #[test]
     fn urls_lead_somewhere_or_are_refused() {

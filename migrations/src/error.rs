@@ -135,6 +135,12 @@ pub enum ConnectError {
     /// Nothing answers, or it refuses us.
     #[error("the database cannot be reached")]
     Connect(#[source] Source),
+    /// The server does not prove that it is the one the URL names.
+    #[error(
+        "the database's server is not trusted: name the authority of its certificate in the URL (`sslrootcert=/path`), or say with \
+         `sslmode=` that it need not prove who it is"
+    )]
+    Unverified(#[source] Source),
     /// Somebody else has been migrating for too long.
     #[error("another process has been changing the schema for a minute: wait for it or end it, then start again")]
     Locked,

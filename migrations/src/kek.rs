@@ -1,24 +1,33 @@
 //! The key-encryption key: 32 bytes in a file beside the data, under which every other secret is kept in the database.
 //!
 //! A secret is sealed with AES-256-GCM and a fresh 96-bit nonce; what it belongs to (its table and id) is authenticated with it, so a
-//! sealed value moved to another row does not open. Stored form: one version byte, nonce, ciphertext with tag.
+//! sealed value moved to another row does not open. Stored form: a version byte (2), eight bytes that name the key, nonce, ciphertext with
+//! tag. Version 1, which earlier releases wrote, does not name its key.
+//!
+//! While keys are rotated two are known: all is sealed under the new one, and either opens.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use aws_lc_rs::error::Unspecified;
-use aws_lc_rs::rand;
+use aws_lc_rs::{digest, rand};
 use thiserror::Error;
+use tokio::process::Command;
 use zeroize::Zeroizing;
 
 use crate::error::StoreError;
 
 const KEY_LEN: usize = 32;
-const VERSION: u8 = 1;
+/// Bytes that name a key: the first of a SHA-256 of it, which says nothing of the key.
+const NAME_LEN: usize = 8;
+const NAMELESS: u8 = 1;
+const NAMED: u8 = 2;
 
 /// Why there is no key-encryption key. Never holds key material.
 #[derive(Debug, Error)]
@@ -53,14 +62,29 @@ pub enum KekError {
         /// Which file.
         path: PathBuf,
     },
+    /// A command that should print the key did not.
+    #[error("the command that prints the key-encryption key {problem}: run it by hand as the same user")]
+    Command {
+        /// What it did instead; nothing of its output.
+        problem: String,
+    },
     /// The system gives no randomness.
     #[error("draw random bytes")]
     Random,
 }
 
-/// The key, ready for use. Cloning shares it; `Debug` shows nothing of it.
+/// One key and what it is called in sealed values.
+struct Key {
+    bytes: Zeroizing<[u8; KEY_LEN]>,
+    name: [u8; NAME_LEN],
+}
+
+/// The key, ready for use, and while keys are rotated the one before it. Cloning shares them; `Debug` shows nothing of them.
 #[derive(Clone)]
-pub struct Kek(Arc<Zeroizing<[u8; KEY_LEN]>>);
+pub struct Kek {
+    current: Arc<Key>,
+    previous: Option<Arc<Key>>,
+}
 
 impl std::fmt::Debug for Kek {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -95,11 +119,50 @@ impl Kek {
 
     /// A key from its bytes, for whoever keeps it elsewhere than in a file.
     pub fn from_bytes(bytes: &[u8; KEY_LEN]) -> Self {
-        Self(Arc::new(Zeroizing::new(*bytes)))
+        let bytes = Zeroizing::new(*bytes);
+        let mut hashing = digest::Context::new(&digest::SHA256);
+        hashing.update(b"pilothouse key-encryption key\0");
+        hashing.update(bytes.as_slice());
+        let mut name = [0; NAME_LEN];
+        name.iter_mut().zip(hashing.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        Self { current: Arc::new(Key { bytes, name }), previous: None }
     }
 
-    fn cipher(&self) -> Result<LessSafeKey, Unspecified> {
-        UnboundKey::new(&AES_256_GCM, self.0.as_slice()).map(LessSafeKey::new)
+    /// The key that a command prints on its standard output, 64 hexadecimal digits. The command is one for `sh -c`; what it prints is in no
+    /// log and no error. It gets as long as `limit`.
+    ///
+    /// # Errors
+    /// [`KekError::Command`].
+    pub async fn from_command(command: &str, limit: Duration) -> Result<Self, KekError> {
+        let failed = |problem: String| KekError::Command { problem };
+        let mut run = Command::new("sh");
+        run.args(["-c", command]).stdin(Stdio::null()).stderr(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
+        let output = tokio::time::timeout(limit, run.output()).await;
+        let output = output.map_err(|_| failed(format!("did not end within {} s", limit.as_secs())))?;
+        let output = output.map_err(|error| failed(format!("could not be started ({})", error.kind())))?;
+        let printed = Zeroizing::new(output.stdout);
+        if !output.status.success() {
+            return Err(failed(format!("failed ({})", output.status)));
+        }
+        let text = std::str::from_utf8(&printed).unwrap_or_default();
+        let bytes = decode(text.trim()).ok_or_else(|| failed("printed no key (64 hexadecimal digits)".to_owned()))?;
+        Ok(Self::from_bytes(&bytes))
+    }
+
+    /// This key for all that is sealed from now on, and `previous` for what was sealed before.
+    #[must_use]
+    pub fn with_previous(self, previous: &Self) -> Self {
+        Self { previous: Some(Arc::clone(&previous.current)), ..self }
+    }
+
+    /// Whether both seal with the same key.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.current.name == other.current.name
+    }
+
+    /// Whether a sealed value names the key that is current.
+    pub(crate) fn is_current(&self, sealed: &[u8]) -> bool {
+        sealed.strip_prefix(&[NAMED]).is_some_and(|rest| rest.starts_with(&self.current.name))
     }
 
     /// Seals a secret that belongs to `owner` (table and id).
@@ -110,14 +173,33 @@ impl Kek {
         let mut sealed = plain.to_vec();
         let unique = Nonce::assume_unique_for_key(nonce);
         let aad = Aad::from(owner.as_bytes());
-        self.cipher().and_then(|key| key.seal_in_place_append_tag(unique, aad, &mut sealed)).map_err(refused)?;
-        Ok([&[VERSION], nonce.as_slice(), sealed.as_slice()].concat())
+        let key = &self.current;
+        key.cipher().and_then(|key| key.seal_in_place_append_tag(unique, aad, &mut sealed)).map_err(refused)?;
+        Ok([&[NAMED], key.name.as_slice(), nonce.as_slice(), sealed.as_slice()].concat())
     }
 
     /// Opens what [`Kek::seal`] made for the same `owner`; `None` when key, owner or bytes differ.
     pub(crate) fn open(&self, owner: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
-        let rest = sealed.strip_prefix(&[VERSION])?;
-        let (nonce, body) = rest.split_at_checked(NONCE_LEN)?;
+        let mut keys = std::iter::once(&self.current).chain(&self.previous);
+        match sealed.split_first()? {
+            (&NAMELESS, rest) => keys.find_map(|key| key.open(owner, rest)),
+            (&NAMED, rest) => {
+                let (name, rest) = rest.split_at_checked(NAME_LEN)?;
+                keys.find(|key| key.name == name)?.open(owner, rest)
+            }
+            _ => None,
+        }
+    }
+}
+
+impl Key {
+    fn cipher(&self) -> Result<LessSafeKey, Unspecified> {
+        UnboundKey::new(&AES_256_GCM, self.bytes.as_slice()).map(LessSafeKey::new)
+    }
+
+    /// Opens a nonce and what was sealed with it.
+    fn open(&self, owner: &str, sealed: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
+        let (nonce, body) = sealed.split_at_checked(NONCE_LEN)?;
         let nonce = Nonce::try_assume_unique_for_key(nonce).ok()?;
         let mut body = Zeroizing::new(body.to_vec());
         let length = self.cipher().ok()?.open_in_place(nonce, Aad::from(owner.as_bytes()), &mut body).ok()?.len();
@@ -197,8 +279,46 @@ mod tests {
             bent[place] ^= 1;
             assert!(key.open("a", &bent).is_none(), "byte {place}");
         }
-        assert!(key.open("a", &[]).is_none() && key.open("a", &[VERSION]).is_none());
+        assert!(
+            key.open("a", &[]).is_none() && key.open("a", &[NAMELESS]).is_none() && key.open("a", &[NAMED]).is_none()
+        );
         assert_ne!(sealed, key.seal("a", b"secret").unwrap(), "nonces differ");
+    }
+
+    #[test]
+    fn two_keys_are_known_while_they_are_rotated() {
+        let (old, new) = (Kek::from_bytes(&[1; 32]), Kek::from_bytes(&[2; 32]));
+        let before = old.seal("a", b"secret").unwrap();
+        // As releases before this one wrote it.
+        let nameless = [&[NAMELESS], &before[1 + NAME_LEN..]].concat();
+        let both = new.clone().with_previous(&old);
+        for sealed in [&before, &nameless] {
+            assert_eq!(old.open("a", sealed).unwrap().as_slice(), b"secret");
+            assert_eq!(both.open("a", sealed).unwrap().as_slice(), b"secret");
+            assert!(new.open("a", sealed).is_none() && both.open("b", sealed).is_none() && !both.is_current(sealed));
+        }
+        let after = both.seal("a", b"secret").unwrap();
+        assert!(both.is_current(&after) && new.open("a", &after).is_some() && old.open("a", &after).is_none());
+        assert!(new.is_same(&both) && !new.is_same(&old));
+        assert!(!after.windows(4).any(|bytes| bytes == [2; 4]), "the name is no part of the key");
+    }
+
+    #[tokio::test]
+    async fn a_command_prints_the_key_and_nothing_of_it_shows() {
+        let limit = Duration::from_secs(20);
+        let digits = "0a".repeat(32);
+        let key = Kek::from_command(&format!("echo {digits}"), limit).await.unwrap();
+        assert!(key.is_same(&Kek::from_bytes(&[10; 32])));
+        for (command, problem) in [
+            (format!("echo {digits}; exit 3"), "failed (exit status: 3)"),
+            (format!("echo {digits}0"), "printed no key"),
+            (format!("echo {digits} >&2"), "printed no key"),
+        ] {
+            let error = Kek::from_command(&command, limit).await.unwrap_err().to_string();
+            assert!(error.contains(problem) && !error.contains("0a0a"), "{error}");
+        }
+        let slow = Kek::from_command("sleep 60", Duration::from_millis(50)).await.unwrap_err();
+        assert!(slow.to_string().contains("did not end"), "{slow}");
     }
 
     #[test]

@@ -13,6 +13,7 @@ mod m0008_departed;
 mod m0009_platform;
 mod m0013_accounts;
 mod m0014_audit_chain;
+mod m0015_user_ids;
 mod m0016_force;
 
 use sea_orm_migration::prelude::*;
@@ -38,6 +39,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0009_platform::Migration),
             Box::new(m0013_accounts::Migration),
             Box::new(m0014_audit_chain::Migration),
+            Box::new(m0015_user_ids::Migration),
             Box::new(m0016_force::Migration),
         ]
     }

@@ -16,11 +16,13 @@ pub(crate) mod operations;
 mod organizations;
 pub(crate) mod pki;
 pub(crate) mod pools;
+mod reseal;
 mod sessions;
 pub(crate) mod settings;
 pub(crate) mod spares;
 mod tidy;
 mod tokens;
+pub(crate) mod users;
 pub(crate) mod work;
 
 use std::sync::{Arc, OnceLock};

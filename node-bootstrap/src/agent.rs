@@ -231,16 +231,16 @@ impl Agent {
         let needed = self.targets.borrow().node_ip;
         tokio::spawn(self.link.clone().renew((name, needed), stop.clone()));
         tokio::spawn(tunnel::run(self.link.clone(), self.targets.subscribe(), stop.clone()));
-        if let Some(address) = self.api_address() {
+        let config = self.ledger.config.as_ref();
+        if let Some(address) = config.and_then(|config| config.api_address.parse::<SocketAddr>().ok()) {
             if let Err(error) = network::add_address(address.ip()) {
                 tracing::warn!(error = describe(&error), "pods will not reach the cluster's API");
             }
             tokio::spawn(api_proxy::run(address, self.link.clone(), stop.clone()));
         }
-    }
-
-    fn api_address(&self) -> Option<SocketAddr> {
-        self.ledger.config.as_ref()?.api_address.parse().ok()
+        if let Some(Ok(guard)) = config.map(|config| desired::guard(config, &self.paths)) {
+            tokio::spawn(guard.run((self.board.clone(), self.observed.subscribe()), stop.clone()));
+        }
     }
 
     fn told(&self) -> Told {

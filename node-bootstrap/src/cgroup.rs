@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     fn mount(point: &str, kind: &str, options: &str) -> Mount {
-        Mount { root: "/".into(), point: point.into(), kind: kind.into(), options: options.into() }
+        Mount { root: "/".into(), point: point.into(), flags: "rw".into(), kind: kind.into(), options: options.into() }
     }
 
     #[test]

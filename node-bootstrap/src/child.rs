@@ -6,6 +6,7 @@
 //! child was started; a child of another configuration is replaced.
 
 use std::fs::{self, OpenOptions};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -179,7 +180,9 @@ pub fn outdated(running: &Running, spec: &ChildSpec) -> bool {
 
 /// Starts a child. `trampoline`: this program's own `exec-child`; without it the child is started plainly (tests).
 pub fn start(spec: &ChildSpec, trampoline: bool) -> Result<Running, FileError> {
-    let log = OpenOptions::new().create(true).append(true).open(&spec.log).map_err(files::io("open", &spec.log))?;
+    // For root and its group: containerd and kubelet name pods and images.
+    let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&spec.log);
+    let log = log.map_err(files::io("open", &spec.log))?;
     let errors = log.try_clone().map_err(files::io("open", &spec.log))?;
     let mut command = if trampoline { through_trampoline(spec) } else { tokio::process::Command::new(&spec.program) };
     command.args(&spec.args).stdin(Stdio::null()).stdout(log).stderr(errors);

@@ -1,14 +1,19 @@
 //! kubelet's configuration, kubeconfig and flags.
 
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 
+use node_linux::resolver;
 use serde_json::{Value, json};
 
 use crate::child::ChildSpec;
-use crate::spec::{ApiServer, KeyPairFiles, NodeSpec, merge};
+use crate::files::{self, FileError};
+use crate::spec::{ApiServer, KeyPairFiles, Layout, NodeSpec, merge};
 
 /// The program.
 pub const NAME: &str = "kubelet";
+/// Every node has this address on its loopback, for the API server; on port 53 nothing listens there.
+const NOBODY: IpAddr = IpAddr::V4(Ipv4Addr::new(198, 18, 0, 1));
 /// Where kubelet says how it does; on the node's own loopback.
 pub const HEALTHZ: &str = "127.0.0.1:10248";
 
@@ -94,20 +99,28 @@ pub fn sharing() -> Value {
     })
 }
 
-/// The resolver file pods inherit: behind a stub on loopback (systemd-resolved's), the real one.
-pub fn resolv_conf() -> &'static Path {
-    let (plain, real) = (Path::new("/etc/resolv.conf"), Path::new("/run/systemd/resolve/resolv.conf"));
-    if real.exists() && is_local(&std::fs::read_to_string(plain).unwrap_or_default()) {
-        return real;
+/// What pods are told of name servers begins with this: the machine's own file, or behind a stub on loopback (systemd-resolved's) the
+/// real one.
+pub fn resolver(root: &Path) -> String {
+    let read = |name: &str| std::fs::read_to_string(root.join(name)).unwrap_or_default();
+    let plain = read("etc/resolv.conf");
+    if resolver::is_usable(&plain) {
+        return plain;
     }
-    if plain.exists() { plain } else { Path::new("") }
+    let real = read("run/systemd/resolve/resolv.conf");
+    if resolver::is_usable(&real) { real } else { plain }
 }
 
-/// True when every name server of a resolv.conf(5) is on the machine's loopback, where pods do not reach it.
-pub fn is_local(resolv_conf: &str) -> bool {
-    let servers: Vec<&str> = resolv_conf.lines().filter_map(|line| line.strip_prefix("nameserver")).collect();
-    let local = |server: &&str| server.trim().parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    !servers.is_empty() && servers.iter().all(local)
+/// Writes the resolver file that pods inherit and says where it is. Where the machine names no server that a pod can ask, it names an
+/// address of this node at which nothing answers: names outside of the cluster are then refused at once, and CoreDNS, which ends without
+/// a server and asks itself for ever by one on its own loopback, goes on with the names inside.
+///
+/// # Errors
+/// [`FileError`].
+pub fn place_resolver(root: &Path, layout: &Layout) -> Result<PathBuf, FileError> {
+    let path = layout.etc.join("resolv.conf");
+    let text = resolver::for_pods(&resolver(root), NOBODY);
+    files::write_if_changed(&path, text.as_bytes(), 0o644).map(|_| path)
 }
 
 /// The kubelet process.
@@ -148,10 +161,22 @@ mod tests {
     }
 
     #[test]
-    fn a_resolver_on_loopback_is_seen() {
-        assert!(is_local("nameserver 127.0.0.53\noptions edns0\n") && is_local("nameserver ::1"));
-        assert!(!is_local("# nameserver 127.0.0.1\nnameserver 192.0.2.53\nnameserver 127.0.0.1\n"));
-        assert!(!is_local(""), "none at all is another matter");
+    fn pods_get_a_resolver_that_coredns_can_live_with() {
+        let dir = tempfile::tempdir().unwrap();
+        let layout = Layout::below(&dir.path().join("node"), &dir.path().join("run"));
+        let (plain, real) = (dir.path().join("etc/resolv.conf"), dir.path().join("run/systemd/resolve/resolv.conf"));
+        for dir in [plain.parent().unwrap(), real.parent().unwrap(), &layout.etc] {
+            std::fs::create_dir_all(dir).unwrap();
+        }
+        let placed = || std::fs::read_to_string(place_resolver(dir.path(), &layout).unwrap()).unwrap();
+        assert_eq!(placed(), "nameserver 198.18.0.1\n", "no file at all");
+        std::fs::write(&plain, "search example.org\n").unwrap();
+        assert_eq!(placed(), "search example.org\nnameserver 198.18.0.1\n");
+        std::fs::write(&plain, "nameserver 127.0.0.53\n").unwrap();
+        std::fs::write(&real, "nameserver 192.0.2.53\n").unwrap();
+        assert_eq!(placed(), "nameserver 192.0.2.53\n");
+        std::fs::write(&plain, "nameserver 192.0.2.54\n").unwrap();
+        assert_eq!(placed(), "nameserver 192.0.2.54\n");
     }
 
     #[test]

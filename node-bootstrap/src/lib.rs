@@ -20,6 +20,7 @@ pub mod containerd;
 pub mod enroll;
 pub mod fetch;
 pub mod files;
+pub mod guard;
 pub mod halt;
 pub mod images;
 pub mod init;

@@ -159,6 +159,13 @@ struct ExecChild {
 fn main() -> ExitCode {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let cli = Cli::parse();
+    // What the agent starts inherits it.
+    if !matches!(cli.command, Command::ExecChild(_))
+        && let Err(error) = node_linux::environment::settle()
+    {
+        complain!("error: run this program again with /usr/sbin in its PATH: {error}");
+        return ExitCode::FAILURE;
+    }
     let paths = Paths::new(cli.root);
     match dispatch(cli.command, &paths) {
         Ok(code) => code,

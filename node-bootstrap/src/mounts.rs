@@ -4,58 +4,18 @@
 //! both `halt` and `reset` go through here.
 
 use std::fs;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
 use nix::mount::{MntFlags, umount2};
+use node_linux::mounts;
+pub use node_linux::mounts::{Mount, parse};
 
 use crate::files::{self, FileError};
 
-/// One line of `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mount {
-    /// The directory of the file system that is mounted.
-    pub root: PathBuf,
-    /// Where.
-    pub point: PathBuf,
-    /// The file system's type.
-    pub kind: String,
-    /// Its own options, such as the controllers of a cgroup v1 hierarchy.
-    pub options: String,
-}
-
 /// Everything mounted in this mount namespace, in mount order.
 pub fn list() -> Result<Vec<Mount>, FileError> {
-    let path = Path::new("/proc/self/mountinfo");
-    Ok(parse(&fs::read(path).map_err(files::io("read", path))?))
-}
-
-/// Parses the text of `mountinfo`.
-pub fn parse(mountinfo: &[u8]) -> Vec<Mount> {
-    mountinfo.split(|byte| *byte == b'\n').filter_map(parse_line).collect()
-}
-
-fn parse_line(line: &[u8]) -> Option<Mount> {
-    let mut fields = line.split(|byte| *byte == b' ');
-    let root = unescape(fields.nth(3)?);
-    let point = unescape(fields.next()?);
-    let mut rest = fields.skip_while(|field| field != b"-").skip(1);
-    let kind = String::from_utf8_lossy(rest.next()?).into_owned();
-    let options = String::from_utf8_lossy(rest.nth(1).unwrap_or_default()).into_owned();
-    Some(Mount { root, point, kind, options })
-}
-
-/// mountinfo writes space, tab, newline and backslash as `\ooo`.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(field.len());
-    let mut at = 0;
-    while at < field.len() {
-        let escape = field.get(at + 1..at + 4).filter(|_| field[at] == b'\\');
-        let byte = escape.and_then(|octal| u8::from_str_radix(std::str::from_utf8(octal).ok()?, 8).ok());
-        plain.push(byte.unwrap_or(field[at]));
-        at += if byte.is_some() { 4 } else { 1 };
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(plain))
+    mounts::list().map_err(files::io("read", Path::new("/proc/self/mountinfo")))
 }
 
 /// Mount points below any of `dirs`, deepest and youngest first. What is mounted *at* one of them is its owner's: a disk for this
@@ -115,19 +75,6 @@ fn remove_entry(path: &Path, mounted: &[PathBuf], kept: &mut Vec<PathBuf>) -> Re
 mod tests {
     use super::*;
     use nix::mount::{MsFlags, mount};
-
-    const SAMPLE: &[u8] = b"29 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
-        36 35 0:31 / /sys/fs/cgroup/memory rw,relatime - cgroup cgroup rw,memory\n\
-        40 29 0:44 /a\\040b /mnt/with\\040space rw shared:2 master:1 - tmpfs tmpfs rw,size=4k\n";
-
-    #[test]
-    fn mountinfo_is_parsed_with_its_escapes_and_optional_fields() {
-        let mounts = parse(SAMPLE);
-        assert_eq!(mounts.len(), 3);
-        assert_eq!((mounts[1].kind.as_str(), mounts[1].options.as_str()), ("cgroup", "rw,memory"));
-        assert_eq!(mounts[2].point, Path::new("/mnt/with space"));
-        assert_eq!(mounts[2].root, Path::new("/a b"));
-    }
 
     fn tmpfs(at: &Path) -> bool {
         let data = Some("size=64k");

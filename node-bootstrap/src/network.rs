@@ -6,6 +6,8 @@ use std::net::IpAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 use crate::spec::Network;
 
 /// The agent's own nftables table, family `ip`.
@@ -44,16 +46,21 @@ pub enum NetworkError {
 }
 
 fn run(program: &'static str, args: &[&str], input: &str) -> Result<(), NetworkError> {
+    output(program, args, input).map(drop)
+}
+
+/// Runs a tool and returns what it printed.
+fn output(program: &'static str, args: &[&str], input: &str) -> Result<String, NetworkError> {
     let start = |source| NetworkError::Start { program, source };
     let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().map_err(start)?;
     if let Some(mut stdin) = child.stdin.take() {
         stdin.write_all(input.as_bytes()).map_err(start)?;
     }
     let output = child.wait_with_output().map_err(start)?;
     if output.status.success() {
-        return Ok(());
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no reason given").to_owned();
     Err(NetworkError::Refused { program, said })
@@ -68,13 +75,78 @@ pub fn ruleset(network: &Network) -> String {
             "table ip {TABLE} {{\n  chain postrouting {{\n    type nat hook postrouting priority srcnat; policy accept;\n    \
              ip saddr {own} ip daddr != {all} ip daddr != 224.0.0.0/4 masquerade\n  }}\n}}\n"
         ));
+        text.push_str(&counting("forward", &format!("ip saddr {own} meta l4proto {{ tcp, udp }}")));
+        if let Some(api) = network.api {
+            let (address, port) = (api.ip(), api.port());
+            text.push_str(&counting("input", &format!("ip saddr {own} ip daddr {address} tcp dport {port}")));
+        }
     }
     text
 }
 
+/// Counts new connections in the first and in the last chain at a hook: whose are missing in the last were dropped between them. Others'
+/// chains stand at priorities from -300 (raw) to 300 (Linux, `enum nf_ip_hook_priorities`).
+fn counting(hook: &str, what: &str) -> String {
+    let chain = |name: &str, priority: i32| {
+        format!(
+            "  counter {hook}_{name} {{ packets 0 bytes 0 }}\n  chain {hook}_{name} {{\n    type filter hook {hook} priority {priority}; \
+             policy accept;\n    {what} ct state new counter name \"{hook}_{name}\"\n  }}\n"
+        )
+    };
+    format!("table ip {TABLE} {{\n{}{}}}\n", chain("new", -350), chain("passed", 350))
+}
+
+/// New connections, as the first and the last chain at a hook counted them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Of pods through this machine.
+    pub forward: (u64, u64),
+    /// Of pods to the node-local API address.
+    pub api: (u64, u64),
+}
+
+/// Reads the agent's counters.
+pub fn counters() -> Result<Counters, NetworkError> {
+    let listed: Value = serde_json::from_str(&list(&["counters", "table", "ip", TABLE])?).unwrap_or_default();
+    let packets = |name: &str| {
+        let all = listed["nftables"].as_array().into_iter().flatten().map(|item| &item["counter"]);
+        let found = all.into_iter().find(|counter| counter["name"] == name);
+        found.and_then(|counter| counter["packets"].as_u64()).unwrap_or_default()
+    };
+    let pair = |hook: &str| (packets(&format!("{hook}_new")), packets(&format!("{hook}_passed")));
+    Ok(Counters { forward: pair("forward"), api: pair("input") })
+}
+
+/// `nft -j list …`: JSON as libnftables-json(5) says.
+pub fn list(what: &[&str]) -> Result<String, NetworkError> {
+    output("nft", &[&["-j", "list"][..], what].concat(), "")
+}
+
+/// Every table of this network, one a line: `table ip filter`.
+pub fn tables() -> Result<String, NetworkError> {
+    output("nft", &["list", "tables"], "")
+}
+
+/// Which of the addresses are not on `lo`.
+pub fn missing_addresses(wanted: &[IpAddr]) -> Result<Vec<IpAddr>, NetworkError> {
+    let there = output("ip", &["-o", "address", "show", "dev", "lo"], "")?;
+    let is_there = |address: &IpAddr| there.split_whitespace().any(|word| word == host_prefix(*address));
+    Ok(wanted.iter().copied().filter(|address| !is_there(address)).collect())
+}
+
+/// Puts the agent's table in force.
+pub fn set_table(network: &Network) -> Result<(), NetworkError> {
+    run("nft", &["-f", "-"], &ruleset(network))
+}
+
 /// Applies the table and lets packets through. Returns the sysctl's former value when it changed. Blocks for some milliseconds.
 pub fn apply(network: &Network) -> Result<Option<String>, NetworkError> {
-    run("nft", &["-f", "-"], &ruleset(network))?;
+    set_table(network)?;
+    forward()
+}
+
+/// Lets packets through. Returns the former value when it changed.
+pub fn forward() -> Result<Option<String>, NetworkError> {
     let before = fs::read_to_string(FORWARD).unwrap_or_default().trim().to_owned();
     if before == "1" {
         return Ok(None);

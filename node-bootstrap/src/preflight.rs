@@ -6,6 +6,7 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
+use node_linux::{resolver, storage, system};
 use node_protocol::Check;
 
 use crate::cgroup::Cgroups;
@@ -15,7 +16,7 @@ use crate::{kubelet, machine};
 /// The ports a node needs for itself.
 pub const PORTS: [u16; 4] = [10250, 10256, 10248, 10249];
 
-/// The oldest kernel whose nftables carries kube-proxy.
+/// The oldest kernel whose nftables carries kube-proxy ("kube-proxy's nftables mode", Kubernetes' documentation).
 const KERNEL: (u32, u32) = (5, 13);
 
 /// Programs that make a machine a Kubernetes node.
@@ -63,6 +64,8 @@ pub struct Probe {
     pub inotify_instances: u64,
     /// The text of the resolver file that pods will inherit.
     pub resolver: String,
+    /// The file system under programs and containers.
+    pub storage: node_linux::Check,
 }
 
 impl Probe {
@@ -93,7 +96,8 @@ impl Probe {
             other_node: other_node(),
             addresses: machine::addresses(),
             inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),
-            resolver: fs::read_to_string(kubelet::resolv_conf()).unwrap_or_default(),
+            resolver: kubelet::resolver(root),
+            storage: storage::storage("storage", &state.join("containerd")),
         }
     }
 }
@@ -153,10 +157,10 @@ fn advise(id: &str, good: bool, observed: String, remediation: &str) -> Check {
     if good { check(id, "pass", observed, "") } else { check(id, "warn", observed, remediation) }
 }
 
-/// `6.18.5-foo` → (6, 18).
-fn kernel_version(release: &str) -> Option<(u32, u32)> {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse::<u32>);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+/// A check of the list that the platform's own machine is asked too.
+fn shared(check: node_linux::Check) -> Check {
+    let node_linux::Check { id, status, observed, remediation } = check;
+    Check { id: id.into(), status: status.as_str().into(), observed, remediation }
 }
 
 /// Judges a machine.
@@ -168,7 +172,6 @@ pub fn judge(probe: &Probe) -> Vec<Check> {
 }
 
 fn system(probe: &Probe) -> Vec<Check> {
-    let kernel = kernel_version(&probe.kernel).is_some_and(|version| version >= KERNEL);
     let programs = match probe.missing_programs.as_slice() {
         [] => "nft, ip and mount are there".into(),
         missing => format!("missing: {}", missing.join(", ")),
@@ -183,12 +186,7 @@ fn system(probe: &Probe) -> Vec<Check> {
             probe.arch.clone(),
             "use an amd64 or arm64 machine",
         ),
-        verdict(
-            "kernel",
-            kernel,
-            probe.kernel.clone(),
-            "use a Linux kernel 5.13 or newer (kube-proxy's nftables mode)",
-        ),
+        shared(system::kernel(&probe.kernel, KERNEL, "kube-proxy's nftables mode")),
         verdict("cgroups", probe.cgroups, cgroups.into(), "mount cgroup2 on /sys/fs/cgroup"),
         verdict("overlayfs", probe.overlay, overlay.into(), "use a kernel with overlayfs"),
         verdict("programs", probe.missing_programs.is_empty(), programs, "apt-get install nftables iproute2 mount"),
@@ -210,6 +208,7 @@ fn resources(probe: &Probe) -> Vec<Check> {
     };
     let inotify = probe.inotify_instances;
     vec![
+        shared(probe.storage.clone()),
         verdict("cpu", probe.cpus >= 1, format!("{} processors", probe.cpus), "give the machine a processor"),
         verdict("memory", memory >= 700 * MIB, format!("{:.1} GiB", gib(memory)), "give the machine 1 GiB of memory"),
         disk,
@@ -248,12 +247,7 @@ fn surroundings(probe: &Probe) -> Vec<Check> {
             "set a host name of its own, or use --node-name",
         ),
         verdict("machine-id", probe.machine_id.len() == 32, probe.machine_id.clone(), "systemd-machine-id-setup"),
-        verdict(
-            "clock",
-            probe.clock > 1_767_225_600,
-            format!("{} s since 1970", probe.clock),
-            "set the clock: certificates depend on it",
-        ),
+        shared(system::clock(probe.clock)),
         verdict(
             "ports",
             probe.taken_ports.is_empty(),
@@ -266,12 +260,7 @@ fn surroundings(probe: &Probe) -> Vec<Check> {
             other.unwrap_or_else(|| "none".into()),
             "remove the other Kubernetes node software first",
         ),
-        advise(
-            "resolver",
-            !kubelet::is_local(&probe.resolver),
-            if kubelet::is_local(&probe.resolver) { "on loopback only" } else { "reachable for pods" }.into(),
-            "name one in /etc/resolv.conf that is not on loopback: pods cannot ask this one",
-        ),
+        shared(resolver::check("resolver", &probe.resolver)),
         verdict(
             "address",
             probe.addresses.iter().any(IpAddr::is_ipv4),
@@ -339,6 +328,7 @@ mod tests {
             addresses: vec!["192.0.2.7".parse().unwrap()],
             inotify_instances: 8192,
             resolver: "nameserver 192.0.2.53".into(),
+            storage: node_linux::Check::pass("storage", "ext4"),
         }
     }
 
@@ -351,7 +341,7 @@ mod tests {
     #[test]
     fn every_fault_has_a_name_and_a_way_out() {
         type Row = (&'static str, &'static str, fn(&mut Probe));
-        let table: [Row; 17] = [
+        let table: [Row; 19] = [
             ("root", "fail", |p| p.root = false),
             ("arch", "fail", |p| p.arch = "riscv64".into()),
             ("kernel", "fail", |p| p.kernel = "5.10.0".into()),
@@ -365,6 +355,8 @@ mod tests {
             ("swap", "warn", |p| p.swap = true),
             ("inotify", "warn", |p| p.inotify_instances = 8),
             ("resolver", "warn", |p| p.resolver = "nameserver 127.0.0.1".into()),
+            ("resolver", "warn", |p| p.resolver = "search example.org".into()),
+            ("storage", "fail", |p| p.storage = node_linux::Check::fail("storage", "noexec", "remount it")),
             ("machine-id", "fail", |p| p.machine_id = String::new()),
             ("clock", "fail", |p| p.clock = 0),
             ("ports", "fail", |p| p.taken_ports = vec![10250]),

@@ -187,9 +187,10 @@ fn place(spec: &NodeSpec) -> Result<(Texts, Option<String>), RuntimeError> {
 
 fn write_configs(spec: &NodeSpec, cgroup_v1: bool) -> Result<Texts, FileError> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let resolver = kubelet::place_resolver(Path::new("/"), &spec.layout)?;
     let texts = Texts {
         containerd: containerd::config(spec, containerd::lacks_sys_resource(&status)),
-        kubelet: kubelet::config(spec, cgroup_v1, kubelet::resolv_conf()),
+        kubelet: kubelet::config(spec, cgroup_v1, &resolver),
         kube_proxy: kube_proxy::config(spec),
     };
     let etc = &spec.layout.etc;

@@ -1,7 +1,7 @@
 //! One node, fully decided: what the runtime needs to know, whichever way the machine came in.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
@@ -162,6 +162,8 @@ pub struct Network {
     pub masquerade: bool,
     /// The CNI network's name.
     pub name: String,
+    /// Where pods find the API server on the node itself, when they do.
+    pub api: Option<SocketAddr>,
 }
 
 /// The first address of a node's pod range: the node's own. Unique in the cluster, whatever network the machine is in, and on
@@ -263,6 +265,7 @@ pub(crate) mod tests {
                 dns: "10.96.0.10".parse().ok(),
                 masquerade: true,
                 name: "pilothouse".into(),
+                api: None,
             },
             labels: BTreeMap::from([("a".into(), "b".into()), ("c".into(), "d".into())]),
             sandbox_image: "pilothouse.internal/pause:3.10".into(),

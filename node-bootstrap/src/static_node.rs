@@ -220,6 +220,7 @@ impl StaticNode {
             dns: self.dns_ip,
             masquerade: self.masquerade,
             name: self.network_name.clone(),
+            api: None,
         }
     }
 

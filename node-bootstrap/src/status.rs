@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use node_protocol::Check;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
@@ -53,6 +54,9 @@ pub struct Status {
     pub processes: Vec<Process>,
     /// Images imported.
     pub images: usize,
+    /// What others on the machine do to the node, each with its remedy.
+    #[serde(default)]
+    pub checks: Vec<Check>,
     /// When this was written, in seconds since 1970.
     pub updated_at: u64,
 }
@@ -104,6 +108,11 @@ impl Board {
         self.update(|status| status.images = count);
     }
 
+    /// Says what others on the machine do to the node.
+    pub fn checks(&self, checks: Vec<Check>) {
+        self.update(|status| status.checks = checks);
+    }
+
     /// Says how a process does.
     pub fn process(&self, process: Process) {
         self.update(|status| {
@@ -139,6 +148,9 @@ pub fn human(status: &Status) -> String {
     for process in &status.processes {
         let Process { name, pid, state, restarts } = process;
         lines.push(format!("  {name:<12} {state:<8} pid {pid:<8} restarts {restarts}"));
+    }
+    for check in &status.checks {
+        lines.push(format!("  {}: {}\n    → {}", check.id, check.observed, check.remediation));
     }
     lines.join("\n")
 }

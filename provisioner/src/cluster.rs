@@ -71,15 +71,19 @@ pub async fn reconcile(ctx: &Context, id: ClusterId) -> Result<Outcome, Trouble>
 async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
     let target = cluster.id.to_string();
     let mut steps = Steps::open(&ctx.store, &target, &["cluster.create"], &plan::CLUSTER_CREATE).await?;
-    if !release::of(ctx, cluster)?.loaded {
+    let release =
+        if cluster.observed_generation > 0 { release::find(ctx, cluster) } else { Some(release::of(ctx, cluster)?) };
+    if release.as_ref().is_some_and(|release| !release.loaded) {
         let reason = format!("the host to load the images of Kubernetes {}", cluster.spec.version);
         steps.running("accepted", &format!("Waiting for {reason}.")).await?;
         return Ok(Outcome::waiting(reason, ROUTINE_LOOK));
     }
     steps.running("accepted", "").await?;
-    let pki = pki::ensure(ctx, cluster).await?;
+    let pki = pki::ensure(ctx, cluster, release.is_some()).await?;
     let signals = Signals { pods: ctx.pods.changes(), rows: ctx.store.changes(), ending: ctx.ending.clone() };
-    apply::control_plane(ctx, cluster, &pki).await?;
+    if let Some(release) = release {
+        apply::control_plane(ctx, cluster, &pki, release).await?;
+    }
     Run::begin(ctx, cluster, &pki, steps).await?.stay(signals).await
 }
 
@@ -155,7 +159,9 @@ impl<'a> Run<'a> {
         steps: Steps<'a>,
     ) -> Result<Self, Trouble> {
         let (told, nodes) = (report::repeated(cluster), observe::nodes(ctx, cluster.id).await?);
-        let (furnished, access_known, granted) = (false, false, Vec::new());
+        // What cannot be applied is taken as it is.
+        let furnished = release::find(ctx, cluster).is_none();
+        let (access_known, granted) = (false, Vec::new());
         let (etcd_writable, certificates_end) = (observe::etcd_writable(ctx, cluster).await, pki.earliest_end());
         let (swept, heard) = (false, None);
         Ok(Self {

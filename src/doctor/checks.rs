@@ -5,10 +5,11 @@ use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
+use node_linux::{resolver, storage, system};
 use tenant_controlplane::pki::end;
 use time::OffsetDateTime;
 
-use super::Check;
+use super::{Check, ranges};
 use crate::cgroup;
 use crate::instance::{Instance, Record, SLOTS_DIR};
 use crate::limits;
@@ -36,15 +37,19 @@ const DISK_TO_RESUME: u64 = 1 << 30;
 const HOSTS: &str = "/etc/hosts";
 /// Certificates that end sooner are worth a word.
 const CERTIFICATES_SOON: time::Duration = time::Duration::days(30);
-/// Below this a clock is taken for unset: certificates made under it would already have ended (2025-01-01).
-const EARLIEST: u64 = 1_735_689_600;
+/// The oldest kernel with `cgroup.kill`.
+const KERNEL: (u32, u32) = (5, 14);
 const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
 pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
     let mut all = vec![root(), root_directory().await, kernel(), filesystems(), cgroups(), capability(), packages()];
     all.extend(disks(instance, cache));
+    all.push(storage::storage("storage", &instance.path("node/containerd")));
+    all.push(storage::programs("cache", cache));
+    all.push(ranges::check(instance.held_slot(), &ranges::foreign().await));
     all.extend([clock(), hosts(Path::new(HOSTS)), files(limits::highest())]);
+    all.push(resolver::check("resolver", &fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
     all
 }
 
@@ -124,17 +129,7 @@ fn root_directory_of(own: Option<&str>, entered: Option<&str>) -> Check {
 
 fn kernel() -> Check {
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let release = release.trim();
-    let mut parts = release.split(['.', '-']).map_while(|part| part.parse::<u32>().ok());
-    let version = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-    if version >= (5, 14) {
-        return Check::pass("kernel", format!("Linux {release}"));
-    }
-    Check::fail(
-        "kernel",
-        format!("Linux {release} is too old"),
-        "5.14 or newer is needed (cgroup.kill); Debian 12 has 6.1",
-    )
+    system::kernel(&release, KERNEL, "cgroup.kill")
 }
 
 fn filesystems() -> Check {
@@ -257,15 +252,8 @@ fn certificates_of(first: Option<OffsetDateTime>, now: OffsetDateTime) -> Check 
 }
 
 fn clock() -> Check {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).map_or(0, |time| time.as_secs());
-    if now >= EARLIEST {
-        return Check::pass("clock", "set");
-    }
-    Check::fail(
-        "clock",
-        "the clock stands before 2025: certificates would not be valid",
-        "set it: date -s …, or install an NTP client",
-    )
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    system::clock(now.map_or(0, |time| time.as_secs()))
 }
 
 /// What dead instances left on the machine: cgroups whose name starts with ours but whose slot is gone.
@@ -361,7 +349,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new("checks", Some(dir.path().join("deep/er"))).unwrap();
         let all = machine(&instance, &dir.path().join("cache")).await;
-        assert_eq!(all.len(), 11, "one file system is asked once");
+        assert_eq!(all.len(), 15, "one file system is asked once");
         for check in all {
             assert!(check.status == Verdict::Pass || !check.remediation.is_empty(), "{check:?}");
         }

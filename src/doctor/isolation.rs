@@ -12,8 +12,8 @@ use crate::host::isolation::State;
 use crate::instance::{Addresses, Instance};
 use crate::run::{run, succeeds};
 
-/// What a tenant must never reach: etcd, API servers, kubelet.
-const PORTS: [u16; 3] = [ETCD, 6443, 10250];
+/// What a tenant must never reach: etcd, its plain health port, API servers, kubelet.
+const PORTS: [u16; 4] = [ETCD, 2381, 6443, 10250];
 const ETCD: u16 = 2379;
 
 /// Tries every forbidden way out of every tenant pod, and the allowed ways too: a probe that gets nowhere proves nothing.

@@ -166,14 +166,54 @@ pub async fn client(host: &Host) -> Result<Client> {
 
 /// A client by kubeconfig.
 pub async fn from_file(file: &Path) -> Result<Client> {
+    let config = config(file).await?;
+    Client::try_from(config).context("make a client of the host")
+}
+
+/// What a kubeconfig says. A proxy that the environment names (`HTTPS_PROXY`) is for downloads: it reaches no host inside this machine, and
+/// one that a host needs is named in its kubeconfig (`proxy-url`).
+async fn config(file: &Path) -> Result<Config> {
     let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
+    let named = kubeconfig.clusters.iter().filter_map(|cluster| cluster.cluster.as_ref()?.proxy_url.as_ref()).count();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    Client::try_from(config.with_context(|| format!("use {}", file.display()))?).context("make a client of the host")
+    let mut config = config.with_context(|| format!("use {}", file.display()))?;
+    if named == 0 {
+        config.proxy_url = None;
+    }
+    Ok(config)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A process of its own for the environment it needs: setting it in this one would be unsafe beside other tests.
+    #[tokio::test]
+    async fn a_proxy_of_the_environment_is_not_the_hosts() {
+        const NAME: &str = "host::control_plane::tests::a_proxy_of_the_environment_is_not_the_hosts";
+        if std::env::var("HTTPS_PROXY").as_deref() != Ok("http://192.0.2.9:3128") {
+            let mut again = std::process::Command::new(std::env::current_exe().unwrap());
+            let again = again.args(["--exact", NAME]).env("HTTPS_PROXY", "http://192.0.2.9:3128").output().unwrap();
+            let said = String::from_utf8_lossy(&again.stdout).into_owned();
+            assert!(again.status.success() && said.contains("1 passed"), "{said}");
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("kubeconfig");
+        let text = |more: &str| {
+            format!(
+                "{{apiVersion: v1, kind: Config, current-context: c, contexts: [{{name: c, context: {{cluster: c, user: u}}}}], \
+                 users: [{{name: u, user: {{}}}}], clusters: [{{name: c, cluster: {{server: 'https://100.64.192.2:6443'{more}}}}}]}}"
+            )
+        };
+        fs::write(&file, text("")).unwrap();
+        assert_eq!(config(&file).await.unwrap().proxy_url, None);
+        fs::write(&file, text(", proxy-url: 'http://192.0.2.8:3128'")).unwrap();
+        assert!(
+            config(&file).await.unwrap().proxy_url.unwrap().to_string().contains("192.0.2.8"),
+            "one that the file names is"
+        );
+    }
 
     #[test]
     fn a_program_outlives_the_cache() {

@@ -11,6 +11,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use provisioner::IsolationState;
 use serde::{Deserialize, Serialize};
+use tenant_controlplane::component::etcd::CLIENT_PORT;
+use tenant_controlplane::spec::API_PORT;
 use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
@@ -20,6 +22,8 @@ use crate::network::UPLINK;
 use crate::run::{run_with_input, succeeds};
 
 const TABLE: &str = "pilothouse_isolation";
+/// Where members of one etcd speak to each other.
+const PEER_PORT: u16 = 2380;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
@@ -86,11 +90,13 @@ impl Wall {
         write_atomic(&self.instance.path("run/isolation.json"), &serde_json::to_vec(state)?)
     }
 
-    /// The table's text. The first two lines make the third possible whether or not the table exists.
+    /// The table's text. From the machine itself, on which anybody may have an account, API servers are reached and nothing else: etcd's
+    /// health port and kube-proxy's ask nobody who they are. The kubelet's probes come from inside. The first two lines make the third possible whether or not the table exists.
     fn text(&self, state: &State) -> String {
         let pods = self.addresses.pods();
         let (gateway, port) = (self.gateway.ip(), self.gateway.port());
-        let outside = self.addresses.outside();
+        let (outside, api) = (self.addresses.outside(), API_PORT);
+        let (etcd, peers) = (CLIENT_PORT, PEER_PORT);
         let pairs: Vec<String> = state.pairs.iter().map(|(from, to)| format!("{from} . {to}")).collect();
         let elements = if pairs.is_empty() { String::new() } else { format!("elements = {{ {} }}", pairs.join(", ")) };
         format!(
@@ -99,10 +105,11 @@ impl Wall {
   chain forward {{
     type filter hook forward priority filter; policy accept;
     ct state established,related accept
-    ip saddr {pods} ip saddr . ip daddr @pairs accept
+    ip saddr {pods} ip saddr . ip daddr @pairs tcp dport {{ {etcd}, {peers} }} accept
     ip saddr {pods} ip daddr {gateway} tcp dport {port} accept
     ip saddr {pods} drop
-    ip daddr {pods} ip saddr != {outside} drop
+    ip saddr {outside} ip daddr {pods} tcp dport {api} accept
+    ip daddr {pods} drop
     meta nfproto ipv6 drop
   }}
   chain input {{
@@ -110,7 +117,8 @@ impl Wall {
     ct state established,related accept
     ip saddr {pods} drop
     iifname \"veth*\" drop
-    iifname \"{UPLINK}\" ip saddr != {outside} drop
+    iifname \"{UPLINK}\" ip saddr {outside} tcp dport {api} accept
+    iifname \"{UPLINK}\" drop
   }}
 }}
 "
@@ -172,7 +180,13 @@ mod tests {
         let text = wall.text(&state);
         assert!(text.contains("elements = { 100.65.0.2 . 100.65.0.3 }"));
         assert!(text.contains("ip daddr 100.65.192.1 tcp dport 8443 accept"));
-        let accept = text.find("@pairs accept").unwrap();
+        assert!(text.contains("ip saddr 100.65.192.1 ip daddr 100.65.0.0/17 tcp dport 6443 accept"), "{text}");
+        assert!(
+            text.contains(
+                "iifname \"uplink\" ip saddr 100.65.192.1 tcp dport 6443 accept\n    iifname \"uplink\" drop"
+            )
+        );
+        let accept = text.find("@pairs tcp dport { 2379, 2380 } accept").unwrap();
         assert!(accept < text.find("ip saddr 100.65.0.0/17 drop").unwrap(), "the drop comes last");
     }
 }

@@ -7,18 +7,19 @@
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use k8s_openapi::api::core::v1::{Namespace, PersistentVolume};
+use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use kube::{Api, Client, ResourceExt};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tenant_controlplane::component::etcd::VOLUME;
+use tenant_controlplane::render::{COMPONENT_LABEL, ETCD};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
@@ -30,8 +31,11 @@ pub const NAMESPACE: &str = "local-path-storage";
 const PROVISIONER: &str = "rancher.io/local-path";
 /// Volumes kept ready; more clusters at once than this wait for the provisioner as before.
 const READY: usize = 8;
-/// The user of tenants' pods.
-const USER: u32 = 65532;
+/// The user of all tenants' pods in earlier releases.
+const FORMER_USER: u32 = 65532;
+/// Every volume is given to a user of its own only when a cluster claims it, so its directory takes anybody; nobody but root gets to it
+/// except through the mount in a pod ([`write_files`]). What etcd makes in it is closed to others.
+const OPEN: u32 = 0o777;
 const AHEAD: &str = "ahead-";
 const LABEL: &str = "pilothouse.dev/made-ahead";
 
@@ -53,10 +57,7 @@ pub fn write_files(dir: &Path, volumes: &Path, helper_image: &str) -> Result<()>
     });
     fs::write(dir.join("config.json"), provisioner_config(volumes).to_string())?;
     fs::write(dir.join("helperPod.yaml"), pod.to_string())?;
-    fs::write(
-        dir.join("setup"),
-        format!("#!/bin/sh\nset -eu\nmkdir -m 0700 \"$VOL_DIR\"\nchown {USER}:{USER} \"$VOL_DIR\"\n"),
-    )?;
+    fs::write(dir.join("setup"), format!("#!/bin/sh\nset -eu\nmkdir -m {OPEN:o} \"$VOL_DIR\"\n"))?;
     fs::write(dir.join("teardown"), "#!/bin/sh\nset -eu\nrm -rf \"$VOL_DIR\"\n")?;
     Ok(())
 }
@@ -99,7 +100,9 @@ pub async fn keep_ready(client: Client, volumes: std::path::PathBuf, node: Strin
 
 async fn top_up(client: &Client, volumes: &Path, node: &str) -> Result<()> {
     let api: Api<PersistentVolume> = Api::all(client.clone());
-    let known = api.list(&ListParams::default().labels(LABEL)).await?;
+    let all = api.list(&ListParams::default()).await?.items;
+    hand_over(client, &all).await?;
+    let known: Vec<_> = all.into_iter().filter(|volume| volume.labels().contains_key(LABEL)).collect();
     let phase = |volume: &PersistentVolume| volume.status.as_ref().and_then(|status| status.phase.clone());
     for failed in known.iter().filter(|volume| phase(volume).as_deref() == Some("Failed")) {
         // The object goes last: without it nobody would know of a deleted tenant's data.
@@ -138,8 +141,41 @@ fn forget_unused(volumes: &Path, known: &BTreeSet<String>) {
 
 fn make_directory(path: &Path) -> Result<()> {
     fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o700))?;
-    chown(path, Some(USER), Some(USER)).with_context(|| format!("give {} to the tenants' user", path.display()))
+    fs::set_permissions(path, fs::Permissions::from_mode(OPEN)).with_context(|| format!("open {}", path.display()))
+}
+
+/// Gives the volumes of earlier releases, in which all tenants had one user, to the users that their pods have now. A pod that starts before
+/// it finds its data closed, ends, and is started again.
+async fn hand_over(client: &Client, volumes: &[PersistentVolume]) -> Result<()> {
+    for volume in volumes {
+        let spec = volume.spec.as_ref();
+        let path = spec.and_then(|spec| Some(Path::new(&spec.host_path.as_ref()?.path).to_owned()));
+        let namespace = spec.and_then(|spec| spec.claim_ref.as_ref()?.namespace.clone());
+        let former = path.filter(|path| fs::symlink_metadata(path).is_ok_and(|meta| meta.uid() == FORMER_USER));
+        let Some(path) = former else { continue };
+        let Some(namespace) = namespace else {
+            // Nobody's yet.
+            give(&path, 0).and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(OPEN)))?;
+            continue;
+        };
+        let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace);
+        let pods = pods.list(&ListParams::default().labels(&format!("{COMPONENT_LABEL}={ETCD}"))).await?;
+        let user = pods.iter().find_map(|pod| pod.spec.as_ref()?.security_context.as_ref()?.run_as_user);
+        if let Some(user) = user.and_then(|user| u32::try_from(user).ok()).filter(|user| *user != FORMER_USER) {
+            give(&path, user).with_context(|| format!("give {} to user {user}", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A tree and all in it; its root last, so that a call that was cut off is repeated. Follows no link.
+fn give(path: &Path, user: u32) -> std::io::Result<()> {
+    if fs::symlink_metadata(path)?.is_dir() {
+        for entry in fs::read_dir(path)? {
+            give(&entry?.path(), user)?;
+        }
+    }
+    lchown(path, Some(user), Some(user))
 }
 
 /// A volume exactly as local-path would have made it, so that it also is local-path that removes it.
@@ -174,6 +210,36 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_volume_takes_any_user_and_its_parent_nobody() {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let (files, volumes) = (dir.path().join("storage"), dir.path().join("volumes"));
+        write_files(&files, &volumes, "busybox").unwrap();
+        make_directory(&volumes.join("ahead-1")).unwrap();
+        assert_eq!((mode(&volumes), mode(&volumes.join("ahead-1"))), (0o700, OPEN));
+        assert!(fs::read_to_string(files.join("setup")).unwrap().contains("mkdir -m 777"));
+    }
+
+    #[test]
+    fn a_volume_is_handed_over_with_all_in_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let volume = dir.path().join("volume");
+        fs::create_dir_all(volume.join("data/member")).unwrap();
+        fs::write(volume.join("data/member/db"), "").unwrap();
+        fs::write(dir.path().join("outside"), "").unwrap();
+        std::os::unix::fs::symlink(dir.path().join("outside"), volume.join("data/link")).unwrap();
+        if lchown(&volume, Some(FORMER_USER), Some(FORMER_USER)).is_err() {
+            return; // not root: nothing can be given to anybody
+        }
+        give(&volume, 1_879_100_007).unwrap();
+        let owner = |path: &str| fs::symlink_metadata(volume.join(path)).unwrap().uid();
+        for path in ["", "data", "data/member/db", "data/link"] {
+            assert_eq!(owner(path), 1_879_100_007, "{path}");
+        }
+        assert_eq!(fs::metadata(dir.path().join("outside")).unwrap().uid(), 0, "a link is not followed");
+    }
 
     #[test]
     fn an_empty_directory_without_its_volume_goes_and_data_stays() {

@@ -79,6 +79,8 @@ pub struct RenderInput<'a> {
     pub spec: &'a ClusterSpec,
     /// Its certificates and keys.
     pub pki: &'a ClusterPki,
+    /// The user and group all its containers run as: no other cluster's.
+    pub user: u32,
     /// Where it runs.
     pub placement: &'a Placement,
 }

@@ -1,4 +1,6 @@
-//! Which Kubernetes versions a control plane can have: a closed list, because each needs a bundle and golden manifests.
+//! Kubernetes versions: any can be stored, and those of a closed list can be asked for, because each needs a bundle and golden manifests.
+//!
+//! A release of this program may drop a version. Rows that carry it stay readable; only a new cluster of it is refused.
 
 use std::fmt;
 use std::str::FromStr;
@@ -10,7 +12,7 @@ use thiserror::Error;
 const KNOWN: &[KubernetesVersion] =
     &[KubernetesVersion { major: 1, minor: 36, patch: 3 }, KubernetesVersion { major: 1, minor: 35, patch: 4 }];
 
-/// A Kubernetes version this program knows, such as `1.36.3`. Ordered as versions are.
+/// A Kubernetes version, such as `1.36.3`, whether or not this program offers it. Ordered as versions are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "String", try_from = "String")]
 pub struct KubernetesVersion {
@@ -19,12 +21,21 @@ pub struct KubernetesVersion {
     patch: u16,
 }
 
-/// The text names no version this program knows.
+/// Why a text is no Kubernetes version that can be used.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("unknown Kubernetes version `{given}`: choose one of {}", known_list())]
-pub struct VersionError {
-    /// What was asked for.
-    pub given: String,
+pub enum VersionError {
+    /// It is not written as three numbers with dots between them (<https://semver.org>, section 2).
+    #[error("`{given}` is no Kubernetes version: write it like {}", KubernetesVersion::default())]
+    Malformed {
+        /// What was given.
+        given: String,
+    },
+    /// This program has no components of it.
+    #[error("unknown Kubernetes version `{given}`: choose one of {}", known_list())]
+    Unknown {
+        /// What was asked for.
+        given: String,
+    },
 }
 
 fn known_list() -> String {
@@ -32,14 +43,34 @@ fn known_list() -> String {
 }
 
 impl KubernetesVersion {
-    /// Reads `1.36.3` (a leading `v` is allowed).
+    /// Reads any version, `1.36.3` (a leading `v` is allowed): what is stored may be older than this program's list.
     ///
     /// # Errors
-    /// [`VersionError`], which lists the known ones.
+    /// [`VersionError::Malformed`] for anything else.
     pub fn parse(text: &str) -> Result<Self, VersionError> {
-        let wanted = text.strip_prefix('v').unwrap_or(text);
-        let found = KNOWN.iter().find(|known| known.to_string() == wanted);
-        found.copied().ok_or_else(|| VersionError { given: text.to_owned() })
+        let plain = text.strip_prefix('v').unwrap_or(text);
+        let numbers: Vec<u16> = plain.split('.').filter_map(|number| number.parse().ok()).collect();
+        let read = match numbers[..] {
+            [major, minor, patch] => Some(Self { major, minor, patch }),
+            _ => None,
+        };
+        // One spelling only: no sign, no leading zero, nothing that was skipped.
+        let exact = read.filter(|version| version.to_string() == plain);
+        exact.ok_or_else(|| VersionError::Malformed { given: text.to_owned() })
+    }
+
+    /// Reads a version that is asked for: it must be a known one.
+    ///
+    /// # Errors
+    /// [`VersionError::Unknown`], which lists the known ones.
+    pub fn parse_known(text: &str) -> Result<Self, VersionError> {
+        let known = Self::parse(text).ok().filter(|version| version.is_known());
+        known.ok_or_else(|| VersionError::Unknown { given: text.to_owned() })
+    }
+
+    /// Whether this program has the components and manifests of it.
+    pub fn is_known(self) -> bool {
+        KNOWN.contains(&self)
     }
 
     /// All known versions, newest first.
@@ -101,8 +132,21 @@ mod tests {
     #[test]
     fn names_the_known_ones_when_asked_for_another() {
         for text in ["", "1.36", "1.36.03", "1.2.3", "latest", "1.36.3 "] {
-            let error = KubernetesVersion::parse(text).unwrap_err().to_string();
+            let error = KubernetesVersion::parse_known(text).unwrap_err().to_string();
             assert!(error.contains("1.36.3, 1.35.4"), "{error}");
+        }
+        assert_eq!(KubernetesVersion::parse_known("v1.36.3").unwrap(), KubernetesVersion::default());
+    }
+
+    #[test]
+    fn a_dropped_version_is_read_and_written_as_it_was() {
+        let dropped: KubernetesVersion = serde_json::from_str("\"1.29.14\"").unwrap();
+        assert!(!dropped.is_known() && dropped < KubernetesVersion::default());
+        assert_eq!(serde_json::to_string(&dropped).unwrap(), "\"1.29.14\"");
+        for text in
+            ["", "1", "1.36", "1.36.03", "1.+3.6", "1.2.3.4", "1.2.3-rc.1", "1.2.70000", "1..2.3", "latest", "1.36.3 "]
+        {
+            assert!(KubernetesVersion::parse(text).is_err(), "{text}");
         }
     }
 }

@@ -30,6 +30,8 @@ pub struct World {
     pub scratch: Scratch,
     /// What every `up` of it is told besides.
     words: Vec<String>,
+    /// What a shell does before every `up` of it.
+    shell: String,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -99,8 +101,17 @@ impl World {
         Self::up_with(story, &NO_SPARES)
     }
 
+    /// [`World::up`], from a shell that did this before.
+    pub fn up_from(story: &str, shell: &str) -> Option<Self> {
+        Self::begin(story, &NO_SPARES, shell)
+    }
+
     /// [`World::up`], with just these words more for every `up`.
     pub fn up_with(story: &str, more: &[&str]) -> Option<Self> {
+        Self::begin(story, more, "")
+    }
+
+    fn begin(story: &str, more: &[&str], shell: &str) -> Option<Self> {
         if !is_root(story) {
             return None;
         }
@@ -111,7 +122,8 @@ impl World {
         std::fs::write(scratch.at("platforms"), format!("{name}\n")).unwrap();
         let before = crate::leftovers::Snapshot::take();
         let (ready, token, words) = (Value::Null, String::new(), Vec::new());
-        let mut world = Self { name, dir, ready, token, before, scratch, words, _alone: alone };
+        let shell = shell.to_owned();
+        let mut world = Self { name, dir, ready, token, before, scratch, words, shell, _alone: alone };
         world.tell(more);
         world.start();
         world.token = ok(&mut world.command(&["admin", "token"])).trim().to_owned();
@@ -126,7 +138,10 @@ impl World {
     /// `up --detach`, in the tour's words.
     pub fn start(&mut self) {
         let mut up = self.command(&["up", "--detach", "--output", "json", "--listen", "0.0.0.0:0"]);
-        let out = ok(up.args(&self.words));
+        up.args(&self.words);
+        let mut by_shell = Command::new("sh");
+        by_shell.args(["-c", &format!("{} exec \"$@\"", self.shell), "sh"]).arg(up.get_program()).args(up.get_args());
+        let out = ok(by_shell.stdin(Stdio::null()).env_remove("PILOTHOUSE_TOKEN"));
         self.ready = serde_json::from_str(out.lines().last().unwrap()).unwrap();
     }
 

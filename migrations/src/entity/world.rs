@@ -23,6 +23,7 @@ entity! {
         forced: bool,
         created_at: i64,
         updated_at: i64,
+        user_id: i64,
     }
 
     cluster_pki = "cluster_pki" {

@@ -50,6 +50,8 @@ pub struct Cluster {
     pub updated_at: OffsetDateTime,
     /// The host it is placed on.
     pub host: HostId,
+    /// The user and group its control plane runs as on the host; no other cluster's, and it stays the same.
+    pub user_id: u32,
 }
 
 impl Cluster {
@@ -141,6 +143,7 @@ impl TryFrom<table::cluster::Model> for Cluster {
             created_at: codec::time("cluster time", model.created_at)?,
             updated_at: codec::time("cluster time", model.updated_at)?,
             host: HostId::from_uuid(model.host),
+            user_id: codec::count("cluster user id", model.user_id)?,
         })
     }
 }

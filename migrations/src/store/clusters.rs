@@ -9,7 +9,7 @@ use tenant_controlplane::status::ClusterState;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, deletion, hosts, spares, work};
+use super::{Store, deletion, hosts, spares, users, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::identity::project;
@@ -47,8 +47,11 @@ impl Clusters<'_> {
         let target = id.to_string();
         let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
         let operation = wish.open(&mut tx).await?;
-        let host = if let Some(spare) = &spare { spare.host } else { hosts::emptiest(&tx).await? };
-        let wish = row(&new, id, (host, operation))?;
+        let (host, user_id) = match &spare {
+            Some(spare) => (spare.host, spare.user_id),
+            None => (hosts::emptiest(&tx).await?, users::next(&tx).await?),
+        };
+        let wish = cluster::Model { user_id, ..row(&new, id, (host, operation))? };
         let (is_new, row) = match spare {
             Some(spare) => (false, taken_over(spare, wish)),
             None => (true, wish),
@@ -286,6 +289,7 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
         forced: false,
         created_at: now,
         updated_at: now,
+        user_id: 0,
     })
 }
 

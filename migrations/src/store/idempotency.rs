@@ -168,6 +168,6 @@ fn lease() -> i64 {
     codec::millis(codec::now() + LEASE)
 }
 
-fn owner(id: &str) -> String {
+pub(super) fn owner(id: &str) -> String {
     format!("idempotency_key {id}")
 }

@@ -11,7 +11,7 @@ use crate::codec;
 use crate::entity::world::cluster_pki;
 use crate::error::StoreError;
 
-const WHAT: &str = "cluster certificates";
+pub(super) const WHAT: &str = "cluster certificates";
 
 /// Certificates and keys; see [`Store::pki`].
 #[derive(Clone, Copy)]
@@ -87,7 +87,7 @@ impl Pki<'_> {
     }
 }
 
-fn owner(cluster: ClusterId) -> String {
+pub(super) fn owner(cluster: ClusterId) -> String {
     format!("cluster_pki {cluster}")
 }
 

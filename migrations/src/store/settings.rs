@@ -108,6 +108,6 @@ impl Settings<'_> {
     }
 }
 
-fn owner(key: &str) -> String {
+pub(super) fn owner(key: &str) -> String {
     format!("setting {key}")
 }

@@ -80,6 +80,41 @@ pub async fn a_taken_name_leaves_nothing_behind(fixture: Fixture) {
     tenant.cluster("demo").await;
 }
 
+pub async fn every_cluster_has_a_user_of_its_own(fixture: Fixture) {
+    let (one, other) = (fixture.tenant("acme").await, fixture.tenant("other").await);
+    let mut clusters = Vec::new();
+    for name in ["a", "b", "c"] {
+        let at_once = tokio::join!(one.cluster(name), other.cluster(name));
+        clusters.extend([at_once.0, at_once.1]);
+    }
+    let spare =
+        fixture.store.spares().begin(tenant_controlplane::spec::ClusterSpec::new(Default::default())).await.unwrap();
+    let taker = one.cluster("taker").await;
+    let users: std::collections::BTreeSet<u32> = clusters.iter().map(|cluster| cluster.user_id).collect();
+    assert_eq!(users.len(), clusters.len());
+    assert!(users.iter().all(|user| (1_879_100_000..1_889_100_000).contains(user)), "{users:?}");
+    assert!(!users.contains(&spare.user_id));
+    assert_eq!((taker.id, taker.user_id), (spare.id, spare.user_id), "what runs already goes on as it is");
+    let again = fixture.store.clusters().load(clusters[0].id).await.unwrap();
+    assert_eq!(again.user_id, clusters[0].user_id);
+}
+
+/// An older release of this program had that version.
+pub async fn a_dropped_version_is_listed_and_deleted(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (clusters, org) = (fixture.store.clusters(), tenant.organization);
+    let version = "1.29.14".parse().unwrap();
+    let spec = tenant_controlplane::spec::ClusterSpec::new(version);
+    let old = clusters.insert(NewCluster { spec, ..tenant.new_cluster("old") }).await.unwrap();
+    let new = tenant.cluster("new").await;
+    assert_eq!(clusters.list(org, None, Page::first(10)).await.unwrap(), [old.clone(), new.clone()]);
+    assert_eq!(clusters.all().await.unwrap().len(), 2);
+    assert_eq!(clusters.get(org, old.id).await.unwrap().spec.version, version);
+    clusters.request_deletion(org, old.id, tenant.actor).await.unwrap();
+    clusters.purge(old.id).await.unwrap();
+    assert_eq!(clusters.list(org, None, Page::first(10)).await.unwrap(), [new]);
+}
+
 pub async fn reports_that_say_nothing_new_wake_nobody(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let clusters = fixture.store.clusters();

@@ -37,6 +37,34 @@ pub async fn a_wrong_key_is_refused(fixture: Fixture) {
     assert_eq!(right.settings().get_secret("ca").await.unwrap().unwrap().as_str(), "key");
 }
 
+/// The rotation of the key-encryption key, cut off in the middle and begun again.
+pub async fn everything_is_sealed_again_under_a_new_key(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let cluster = tenant.cluster("demo").await;
+    let (old, new) = (fixture.kek.clone(), Kek::from_bytes(&[9; 32]));
+    let made = pki(&cluster);
+    fixture.store.pki().put_new(cluster.id, &made).await.unwrap();
+    fixture.store.settings().put_secret("ca", "key").await.unwrap();
+    let both = Store::connect(&fixture.url, new.clone().with_previous(&old)).await.unwrap();
+    // One value is under the new key already, as after a kill.
+    both.settings().put_secret("half", "way").await.unwrap();
+    assert_eq!(both.pki().get(cluster.id).await.unwrap().unwrap(), made, "both keys open while they are rotated");
+    assert!(matches!(Store::connect(&fixture.url, new.clone()).await, Err(ConnectError::WrongKey)));
+    // The word that tells keys apart, the certificates, the setting.
+    assert!(both.reseal().await.unwrap() >= 3);
+    assert_eq!(both.reseal().await.unwrap(), 0, "once is enough");
+    let after = Store::connect(&fixture.url, new).await.unwrap();
+    assert_eq!(after.pki().get(cluster.id).await.unwrap().unwrap(), made);
+    for (key, secret) in [("ca", "key"), ("half", "way")] {
+        assert_eq!(after.settings().get_secret(key).await.unwrap().unwrap().as_str(), secret);
+    }
+    assert_eq!(after.reseal().await.unwrap(), 0);
+    assert!(
+        matches!(Store::connect(&fixture.url, old).await, Err(ConnectError::WrongKey)),
+        "the old key opens nothing"
+    );
+}
+
 pub async fn a_made_up_token_waits_for_no_writer(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let cluster = tenant.cluster("demo").await;

@@ -8,6 +8,7 @@ use node_protocol::NodeConfig;
 use super::{AgentError, NETWORK, SERVICES};
 use crate::config::Paths;
 use crate::connect::Dialer;
+use crate::guard::Guard;
 use crate::ledger::Membership;
 use crate::spec::{ApiServer, Layout, Network, NodeSpec, node_address};
 use crate::tunnel::target::Targets;
@@ -84,7 +85,15 @@ fn network_of(config: &NodeConfig) -> Result<Network, AgentError> {
         dns: config.dns_ip.parse().ok(),
         masquerade: true,
         name: NETWORK.into(),
+        api: config.api_address.parse().ok(),
     })
+}
+
+/// What looks after the node's network while it lives.
+pub(super) fn guard(config: &NodeConfig, paths: &Paths) -> Result<Guard, AgentError> {
+    let network = network_of(config)?;
+    let addresses = network.api.map(|api| api.ip()).into_iter().chain([node_ip(config)?.into()]).collect();
+    Ok(Guard { network, addresses, layout: Layout::joined(paths) })
 }
 
 /// kubelet and kube-proxy go to the gateway by themselves, so that they do without the agent. Where only a proxy leads out, they go

@@ -18,7 +18,7 @@ use tenant_controlplane::sni;
 use tokio::time::{Instant, sleep};
 
 use super::prune::{self, Scope};
-use super::release;
+use crate::config::Release;
 use crate::context::{Context, Place, fingerprint};
 use crate::host::ObjectKey;
 use crate::host::facts::Component;
@@ -28,16 +28,21 @@ use crate::trouble::Trouble;
 const CLAIM_LOOK: Duration = Duration::from_millis(15);
 
 fn rendered(cluster: &Cluster, pki: &ClusterPki, placement: &Placement) -> Manifests {
-    render(&RenderInput { cluster: cluster.id, name: &cluster.name, spec: &cluster.spec, pki, placement })
+    let Cluster { id, name, spec, user_id, .. } = cluster;
+    render(&RenderInput { cluster: *id, name, spec, pki, user: *user_id, placement })
 }
 
 /// Applies everything of a cluster that lives in the host, unless this process did so a while ago and it is still there.
 ///
 /// # Errors
 /// [`Trouble`] of the host.
-pub async fn control_plane(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<(), Trouble> {
-    let images = release::of(ctx, cluster)?.images;
-    let mut placement = Placement { etcd_ip: None, images, ..ctx.facts.placement.clone() };
+pub async fn control_plane(
+    ctx: &Context,
+    cluster: &Cluster,
+    pki: &ClusterPki,
+    release: Release,
+) -> Result<(), Trouble> {
+    let mut placement = Placement { etcd_ip: None, images: release.images, ..ctx.facts.placement.clone() };
     let manifests = rendered(cluster, pki, &placement);
     let hash = fingerprint(&manifests.objects);
     if ctx.is_applied(cluster.id, Place::Host, hash) && !is_bare(ctx, cluster) {

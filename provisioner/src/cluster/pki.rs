@@ -10,17 +10,18 @@ use time::OffsetDateTime;
 use crate::context::Context;
 use crate::trouble::Trouble;
 
-/// The cluster's certificates and keys, none of them old. When two make them at once, both get what was stored first.
+/// The cluster's certificates and keys, none of them old where they can be rolled out (`renewable`). When two make them at once, both
+/// get what was stored first.
 ///
 /// # Errors
 /// [`Trouble`] of the store or of making keys.
-pub async fn ensure(ctx: &Context, cluster: &Cluster) -> Result<ClusterPki, Trouble> {
+pub async fn ensure(ctx: &Context, cluster: &Cluster, renewable: bool) -> Result<ClusterPki, Trouble> {
     let Some(known) = ctx.store.pki().get(cluster.id).await? else {
         let made = make(ctx, cluster, ClusterPki::generate).await?;
         return Ok(ctx.store.pki().put_new(cluster.id, &made).await?);
     };
     let due = known.due(&PkiContext::new(cluster.id, &ctx.facts.domain, &cluster.spec), OffsetDateTime::now_utc())?;
-    let Some((leaf, cause)) = due else { return Ok(known) };
+    let Some((leaf, cause)) = due.filter(|_| renewable) else { return Ok(known) };
     let mut renewed = known.clone();
     let renewed = make(ctx, cluster, move |context, now, keys| {
         renewed.renew_leaves(context, now, keys)?;

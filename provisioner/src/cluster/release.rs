@@ -1,24 +1,47 @@
-//! The Kubernetes version of a cluster: nothing of one is touched while its parts are not here.
+//! The Kubernetes version of a cluster. While its parts are not here nothing of it is applied: a cluster that ran before is observed,
+//! reached and deleted as any other, and one that never ran waits.
 
 use migrations::Cluster;
-use tenant_controlplane::status::Class;
+use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::version::KubernetesVersion;
 
 use crate::config::Release;
 use crate::context::Context;
 use crate::trouble::Trouble;
 
-/// What the cluster's version is made of.
+/// What the cluster's version is made of; `None` when this installation does not have that version: it had it when the cluster was made.
+pub fn find(ctx: &Context, cluster: &Cluster) -> Option<Release> {
+    ctx.facts.releases.borrow().get(&cluster.spec.version).cloned()
+}
+
+/// The same, for whoever can do nothing without.
 ///
 /// # Errors
-/// [`Trouble`] when this installation does not have that version: it had it when the cluster was made.
+/// [`Trouble`] with [`missing`].
 pub fn of(ctx: &Context, cluster: &Cluster) -> Result<Release, Trouble> {
-    let version = cluster.spec.version;
-    ctx.facts.releases.borrow().get(&version).cloned().ok_or_else(|| {
-        let detail = format!("This installation no longer has Kubernetes {version}: the cluster is left as it is.");
-        let remediation =
-            format!("Run `pilothouse bundle build --version {version}`, then start `pilothouse up` again.");
-        Trouble::new("VERSION_MISSING", Class::Platform, detail, remediation)
+    find(ctx, cluster).ok_or_else(|| {
+        let Problem { code, class, detail, remediation } = missing(cluster.spec.version);
+        Trouble::new(&code, class, detail, remediation)
     })
+}
+
+/// What people are told of a version that is not here.
+pub fn missing(version: KubernetesVersion) -> Problem {
+    let remediation = if version.is_known() {
+        format!("Run `pilothouse bundle build --version {version}`, then start `pilothouse up` again.")
+    } else {
+        let offered = KubernetesVersion::default();
+        format!(
+            "Make a cluster of Kubernetes {offered} and move to it before this one's certificates end, or go back to the release of \
+             Pilothouse that has {version}."
+        )
+    };
+    Problem {
+        code: "VERSION_MISSING".to_owned(),
+        class: Class::Platform,
+        detail: format!("This installation no longer has Kubernetes {version}: the cluster is left as it is."),
+        remediation,
+    }
 }
 
 #[cfg(test)]
@@ -63,6 +86,40 @@ mod tests {
         assert!(problem.remediation.contains(&format!("bundle build --version {}", cluster.spec.version)));
         assert_eq!((problem.class, row.state), (Class::Platform, ClusterState::Provisioning));
         assert_eq!(world.host.names(), Vec::<String>::new());
+    }
+
+    #[tokio::test]
+    async fn a_running_cluster_of_a_dropped_version_is_looked_after_and_deleted() {
+        let world = World::new().await;
+        let cluster = world.cluster("demo").await;
+        world.start_pods(cluster.id, [100, 64, 0, 3]);
+        world.reconcile_cluster(cluster.id).await.unwrap();
+        let before = world.host.names();
+        let ctx = again(&world, watch::channel(BTreeMap::new()).1);
+        // The pods as the new process sees them.
+        ctx.pods.take(crate::host::Seen::All(world.ctx.pods.of(cluster.id).unwrap()));
+        let kubeconfig = world.kubeconfig(cluster.id, tenant_controlplane::status::AccessRole::Admin).await;
+        assert_eq!(super::super::reconcile(&ctx, cluster.id).await.unwrap(), Outcome::Done);
+        let row = world.store.clusters().load(cluster.id).await.unwrap();
+        assert_eq!((row.state, row.problem.unwrap().code.as_str()), (ClusterState::Running, "VERSION_MISSING"));
+        assert_eq!(world.host.names(), before, "nothing is applied");
+        assert!(world.tenant.names().iter().any(|name| name.contains(&kubeconfig.id.to_string())), "access is given");
+        world
+            .store
+            .clusters()
+            .request_deletion(cluster.organization, cluster.id, migrations::Actor::System)
+            .await
+            .unwrap();
+        super::super::reconcile(&ctx, cluster.id).await.unwrap();
+        assert!(world.host.names().len() < before.len(), "and it goes");
+    }
+
+    #[test]
+    fn a_version_that_no_command_brings_back_has_another_way_out() {
+        let known = missing(KubernetesVersion::default());
+        assert!(known.remediation.contains("bundle build --version 1.36.3"), "{}", known.remediation);
+        let dropped = missing(KubernetesVersion::parse("1.29.14").unwrap());
+        assert!(!dropped.remediation.contains("bundle build") && dropped.remediation.contains("1.36.3"));
     }
 
     #[tokio::test]

@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 
 use super::Run;
 use super::observe::Look;
+use super::release;
 use crate::context::{Context, leaving};
 use crate::steps::Steps;
 use crate::trouble::Trouble;
@@ -47,7 +48,8 @@ pub(super) async fn seen(run: &mut Run<'_>, look: &Look, waited: Option<Duration
     let (state, conditions) = summary(run.cluster, &run.told, &look.observed);
     let settled = look.is_settled();
     let long_enough = waited.is_none_or(|waited| waited >= run.ctx.tuning.alarm);
-    let problem = problem(look, state, long_enough);
+    let problem = problem(look, state, long_enough)
+        .or_else(|| release::find(run.ctx, run.cluster).is_none().then(|| release::missing(run.cluster.spec.version)));
     let report = ClusterReport {
         observed_generation: if settled { run.cluster.generation } else { run.told.observed_generation },
         state_message: headline(&conditions, problem.as_ref()),

@@ -90,7 +90,7 @@ async fn a_running_cluster_is_rolled_and_its_etcd_is_not() {
 async fn two_who_renew_at_once_agree() {
     let world = World::new().await;
     let cluster = aged(&world, 300).await;
-    let (one, two) = tokio::join!(pki::ensure(&world.ctx, &cluster), pki::ensure(&world.ctx, &cluster));
+    let (one, two) = tokio::join!(pki::ensure(&world.ctx, &cluster, true), pki::ensure(&world.ctx, &cluster, true));
     let (one, two) = (one.unwrap(), two.unwrap());
     assert_eq!(one, two);
     assert_eq!(stored(&world, &cluster).await, one);
@@ -103,7 +103,7 @@ async fn certificates_follow_their_names() {
     let context = PkiContext::new(cluster.id, "before.example", &cluster.spec);
     let old = ClusterPki::generate(&context, OffsetDateTime::now_utc(), &SystemKeys).unwrap();
     world.store.pki().put_new(cluster.id, &old).await.unwrap();
-    let kept = pki::ensure(&world.ctx, &cluster).await.unwrap();
+    let kept = pki::ensure(&world.ctx, &cluster, true).await.unwrap();
     assert_ne!(kept.leaves, old.leaves);
     assert_eq!(stored(&world, &cluster).await, kept);
 }

@@ -87,6 +87,11 @@ struct Served {
 }
 
 impl Portal {
+    /// The same, within the same bounds, with `layer` around what it serves.
+    pub fn layered(&self, layer: impl FnOnce(Router) -> Router) -> Self {
+        Self { app: layer(self.app.clone()), ..self.clone() }
+    }
+
     /// Serves `app` within the usual times.
     pub fn new(app: Router) -> Self {
         Self { app, memory: Memory::default(), times: Times::default() }

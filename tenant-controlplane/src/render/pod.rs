@@ -12,8 +12,6 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use super::{PRIORITY_CLASS, PullPolicy, SERVICE_ACCOUNT};
 
-/// The user and group all containers run as: nobody of the host.
-const USER: i64 = 65532;
 /// Files of Secrets are for owner and group (the pod's) only.
 const SECRET_MODE: i32 = 0o440;
 
@@ -80,8 +78,9 @@ fn hardened() -> SecurityContext {
     }
 }
 
-/// A pod of such containers that ends within `grace_seconds`.
-pub(super) fn pod(containers: Vec<Container>, volumes: Vec<Volume>, grace_seconds: i64) -> PodSpec {
+/// A pod of such containers that runs as `user` and ends within `grace_seconds`.
+pub(super) fn pod(user: u32, containers: Vec<Container>, volumes: Vec<Volume>, grace_seconds: i64) -> PodSpec {
+    let user = Some(i64::from(user));
     PodSpec {
         containers,
         volumes: Some(volumes).filter(|volumes| !volumes.is_empty()),
@@ -92,9 +91,9 @@ pub(super) fn pod(containers: Vec<Container>, volumes: Vec<Volume>, grace_second
         termination_grace_period_seconds: Some(grace_seconds),
         security_context: Some(PodSecurityContext {
             run_as_non_root: Some(true),
-            run_as_user: Some(USER),
-            run_as_group: Some(USER),
-            fs_group: Some(USER),
+            run_as_user: user,
+            run_as_group: user,
+            fs_group: user,
             fs_group_change_policy: Some("OnRootMismatch".to_owned()),
             seccomp_profile: Some(SeccompProfile { type_: "RuntimeDefault".to_owned(), localhost_profile: None }),
             ..PodSecurityContext::default()

@@ -53,12 +53,14 @@ fn placement() -> Placement {
     }
 }
 
+const USER: u32 = 1_879_100_007;
+
 fn rendered(version: &str, change: impl FnOnce(&mut ClusterSpec, &mut Placement, &mut ClusterPki)) -> Manifests {
     let mut spec = ClusterSpec::new(KubernetesVersion::parse(version).unwrap());
     let (mut placement, mut pki) = (placement(), pki());
     change(&mut spec, &mut placement, &mut pki);
     let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
-    render(&RenderInput { cluster, name: &name, spec: &spec, pki: &pki, placement: &placement })
+    render(&RenderInput { cluster, name: &name, spec: &spec, pki: &pki, user: USER, placement: &placement })
 }
 
 /// Secrets' data as text, so that a person can read the golden file.
@@ -92,6 +94,22 @@ fn golden_1_36_3() {
 #[test]
 fn golden_1_35_4() {
     golden("1.35.4");
+}
+
+/// Each pod, each container of it, and the files it is given.
+#[test]
+fn everything_runs_as_the_clusters_own_user() {
+    let manifests = rendered("1.36.3", |_, _, _| {});
+    for owner in manifests.workloads() {
+        let pod = &owner["spec"]["template"]["spec"];
+        for field in ["runAsUser", "runAsGroup", "fsGroup"] {
+            assert_eq!(pod["securityContext"][field], USER, "{}", owner["kind"]);
+        }
+        let containers = ["containers", "initContainers"].map(|kind| pod[kind].as_array().cloned().unwrap_or_default());
+        for container in containers.iter().flatten() {
+            assert!(container["securityContext"].get("runAsUser").is_none(), "the pod's counts: {}", container["name"]);
+        }
+    }
 }
 
 #[test]

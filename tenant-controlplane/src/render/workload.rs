@@ -56,7 +56,7 @@ pub(super) fn etcd(input: &RenderInput<'_>, files: &ComponentFiles) -> StatefulS
     // It asks for no names; without this a host that has no DNS complains at every start.
     let spec = PodSpec {
         dns_policy: Some("Default".to_owned()),
-        ..pod(vec![etcd_container(input)], vec![secret_volume(etcd_component::NAME)], ETCD_GRACE)
+        ..pod(input.user, vec![etcd_container(input)], vec![secret_volume(etcd_component::NAME)], ETCD_GRACE)
     };
     let retention = StatefulSetPersistentVolumeClaimRetentionPolicy {
         when_deleted: Some("Delete".to_owned()),
@@ -166,7 +166,7 @@ fn control_plane_pod(input: &RenderInput<'_>) -> PodSpec {
         host_aliases: Some(host_aliases(input)),
         dns_policy: Some(dns_policy.to_owned()),
         init_containers: Some(sidecars),
-        ..pod(containers, volumes, CONTROL_PLANE_GRACE)
+        ..pod(input.user, containers, volumes, CONTROL_PLANE_GRACE)
     }
 }
 

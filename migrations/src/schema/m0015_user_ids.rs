@@ -1,0 +1,23 @@
+//! Step 15: the user each cluster's control plane runs as, one of its own. Clusters that are there get theirs, in the order of their ids.
+
+use sea_orm_migration::prelude::*;
+use sea_orm_migration::schema::big_integer;
+
+use super::index;
+use crate::store::users::FIRST;
+
+#[derive(DeriveMigrationName)]
+pub(super) struct Migration;
+
+#[async_trait::async_trait]
+impl MigrationTrait for Migration {
+    async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
+        let mut clusters = Table::alter();
+        manager.alter_table(clusters.table("clusters").add_column(big_integer("user_id").default(0)).take()).await?;
+        let sql = format!(
+            "UPDATE clusters SET user_id = {FIRST} + (SELECT count(*) FROM clusters AS older WHERE older.id < clusters.id)"
+        );
+        manager.get_connection().execute_unprepared(&sql).await?;
+        manager.create_index(index("clusters", &["user_id"], true)).await
+    }
+}
