@@ -63,6 +63,10 @@ pub(crate) fn count(what: &'static str, value: i64) -> Result<u32, StoreError> {
     u32::try_from(value).map_err(|_| StoreError::Corrupt { what })
 }
 
+pub(crate) fn number(what: &'static str, value: i64) -> Result<u64, StoreError> {
+    u64::try_from(value).map_err(|_| StoreError::Corrupt { what })
+}
+
 /// What the caller sees of a row's version: its id and the generation of what is wished.
 pub(crate) fn etag(uuid: uuid::Uuid, version: impl Display) -> String {
     format!("{}.{version}", uuid.simple())

@@ -34,7 +34,10 @@ pub use rows::identity::{
     ApiToken, Member, NewOwner, NewPassword, NewProject, NewSession, NewToken, Organization, Project, Role, Session,
     User,
 };
-pub use rows::node::{Enrolled, Enrolment, Node, NodeFacts, NodeReport, NodeRoute};
+pub use rows::node::{
+    ConfigVersion, DeletedCluster, Enrolled, Enrolment, Node, NodeFacts, NodeReport, NodeRoute, Registration, Standing,
+    Tombstone,
+};
 pub use rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
 pub use rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
 pub use rows::work::{Settle, Work, WorkKind};
@@ -55,4 +58,5 @@ pub use store::pki::Pki;
 pub use store::pools::Pools;
 pub use store::settings::Settings;
 pub use store::spares::Spares;
+pub use store::tombstones::Tombstones;
 pub use store::work::WorkQueue;

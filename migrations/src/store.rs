@@ -22,6 +22,7 @@ pub(crate) mod settings;
 pub(crate) mod spares;
 mod tidy;
 mod tokens;
+pub(crate) mod tombstones;
 pub(crate) mod users;
 pub(crate) mod work;
 
@@ -158,6 +159,8 @@ impl Store {
         identity -> identity::Identity;
         /// Clusters.
         clusters -> clusters::Clusters;
+        /// What is known of nodes that were removed.
+        tombstones -> tombstones::Tombstones;
         /// Node pools.
         pools -> pools::Pools;
         /// Nodes.

@@ -5,6 +5,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // The agent keeps the last accepted configuration on disk as JSON, readable by people.
     const KEPT: &str = "#[derive(serde::Serialize, serde::Deserialize)] #[serde(default)]";
     tonic_prost_build::configure()
+        // In order, so that the same content has the same bytes: the platform keeps their digest.
+        .btree_map(".pilothouse.agent.v1.NodeConfig")
         .type_attribute(".pilothouse.agent.v1.NodeConfig", KEPT)
         .type_attribute(".pilothouse.agent.v1.Part", KEPT)
         .type_attribute(".pilothouse.agent.v1.Check", KEPT)

@@ -188,11 +188,7 @@ impl Agent {
                 Turn::Again => {}
                 Turn::Stopped => break None,
                 Turn::Removed(why) => break Some(why),
-                Turn::Follow(config) => {
-                    if self.consider(*config)? {
-                        break Some("told so by the platform".into());
-                    }
-                }
+                Turn::Follow(config) => self.consider(*config)?,
             }
         };
         if let Some(why) = outcome {
@@ -255,7 +251,7 @@ impl Agent {
         stop: &CancellationToken,
         backoff: &mut Backoff,
     ) -> Turn {
-        let (followed, board) = (self.ledger.config.clone(), self.board.clone());
+        let (followed, board, own) = (self.ledger.config.clone(), self.board.clone(), self.membership.clone());
         let generation = followed.as_ref().map_or(0, |config| config.generation);
         let pending = *self.observed.borrow() != generation;
         let work = async {
@@ -282,7 +278,12 @@ impl Agent {
                     // The platform repeats itself whenever the link comes up: no reason to cut the work off.
                     Some(Event::Config(config)) if followed.as_ref() == Some(&*config) => {}
                     Some(Event::Config(config)) => return Turn::Follow(config),
-                    Some(Event::Removed(why)) => return Turn::Removed(why),
+                    Some(Event::Removed(removal)) if own.is_in(&removal) => {
+                        return Turn::Removed("the platform has it in writing".into());
+                    }
+                    Some(Event::Removed(removal)) => {
+                        tracing::error!(?removal, "told that another node was removed: this one goes on");
+                    }
                     Some(Event::Linked(text)) => board.link(text),
                     None => return Turn::Stopped,
                 },
@@ -291,19 +292,15 @@ impl Agent {
         }
     }
 
-    /// Puts an offered configuration before the fence. True: the node is removed.
-    fn consider(&mut self, offered: NodeConfig) -> Result<bool, AgentError> {
-        let removed = offered.removed;
+    /// Puts an offered configuration before the fence.
+    fn consider(&mut self, offered: NodeConfig) -> Result<(), AgentError> {
         match self.ledger.accept(offered) {
-            Ok(Accepted::Same) => return Ok(false),
+            Ok(Accepted::Same) => return Ok(()),
             Ok(Accepted::New) => {}
             Err(refused) => {
                 tracing::warn!(error = describe(&refused), "configuration refused");
-                return Ok(false);
+                return Ok(());
             }
-        }
-        if removed {
-            return Ok(true);
         }
         record(&mut self.ledger, &self.paths);
         self.ledger.save(&self.paths.ledger())?;
@@ -311,7 +308,7 @@ impl Agent {
             self.link.follow(config)?;
             self.targets.send_replace(desired::targets(config, &self.membership)?);
         }
-        Ok(false)
+        Ok(())
     }
 
     async fn apply(&mut self) -> Result<(), AgentError> {

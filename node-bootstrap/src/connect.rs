@@ -123,11 +123,6 @@ impl Dialer {
         &self.server
     }
 
-    /// True without a proxy.
-    pub fn is_direct(&self) -> bool {
-        self.proxy.is_none()
-    }
-
     /// Who is dialled first: the proxy, or the gateway itself.
     pub fn first_hop(&self) -> &str {
         self.proxy.as_ref().map_or(&self.server, |proxy| &proxy.peer)
@@ -245,29 +240,36 @@ pub fn tls_config(
     Ok(Arc::new(config))
 }
 
-/// A pause before the next attempt: doubles from 0.2 s to 15 s, with jitter so that a thousand agents do not come at once.
+/// A pause before the next attempt: doubles from 0.2 s to its limit, with jitter so that a thousand agents do not come at once.
 #[derive(Debug)]
 pub struct Backoff {
     next: Duration,
+    limit: Duration,
 }
 
 impl Default for Backoff {
+    /// Up to 15 s.
     fn default() -> Self {
-        Self { next: Duration::from_millis(200) }
+        Self::up_to(Duration::from_secs(15))
     }
 }
 
 impl Backoff {
+    /// Up to `limit`.
+    pub const fn up_to(limit: Duration) -> Self {
+        Self { next: Duration::from_millis(200), limit }
+    }
+
     /// The pause to take now: between half of the present step and all of it.
     pub fn pause(&mut self) -> Duration {
         let pause = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.next = (self.next * 2).min(Duration::from_secs(15));
+        self.next = (self.next * 2).min(self.limit);
         pause
     }
 
     /// It worked: begin small next time.
     pub fn reset(&mut self) {
-        *self = Self::default();
+        *self = Self::up_to(self.limit);
     }
 }
 

@@ -140,7 +140,7 @@ pub fn child(spec: &NodeSpec, config: &Value) -> ChildSpec {
     }
     args.extend(spec.kubelet_args.iter().cloned());
     let kubeconfig = kubeconfig(&spec.api, &spec.identities.kubelet).to_string();
-    ChildSpec::new(NAME, spec, args, &[&config.to_string(), &kubeconfig])
+    ChildSpec::new(NAME, spec, args, &[&config.to_string(), &kubeconfig, &spec.registration.to_string()])
 }
 
 #[cfg(test)]
@@ -198,13 +198,24 @@ mod tests {
     }
 
     #[test]
+    fn the_order_to_register_starts_kubelet_anew_and_nothing_else() {
+        let (spec, config) = (sample(), json!({}));
+        let ordered = NodeSpec { registration: 1, ..spec.clone() };
+        let (before, after) = (child(&spec, &config), child(&ordered, &config));
+        assert_ne!(before.digest, after.digest);
+        assert_eq!(before, ChildSpec { digest: before.digest.clone(), ..after });
+        let proxy = |spec| crate::kube_proxy::child(spec, &config);
+        assert_eq!(proxy(&spec), proxy(&ordered));
+    }
+
+    #[test]
     fn the_flags_and_kubeconfig_hold_no_secret() {
         let spec = sample();
         let child = child(&spec, &config(&spec, true, Path::new("")));
         assert!(child.args.contains(&"--node-labels=a=b,c=d".to_owned()));
         assert!(child.args.contains(&"--node-ip=192.0.2.7".to_owned()));
         let kubeconfig = kubeconfig(&spec.api, &spec.identities.kubelet);
-        assert_eq!(kubeconfig["clusters"][0]["cluster"]["tls-server-name"], "x.node.pilothouse.internal");
+        assert_eq!(kubeconfig["clusters"][0]["cluster"]["tls-server-name"], "x.api.pilothouse.internal");
         assert_eq!(kubeconfig["users"][0]["user"]["client-key"], "/s/pki/kubelet.key");
     }
 }

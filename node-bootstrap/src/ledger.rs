@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use node_protocol::NodeConfig;
+use node_protocol::{NodeConfig, Removal};
 use serde::{Deserialize, Serialize};
 
 use crate::files::{self, FileError};
@@ -29,6 +29,11 @@ pub struct Membership {
 }
 
 impl Membership {
+    /// Whether a removal is of this very node.
+    pub fn is_in(&self, removal: &Removal) -> bool {
+        self.node_id == removal.node_id && self.cluster_id == removal.cluster_id
+    }
+
     /// The public part of a join token, `pilothouse_join_<id>_<secret>`; empty for a text of another shape.
     pub fn token_id(token: &str) -> String {
         let rest = token.strip_prefix("pilothouse_join_").unwrap_or_default();
@@ -117,9 +122,9 @@ impl Ledger {
         files::write_json(path, self, 0o600)
     }
 
-    /// Takes an offered configuration if the fence lets it through. A removal always passes.
+    /// Takes an offered configuration if the fence lets it through.
     pub fn accept(&mut self, offered: NodeConfig) -> Result<Accepted, FenceError> {
-        let Some(followed) = self.config.as_ref().filter(|_| !offered.removed) else {
+        let Some(followed) = self.config.as_ref() else {
             self.config = Some(offered);
             return Ok(Accepted::New);
         };
@@ -164,6 +169,26 @@ mod tests {
     }
 
     #[test]
+    fn only_its_own_removal_concerns_a_node() {
+        let own = Membership {
+            node_id: "nod_x".into(),
+            cluster_id: "cls_x".into(),
+            node_name: "n1".into(),
+            labels: BTreeMap::new(),
+            token_id: String::new(),
+        };
+        let removal = |node: &str, cluster: &str| Removal {
+            node_id: node.into(),
+            cluster_id: cluster.into(),
+            ..Removal::default()
+        };
+        assert!(own.is_in(&removal("nod_x", "cls_x")));
+        for (node, cluster) in [("nod_y", "cls_x"), ("nod_x", "cls_y"), ("", "")] {
+            assert!(!own.is_in(&removal(node, cluster)), "{node} of {cluster}");
+        }
+    }
+
+    #[test]
     fn the_fence_lets_only_newer_configurations_through() {
         let mut ledger = Ledger::default();
         assert_eq!(ledger.accept(config(5, "a")), Ok(Accepted::New));
@@ -171,8 +196,6 @@ mod tests {
         assert_eq!(ledger.accept(config(5, "b")), Err(FenceError::Changed(5)));
         assert_eq!(ledger.accept(config(4, "a")), Err(FenceError::Older { offered: 4, accepted: 5 }));
         assert_eq!(ledger.accept(config(6, "b")), Ok(Accepted::New));
-        let removed = NodeConfig { removed: true, ..config(1, "") };
-        assert_eq!(ledger.accept(removed), Ok(Accepted::New), "a removal is never out of date");
     }
 
     #[test]

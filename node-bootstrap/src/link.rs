@@ -12,7 +12,10 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use ipnet::Ipv4Net;
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{ALPN_GRPC, Check, MachineFacts, NodeConfig, NodeReport, RenewRequest, WatchRequest};
+use node_protocol::refusal::Reason;
+use node_protocol::{
+    ALPN_GRPC, Check, MachineFacts, NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest,
+};
 use rustls::ClientConfig;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
@@ -34,6 +37,13 @@ const REPORT: Duration = Duration::from_secs(10);
 
 /// How often the certificates' age is looked at; half to one and a half of it, so that agents do not come together.
 const AGE: Duration = Duration::from_secs(60);
+
+/// The longest pause after the platform said that it does not serve this node: a database is not put right within seconds.
+const REFUSED: Duration = Duration::from_secs(300);
+
+/// What a node does of which the platform knows nothing.
+const UNKNOWN: &str = "; everything on this machine goes on as it is, and the platform is asked again. If its database was restored and this \
+                       node is not to come back: `pilothouse-node reset --force`, then the join command from the portal";
 
 /// How long one renewal may take.
 const RENEWAL: Duration = Duration::from_secs(30);
@@ -67,12 +77,19 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// True when the same call cannot succeed later.
+    /// True when the same call cannot succeed soon.
     pub fn is_final(&self) -> bool {
         match self {
             Self::Ended { .. } => true,
-            Self::Status(status) => was_removed(status),
-            _ => false,
+            _ => self.refusal().is_some(),
+        }
+    }
+
+    /// Why the platform does not serve this node, if that is what it said. Nothing follows from the text of an answer.
+    fn refusal(&self) -> Option<Reason> {
+        match self {
+            Self::Status(status) => Refusal::of(status),
+            _ => None,
         }
     }
 }
@@ -82,8 +99,8 @@ impl LinkError {
 pub enum Event {
     /// A configuration, to be put before the fence.
     Config(Box<NodeConfig>),
-    /// The platform does not know this node any more.
-    Removed(String),
+    /// The platform has it in writing that a node was removed.
+    Removed(Removal),
     /// How the link does, for people.
     Linked(String),
 }
@@ -150,25 +167,28 @@ impl Link {
 
     /// Watches for configurations until stopped.
     pub async fn watch(self, known: u64, events: mpsc::Sender<Event>, stop: CancellationToken) {
-        let mut backoff = Backoff::default();
+        let (mut backoff, mut refusals) = (Backoff::default(), Backoff::up_to(REFUSED));
         let mut known = known;
         loop {
             let heard = tokio::select! {
                 heard = self.listen(&mut known, &events, &mut backoff) => heard,
                 () = stop.cancelled() => return,
             };
+            let refusal = heard.as_ref().err().and_then(LinkError::refusal);
+            let pause = if refusal.is_some() { refusals.pause() } else { backoff.pause() };
+            if refusal.is_none() {
+                refusals.reset();
+            }
             if let Err(error) = heard {
-                match &error {
-                    LinkError::Status(status) if was_removed(status) => {
-                        let _ = events.send(Event::Removed(status.message().to_owned())).await;
-                    }
-                    _ => {}
-                }
-                let why = describe(&error);
+                let what_then = if let Some(Reason::Unknown(_)) = refusal { UNKNOWN } else { "" };
+                let why = format!("{}{what_then}", describe(&error));
                 tracing::warn!(reason = why, "no link; trying again");
                 let _ = events.send(Event::Linked(format!("down: {why}"))).await;
             }
-            if stop.run_until_cancelled(tokio::time::sleep(backoff.pause())).await.is_none() {
+            if let Some(Reason::Removal(removal)) = refusal {
+                let _ = events.send(Event::Removed(removal)).await;
+            }
+            if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
         }
@@ -283,11 +303,6 @@ fn words(status: &tonic::Status) -> String {
         Some(cause) => describe(cause),
         None => format!("the platform answered: {} ({:?})", status.message(), status.code()),
     }
-}
-
-/// The gateway's and the platform's word for a node whose row is gone.
-fn was_removed(status: &tonic::Status) -> bool {
-    status.code() == tonic::Code::PermissionDenied && status.message().contains("was removed from its cluster")
 }
 
 /// What a new connection needs.

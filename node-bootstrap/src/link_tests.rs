@@ -174,10 +174,36 @@ async fn a_watch_is_taken_up_again_from_what_is_known() {
     platform.send(Ok(NodeConfig { generation: 7, ..NodeConfig::default() })).await.unwrap();
     assert!(matches!(next(&mut heard).await, Some(Event::Config(config)) if config.generation == 7));
     platform.send(Err(Status::unavailable("restarting"))).await.unwrap();
-    let (known, platform) = soon(scene.watches.recv()).await.unwrap();
+    let (known, mut platform) = soon(scene.watches.recv()).await.unwrap();
     assert_eq!(known, 7);
-    platform.send(Err(Status::permission_denied("node n1 was removed from its cluster"))).await.unwrap();
-    assert!(matches!(next(&mut heard).await, Some(Event::Removed(_))));
+    // A text is for people, whatever it says; that the platform knows nothing of the node is no removal either.
+    for said in [
+        Status::permission_denied("node n1 was removed from its cluster"),
+        node_protocol::Unknown { node_id: "nod_x".into() }.status(),
+    ] {
+        platform.send(Err(said)).await.unwrap();
+        let (_, again) = soon(scene.watches.recv()).await.unwrap();
+        platform = again;
+    }
+    let removal = Removal { node_id: "nod_x".into(), cluster_id: "cls_x".into(), removed_at: 7 };
+    platform.send(Err(removal.clone().status())).await.unwrap();
+    assert!(matches!(next(&mut heard).await, Some(Event::Removed(heard)) if heard == removal));
+    stop.cancel();
+    soon(watching).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_node_that_the_platform_does_not_know_says_so_and_goes_on() {
+    let mut scene = scene(30).await;
+    let (events, mut heard) = mpsc::channel(4);
+    let stop = CancellationToken::new();
+    let watching = tokio::spawn(scene.link.clone().watch(3, events, stop.clone()));
+    let (_, platform) = soon(scene.watches.recv()).await.unwrap();
+    platform.send(Err(node_protocol::Unknown { node_id: "nod_x".into() }.status())).await.unwrap();
+    let Some(Event::Linked(text)) = soon(heard.recv()).await else { panic!("nothing was said") };
+    assert!(text.contains("does not know node nod_x") && text.contains("goes on as it is"), "{text}");
+    let (known, _) = soon(scene.watches.recv()).await.unwrap();
+    assert_eq!(known, 3, "asked again");
     stop.cancel();
     soon(watching).await.unwrap();
 }
@@ -230,8 +256,8 @@ async fn an_ended_link_certificate_is_said_with_the_way_out() {
     assert!(text.contains("ended at") && text.contains("join command"), "{text}");
     let error = soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap_err();
     assert!(matches!(error, LinkError::Ended { .. }), "the tunnel does not try either: {error}");
-    assert!(error.is_final() && said(Status::permission_denied("node n1 was removed from its cluster")).is_final());
-    assert!(!said(Status::unavailable("restarting")).is_final());
+    assert!(error.is_final() && said(Removal::default().status()).is_final());
+    assert!(!said(Status::permission_denied("node n1 was removed from its cluster")).is_final());
     stop.cancel();
     soon(watching).await.unwrap();
 }

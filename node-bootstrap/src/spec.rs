@@ -205,6 +205,8 @@ pub struct NodeSpec {
     pub kube_proxy_config: Value,
     /// Extra kubelet flags.
     pub kubelet_args: Vec<String>,
+    /// Changes when kubelet is to register its node anew, which it does only when it starts.
+    pub registration: u64,
     /// The HTTP proxy by which containerd reaches registries, as environment variables.
     pub proxy: Vec<(String, String)>,
 }
@@ -253,7 +255,7 @@ pub(crate) mod tests {
             node_ip: "192.0.2.7".parse().unwrap(),
             api: ApiServer {
                 url: "https://192.0.2.1:6443".into(),
-                tls_server_name: Some("x.node.pilothouse.internal".into()),
+                tls_server_name: Some("x.api.pilothouse.internal".into()),
                 ca_file: "/s/etc/api-ca.crt".into(),
                 client_ca_file: "/s/etc/client-ca.crt".into(),
             },
@@ -274,6 +276,7 @@ pub(crate) mod tests {
             kubelet_config: json!({}),
             kube_proxy_config: json!({}),
             kubelet_args: Vec::new(),
+            registration: 0,
             proxy: Vec::new(),
         }
     }

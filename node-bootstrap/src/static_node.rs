@@ -208,6 +208,7 @@ impl StaticNode {
             kubelet_config: Value::Object(self.kubelet_config.clone()),
             kube_proxy_config: Value::Object(self.kube_proxy_config.clone()),
             kubelet_args: self.kubelet_args.clone(),
+            registration: 0,
             proxy: Vec::new(),
         }
     }

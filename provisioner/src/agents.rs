@@ -10,6 +10,7 @@ mod desired;
 mod enroll;
 mod fetch;
 mod packed;
+mod refusal;
 mod renew;
 mod report;
 mod signers;
@@ -42,7 +43,6 @@ use crate::config::Facts;
 use crate::parts::Parts;
 
 use bounds::Method;
-pub(crate) use desired::forget;
 
 /// The most bytes of one message from an agent.
 const MESSAGE_LIMIT: usize = 256 * 1024;
@@ -81,8 +81,6 @@ struct Inner {
     store: Store,
     parts: Arc<dyn Parts>,
     facts: Arc<Facts>,
-    /// One at a time decides a generation.
-    deciding: tokio::sync::Mutex<()>,
     bounds: bounds::Bounds,
     signers: signers::Signers,
     signing: workers::Workers,
@@ -103,10 +101,10 @@ type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 impl Agents {
     /// Services over a store, without an engine.
     pub fn new(store: Store, parts: Arc<dyn Parts>, facts: Arc<Facts>) -> Self {
-        let (deciding, bounds) = (tokio::sync::Mutex::default(), bounds::Bounds::default());
+        let bounds = bounds::Bounds::default();
         let (signing, signers) = (workers::Workers::new(SIGNERS.0, SIGNERS.1), signers::Signers::default());
         let packed = packed::Packed::new(&parts.keep_dir());
-        Self { inner: Arc::new(Inner { store, parts, facts, deciding, bounds, signers, signing, packed }) }
+        Self { inner: Arc::new(Inner { store, parts, facts, bounds, signers, signing, packed }) }
     }
 
     /// Enrolment, for connections without a client certificate.
@@ -167,7 +165,8 @@ impl Agents {
     /// The calling node's row.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` without a certificate, `PERMISSION_DENIED` when the node is not (or no longer) of that cluster.
+    /// `UNAUTHENTICATED` without a certificate, `PERMISSION_DENIED` when the node is of another cluster, and as [`refusal`] says when it
+    /// has no row.
     async fn node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
         let caller = *request
             .extensions()
@@ -176,21 +175,21 @@ impl Agents {
         match self.inner.store.nodes().load(caller.node).await {
             Ok(node) if node.cluster == caller.cluster => Ok(node),
             Ok(_) => Err(Status::permission_denied("the certificate names a node of another cluster")),
-            Err(StoreError::NotFound { .. }) => Err(was_removed(&caller.node.to_string())),
+            Err(StoreError::NotFound { .. }) => Err(refusal::absent(&self.inner.store, caller).await),
             Err(error) => Err(unavailable(&error)),
         }
     }
 
-    /// The same for a node that is not on its way out for good.
+    /// The same for a node that was not removed: no certificate is made after the tombstone.
     async fn staying_node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
         let node = self.node(request).await?;
-        if node.removed { Err(was_removed(node.name.as_str())) } else { Ok(node) }
+        if !node.removed && node.deletion_requested_at.is_none() {
+            return Ok(node);
+        }
+        let caller = Caller { cluster: node.cluster, node: node.id };
+        let removed = refusal::removal(&self.inner.store, caller).await.map_err(|error| unavailable(&error))?;
+        removed.map_or(Ok(node), Err)
     }
-}
-
-/// Agents know these words: they reset the machine.
-fn was_removed(name: &str) -> Status {
-    Status::permission_denied(format!("node {name} was removed from its cluster"))
 }
 
 /// For agents: they try again. For the log: why.
@@ -258,7 +257,8 @@ impl NodeLink for Agents {
     async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
         let node = self.node(&request).await?;
         self.count(&node, Method::Watch)?;
-        Ok(Response::new(watch::watch(self.clone(), node.id)))
+        let caller = Caller { cluster: node.cluster, node: node.id };
+        Ok(Response::new(watch::watch(self.clone(), caller, request.into_inner().known_generation)))
     }
 
     async fn report(&self, request: Request<NodeReport>) -> Reply<ReportReply> {

@@ -2,7 +2,6 @@
 
 use migrations::{Cluster, Node, NodePool, Store, StoreError};
 use tenant_controlplane::id::NodeId;
-use time::OffsetDateTime;
 
 use crate::trouble::present;
 
@@ -26,12 +25,6 @@ impl Family {
         let Some(pool) = present(store.pools().load(node.pool).await)? else { return Ok(None) };
         let Some(cluster) = present(store.clusters().load(node.cluster).await)? else { return Ok(None) };
         Ok(Some(Self { node, pool, cluster }))
-    }
-
-    /// Whether its machine is to reset itself now: the node is to go, and its pods had their time.
-    pub fn is_sent_away(&self) -> bool {
-        let drained = self.node.drain_ends_at.is_some_and(|end| end <= OffsetDateTime::now_utc());
-        self.node.removed || self.cluster.deletion_requested_at.is_some() || (drained && self.is_leaving())
     }
 
     /// Whether the node is to go, for its own sake or with what it belongs to.

@@ -28,8 +28,10 @@ use decide::Sight;
 /// Between two visits to a node that is on its way; signals come sooner. One that has been so for long is visited less often.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
 const LONGEST_LOOK: Duration = Duration::from_secs(30);
-/// The same for a machine of the user's own that nobody can hurry.
+/// The same for a provider's machine whose link is down: it may have to be started again.
 const PATIENT_LOOK: Duration = Duration::from_secs(10);
+/// And for a user's own, which nobody can hurry: its link wakes whoever waits for it. Anybody with a join token makes any number of them.
+const ABSENT_LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
 
 /// Makes a node so.
 ///
@@ -51,15 +53,29 @@ async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     };
     ctx.tenants.watch(family.cluster.id);
     let known = ctx.tenants.node(family.cluster.id, family.node.name.as_str());
+    if decide::must_register(&family.node, known.as_ref(), OffsetDateTime::now_utc()) {
+        tracing::info!(node = %family.node.id, "its Node object was deleted: kubelet is to register it anew");
+        ctx.store.nodes().order_registration(family.node.id).await?;
+    }
+    let own = machine.is_none();
     let sight = Sight { machine, known };
     let report = refusal::noticed(ctx, family, decide::report(&family.node, &sight), &sight).await;
     let ready = report.state == NodeState::Ready;
     write(ctx, family, report).await?;
     Ok(match family.node.machine_fingerprint {
         _ if ready => Outcome::Done,
-        Some(_) if !family.node.link_connected => Outcome::waiting("the machine to come back", PATIENT_LOOK),
+        Some(_) if !family.node.link_connected => {
+            let pause = if own { absence(&family.node, OffsetDateTime::now_utc()) } else { PATIENT_LOOK };
+            Outcome::waiting("the machine to come back", pause)
+        }
         _ => Outcome::waiting("the node to be ready", pause(&family.node)),
     })
+}
+
+/// When to look again at a machine that is away: a quarter of the time since something was heard of it.
+fn absence(node: &Node, now: OffsetDateTime) -> Duration {
+    let silent: Duration = (now - node.last_seen_at.unwrap_or(node.created_at)).try_into().unwrap_or_default();
+    (silent / 4).clamp(ABSENT_LOOK.0, ABSENT_LOOK.1)
 }
 
 /// An eighth of the time that nothing has changed.
@@ -87,5 +103,22 @@ async fn tell(ctx: &Context, family: &Family, trouble: &Trouble) {
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     if let Err(error) = write(ctx, family, report).await {
         tracing::debug!(node = %family.node.id, error = crate::chain(&error), "tell of a failed reconcile");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_never_seen_is_looked_at_ever_less_often() {
+        let now = OffsetDateTime::now_utc();
+        let after = |minutes| {
+            let enrolled = now - time::Duration::minutes(minutes);
+            let node = Node { link_connected: false, ..decide::tests::node(NodeState::Joining, true) };
+            absence(&Node { last_seen_at: Some(enrolled), ..node }, now)
+        };
+        assert_eq!([0, 1, 8].map(after), [30, 30, 120].map(Duration::from_secs));
+        assert_eq!([60, 60 * 24 * 30].map(after), [900, 900].map(Duration::from_secs));
     }
 }

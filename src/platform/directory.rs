@@ -52,6 +52,15 @@ impl Directory for StoreDirectory {
         }))
     }
 
+    async fn deleted_cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        let found = absent_is_none(self.store.tombstones().cluster(label).await)?;
+        Ok(found.map(|deleted| ClusterRoute {
+            cluster_id: deleted.cluster.to_string(),
+            api: None,
+            link_trust: certificates(&deleted.link_trust_pem),
+        }))
+    }
+
     async fn node(&self, cluster_id: &str, node_id: &str) -> Result<Option<NodeRoute>, DirectoryError> {
         let Some((cluster, node)) = ids(cluster_id, node_id) else { return Ok(None) };
         let route = absent_is_none(self.store.nodes().route(cluster, node).await)?;

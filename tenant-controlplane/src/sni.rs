@@ -12,11 +12,6 @@ pub fn api(cluster: ClusterId, domain: &str) -> String {
     format!("{}.api.{domain}", cluster.suffix())
 }
 
-/// What kubelets and kube-proxies ask for; ends at the same API server.
-pub fn node(cluster: ClusterId, domain: &str) -> String {
-    format!("{}.node.{domain}", cluster.suffix())
-}
-
 /// What a joined agent asks for; the gateway ends TLS and demands a certificate of that cluster's link CA.
 pub fn link(cluster: ClusterId, domain: &str) -> String {
     format!("{}.link.{domain}", cluster.suffix())

@@ -61,6 +61,22 @@ entity! {
         until: i64,
     }
 
+    node_tombstone = "node_tombstones" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        node: Uuid,
+        cluster: Uuid,
+        name: String,
+        removed_at: i64,
+        until: i64,
+    }
+
+    deleted_cluster = "deleted_clusters" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        cluster: Uuid,
+        link_trust: String,
+        until: i64,
+    }
+
     node = "nodes" {
         #[sea_orm(primary_key, auto_increment = false)]
         id: Uuid,
@@ -81,6 +97,10 @@ entity! {
         deletion_requested_at: Option<i64>,
         forced: bool,
         drain_ends_at: Option<i64>,
+        config_generation: i64,
+        config_digest: String,
+        registration: i64,
+        registration_ordered_at: Option<i64>,
         created_at: i64,
         updated_at: i64,
     }

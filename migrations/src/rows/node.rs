@@ -1,5 +1,7 @@
 //! Nodes: single machines, and how they enrol.
 
+use std::collections::HashSet;
+
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OperationId, OrganizationId};
@@ -62,6 +64,10 @@ pub struct Node {
     pub forced: bool,
     /// Until when its pods may move away once it is to go; in the past when they have, or need not. `None` before that was decided.
     pub drain_ends_at: Option<OffsetDateTime>,
+    /// The configuration its agent was last given.
+    pub config: ConfigVersion,
+    /// The last order to register with Kubernetes anew.
+    pub registration: Registration,
     /// It is gone for good: whatever still runs there is not let in again.
     pub removed: bool,
     /// What is wrong, if something is.
@@ -72,6 +78,55 @@ pub struct Node {
     pub created_at: OffsetDateTime,
     /// When anything of this row last changed, heartbeats excepted.
     pub updated_at: OffsetDateTime,
+}
+
+/// Which configuration a node's agent was last given.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ConfigVersion {
+    /// Rises with every other content, and never falls.
+    pub generation: u64,
+    /// SHA-256 of the content, hex; empty before there was any.
+    pub digest: String,
+}
+
+/// The order to a node to register with Kubernetes anew, because its Node object was deleted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Registration {
+    /// How many orders there were.
+    pub number: u64,
+    /// When the last one was given.
+    pub ordered_at: Option<OffsetDateTime>,
+}
+
+/// That a node was removed, in writing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tombstone {
+    /// The node.
+    pub node: NodeId,
+    /// The cluster it was in.
+    pub cluster: ClusterId,
+    /// Its name in Kubernetes.
+    pub name: String,
+    /// Since when.
+    pub removed_at: OffsetDateTime,
+}
+
+/// What is left of a deleted cluster whose nodes may not know yet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeletedCluster {
+    /// Which.
+    pub cluster: ClusterId,
+    /// The CAs its nodes' link certificates are checked with, PEM.
+    pub link_trust_pem: String,
+}
+
+/// Which clusters there are, and which nodes that were not removed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Clusters, those on their way out among them.
+    pub clusters: HashSet<ClusterId>,
+    /// Nodes, those on their way out among them until their machine has left.
+    pub nodes: HashSet<NodeId>,
 }
 
 impl Node {
@@ -157,11 +212,32 @@ impl TryFrom<table::node::Model> for Node {
             deletion_requested_at: codec::maybe_time("node time", model.deletion_requested_at)?,
             forced: model.forced,
             drain_ends_at: codec::maybe_time("node time", model.drain_ends_at)?,
+            config: ConfigVersion {
+                generation: codec::number("node configuration", model.config_generation)?,
+                digest: model.config_digest,
+            },
+            registration: Registration {
+                number: codec::number("node registration", model.registration)?,
+                ordered_at: codec::maybe_time("node time", model.registration_ordered_at)?,
+            },
             removed: model.removed,
             problem: codec::maybe_from_json("node problem", model.problem.as_deref())?,
             operation: model.operation.map(OperationId::from_uuid),
             created_at: codec::time("node time", model.created_at)?,
             updated_at: codec::time("node time", model.updated_at)?,
+        })
+    }
+}
+
+impl TryFrom<table::node_tombstone::Model> for Tombstone {
+    type Error = StoreError;
+
+    fn try_from(model: table::node_tombstone::Model) -> Result<Self, StoreError> {
+        Ok(Self {
+            node: NodeId::from_uuid(model.node),
+            cluster: ClusterId::from_uuid(model.cluster),
+            name: model.name,
+            removed_at: codec::time("tombstone time", model.removed_at)?,
         })
     }
 }

@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, Quer
 use tenant_controlplane::id::{NodeId, NodePoolId};
 use uuid::Uuid;
 
-use super::{operations, work};
+use super::{operations, tombstones, work};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
@@ -96,7 +96,7 @@ pub(super) async fn force_nodes_of(tx: &mut Tx, cluster: Uuid) -> Result<(), Sto
     Ok(())
 }
 
-/// Drops a cluster's row; the database drops all rows under it with it.
+/// Drops a cluster's row; the database drops all rows under it with it. What its nodes must still learn stays.
 pub(super) async fn drop_cluster(tx: &mut Tx, row: &cluster::Model) -> Result<(), StoreError> {
     let pools = node_pool::Entity::find().filter(node_pool::Column::Cluster.eq(row.id));
     let pools = pools.order_by_asc(node_pool::Column::Id).lock_exclusive().all(tx).await?;
@@ -106,6 +106,10 @@ pub(super) async fn drop_cluster(tx: &mut Tx, row: &cluster::Model) -> Result<()
     work::forget(tx, WorkKind::Node, nodes.iter().map(|node| node.id).collect()).await?;
     work::forget(tx, WorkKind::Cluster, vec![row.id]).await?;
     operations::overtake(tx, operation::Column::Cluster.eq(row.id), true).await?;
+    for node in &nodes {
+        tombstones::bury(tx, node).await?;
+    }
+    tombstones::keep_trust(tx, row.id).await?;
     cluster::Entity::delete_by_id(row.id).exec(tx).await?;
     pools.iter().for_each(|pool| tx.tell(pool_news(pool)));
     nodes.iter().for_each(|node| tx.tell(node_news(node)));
@@ -140,6 +144,7 @@ async fn remember(tx: &Tx, row: &node::Model) -> Result<(), StoreError> {
 /// Drops a node's row. Its pool has to look whether it is one short.
 pub(super) async fn drop_node(tx: &mut Tx, row: &node::Model) -> Result<(), StoreError> {
     remember(tx, row).await?;
+    tombstones::bury(tx, row).await?;
     work::forget(tx, WorkKind::Node, vec![row.id]).await?;
     operations::overtake(tx, on(&NodeId::from_uuid(row.id).to_string()), true).await?;
     node::Entity::delete_by_id(row.id).exec(tx).await?;

@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, deletion, enrol, operations, pools, work};
+use super::{Store, clusters, deletion, enrol, operations, pools, tombstones, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::world::{cluster, node, node_pool};
 use crate::error::{EnrolError, StoreError};
-use crate::rows::node::{Enrolled, Enrolment, Node, NodeReport, NodeRoute};
+use crate::rows::node::{Enrolled, Enrolment, Node, NodeReport, NodeRoute, Standing};
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor};
 
@@ -228,16 +228,65 @@ impl Nodes<'_> {
         .await
     }
 
-    /// Shuts a node out for good; its row stays until [`Nodes::purge`].
+    /// Shuts a node out for good and writes its tombstone; its row stays until [`Nodes::purge`].
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn mark_removed(self, id: NodeId) -> Result<(), StoreError> {
-        self.change(id, |row| {
+        let mut tx = self.0.begin().await?;
+        let mut row = tx.lock::<node::Entity>(id.uuid()).await?.ok_or(StoreError::missing(WHAT))?;
+        tombstones::bury(&tx, &row).await?;
+        if !row.removed {
             row.removed = true;
+            row.updated_at = codec::millis(codec::now());
+            tx.tell(deletion::node_news(&row));
+            tx.save(row).await?;
+        }
+        tx.commit().await
+    }
+
+    /// Gives a node's configuration the generation `next`, if the one in force is still `seen`: of several who come, one succeeds. Wakes
+    /// nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn set_config(self, id: NodeId, (seen, next): (u64, u64), digest: &str) -> Result<bool, StoreError> {
+        let number = |generation: u64| i64::try_from(generation).unwrap_or(i64::MAX);
+        let row = node::Entity::update_many()
+            .col_expr(node::Column::ConfigGeneration, Expr::value(number(next)))
+            .col_expr(node::Column::ConfigDigest, Expr::value(digest));
+        let row = row.filter(node::Column::Id.eq(id.uuid())).filter(node::Column::ConfigGeneration.eq(number(seen)));
+        Ok(row.exec(self.0.db()).await?.rows_affected == 1)
+    }
+
+    /// Orders a node to register with Kubernetes anew.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn order_registration(self, id: NodeId) -> Result<(), StoreError> {
+        let now = codec::millis(codec::now());
+        self.change(id, |row| {
+            row.registration = row.registration.saturating_add(1);
+            row.registration_ordered_at = Some(now);
             Ok(())
         })
         .await
+    }
+
+    /// Which clusters there are, and which nodes that were not removed: for whoever has to find what must not go on.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn standing(self) -> Result<Standing, StoreError> {
+        let clusters = cluster::Entity::find().select_only().column(cluster::Column::Id);
+        let clusters: Vec<Uuid> = clusters.into_tuple().all(self.0.db()).await?;
+        let nodes = node::Entity::find().select_only().column(node::Column::Id);
+        let nodes = nodes.filter(node::Column::Removed.eq(false)).into_tuple();
+        let nodes: Vec<Uuid> = nodes.all(self.0.db()).await?;
+        Ok(Standing {
+            clusters: clusters.into_iter().map(ClusterId::from_uuid).collect(),
+            nodes: nodes.into_iter().map(NodeId::from_uuid).collect(),
+        })
     }
 
     /// The names of a cluster's nodes that were removed lately: certificates in these names may still be shown.
@@ -323,6 +372,10 @@ pub(super) fn blank(place: &enrol::Place<'_>, name: String, pod_cidr: String) ->
         deletion_requested_at: None,
         forced: false,
         drain_ends_at: None,
+        config_generation: 0,
+        config_digest: String::new(),
+        registration: 0,
+        registration_ordered_at: None,
         created_at: now,
         updated_at: now,
     }

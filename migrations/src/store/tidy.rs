@@ -8,7 +8,7 @@ use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, Query
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Store, audit_chain};
+use super::{Store, audit_chain, tombstones};
 use crate::codec;
 use crate::entity::access::{join_token, kubeconfig};
 use crate::entity::ledger::{audit, audit_head, operation};
@@ -33,7 +33,7 @@ impl Store {
             self.identity().prune().await? + self.join_tokens().prune().await? + self.idempotency().prune().await?;
         let ended =
             self.drop_machine_tokens(now - CREDENTIALS).await? + self.drop_kubeconfigs(now - CREDENTIALS).await?;
-        let ended = ended + self.drop_departed(now).await?;
+        let ended = ended + self.drop_departed(now).await? + tombstones::prune(self, now).await?;
         Ok(known + ended + self.drop_operations(now - OPERATIONS).await? + self.drop_audit(now - AUDIT).await?)
     }
 

@@ -192,3 +192,83 @@ pub async fn a_removed_nodes_name_is_nobodys_for_a_while(fixture: Fixture) {
     fixture.store.clusters().purge(cluster.id).await.unwrap();
     assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), Vec::<String>::new());
 }
+
+pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let store = &fixture.store;
+    let cluster = tenant.cluster("demo").await;
+    let pki = pki(&cluster);
+    store.pki().put_new(cluster.id, &pki).await.unwrap();
+    let join = async |fingerprint: &str| {
+        let (_, secret) = tenant.join_token(cluster.id).await;
+        tenant.enroll(&secret, fingerprint).await.unwrap().node
+    };
+    let (told, reset) = (join("told").await, join("reset").await);
+    let (purged, last) = (join("purged").await, join("last").await);
+    for node in [&told, &reset, &purged, &last] {
+        assert_eq!(store.tombstones().get(node.id).await.unwrap(), None);
+    }
+    let mut news = store.changes();
+    let fence = tenant.cluster("fence").await;
+    while soon(news.recv()).await.unwrap().cluster != Some(fence.id) {}
+    store.tombstones().write(told.id).await.unwrap();
+    let change = soon(news.recv()).await.unwrap();
+    assert_eq!((change.kind, change.id), (ChangeKind::Node, told.id.uuid()), "whoever tells its agent hears of it");
+    store.nodes().mark_removed(reset.id).await.unwrap();
+    store.nodes().purge(purged.id).await.unwrap();
+    let first = store.tombstones().get(told.id).await.unwrap().unwrap();
+    assert_eq!((first.node, first.cluster, first.name.as_str()), (told.id, cluster.id, told.name.as_str()));
+    store.tombstones().write(told.id).await.unwrap();
+    store.nodes().purge(told.id).await.unwrap();
+    assert_eq!(store.tombstones().get(told.id).await.unwrap(), Some(first), "twice is once");
+    let nobody = tenant_controlplane::id::NodeId::from_uuid(cluster.id.uuid());
+    assert_eq!(is_missing(store.tombstones().write(nobody).await), "node");
+    let label = cluster.id.suffix();
+    assert_eq!(store.tombstones().cluster(&label).await.unwrap(), None, "it is there itself");
+    store.clusters().purge(cluster.id).await.unwrap();
+    let left = store.tombstones().cluster(&label).await.unwrap().unwrap();
+    assert_eq!((left.cluster, left.link_trust_pem), (cluster.id, pki.link.trust_pem()));
+    for node in [&told, &reset, &purged, &last] {
+        assert!(store.tombstones().get(node.id).await.unwrap().is_some(), "they outlive the cluster");
+    }
+    let days = |days: i64| hence(days * 86_400);
+    store.tidy(days(31)).await.unwrap();
+    assert!(store.tombstones().get(last.id).await.unwrap().is_some(), "as long as any certificate");
+    store.tidy(days(46)).await.unwrap();
+    assert_eq!(store.tombstones().get(last.id).await.unwrap(), None);
+    assert_eq!(store.tombstones().cluster(&label).await.unwrap(), None);
+}
+
+pub async fn a_configuration_is_exchanged_only_against_the_one_seen(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let nodes = fixture.store.nodes();
+    let cluster = tenant.cluster("demo").await;
+    let (_, secret) = tenant.join_token(cluster.id).await;
+    let node = tenant.enroll(&secret, "m1").await.unwrap().node;
+    assert_eq!(node.config, ConfigVersion::default());
+    assert!(nodes.set_config(node.id, (0, 1), "a").await.unwrap());
+    assert!(!nodes.set_config(node.id, (0, 1), "b").await.unwrap(), "somebody was there first");
+    assert!(nodes.set_config(node.id, (1, 9), "b").await.unwrap());
+    let row = nodes.load(node.id).await.unwrap();
+    assert_eq!(row.config, ConfigVersion { generation: 9, digest: "b".to_owned() });
+    assert_eq!(row.updated_at, node.updated_at, "it is no news of the node");
+    nodes.order_registration(node.id).await.unwrap();
+    let row = nodes.load(node.id).await.unwrap();
+    assert_eq!((row.registration.number, row.config.generation), (1, 9));
+    assert!(row.registration.ordered_at.is_some());
+}
+
+pub async fn what_stands_is_told_at_once(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let nodes = fixture.store.nodes();
+    let cluster = tenant.cluster("demo").await;
+    let join = async |fingerprint: &str| {
+        let (_, secret) = tenant.join_token(cluster.id).await;
+        tenant.enroll(&secret, fingerprint).await.unwrap().node.id
+    };
+    let (stays, removed, gone) = (join("a").await, join("b").await, join("c").await);
+    nodes.mark_removed(removed).await.unwrap();
+    nodes.purge(gone).await.unwrap();
+    let standing = nodes.standing().await.unwrap();
+    assert_eq!((standing.clusters, standing.nodes), ([cluster.id].into(), [stays].into()));
+}

@@ -8,6 +8,8 @@
     reason = "generated from proto/agent.proto, which carries the words"
 )]
 
+mod refused;
+
 tonic::include_proto!("pilothouse.agent.v1");
 
 /// The programs of a node, each a `binary` part of the bundle: what the platform hands out and what the agent takes,

@@ -49,8 +49,8 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
         node_name: membership.node_name.clone(),
         node_ip: node_ip(config)?.into(),
         api: ApiServer {
-            url: api_url(config, &dialer),
-            tls_server_name: Some(format!("{}.node.{}", config.label, config.domain)),
+            url: format!("https://{}", config.api_address),
+            tls_server_name: None,
             ca_file,
             client_ca_file,
         },
@@ -68,6 +68,7 @@ pub(super) fn spec(config: &NodeConfig, membership: &Membership, paths: &Paths) 
         // By default kube-proxy opens node ports on the node's address alone, and nobody outside reaches that.
         kube_proxy_config: serde_json::json!({"nodePortAddresses": ["0.0.0.0/0"]}),
         kubelet_args: Vec::new(),
+        registration: config.registration,
         proxy: proxy_for_registries(config, |name| std::env::var(name).ok()),
     })
 }
@@ -94,13 +95,6 @@ pub(super) fn guard(config: &NodeConfig, paths: &Paths) -> Result<Guard, AgentEr
     let network = network_of(config)?;
     let addresses = network.api.map(|api| api.ip()).into_iter().chain([node_ip(config)?.into()]).collect();
     Ok(Guard { network, addresses, layout: Layout::joined(paths) })
-}
-
-/// kubelet and kube-proxy go to the gateway by themselves, so that they do without the agent. Where only a proxy leads out, they go
-/// through the agent's own forward: what they would say to a proxy, it says already.
-fn api_url(config: &NodeConfig, dialer: &Dialer) -> String {
-    let address = if dialer.is_direct() { &config.server } else { &config.api_address };
-    format!("https://{address}")
 }
 
 /// The proxy settings for containerd, with what lies inside the cluster exempt.
@@ -156,7 +150,7 @@ pub(super) mod tests {
             service_cidr: "10.96.0.0/16".into(),
             dns_ip: "10.96.0.10".into(),
             api_address: "198.18.0.1:6443".into(),
-            labels: std::collections::HashMap::from([("pool".into(), "web".into())]),
+            labels: BTreeMap::from([("pool".into(), "web".into())]),
             ..NodeConfig::default()
         }
     }
@@ -178,8 +172,8 @@ pub(super) mod tests {
         let paths = Paths::new(dir.path());
         std::fs::create_dir_all(Layout::joined(&paths).etc).unwrap();
         let spec = spec(&config(), &membership(), &paths).unwrap();
-        assert_eq!(spec.api.tls_server_name.as_deref(), Some("01m7.node.pilothouse.internal"));
-        assert_eq!(spec.api.url, "https://192.0.2.1:8443");
+        assert_eq!(spec.api.tls_server_name, None, "the address is one of the API server's names");
+        assert_eq!(spec.api.url, "https://198.18.0.1:6443", "through the node's own link");
         assert_eq!(spec.node_ip.to_string(), "10.244.3.1");
         assert_eq!(spec.kube_proxy_config["nodePortAddresses"][0], "0.0.0.0/0");
         assert_eq!((spec.labels.len(), spec.labels["pool"].as_str()), (2, "web"), "the platform's own stay");
@@ -195,13 +189,6 @@ pub(super) mod tests {
         assert!(error.to_string().contains("another range"), "{error}");
         assert!(outside("10.96.3.1".parse().unwrap(), &network).is_err());
         assert!(outside("192.0.2.7".parse().unwrap(), &network).is_ok());
-    }
-
-    #[test]
-    fn behind_a_proxy_kubelet_goes_through_the_agent() {
-        let dialer = |proxy: Option<&str>| Dialer::new("192.0.2.1:8443", proxy.map(Into::into), None).unwrap();
-        assert_eq!(api_url(&config(), &dialer(None)), "https://192.0.2.1:8443");
-        assert_eq!(api_url(&config(), &dialer(Some("http://192.0.2.9:3128"))), "https://198.18.0.1:6443");
     }
 
     #[test]

@@ -71,3 +71,13 @@ fn refused(what: &str, error: &PkiError) -> Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tombstone_outlives_every_certificate() {
+        assert!(migrations::Tombstones::LIFE > LINK.max(CLIENT) + Duration::days(7));
+    }
+}

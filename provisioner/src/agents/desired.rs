@@ -1,12 +1,13 @@
 //! What an agent should make of its machine, from the rows as they are.
 //!
-//! The generation rises when anything else in it changes and stays when nothing does, also across restarts: agents refuse older ones, and
-//! refuse other content under the same number.
+//! The generation rises when anything else in it changes and stays when nothing does, whichever process decides: it stands in the node's
+//! row beside the digest of the content, and is exchanged only against the one that was seen. Agents refuse older ones, and refuse other
+//! content under the same number; so none below what the agent follows already is given out, also after an older database was restored.
 
-use migrations::{Store, StoreError};
+use migrations::{ConfigVersion, StoreError};
 use node_protocol::{NodeConfig, Part as WirePart};
+use prost::Message;
 use sha2::{Digest, Sha256};
-use tenant_controlplane::id::NodeId;
 use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::spec::{API_PORT, NODE_LOCAL_API};
 
@@ -17,39 +18,44 @@ use crate::parts::Part;
 /// The label on nodes that says which pool they are of.
 const POOL_LABEL: &str = "pilothouse.dev/pool";
 
-/// Where a node's generation is kept.
-fn key(node: NodeId) -> String {
-    format!("node-config/{node}")
-}
-
-/// Forgets a node's generation, with the node.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn forget(store: &Store, node: NodeId) -> Result<(), StoreError> {
-    store.settings().delete(&key(node)).await
-}
-
 fn wire(part: Part) -> WirePart {
     let Part { name, kind, version, sha256, size, image } = part;
     WirePart { name, kind, version, sha256, size, image }
 }
 
-/// Everything but the generation, in a form whose order is fixed.
-fn content(config: &NodeConfig) -> String {
-    let mut labels: Vec<_> = config.labels.iter().collect();
-    labels.sort();
-    let rest = NodeConfig { labels: std::collections::HashMap::new(), generation: 0, ..config.clone() };
-    let digest = Sha256::digest(format!("{rest:?}{labels:?}"));
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+/// SHA-256 of a configuration as it travels, hex; its generation is not part of it.
+fn digest(undated: &NodeConfig) -> String {
+    Sha256::digest(undated.encode_to_vec()).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The generation for content of this digest, where the row has `seen` and the agent follows `known`; `None` when the row is right.
+fn next(seen: &ConfigVersion, digest: &str, known: u64) -> Option<u64> {
+    let right = seen.digest == digest && seen.generation >= known;
+    (!right).then(|| seen.generation.max(known).saturating_add(1))
 }
 
 impl Agents {
-    /// The node's configuration with its generation.
-    pub(super) async fn desired(&self, own: &Family, pki: &ClusterPki) -> Result<NodeConfig, StoreError> {
-        let config = self.undated(own, pki);
-        let generation = self.generation(own.node.id, &content(&config)).await?;
-        Ok(NodeConfig { generation, ..config })
+    /// The node's configuration with its generation, for an agent that follows `known` (0: none).
+    ///
+    /// # Errors
+    /// [`StoreError`], also when the node goes meanwhile.
+    pub(super) async fn desired(&self, own: &Family, pki: &ClusterPki, known: u64) -> Result<NodeConfig, StoreError> {
+        let (store, id) = (&self.inner.store, own.node.id);
+        let known = known.min(i64::MAX.cast_unsigned());
+        let mut newer = None;
+        loop {
+            let own = newer.as_ref().unwrap_or(own);
+            let (config, seen) = (self.undated(own, pki), &own.node.config);
+            let digest = digest(&config);
+            let Some(generation) = next(seen, &digest, known) else {
+                return Ok(NodeConfig { generation: seen.generation, ..config });
+            };
+            if store.nodes().set_config(id, (seen.generation, generation), &digest).await? {
+                return Ok(NodeConfig { generation, ..config });
+            }
+            // Another process was there first, perhaps on newer rows.
+            newer = Some(Family::load(store, id).await?.ok_or(StoreError::NotFound { what: "node" })?);
+        }
     }
 
     fn undated(&self, own: &Family, pki: &ClusterPki) -> NodeConfig {
@@ -73,22 +79,23 @@ impl Agents {
             dns_ip: cluster.spec.dns_ip().to_string(),
             parts: parts.into_iter().map(wire).collect(),
             labels: [(POOL_LABEL.to_owned(), pool.name.to_string())].into(),
-            removed: own.is_sent_away(),
+            registration: node.registration.number,
             api_address: format!("{NODE_LOCAL_API}:{API_PORT}"),
         }
     }
+}
 
-    async fn generation(&self, node: NodeId, content: &str) -> Result<u64, StoreError> {
-        let _one_at_a_time = self.inner.deciding.lock().await;
-        let (settings, key) = (self.inner.store.settings(), key(node));
-        let known = settings.get(&key).await?.unwrap_or_default();
-        let (number, known) = known.split_once(' ').unwrap_or(("0", ""));
-        let number: u64 = number.parse().unwrap_or(0);
-        if known == content {
-            return Ok(number);
-        }
-        let next = number.saturating_add(1);
-        settings.put(&key, &format!("{next} {content}")).await?;
-        Ok(next)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_generation_never_falls_and_rises_only_with_the_content() {
+        let seen = ConfigVersion { generation: 5, digest: "a".into() };
+        assert_eq!(next(&seen, "a", 0), None);
+        assert_eq!(next(&seen, "a", 5), None);
+        assert_eq!(next(&seen, "b", 5), Some(6));
+        assert_eq!(next(&seen, "a", 7), Some(8), "an older database was restored, and the agent is further");
+        assert_eq!(next(&ConfigVersion::default(), "a", 0), Some(1));
     }
 }

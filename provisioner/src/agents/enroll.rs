@@ -48,7 +48,7 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
     let pki = Arc::new(pki);
     let certificates = sign_apart(agents, pki.clone(), node.clone(), requests).await?;
     let own = Family { node, pool, cluster };
-    let config = agents.desired(&own, &pki).await.map_err(|error| unavailable(&error))?;
+    let config = agents.desired(&own, &pki, 0).await.map_err(|error| unavailable(&error))?;
     store.work().due(WorkKind::Node, own.node.id.uuid()).await.map_err(|error| unavailable(&error))?;
     tracing::info!(node = %own.node.id, name = %own.node.name, cluster = %own.cluster.id, "a machine joined");
     Ok(EnrollReply {

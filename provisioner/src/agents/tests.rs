@@ -8,7 +8,8 @@ use hyper_util::rt::TokioIo;
 use migrations::{Actor, ExposeSecret, NewJoinToken, Node, PoolKind};
 use node_protocol::enrollment_client::EnrollmentClient;
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{Check, MachineFacts};
+use node_protocol::refusal::Reason;
+use node_protocol::{Check, MachineFacts, Refusal};
 use tenant_controlplane::status::NodeState;
 use tenant_controlplane::version::KubernetesVersion;
 use time::OffsetDateTime;
@@ -195,7 +196,7 @@ async fn a_machine_joins_as_who_the_platform_says() {
     );
     let config = reply.config.unwrap();
     assert_eq!((config.generation, config.node_name.as_str(), config.dns_ip.as_str()), (1, "web-1", "10.96.0.10"));
-    assert_eq!((config.parts.len(), config.api_address.as_str(), config.removed), (1, "198.18.0.1:6443", false));
+    assert_eq!((config.parts.len(), config.api_address.as_str()), (1, "198.18.0.1:6443"));
     assert_eq!(node.facts.os, "Debian 12");
 }
 
@@ -224,8 +225,8 @@ async fn who_is_not_the_node_gets_nothing() {
     let mut link = rig.link(stranger, node.id).await;
     assert_eq!(link.watch(WatchRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
     let mut link = rig.link(rig.cluster, NodeId::from_uuid(uuid::Uuid::now_v7())).await;
-    let gone = link.report(NodeReport::default()).await.unwrap_err();
-    assert!(gone.message().contains("was removed from its cluster"), "{gone}");
+    let unknown = link.report(NodeReport::default()).await.unwrap_err();
+    assert!(matches!(Refusal::of(&unknown), Some(Reason::Unknown(_))), "{unknown}");
     let mut nobody = NodeLinkClient::new(rig.channel(None).await);
     assert_eq!(
         nobody.watch(WatchRequest::default()).await.unwrap_err().code(),
@@ -285,12 +286,116 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
         matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }),
         "it has no pods that would have to move first"
     );
-    let second = soon(stream.message()).await.unwrap().unwrap();
-    assert_eq!((second.removed, second.generation), (true, 2));
+    let told = soon(stream.message()).await.unwrap_err();
+    assert_eq!(removed(&told), Some((node.id, rig.cluster)));
+    let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
+    assert!(removed(&link.renew(renew).await.unwrap_err()).is_some(), "no certificate after the tombstone");
     link.report(NodeReport { phase: "reset".into(), ..NodeReport::default() }).await.unwrap();
     assert_eq!(reconcile().await.unwrap(), Outcome::Gone);
-    assert!(soon(stream.message()).await.unwrap_err().message().contains("was removed"));
     assert!(rig.world.store.nodes().load(node.id).await.is_err());
+    let again = link.watch(WatchRequest::default()).await.unwrap_err();
+    assert_eq!(removed(&again), Some((node.id, rig.cluster)), "whoever was off is told when it comes back");
+}
+
+/// Whom a refusal calls removed.
+fn removed(status: &Status) -> Option<(NodeId, ClusterId)> {
+    match Refusal::of(status) {
+        Some(Reason::Removal(told)) => Some((told.node_id.parse().unwrap(), told.cluster_id.parse().unwrap())),
+        _ => None,
+    }
+}
+
+#[tokio::test]
+async fn yesterdays_database_removes_nobody() {
+    let (today, yesterday) = (Rig::new().await, Rig::new().await);
+    let (_, node) = today.join("web-1").await;
+    // Its row was restored away: the cluster is there or not, and there is no tombstone.
+    for cluster in [yesterday.cluster, today.cluster] {
+        let mut link = yesterday.link(cluster, node.id).await;
+        let refusals = [
+            link.watch(WatchRequest { known_generation: 1 }).await.map(drop).unwrap_err(),
+            link.report(NodeReport::default()).await.map(drop).unwrap_err(),
+            link.renew(RenewRequest::default()).await.map(drop).unwrap_err(),
+            link.fetch(FetchRequest::default()).await.map(drop).unwrap_err(),
+        ];
+        for refused in refusals {
+            assert!(
+                matches!(Refusal::of(&refused), Some(Reason::Unknown(told)) if told.node_id == node.id.to_string())
+            );
+            assert!(!refused.message().contains("removed"), "older agents go by the text: {refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_tombstone_is_for_its_own_cluster() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    rig.world.store.nodes().purge(node.id).await.unwrap();
+    let mut link = rig.link(rig.cluster, node.id).await;
+    assert!(removed(&link.watch(WatchRequest::default()).await.unwrap_err()).is_some());
+    let mut link = rig.link(ClusterId::from_uuid(uuid::Uuid::now_v7()), node.id).await;
+    assert!(removed(&link.watch(WatchRequest::default()).await.unwrap_err()).is_none());
+}
+
+#[tokio::test]
+async fn a_machine_that_was_off_learns_of_its_clusters_end() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    rig.world.store.clusters().purge(rig.cluster).await.unwrap();
+    let mut link = rig.link(rig.cluster, node.id).await;
+    assert_eq!(removed(&link.watch(WatchRequest::default()).await.unwrap_err()), Some((node.id, rig.cluster)));
+    let left = rig.world.store.tombstones().cluster(&rig.cluster.suffix()).await.unwrap().unwrap();
+    assert!(left.link_trust_pem.contains("BEGIN CERTIFICATE"), "by which the gateway knows it");
+}
+
+#[tokio::test]
+async fn a_generation_is_never_below_what_the_agent_follows() {
+    let rig = Rig::new().await;
+    let (reply, node) = rig.join("web-1").await;
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let ahead = WatchRequest { known_generation: 40 };
+    let mut stream = link.watch(ahead).await.unwrap().into_inner();
+    let first = soon(stream.message()).await.unwrap().unwrap();
+    assert_eq!(first, NodeConfig { generation: 41, ..reply.config.unwrap() });
+    // Another process on the same database decides the same.
+    let other = Agents::new(rig.world.store.clone(), Arc::clone(&rig.part) as _, Arc::new(facts()));
+    let own = crate::family::Family::load(&rig.world.store, node.id).await.unwrap().unwrap();
+    let pki = rig.world.store.pki().get(rig.cluster).await.unwrap().unwrap();
+    assert_eq!(other.desired(&own, &pki, 0).await.unwrap(), first);
+    // What one read before another wrote is decided on the newer row.
+    rig.world.store.nodes().order_registration(node.id).await.unwrap();
+    let stale = crate::family::Family::load(&rig.world.store, node.id).await.unwrap().unwrap();
+    let second = soon(stream.message()).await.unwrap().unwrap();
+    assert_eq!((second.generation, second.registration), (42, 1));
+    assert_eq!(other.desired(&stale, &pki, 0).await.unwrap(), second);
+    assert_eq!(other.desired(&own, &pki, 0).await.unwrap(), second, "an older view of the row gives no other content");
+}
+
+#[tokio::test]
+async fn a_node_deleted_from_kubernetes_is_told_to_register() {
+    let rig = Rig::new().await;
+    let (_, node) = rig.join("web-1").await;
+    let reconcile = || rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid());
+    let mut link = rig.link(rig.cluster, node.id).await;
+    let mut stream = link.watch(WatchRequest::default()).await.unwrap().into_inner();
+    assert_eq!(soon(stream.message()).await.unwrap().unwrap().registration, 0);
+    rig.world.store.nodes().set_link(node.id, true).await.unwrap();
+    let mut changes = rig.world.ctx.tenants.changes();
+    reconcile().await.unwrap();
+    soon(changes.recv()).await.unwrap();
+    let (message, kubelet_version) = (String::new(), "v1.36.3".to_owned());
+    let fact = crate::host::NodeFact { name: "web-1".into(), ready: Some(true), message, kubelet_version };
+    rig.world.tenant.set_nodes(vec![fact]);
+    soon(changes.recv()).await.unwrap();
+    assert_eq!(reconcile().await.unwrap(), Outcome::Done);
+    rig.world.tenant.set_nodes(Vec::new());
+    soon(changes.recv()).await.unwrap();
+    reconcile().await.unwrap();
+    assert_eq!(soon(stream.message()).await.unwrap().unwrap().registration, 1);
+    reconcile().await.unwrap();
+    let row = rig.world.store.nodes().load(node.id).await.unwrap();
+    assert_eq!((row.state, row.registration.number), (NodeState::NotReady, 1), "once a minute");
 }
 
 #[tokio::test]
@@ -358,7 +463,7 @@ async fn certificates_are_renewed_for_the_same_name() {
         [&renewed.link_cert, &renewed.kubelet_cert, &renewed.proxy_cert, &renewed.serving_cert].map(|pem| days(pem));
     assert_eq!(days, [30, 1, 1, 30], "what the API server would take without asking is short");
     rig.world.store.nodes().mark_removed(node.id).await.unwrap();
-    assert_eq!(link.renew(renew).await.unwrap_err().code(), Code::PermissionDenied);
+    assert!(removed(&link.renew(renew).await.unwrap_err()).is_some());
 }
 
 #[tokio::test]

@@ -5,24 +5,23 @@ use std::time::Duration;
 
 use migrations::{Change, ChangeKind, StoreError};
 use node_protocol::NodeConfig;
-use tenant_controlplane::id::NodeId;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
-use super::{Agents, BoxStream, unavailable, was_removed};
+use super::{Agents, BoxStream, Caller, refusal, unavailable};
 use crate::family::Family;
 
 /// For what no signal told.
 const ROUTINE_LOOK: Duration = Duration::from_secs(30);
 
-/// Everything an agent is told, until it hangs up.
-pub fn watch(agents: Agents, node: NodeId) -> BoxStream<NodeConfig> {
+/// Every configuration of a node, until its agent hangs up or the node is removed. `known`: the generation the agent follows.
+pub fn watch(agents: Agents, caller: Caller, known: u64) -> BoxStream<NodeConfig> {
     let (sender, receiver) = mpsc::channel(1);
-    let (changes, next) = (agents.inner.store.changes(), agents.inner.bounds.watch(node));
+    let (changes, next) = (agents.inner.store.changes(), agents.inner.bounds.watch(caller.node));
     tokio::spawn(async move {
-        let told = next.run_until_cancelled(tell(&agents, node, changes, &sender)).await;
+        let told = next.run_until_cancelled(tell(&agents, (caller, known), changes, &sender)).await;
         if let Err(status) = told.unwrap_or_else(|| Err(Status::aborted("this node watches elsewhere by now"))) {
             // The agent may have hung up.
             let _ = sender.send(Err(status)).await;
@@ -35,16 +34,16 @@ type Sender = mpsc::Sender<Result<NodeConfig, Status>>;
 
 async fn tell(
     agents: &Agents,
-    node: NodeId,
+    (caller, mut known): (Caller, u64),
     mut changes: broadcast::Receiver<Change>,
     sender: &Sender,
 ) -> Result<(), Status> {
     let mut told = None;
     loop {
-        let own = Family::load(&agents.inner.store, node).await.map_err(|error| unavailable(&error))?;
-        let Some(own) = own else { return Err(was_removed(&node.to_string())) };
-        let config = config(agents, &own).await?;
+        let own = wanted(agents, caller).await?;
+        let config = config(agents, &own, known).await?;
         if told.as_ref() != Some(&config) {
+            known = config.generation;
             told = Some(config.clone());
             if sender.send(Ok(config)).await.is_err() {
                 return Ok(());
@@ -58,7 +57,20 @@ async fn tell(
     }
 }
 
-async fn config(agents: &Agents, own: &Family) -> Result<NodeConfig, Status> {
+/// The node with what it belongs to.
+///
+/// # Errors
+/// That it was removed, or that nothing is known of it.
+async fn wanted(agents: &Agents, caller: Caller) -> Result<Family, Status> {
+    let (store, failed) = (&agents.inner.store, |error: StoreError| unavailable(&error));
+    let Some(own) = Family::load(store, caller.node).await.map_err(failed)? else {
+        return Err(refusal::absent(store, caller).await);
+    };
+    let removed = if own.is_leaving() { refusal::removal(store, caller).await.map_err(failed)? } else { None };
+    removed.map_or(Ok(own), Err)
+}
+
+async fn config(agents: &Agents, own: &Family, known: u64) -> Result<NodeConfig, Status> {
     let failed = |error: StoreError| unavailable(&error);
     let version = own.cluster.spec.version;
     if !own.is_leaving() && agents.inner.parts.list(version).is_empty() {
@@ -67,7 +79,7 @@ async fn config(agents: &Agents, own: &Family) -> Result<NodeConfig, Status> {
     }
     let pki = agents.inner.store.pki().get(own.cluster.id).await.map_err(failed)?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;
-    agents.desired(own, &pki).await.map_err(failed)
+    agents.desired(own, &pki, known).await.map_err(failed)
 }
 
 /// Ends with a change that may concern this node.

@@ -4,6 +4,7 @@ use cloud_providers::{Machine, MachineState};
 use migrations::{Node, NodeFacts, NodeReport};
 use tenant_controlplane::status::{Class, NodeState, Problem};
 use tenant_controlplane::text::printable;
+use time::OffsetDateTime;
 
 use crate::host::NodeFact;
 
@@ -42,6 +43,17 @@ pub fn report(node: &Node, sight: &Sight) -> NodeReport {
     NodeReport { state, state_message, problem, facts: facts(node, sight), last_seen_at: None }
 }
 
+/// Between two orders to the same node: a kubelet registers some seconds after it starts.
+const REGISTRATION: time::Duration = time::Duration::minutes(1);
+
+/// Whether kubelet is to be told to register: it was in Kubernetes, is not there any more, and its machine lives. kubelet itself makes its
+/// Node object only when it starts.
+pub fn must_register(node: &Node, known: Option<&Option<NodeFact>>, now: OffsetDateTime) -> bool {
+    let was_in = matches!(node.state, NodeState::Ready | NodeState::NotReady);
+    let pending = node.registration.ordered_at.is_some_and(|ordered| now - ordered < REGISTRATION);
+    was_in && known == Some(&None) && node.link_connected && !pending
+}
+
 type Verdict = (NodeState, String, Option<Problem>);
 
 fn lost() -> Verdict {
@@ -75,7 +87,9 @@ fn joined(node: &Node, known: Option<&Option<NodeFact>>, told: Option<Problem>) 
             (NodeState::Ready, "ready".to_owned(), told.filter(|_| node.link_connected))
         }
         Some(Some(fact)) => (outside, silence(node, fact), told),
-        Some(None) if was_in => (outside, "its Kubernetes node is gone; the kubelet makes it again".to_owned(), told),
+        Some(None) if was_in => {
+            (outside, "its Kubernetes node was deleted; its kubelet is registering it again".to_owned(), told)
+        }
         Some(None) => (NodeState::Joining, joining(&told), told),
     }
 }
@@ -105,7 +119,6 @@ fn facts(node: &Node, sight: &Sight) -> Option<NodeFacts> {
 pub(super) mod tests {
     use super::*;
     use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
-    use time::OffsetDateTime;
     use uuid::Uuid;
 
     /// A node, well and linked.
@@ -126,6 +139,8 @@ pub(super) mod tests {
             deletion_requested_at: None,
             forced: false,
             drain_ends_at: None,
+            config: migrations::ConfigVersion::default(),
+            registration: migrations::Registration::default(),
             removed: false,
             problem: None,
             operation: None,
@@ -155,6 +170,20 @@ pub(super) mod tests {
         assert_eq!(state(&enrolled, machine(MachineState::Running), Some(None)), NodeState::Joining);
         assert_eq!(state(&enrolled, None, Some(Some(fact(Some(false))))), NodeState::Joining);
         assert_eq!(state(&enrolled, None, Some(Some(fact(Some(true))))), NodeState::Ready);
+    }
+
+    #[test]
+    fn a_deleted_node_of_a_live_machine_registers_anew_once_a_minute() {
+        let (ready, now) = (node(NodeState::Ready, true), OffsetDateTime::now_utc());
+        assert!(must_register(&ready, Some(&None), now));
+        assert!(!must_register(&ready, None, now), "unknown is not absent");
+        assert!(!must_register(&ready, Some(&Some(fact(None))), now));
+        assert!(!must_register(&node(NodeState::Joining, true), Some(&None), now), "kubelet has only begun");
+        assert!(!must_register(&Node { link_connected: false, ..ready.clone() }, Some(&None), now), "nobody hears it");
+        let ordered =
+            |ago| migrations::Registration { number: 1, ordered_at: Some(now - time::Duration::seconds(ago)) };
+        assert!(!must_register(&Node { registration: ordered(59), ..ready.clone() }, Some(&None), now));
+        assert!(must_register(&Node { registration: ordered(61), ..ready }, Some(&None), now));
     }
 
     #[test]

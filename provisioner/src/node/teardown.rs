@@ -40,7 +40,8 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     }
     steps.done("drain").await?;
     steps.running("machine", "").await?;
-    // This also wakes whoever tells the agent to reset the machine.
+    // From here on the agent is told to reset the machine, whenever it asks; this also wakes whoever tells it.
+    ctx.store.tombstones().write(node.id).await?;
     let message = "waiting for its machine to leave";
     going(ctx, node, message, held_up(family, message, "The platform's log says what its provider answers.")).await?;
     let gone = match ctx.provider(family.pool.kind)? {
@@ -59,7 +60,6 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
         going(ctx, node, &wait, held_up(family, &wait, &look_at(family))).await?;
         return Ok(Outcome::waiting(wait, pause(family)));
     }
-    crate::agents::forget(&ctx.store, node.id).await?;
     ctx.store.nodes().purge(node.id).await?;
     ctx.due(WorkKind::NodePool, family.pool.id.uuid()).await?;
     ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;

@@ -23,7 +23,7 @@ use crate::{
     claim::Holding,
     conn::{Conn, TlsStream},
     counters::{Kind, Refused},
-    directory::ClusterRoute,
+    directory::{ClusterRoute, DirectoryError},
     egress,
     hello::{self, Alert, Hello, HelloError},
     link,
@@ -130,30 +130,37 @@ async fn route(door: &Arc<Door>, visitor: Visitor) {
         Target::Enrolment => link::enrolment(door, visitor).await,
         Target::Nowhere => visitor.refuse(door, Refused::UnknownName).await,
         Target::Api(label) => {
-            if let Some((visitor, cluster)) = find(door, visitor, &label).await {
+            let found = door.routes.cluster(&label).await;
+            if let Some((visitor, cluster)) = known(door, visitor, found).await {
                 passthrough::serve(door, visitor, cluster).await;
             }
         }
         Target::Link(label) => {
-            if let Some((visitor, cluster)) = find(door, visitor, &label).await {
+            let found = door.routes.cluster_of_nodes(&label).await;
+            if let Some((visitor, cluster)) = known(door, visitor, found).await {
                 link::serve(door, visitor, cluster).await;
             }
         }
         Target::Egress(label) => {
-            if let Some((visitor, cluster)) = find(door, visitor, &label).await {
+            let found = door.routes.cluster(&label).await;
+            if let Some((visitor, cluster)) = known(door, visitor, found).await {
                 egress::serve(door, visitor, cluster).await;
             }
         }
     }
 }
 
-/// The cluster behind a label; a visitor for none is answered with an alert.
-async fn find(door: &Door, visitor: Visitor, label: &str) -> Option<(Visitor, ClusterRoute)> {
-    match door.routes.cluster(label).await {
+/// The cluster that was looked up; a visitor for none is answered with an alert.
+async fn known(
+    door: &Door,
+    visitor: Visitor,
+    found: Result<Option<ClusterRoute>, DirectoryError>,
+) -> Option<(Visitor, ClusterRoute)> {
+    match found {
         Ok(Some(cluster)) => return Some((visitor, cluster)),
         Ok(None) => visitor.refuse(door, Refused::UnknownName).await,
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, label, "cluster not looked up");
+            warn!(error = &error as &dyn std::error::Error, "cluster not looked up");
             visitor.refuse(door, Refused::NotReady).await;
         }
     }

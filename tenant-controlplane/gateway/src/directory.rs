@@ -53,6 +53,8 @@ impl DirectoryError {
 pub trait Directory: Send + Sync + 'static {
     /// The cluster with this label (the 26-character suffix of its id).
     async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError>;
+    /// The deleted cluster with this label, while nodes of it may not know yet that it is: a route without an API server.
+    async fn deleted_cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError>;
     /// The node of that cluster; `None` also when it was removed.
     async fn node(&self, cluster_id: &str, node_id: &str) -> Result<Option<NodeRoute>, DirectoryError>;
     /// The name of the cluster's node in whose pod range this address lies.

@@ -3,7 +3,7 @@
 //! A visitor's ClientHello is read first, within bounds ([`hello`]); its name says where it goes ([`name`]):
 //!
 //! ```text
-//! <label>.api, <label>.node ─▶ passthrough: the bytes go to the tenant API server untouched
+//! <label>.api               ─▶ passthrough: the bytes go to the tenant API server untouched
 //! link                      ─▶ TLS ended here, gRPC enrolment            ─▶ link sink, no identity
 //! <label>.link              ─▶ TLS ended here, client certificate needed ─▶ by ALPN: link sink, tunnel, or API splice
 //! <label>.egress            ─▶ TLS ended here, client certificate needed ─▶ CONNECT: a stream over some node's tunnel
@@ -30,7 +30,6 @@ mod link;
 mod name;
 mod passthrough;
 mod places;
-mod removed;
 mod routes;
 mod socket;
 mod splice;
@@ -246,6 +245,12 @@ impl Gateway {
         self.door.routes.forget_cluster(cluster_id);
         self.door.tls.forget(cluster_id);
         self.door.registry.drop_cluster(cluster_id);
+    }
+
+    /// Every cluster that has or had connections here, with those of its nodes that have: what to compare with the store, lest
+    /// something go on that was removed.
+    pub fn known(&self) -> Vec<(String, Vec<String>)> {
+        self.door.registry.known()
     }
 
     /// The counters as they stand.

@@ -34,7 +34,7 @@ pub struct Limits {
     pub dials_per_cluster: usize,
     /// Time for a CONNECT's head, and again for the agent's answer. Must exceed the agent's own dial timeout (4 s).
     pub connect_time: Duration,
-    /// Passthrough connections per cluster, and again as many API splices of its nodes, which have shown a certificate.
+    /// Passthrough connections per cluster.
     pub connections_per_cluster: usize,
     /// Of the passthrough connections, at most this many for one address; all nodes behind one NAT have one.
     pub connections_per_address: usize,
@@ -42,6 +42,8 @@ pub struct Limits {
     pub unknown_time: Duration,
     /// Links (orders and tunnels together) that one node may hold: more than two are only ever ones whose peer vanished.
     pub links_per_node: usize,
+    /// API splices of one node: its kubelet, kube-proxy and pods. Nobody without its certificate takes them.
+    pub splices_per_node: usize,
     /// How long an enrolment may take, from handshake to end; whoever enrols has shown no certificate yet.
     pub enrolment_time: Duration,
     /// Tunnel streams per link. The agent's SETTINGS_MAX_CONCURRENT_STREAMS lowers it further.
@@ -87,6 +89,7 @@ impl Default for Limits {
             connections_per_address: 1024,
             unknown_time: Duration::from_secs(3),
             links_per_node: 16,
+            splices_per_node: 1280,
             enrolment_time: Duration::from_secs(60),
             streams_per_link: 500,
             streams_per_cluster: 1000,

@@ -11,8 +11,8 @@ use crate::{
     api_splice,
     conn::TlsStream,
     counters::{Kind, Refused},
-    directory::{ClusterRoute, NodeRoute},
-    identity, removed, tunnel,
+    directory::ClusterRoute,
+    identity, tunnel,
 };
 
 /// A node that has proved who it is.
@@ -79,32 +79,22 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
         };
         stream.get_mut().0.hold(place);
     }
+    if matches!(purpose, Purpose::Grpc) {
+        // Whoever answers calls knows more than that a node is not there, and says it.
+        let node = Some((joined.cluster.cluster_id, joined.node_id));
+        return (door.link)(stream, Peer { address, node });
+    }
     match door.routes.node(&joined.cluster.cluster_id, &joined.node_id).await {
-        Ok(Some(node)) => hand_on(door, stream, joined, (purpose, node)).await,
-        Ok(None) => turn_away(door, stream, &joined, purpose).await,
+        Ok(Some(node)) if matches!(purpose, Purpose::Tunnel) => tunnel::serve(door, stream, joined, node).await,
+        Ok(Some(_)) => api_splice::serve(door, stream, &joined).await,
+        Ok(None) => {
+            debug!(node = joined.node_id, "a node that is none is turned away");
+            door.counters.refuse(Refused::Removed);
+        }
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, node = joined.node_id, "node not looked up");
             door.counters.refuse(Refused::NotReady);
         }
-    }
-}
-
-async fn hand_on(door: &Arc<Door>, stream: TlsStream, joined: Joined, (purpose, node): (Purpose, NodeRoute)) {
-    match purpose {
-        Purpose::Grpc => {
-            let node = Some((joined.cluster.cluster_id, joined.node_id));
-            (door.link)(stream, Peer { address: joined.address, node });
-        }
-        Purpose::Tunnel => tunnel::serve(door, stream, joined, node).await,
-        Purpose::Api => api_splice::serve(door, stream, &joined.cluster).await,
-    }
-}
-
-async fn turn_away(door: &Arc<Door>, stream: TlsStream, joined: &Joined, purpose: Purpose) {
-    debug!(node = joined.node_id, "removed node turned away");
-    door.counters.refuse(Refused::Removed);
-    if let Purpose::Grpc = purpose {
-        removed::explain(stream, &joined.node_id, door.limits.connect_time).await;
     }
 }
 

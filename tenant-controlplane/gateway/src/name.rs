@@ -16,7 +16,7 @@ pub(crate) enum Target {
     Egress(String),
     /// People.
     Portal,
-    /// A name of the shape `<x>.api|node|link|egress.<domain>` that cannot be a cluster's.
+    /// A name of the shape `<x>.api|link|egress.<domain>` that cannot be a cluster's, or `<x>.node.<domain>`: nodes go through their link.
     Nowhere,
 }
 
@@ -35,9 +35,10 @@ pub(crate) fn target(server_name: Option<&str>, domain: &str) -> Target {
 
 fn of_cluster(label: &str, kind: &str) -> Target {
     let to: fn(String) -> Target = match kind {
-        "api" | "node" => Target::Api,
+        "api" => Target::Api,
         "link" => Target::Link,
         "egress" => Target::Egress,
+        "node" => return Target::Nowhere,
         _ => return Target::Portal,
     };
     if is_label(label) { to(label.to_owned()) } else { Target::Nowhere }
@@ -61,7 +62,7 @@ mod tests {
     #[test]
     fn cluster_names() {
         assert_eq!(of(&format!("{A}.api.{DOMAIN}")), Target::Api(A.into()));
-        assert_eq!(of(&format!("{A}.node.{DOMAIN}")), Target::Api(A.into()));
+        assert_eq!(of(&format!("{A}.node.{DOMAIN}")), Target::Nowhere);
         assert_eq!(of(&format!("{A}.link.{DOMAIN}")), Target::Link(A.into()));
         assert_eq!(of(&format!("{A}.egress.{DOMAIN}")), Target::Egress(A.into()));
     }

@@ -1,4 +1,4 @@
-//! People and kubelets to their tenant API server: bytes both ways, TLS untouched.
+//! People to their tenant API server: bytes both ways, TLS untouched.
 
 use std::sync::Arc;
 

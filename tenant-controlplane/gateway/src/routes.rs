@@ -79,6 +79,14 @@ impl Routes {
         }
     }
 
+    /// The same for its nodes: also one that was deleted lately.
+    pub(crate) async fn cluster_of_nodes(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        match self.cluster(label).await? {
+            None => self.within(self.directory.deleted_cluster(label)).await,
+            there => Ok(there),
+        }
+    }
+
     /// The node, if it still belongs to that cluster.
     pub(crate) async fn node(&self, cluster: &str, node: &str) -> Result<Option<NodeRoute>, DirectoryError> {
         let key = (cluster.to_owned(), node.to_owned());

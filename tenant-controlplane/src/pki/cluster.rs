@@ -93,7 +93,6 @@ impl<'a> PkiContext<'a> {
         let fixed = ["localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc"];
         let derived = [
             sni::api(self.cluster, self.domain),
-            sni::node(self.cluster, self.domain),
             "kubernetes.default.svc.cluster.local".to_owned(),
             "control-plane".to_owned(),
             format!("control-plane.{namespace}"),

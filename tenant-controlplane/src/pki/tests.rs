@@ -103,7 +103,6 @@ fn the_api_server_answers_to_its_names() {
     let label = cluster().suffix();
     for name in [
         &format!("{label}.api.pilothouse.internal"),
-        &format!("{label}.node.pilothouse.internal"),
         "kubernetes",
         "kubernetes.default",
         "kubernetes.default.svc",

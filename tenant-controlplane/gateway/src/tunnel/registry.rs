@@ -51,6 +51,7 @@ pub(crate) struct Registry {
     links: usize,
     process: Arc<Budget>,
     cluster_bytes: usize,
+    splices: usize,
     hard: CancellationToken,
 }
 
@@ -64,17 +65,17 @@ pub(crate) struct Tenant {
     pub(crate) memory: Arc<ClusterBudget>,
     /// Places for passthrough connections.
     pub(crate) connections: Arc<Places>,
-    /// Places for API splices, whose makers have shown a node's certificate.
-    pub(crate) splices: Arc<Semaphore>,
     /// Places for dials to its API server.
     pub(crate) dials: Arc<Semaphore>,
     links: usize,
+    splices: usize,
     nodes: Mutex<HashMap<String, Node>>,
 }
 
 struct Node {
     token: CancellationToken,
     links: Arc<Semaphore>,
+    splices: Arc<Semaphore>,
     link: Option<Arc<Link>>,
 }
 
@@ -95,6 +96,7 @@ impl Registry {
             links: limits.links_per_node,
             process: Budget::new(limits.tunnel_bytes),
             cluster_bytes: limits.tunnel_bytes_per_cluster,
+            splices: limits.splices_per_node,
             hard,
         }
     }
@@ -111,9 +113,9 @@ impl Registry {
             streams: Arc::new(Semaphore::new(self.streams)),
             memory: ClusterBudget::new(self.cluster_bytes, self.process.clone()),
             connections: Places::new(self.connections),
-            splices: Arc::new(Semaphore::new(self.connections.total)),
             dials: Arc::new(Semaphore::new(self.dials)),
             links: self.links,
+            splices: self.splices,
             nodes: Mutex::default(),
         }
     }
@@ -139,6 +141,13 @@ impl Registry {
         let Some(tenant) = self.tenants().get(cluster_id).cloned() else { return Vec::new() };
         let nodes = tenant.nodes();
         nodes.values().filter_map(|node| node.link.as_deref()).map(LinkInfo::of).collect()
+    }
+
+    /// Every cluster that has or had connections here, with those of its nodes that have.
+    pub(crate) fn known(&self) -> Vec<(String, Vec<String>)> {
+        let tenants = self.tenants();
+        let nodes = |tenant: &Tenant| tenant.nodes().keys().cloned().collect();
+        tenants.iter().map(|(cluster, tenant)| (cluster.clone(), nodes(tenant))).collect()
     }
 
     /// Cuts a node.
@@ -172,10 +181,20 @@ impl Tenant {
         self.with(node_id, |node| node.links.clone().try_acquire_owned().ok())
     }
 
+    /// A place for one more API splice of this node; `None` beyond [`Limits::splices_per_node`].
+    pub(crate) fn splice_place(&self, node_id: &str) -> Option<OwnedSemaphorePermit> {
+        self.with(node_id, |node| node.splices.clone().try_acquire_owned().ok())
+    }
+
     fn with<T>(&self, node_id: &str, look: impl FnOnce(&Node) -> T) -> T {
         let mut nodes = self.nodes();
-        let links = Arc::new(Semaphore::new(self.links));
-        let fresh = || Node { token: self.token.child_token(), links, link: None };
+        let places = |count| Arc::new(Semaphore::new(count));
+        let fresh = || Node {
+            token: self.token.child_token(),
+            links: places(self.links),
+            splices: places(self.splices),
+            link: None,
+        };
         look(nodes.entry(node_id.to_owned()).or_insert_with(fresh))
     }
 

@@ -85,27 +85,70 @@ async fn a_rotated_link_ca_is_trusted_at_once_and_the_old_one_no_more() {
 }
 
 #[tokio::test]
-async fn a_removed_node_is_told_so_on_grpc_and_closed_elsewhere() {
-    let world = World::new().await;
+async fn a_node_that_is_none_is_answered_on_grpc_and_closed_elsewhere() {
+    let mut world = World::new().await;
     let leaf = world.link_a.node(A, "nod_gone");
-    let client = link(&world, LABEL_A, Some(leaf.clone())).await.unwrap();
-    let (sender, connection) = h2::client::handshake(client).await.unwrap();
-    let driver = tokio::spawn(connection);
-    let uri = "https://x/pilothouse.agent.v1.NodeLink/Watch";
-    let request = http::Request::post(uri).body(()).unwrap();
-    let (reply, _) = sender.ready().await.unwrap().send_request(request, true).unwrap();
-    let reply = reply.await.unwrap();
-    assert_eq!(reply.headers()["grpc-status"], "7");
-    assert_eq!(reply.headers()["grpc-message"], "node nod_gone was removed from its cluster");
-    driver.abort();
+    let _client = link(&world, LABEL_A, Some(leaf.clone())).await.unwrap();
+    let (_served, peer) = next(&mut world.link).await;
+    assert_eq!(peer.node, Some((A.to_owned(), "nod_gone".to_owned())));
     for alpn in [ALPN_TUNNEL, ALPN_API] {
         let mut client = world.joined(alpn, leaf.clone()).await.unwrap();
         let mut rest = Vec::new();
         let _ = client.read_to_end(&mut rest).await;
         assert!(rest.is_empty());
     }
-    until(|| world.gateway.counters().refused(Refused::Removed) == 3).await;
+    until(|| world.gateway.counters().refused(Refused::Removed) == 2).await;
     assert!(world.gateway.links(A).is_empty());
+}
+
+#[tokio::test]
+async fn a_deleted_clusters_node_is_heard_and_reaches_nothing() {
+    let mut world = World::new().await;
+    let route = world.book.clusters.lock().unwrap().remove(LABEL_A).unwrap();
+    world.book.deleted.lock().unwrap().insert(LABEL_A.into(), gateway::ClusterRoute { api: None, ..route });
+    world.book.nodes.lock().unwrap().clear();
+    world.gateway.drop_cluster(A);
+    let leaf = world.link_a.node(A, "nod_1");
+    let _client = link(&world, LABEL_A, Some(leaf.clone())).await.unwrap();
+    let (_served, peer) = next(&mut world.link).await;
+    assert_eq!(peer.node, Some((A.to_owned(), "nod_1".to_owned())));
+    let mut splice = world.joined(ALPN_API, leaf).await.unwrap();
+    assert!(!matches!(splice.read(&mut [0; 1]).await, Ok(1..)), "there is no API server behind it");
+    for kind in ["api", "egress"] {
+        let name = format!("{LABEL_A}.{kind}.{DOMAIN}");
+        let error = refusal(world.tls(&name, &[], Some(world.link_a.egress(A))).await).await;
+        assert!(error.contains("UnrecognisedName"), "{kind}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn a_cut_node_loses_its_api_connections() {
+    let world = World::new().await;
+    let outer = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from(format!("{LABEL_A}.api.{DOMAIN}")).unwrap();
+    let config = crate::world::client_config(world.api_ca.roots(), &[], None);
+    let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
+    echo(&mut inner, b"GET /api").await;
+    assert_eq!(world.gateway.known(), [(A.to_owned(), vec!["nod_1".to_owned()])]);
+    world.book.nodes.lock().unwrap().clear();
+    world.gateway.drop_node(A, "nod_1");
+    assert!(!matches!(inner.read(&mut [0; 1]).await, Ok(1..)), "cut");
+    until(|| world.gateway.counters().live(Kind::Api) == 0).await;
+    let mut again = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    assert!(!matches!(again.read(&mut [0; 1]).await, Ok(1..)), "and stays so");
+}
+
+#[tokio::test]
+async fn strangers_do_not_take_a_nodes_api_connections() {
+    let world = World::with(gateway::Limits { connections_per_cluster: 1, ..gateway::Limits::default() }).await;
+    let name = format!("{LABEL_A}.api.{DOMAIN}");
+    let _person = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap();
+    assert!(world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.is_err(), "people have one place");
+    let outer = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let name = rustls_pki_types::ServerName::try_from(name).unwrap();
+    let config = crate::world::client_config(world.api_ca.roots(), &[], None);
+    let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
+    echo(&mut inner, b"GET /api").await;
 }
 
 #[tokio::test]

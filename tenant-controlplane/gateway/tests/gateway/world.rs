@@ -41,6 +41,7 @@ type Sunk = mpsc::UnboundedReceiver<(TlsStream, Peer)>;
 #[derive(Default)]
 pub struct Book {
     pub clusters: Mutex<HashMap<String, ClusterRoute>>,
+    pub deleted: Mutex<HashMap<String, ClusterRoute>>,
     pub nodes: Mutex<HashMap<(String, String), NodeRoute>>,
     pub events: Mutex<Vec<(String, String, bool)>>,
     pub down: AtomicBool,
@@ -54,6 +55,11 @@ impl Directory for Book {
         self.asked.fetch_add(1, SeqCst);
         self.check()?;
         Ok(self.clusters.lock().unwrap().get(label).cloned())
+    }
+
+    async fn deleted_cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        self.check()?;
+        Ok(self.deleted.lock().unwrap().get(label).cloned())
     }
 
     async fn node(&self, cluster: &str, node: &str) -> Result<Option<NodeRoute>, DirectoryError> {
