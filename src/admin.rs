@@ -1,12 +1,14 @@
 //! What only the operator may do, on the machine itself: whoever reads the data directory is the operator.
 
 pub mod audit;
+mod quota;
 mod rotate;
 
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
-use migrations::{Actor, ExposeSecret, NewToken, Role, Store};
+use anyhow::{Context, Result, bail};
+use migrations::{Actor, ExposeSecret, NewToken, Organization, Role, Store};
+use tenant_controlplane::id::OrganizationId;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
@@ -23,6 +25,7 @@ pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
         AdminCommand::ResetPassword(args) => reset_password(args).await,
         AdminCommand::Audit(args) => audit::audit(args).await,
         AdminCommand::Kek(KekCommand::Rotate(args)) => rotate::rotate(args).await,
+        AdminCommand::Quota(command) => quota::quota(command).await,
     }
 }
 
@@ -90,6 +93,22 @@ async fn reset_password(args: ResetPasswordArgs) -> Result<ExitCode> {
     let end = end.replace_nanosecond(0).unwrap_or(end).format(&Rfc3339)?;
     eprintln!("It sets the password once, until {end}, and signs out every browser of {}.", args.email);
     Ok(ExitCode::SUCCESS)
+}
+
+/// The organization of an id or a name. Tenants may use the same name.
+pub async fn organization(store: &Store, text: &str) -> Result<Organization> {
+    if let Ok(id) = text.parse::<OrganizationId>() {
+        return Ok(store.identity().organization(id).await?);
+    }
+    let mut named = store.identity().organizations_named(text).await?;
+    match named.len() {
+        0 => bail!("no organization is called {text}; `pilothouse admin quota list` names them all"),
+        1 => Ok(named.remove(0)),
+        _ => {
+            let ids: Vec<String> = named.iter().map(|row| row.id.to_string()).collect();
+            bail!("several organizations are called {text}: use {}", ids.join(" or "))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use migrations::Resource;
 use tenant_controlplane::version::KubernetesVersion;
 
 /// Pilothouse: anyone can run EKS.
@@ -259,6 +260,9 @@ pub enum AdminCommand {
     /// Work on the key under which secrets are kept in the database
     #[command(subcommand)]
     Kek(KekCommand),
+    /// See and set how many of each resource an organization may have
+    #[command(subcommand)]
+    Quota(QuotaCommand),
 }
 
 /// `pilothouse admin reset-password`.
@@ -334,6 +338,53 @@ pub struct AdminTokenArgs {
     /// Days until it ends
     #[arg(long, default_value_t = 90)]
     pub days: u16,
+}
+
+/// `pilothouse admin quota …`.
+#[derive(Debug, Subcommand)]
+pub enum QuotaCommand {
+    /// List what organizations use of their limits
+    List(QuotaListArgs),
+    /// Set a limit of one organization, or how many organizations a person may own
+    Set(QuotaSetArgs),
+    /// Set the limit of all who have none of their own
+    Default(QuotaDefaultArgs),
+}
+
+/// `pilothouse admin quota list`.
+#[derive(Debug, Args)]
+pub struct QuotaListArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// One organization, by id or name, or a person, by e-mail address [default: all organizations]
+    pub holder: Option<String>,
+    /// How it is printed
+    #[arg(long, default_value = "text")]
+    pub output: Output,
+}
+
+/// `pilothouse admin quota set`.
+#[derive(Debug, Args)]
+pub struct QuotaSetArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// The organization, by id or name; for "organizations" the person, by e-mail address
+    pub holder: String,
+    /// clusters, nodes, node_pools, join_tokens, kubeconfigs, api_tokens, projects or organizations
+    pub resource: Resource,
+    /// How many there may be; what is there already stays
+    pub limit: u64,
+}
+
+/// `pilothouse admin quota default`.
+#[derive(Debug, Args)]
+pub struct QuotaDefaultArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// clusters, nodes, node_pools, join_tokens, kubeconfigs, api_tokens, projects or organizations
+    pub resource: Resource,
+    /// How many there may be
+    pub limit: u64,
 }
 
 /// `pilothouse bench …`.

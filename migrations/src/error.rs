@@ -6,6 +6,8 @@
 use sea_orm::{DbErr, RuntimeErr};
 use thiserror::Error;
 
+use crate::rows::quota::QuotaUse;
+
 /// A cause, kept for the log.
 pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 
@@ -27,12 +29,12 @@ pub enum StoreError {
         message: String,
     },
     /// As many as are allowed are there.
-    #[error("this organization has {limit} {what}, which is as many as it may have")]
+    #[error("{}", quota.refusal(*wanted))]
     Quota {
-        /// What there are so many of, lower case, plural.
-        what: &'static str,
-        /// How many there may be.
-        limit: u64,
+        /// Of what, how many there are, and how many there may be.
+        quota: QuotaUse,
+        /// How many more were asked for.
+        wanted: u64,
     },
     /// The database is locked, gone or overloaded: the same may succeed later. (If it went away during a commit, nobody knows whether
     /// that was done; everything here may be asked for twice.)
@@ -198,6 +200,9 @@ pub enum EnrolError {
         "the cluster's pod range has no room for another node: remove a node or make a cluster with a larger range"
     )]
     NoPodRangeLeft,
+    /// The organization has as many nodes as it may.
+    #[error("{}: remove a node, or ask the operators of the platform for a higher limit", .0.refusal(1))]
+    Quota(QuotaUse),
     /// The store failed.
     #[error("the machine cannot be recorded")]
     Store(#[source] StoreError),
@@ -205,7 +210,10 @@ pub enum EnrolError {
 
 impl From<StoreError> for EnrolError {
     fn from(error: StoreError) -> Self {
-        Self::Store(error)
+        match error {
+            StoreError::Quota { quota, .. } => Self::Quota(quota),
+            error => Self::Store(error),
+        }
     }
 }
 

@@ -39,7 +39,8 @@ pub use rows::node::{
     Tombstone,
 };
 pub use rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
-pub use rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
+pub use rows::pool::{FirstPool, NewPool, NodePool, PoolKind, PoolReport};
+pub use rows::quota::{QuotaHolder, QuotaUse, Resource};
 pub use rows::work::{Settle, Work, WorkKind};
 pub use rows::{Actor, Page, UnknownWord};
 pub use secrecy::ExposeSecret;
@@ -56,6 +57,7 @@ pub use store::nodes::Nodes;
 pub use store::operations::Operations;
 pub use store::pki::Pki;
 pub use store::pools::Pools;
+pub use store::quotas::Quotas;
 pub use store::settings::Settings;
 pub use store::spares::Spares;
 pub use store::tombstones::Tombstones;

@@ -9,6 +9,7 @@ pub(crate) mod identity;
 pub(crate) mod node;
 pub(crate) mod operation;
 pub(crate) mod pool;
+pub(crate) mod quota;
 pub(crate) mod work;
 
 use std::fmt;

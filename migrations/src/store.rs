@@ -16,6 +16,7 @@ pub(crate) mod operations;
 mod organizations;
 pub(crate) mod pki;
 pub(crate) mod pools;
+pub(crate) mod quotas;
 mod reseal;
 mod sessions;
 pub(crate) mod settings;
@@ -183,6 +184,8 @@ impl Store {
         settings -> settings::Settings;
         /// The clusters that run control planes.
         hosts -> hosts::Hosts;
+        /// How many of each resource a tenant may have.
+        quotas -> quotas::Quotas;
         /// What was answered to requests that may come twice.
         idempotency -> idempotency::Idempotency;
     }

@@ -24,6 +24,8 @@ mod identity;
 mod isolation;
 #[path = "store/operations.rs"]
 mod operations;
+#[path = "store/quotas.rs"]
+mod quotas;
 #[path = "store/spares.rs"]
 mod spares;
 #[path = "store/tidy.rs"]
@@ -57,7 +59,7 @@ on_both! {
     clusters::a_taken_name_leaves_nothing_behind,
     clusters::a_dropped_version_is_listed_and_deleted,
     clusters::every_cluster_has_a_user_of_its_own,
-    clusters::an_organization_has_as_many_as_it_may,
+    clusters::a_cluster_and_its_first_pool_are_one_intent,
     clusters::reports_that_say_nothing_new_wake_nobody,
     clusters::deletion_marks_everything_under_it_once,
     clusters::purging_takes_every_row_and_ends_operations,
@@ -96,10 +98,16 @@ on_both! {
     identity::a_token_in_a_new_network_is_noted,
     identity::what_people_do_is_in_the_audit_log,
     identity::organizations_and_projects,
+    identity::names_of_organizations_are_no_oracle,
+    quotas::each_resource_is_refused_beyond_its_limit,
+    quotas::of_two_for_the_last_place_one_gets_it,
+    quotas::nodes_are_counted_by_pool_and_by_machine,
+    quotas::limits_are_set_for_one_and_for_all,
     idempotency::a_key_is_carried_out_once,
     idempotency::of_several_at_once_one_has_the_key,
     idempotency::what_was_made_is_known_after_a_crash,
     idempotency::a_refused_wish_is_not_made,
+    idempotency::a_persons_keys_are_bounded,
     idempotency::a_rehearsal_checks_all_and_changes_nothing,
     tidy::what_is_over_goes_in_its_time,
     tidy::a_machines_token_goes_after_its_node,

@@ -16,7 +16,7 @@ mod nodes;
 mod operations;
 mod organizations;
 mod projects;
-pub(crate) mod quota;
+mod quota;
 mod reply;
 mod sessions;
 mod setup;
@@ -40,7 +40,8 @@ pub const ROOT: &str = "/api/v1";
                        `GET /api/v1/errors`. Lists are paged by `limit` and `cursor`. Requests that start work answer \
                        202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for its end. \
                        `?validate_only=true` checks a change without making it; `Idempotency-Key` makes it safe to send \
-                       twice. Requests are counted per token: see `RateLimit-Policy`."
+                       twice. Requests are counted per person, and for tokens per person and organization: see \
+                       `RateLimit-Policy`."
     ),
     components(schemas(api_types::Problem), responses(Failure)),
     modifiers(&Credentials),
@@ -69,6 +70,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(tokens::routes())
         .merge(organizations::routes())
         .merge(audit::routes())
+        .merge(quota::routes())
         .merge(projects::routes())
         .merge(clusters::routes())
         .merge(kubeconfigs::routes())

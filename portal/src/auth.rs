@@ -1,4 +1,7 @@
-//! Who is calling: a session cookie from a browser, or a bearer token from a program.
+//! Who is calling: a session cookie from a browser, or a bearer token from a program. Pages take sessions only.
+//!
+//! Two layers ask, `api::guard` around REST and `web::admission` around the pages; both count, and leave the [`Actor`] on the
+//! request. What no layer let in has none.
 //!
 //! Both lead to an [`Actor`]: a person and what these credentials reach. A token reaches one organization, with the
 //! lesser of its own role and its owner's present role, so taking a role from a person takes it from their tokens too.
@@ -11,6 +14,7 @@ pub mod device;
 pub mod limit;
 pub mod password;
 pub mod policy;
+pub mod rate;
 pub mod session;
 pub mod token;
 
@@ -93,22 +97,19 @@ impl Actor {
 impl FromRequestParts<AppState> for Actor {
     type Rejection = Error;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        match parts.extensions.get::<Self>() {
-            Some(actor) => Ok(actor.clone()),
-            None => known(parts, state).await,
-        }
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
+        parts.extensions.get::<Self>().cloned().ok_or(Error::Unauthenticated)
     }
 }
 
-/// The caller, if known; for pages that anybody may open. Only a fault of ours is a rejection.
+/// The caller's session, if they have one; for pages that anybody may open. Only a fault of ours is a rejection.
 pub struct MaybeActor(pub Option<Actor>);
 
 impl FromRequestParts<AppState> for MaybeActor {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
-        match known(parts, state).await {
+        match of_browser(parts, state).await {
             Ok(actor) => Ok(Self(Some(actor))),
             Err(Error::Unauthenticated) => Ok(Self(None)),
             Err(error) => Err(error),
@@ -116,8 +117,24 @@ impl FromRequestParts<AppState> for MaybeActor {
     }
 }
 
-/// The bearer token decides where one is sent; the cookie is not looked at then.
-async fn known(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
+/// Who opens a page. Only its session counts: a token is for `/api`, and no browser sends one by itself.
+///
+/// # Errors
+/// [`Error::Unauthenticated`]; errors of the store.
+pub async fn of_browser(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
+    let Ok(connection) = Connection::from_request_parts(parts, state).await;
+    let actor = session::actor(state, &parts.headers, &connection).await?;
+    if let Some(caller) = parts.extensions.get::<audit::Caller>() {
+        caller.tell(&actor);
+    }
+    Ok(actor)
+}
+
+/// Who calls REST. The bearer token decides where one is sent; the cookie is not looked at then.
+///
+/// # Errors
+/// [`Error::Unauthenticated`]; errors of the store.
+pub async fn of_program(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
     let Ok(connection) = Connection::from_request_parts(parts, state).await;
     let actor = match token::bearer(&parts.headers)? {
         Some(secret) => token::actor(state, secret, &connection).await?,

@@ -26,13 +26,13 @@ pub struct PortalConfig {
     pub agent: AgentFiles,
     /// What this instance can do.
     pub capabilities: Capabilities,
-    /// How many requests to REST a caller may send.
+    /// How many requests a caller may send.
     pub limits: RequestLimits,
     /// Signs kubeconfigs.
     pub issuer: Arc<dyn Issuer>,
 }
 
-/// How many requests to REST one token or session may send in a minute; pages for people are not counted.
+/// How many requests, to REST and to pages, a person may send in a minute; their tokens of one organization together so many again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLimits {
     /// Requests that look at something.

@@ -6,7 +6,8 @@
 
 pub mod catalogue;
 
-use api_types::{FieldError, Problem};
+use crate::app::view;
+use api_types::{FieldError, Problem, QuotaUse};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catalogue::Entry;
@@ -82,6 +83,20 @@ pub enum Error {
     QuotaReached {
         /// Of what, and how many.
         detail: String,
+        /// The same for programs.
+        quota: QuotaUse,
+    },
+    /// A person watches as many pages live as they may.
+    #[error("{most} live pages of yours are open, which is as many as may be")]
+    StreamLimit {
+        /// How many a person may have.
+        most: usize,
+    },
+    /// All places for live pages are taken.
+    #[error("{most} live pages are open, which is as many as this portal has places for")]
+    StreamsFull {
+        /// How many there are.
+        most: usize,
     },
     /// The state of the thing does not allow it.
     #[error("{detail}")]
@@ -203,6 +218,8 @@ impl Error {
             Self::Timeout => &catalogue::TIMEOUT,
             Self::NameTaken { .. } => &catalogue::NAME_TAKEN,
             Self::QuotaReached { .. } => &catalogue::QUOTA_REACHED,
+            Self::StreamLimit { .. } => &catalogue::STREAM_LIMIT_EXCEEDED,
+            Self::StreamsFull { .. } => &catalogue::STREAMS_FULL,
             Self::Conflict { .. } => &catalogue::CONFLICT,
             Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
             Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
@@ -236,6 +253,14 @@ impl Error {
             request_id: String::new(),
             errors: self.fields(),
             operation_id: self.operation(),
+            quota: self.quota(),
+        }
+    }
+
+    fn quota(&self) -> Option<QuotaUse> {
+        match self {
+            Self::QuotaReached { quota, .. } => Some(quota.clone()),
+            _ => None,
         }
     }
 
@@ -271,7 +296,10 @@ impl From<StoreError> for Error {
         match error {
             StoreError::NotFound { what } => Self::NotFound { what },
             StoreError::Conflict { message, .. } => Self::Conflict { detail: message },
-            error @ StoreError::Quota { .. } => Self::QuotaReached { detail: error.to_string() },
+            StoreError::Quota { quota, .. } => {
+                let quota = view::quota_use(quota);
+                Self::QuotaReached { detail: error.to_string(), quota }
+            }
             error @ StoreError::Unavailable(_) => Self::Unavailable(Box::new(error)),
             error => Self::Internal(Box::new(error)),
         }
@@ -319,6 +347,9 @@ impl Error {
             Self::Unavailable(_) => Some((header::RETRY_AFTER, HeaderValue::from_static("5"))),
             Self::IdempotencyInProgress => Some((header::RETRY_AFTER, HeaderValue::from_static("1"))),
             Self::ClusterNotReady { .. } => Some((header::RETRY_AFTER, HeaderValue::from_static("2"))),
+            Self::StreamLimit { .. } | Self::StreamsFull { .. } => {
+                Some((header::RETRY_AFTER, HeaderValue::from_static("30")))
+            }
             _ => None,
         }
     }

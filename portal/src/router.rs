@@ -1,7 +1,8 @@
 //! The whole table of routes, and the layers around it.
 //!
-//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, the audit log of refusals, and for REST the
-//! guard (credentials, limits, trying out, sending twice); then the routes.
+//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, the audit log of
+//! refusals; then for REST the guard (credentials, limits, trying out, sending twice), and for pages their admission
+//! (session, limits); then the routes.
 
 use crate::api::guard::{Rules, guard};
 use crate::auth::csrf;
@@ -32,8 +33,10 @@ pub fn build(state: AppState) -> Router {
     let rest = rest.route_layer(from_fn_with_state(rules, guard));
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     let served = move || async move { ([(CONTENT_TYPE, "application/json")], document) };
-    let routes =
-        rest.route(&format!("{}/openapi.json", api::ROOT), get(served)).merge(install::routes()).merge(web::routes());
+    let routes = rest
+        .route(&format!("{}/openapi.json", api::ROOT), get(served))
+        .merge(install::routes())
+        .merge(web::routes(&state));
     let routes = routes.layer(from_fn_with_state(state.clone(), audit::refusals));
     around(routes, &state.config().public_url, LONGEST_REQUEST).with_state(state)
 }

@@ -1,11 +1,12 @@
-//! What every handler shares: cheap to clone, nothing in it changes but the limiters and the password gate.
+//! What every handler shares: cheap to clone, nothing in it changes but the limiters, the password gate and the live pages.
 
-use crate::api::quota::Quotas;
 use crate::audit::Recorder;
 use crate::auth::limit::Limiter;
 use crate::auth::password::Passwords;
+use crate::auth::rate::Rates;
 use crate::config::PortalConfig;
 use crate::install::downloads::Downloads;
+use crate::web::live::LivePages;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use migrations::{Change, Store};
@@ -24,20 +25,22 @@ pub struct AppState {
 struct Shared {
     config: PortalConfig,
     limiter: Limiter,
-    quotas: Quotas,
+    rates: Rates,
     passwords: Passwords,
     recorder: Recorder,
     downloads: Arc<Downloads>,
     agent: OnceCell<Bytes>,
+    live: LivePages,
 }
 
 impl AppState {
     /// Wraps a configuration.
     pub fn new(config: PortalConfig) -> Self {
-        let (store, quotas) = (config.store.clone(), Quotas::new(config.limits));
+        let (store, rates) = (config.store.clone(), Rates::new(config.limits));
         let (limiter, passwords, recorder) = (Limiter::default(), Passwords::default(), Recorder::default());
-        let (downloads, agent) = (Arc::default(), OnceCell::new());
-        Self { shared: Arc::new(Shared { config, limiter, quotas, passwords, recorder, downloads, agent }), store }
+        let (downloads, agent, live) = (Arc::default(), OnceCell::new(), LivePages::default());
+        let shared = Shared { config, limiter, rates, passwords, recorder, downloads, agent, live };
+        Self { shared: Arc::new(shared), store }
     }
 
     /// The state for one request: the same, with the store that the guard chose for it, if it chose one.
@@ -71,9 +74,14 @@ impl AppState {
         &self.shared.limiter
     }
 
-    /// Counts requests to REST.
-    pub fn quotas(&self) -> &Quotas {
-        &self.shared.quotas
+    /// Counts requests, to REST and to pages.
+    pub fn rates(&self) -> &Rates {
+        &self.shared.rates
+    }
+
+    /// What the live pages share.
+    pub(crate) fn live(&self) -> &LivePages {
+        &self.shared.live
     }
 
     /// Bounds what strangers make us write in the audit log.

@@ -1,10 +1,12 @@
 //! Pages for people: server-rendered, readable without script, live by htmx.
 //!
+//! [`admission`] stands before every page of a person: who, and how often.
 //! One file per page, its template struct above its handler and its template under `templates/` with the same name.
 //! Reading is GET, every change is a form that posts and is answered with 303; only what is shown once (a kubeconfig, a
 //! join line) is the answer of its own POST. Pages call [`crate::app`], never the store.
 
 mod account;
+mod admission;
 mod assets;
 mod audit;
 mod clusters;
@@ -13,7 +15,8 @@ mod delete;
 mod form;
 mod join;
 mod kubeconfigs;
-mod live;
+mod limits;
+pub(crate) mod live;
 mod nodes;
 mod overview;
 mod parts;
@@ -29,31 +32,44 @@ mod tokens;
 mod ui;
 
 use axum::Router;
+use axum::middleware::from_fn_with_state;
 use axum::response::{Redirect, Response};
 use axum::routing::{get, post};
 
 use crate::state::AppState;
 
 /// Every page, fragment and static file. Mounted at the root, beside `/api`.
-pub fn routes() -> Router<AppState> {
-    let pages = Router::new()
+pub fn routes(state: &AppState) -> Router<AppState> {
+    let pages = open_pages()
+        .merge(pages_of_people().route_layer(from_fn_with_state(state.clone(), admission::admit)))
+        .layer(axum::middleware::map_response(async |response| render::page_headers(response)));
+    pages.route("/static/{name}", get(assets::serve))
+}
+
+/// Pages for which nobody has to be signed in.
+fn open_pages() -> Router<AppState> {
+    Router::new()
         .route("/", get(|| async { Redirect::to("/clusters") }))
         .route("/setup/{token}", get(setup::show).post(setup::submit))
         .route("/reset/{token}", get(reset::show).post(reset::submit))
         .route("/signin", get(signin::show).post(signin::submit))
         .route("/signout", post(signin::sign_out))
+        .route("/preferences/theme", post(preferences::theme))
+}
+
+/// Everything else: [`admission`] stands before all of it.
+fn pages_of_people() -> Router<AppState> {
+    Router::new()
         .route("/account", get(account::show))
         .route("/account/password", post(account::password))
         .route("/account/sessions/end", post(account::end_others))
         .route("/account/sessions/{session}/end", post(account::end))
         .route("/audit", get(audit::first))
         .route("/organizations/{organization}/audit", get(audit::show))
-        .route("/preferences/theme", post(preferences::theme))
         .route("/tokens", get(tokens::show).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))
+        .route("/limits", get(limits::show))
         .merge(cluster_pages())
-        .layer(axum::middleware::map_response(async |response| render::page_headers(response)));
-    pages.route("/static/{name}", get(assets::serve))
 }
 
 fn cluster_pages() -> Router<AppState> {

@@ -3,12 +3,11 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use migrations::{AuditEntry, AuditFault, AuditFilter, AuditReport, Page, Store};
+use migrations::{AuditEntry, AuditFault, AuditFilter, AuditReport, Page};
 use serde_json::json;
-use tenant_controlplane::id::OrganizationId;
 use time::format_description::well_known::Rfc3339;
 
-use super::open;
+use super::{open, organization};
 use crate::doctor::Check;
 use crate::instance::Instance;
 use crate::options::{AdminAuditArgs, AdminAuditListArgs, AdminAuditVerb, DoctorArgs, InstanceArgs, Output};
@@ -24,7 +23,7 @@ pub async fn audit(args: AdminAuditArgs) -> Result<ExitCode> {
 async fn list(args: AdminAuditListArgs) -> Result<ExitCode> {
     let (_, store) = open(&args.instance).await?;
     let organization = match args.organization {
-        Some(name) => Some(organization(&store, &name).await?),
+        Some(name) => Some(organization(&store, &name).await?.id),
         None => None,
     };
     let filter = AuditFilter { action: args.action, ..AuditFilter::default() };
@@ -34,13 +33,6 @@ async fn list(args: AdminAuditListArgs) -> Result<ExitCode> {
         Output::Json => println!("{}", json!({ "items": entries.iter().map(shape).collect::<Vec<_>>() })),
     }
     Ok(ExitCode::SUCCESS)
-}
-
-async fn organization(store: &Store, name: &str) -> Result<OrganizationId> {
-    if let Ok(id) = name.parse() {
-        return Ok(store.identity().organization(id).await?.id);
-    }
-    Ok(store.identity().organization_by_name(&name.parse()?).await?.id)
 }
 
 fn when(entry: &AuditEntry) -> String {

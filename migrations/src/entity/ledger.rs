@@ -1,4 +1,4 @@
-//! What is going on and what went on: operations, work, audit, settings, idempotency keys.
+//! What is going on and what went on: operations, work, audit, settings, idempotency keys, quotas.
 
 use super::entity;
 
@@ -72,5 +72,14 @@ entity! {
         answer: Option<Vec<u8>>,
         lease_until: i64,
         expires_at: i64,
+        caller: Option<Uuid>,
+    }
+
+    quota = "quotas" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        holder: Uuid,
+        #[sea_orm(primary_key, auto_increment = false)]
+        resource: String,
+        most: i64,
     }
 }

@@ -20,6 +20,17 @@ words! {
     }
 }
 
+/// The pool that a cluster begins with.
+#[derive(Clone, Debug)]
+pub struct FirstPool {
+    /// Its name.
+    pub name: PoolName,
+    /// Where its machines come from.
+    pub kind: PoolKind,
+    /// How many machines are asked for; 0 for [`PoolKind::Byo`].
+    pub count: u32,
+}
+
 /// A named group of machines of one cluster.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodePool {

@@ -2,28 +2,26 @@
 
 use std::collections::BTreeMap;
 
-use sea_orm::{ColumnTrait, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::ClusterState;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, deletion, hosts, spares, users, work};
+use super::{Store, deletion, hosts, pools, quotas, spares, users, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::identity::project;
-use crate::entity::ledger::setting;
 use crate::entity::world::{cluster, cluster_pki};
 use crate::error::StoreError;
 use crate::rows::cluster::{Cluster, ClusterReport, NewCluster, Route};
+use crate::rows::pool::{FirstPool, NewPool, NodePool};
+use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor, Page};
 
 const WHAT: &str = "cluster";
-/// How many clusters an organization may have, unless the setting [`LIMIT_KEY`] says otherwise: each may take gigabytes of the host.
-const LIMIT: u64 = 20;
-const LIMIT_KEY: &str = "limit.clusters";
 
 /// Clusters; see [`Store::clusters`].
 #[derive(Clone, Copy)]
@@ -31,38 +29,30 @@ pub struct Clusters<'a>(pub(super) &'a Store);
 
 /// For people: every method takes the organization, and another one's cluster is not there.
 impl Clusters<'_> {
-    /// Wishes for a cluster: row, operation `cluster.create`, audit entry and due work. Where a spare fits it becomes the cluster.
+    /// Asks for a cluster: row, operation `cluster.create`, audit entry and due work. Where a spare fits it becomes the cluster.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken, [`StoreError::Quota`] when the
     /// organization has as many as it may.
     pub async fn insert(self, new: NewCluster) -> Result<Cluster, StoreError> {
         let mut tx = self.0.begin().await?;
-        let project = project::Entity::find_by_id(new.project.uuid());
-        let project = project.filter(project::Column::Organization.eq(new.organization.uuid())).one(&tx).await?;
-        project.ok_or(StoreError::missing("project"))?;
-        within_limit(&tx, new.organization).await?;
-        let spare = spares::take(&mut tx, &new).await?;
-        let id = ClusterId::from_uuid(spare.as_ref().map_or_else(Uuid::now_v7, |spare| spare.id));
-        let target = id.to_string();
-        let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
-        let operation = wish.open(&mut tx).await?;
-        let (host, user_id) = match &spare {
-            Some(spare) => (spare.host, spare.user_id),
-            None => (hosts::emptiest(&tx).await?, users::next(&tx).await?),
-        };
-        let wish = cluster::Model { user_id, ..row(&new, id, (host, operation))? };
-        let (is_new, row) = match spare {
-            Some(spare) => (false, taken_over(spare, wish)),
-            None => (true, wish),
-        };
-        let written = if is_new { tx.add(row.clone()).await } else { tx.change(row.clone()).await };
-        let taken = || format!("the name `{}` is taken by another cluster of this project", new.name);
-        written.map_err(|error| StoreError::taken(error, WHAT, taken))?;
-        work::make_due(&mut tx, WorkKind::Cluster, row.id).await?;
-        tx.tell(deletion::cluster_news(&row));
+        let row = add(&mut tx, &new).await?;
         tx.commit().await?;
         Cluster::try_from(row)
+    }
+
+    /// The same with its first pool, in one transaction: both are there, or neither.
+    ///
+    /// # Errors
+    /// As [`Clusters::insert`] and [`super::pools::Pools::insert`].
+    pub async fn insert_with_pool(self, new: NewCluster, pool: FirstPool) -> Result<(Cluster, NodePool), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let row = add(&mut tx, &new).await?;
+        let FirstPool { name, kind, count } = pool;
+        let (cluster, organization, actor) = (ClusterId::from_uuid(row.id), new.organization, new.actor);
+        let pool = pools::add(&mut tx, &NewPool { cluster, organization, name, kind, count, actor }).await?;
+        tx.commit().await?;
+        Ok((Cluster::try_from(row)?, NodePool::try_from(pool)?))
     }
 
     /// Clusters of an organization, or of one of its projects, the oldest first.
@@ -268,6 +258,33 @@ fn intent<'a>(
     Intent { organization: organization.uuid(), cluster: Some(id.uuid()), action, target, detail, actor }
 }
 
+async fn add(tx: &mut Tx, new: &NewCluster) -> Result<cluster::Model, StoreError> {
+    let project = project::Entity::find_by_id(new.project.uuid());
+    let project = project.filter(project::Column::Organization.eq(new.organization.uuid())).one(tx).await?;
+    project.ok_or(StoreError::missing("project"))?;
+    quotas::require(tx, new.organization.uuid(), Resource::Clusters, 1).await?;
+    let spare = spares::take(tx, new).await?;
+    let id = ClusterId::from_uuid(spare.as_ref().map_or_else(Uuid::now_v7, |spare| spare.id));
+    let target = id.to_string();
+    let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
+    let operation = wish.open(tx).await?;
+    let (host, user_id) = match &spare {
+        Some(spare) => (spare.host, spare.user_id),
+        None => (hosts::emptiest(tx).await?, users::next(tx).await?),
+    };
+    let wish = cluster::Model { user_id, ..row(new, id, (host, operation))? };
+    let (is_new, row) = match spare {
+        Some(spare) => (false, taken_over(spare, wish)),
+        None => (true, wish),
+    };
+    let written = if is_new { tx.add(row.clone()).await } else { tx.change(row.clone()).await };
+    let taken = || format!("the name `{}` is taken by another cluster of this project", new.name);
+    written.map_err(|error| StoreError::taken(error, WHAT, taken))?;
+    work::make_due(tx, WorkKind::Cluster, row.id).await?;
+    tx.tell(deletion::cluster_news(&row));
+    Ok(row)
+}
+
 fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Result<cluster::Model, StoreError> {
     let now = codec::millis(codec::now());
     Ok(cluster::Model {
@@ -312,15 +329,4 @@ pub(super) fn staying(row: cluster::Model) -> Result<cluster::Model, StoreError>
         None => Ok(row),
         Some(_) => Err(StoreError::conflict(WHAT, format!("the cluster `{}` is being deleted", row.name))),
     }
-}
-
-/// Whether one more is allowed: the platform's own are counted elsewhere. Two at once may both be the last.
-async fn within_limit(tx: &Tx, organization: OrganizationId) -> Result<(), StoreError> {
-    if organization.uuid() == spares::OWN {
-        return Ok(());
-    }
-    let setting = setting::Entity::find_by_id(LIMIT_KEY.to_owned()).one(tx).await?.and_then(|row| row.value);
-    let limit = setting.and_then(|value| value.parse().ok()).unwrap_or(LIMIT);
-    let there = cluster::Entity::find().filter(cluster::Column::Organization.eq(organization.uuid())).count(tx).await?;
-    if there < limit { Ok(()) } else { Err(StoreError::Quota { what: "clusters", limit }) }
 }

@@ -15,7 +15,7 @@ use tenant_controlplane::status::NodeState;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, deletion, nodes, work};
+use super::{Store, deletion, nodes, quotas, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::access::{join_token, join_token_use};
@@ -23,6 +23,7 @@ use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::{EnrolError, StoreError};
 use crate::rows::Actor;
 use crate::rows::node::{Enrolled, Enrolment, NodeFacts};
+use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::secret;
 
@@ -117,6 +118,7 @@ async fn first(
     let mut node = match token.node {
         Some(node) => wanted(tx, node).await?,
         None => {
+            quotas::require(tx, cluster.organization, Resource::Nodes, 1).await?;
             let place = Place { cluster, pool: token.pool, state: NodeState::Joining };
             let name = wished_name(enrolment);
             add_node(tx, &place, &name).await?.ok_or(EnrolError::NoPodRangeLeft)?

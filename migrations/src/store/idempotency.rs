@@ -5,7 +5,10 @@
 //! the key learns what is there already, and makes no twin. The final answer may hold a secret, so it is kept sealed.
 
 use sea_orm::sea_query::{Expr, OnConflict};
-use sea_orm::{ColumnTrait, DbErr, EntityTrait, IntoActiveModel, QueryFilter, UpdateMany};
+use sea_orm::{
+    ColumnTrait, DbErr, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, UpdateMany,
+};
+use tenant_controlplane::id::UserId;
 use time::Duration;
 use uuid::Uuid;
 use zeroize::Zeroizing;
@@ -21,6 +24,10 @@ const WHAT: &str = "idempotency key";
 const LEASE: Duration = Duration::seconds(15);
 /// How long an answer is kept.
 const KEPT: Duration = Duration::hours(24);
+/// How many keys a person's requests may have at once; then the oldest that nobody works on go before their time.
+const MOST_KEYS: u64 = 2000;
+/// How many go at once, so that not every request has to look for them.
+const DROPPED: u64 = 100;
 
 /// The right to carry out the request of one key. Worth nothing once the lease has run out and somebody else has taken the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,18 +60,20 @@ pub enum Begun {
 pub struct Idempotency<'a>(pub(super) &'a Store);
 
 impl Idempotency<'_> {
-    /// Takes the key `id` for a request whose body has this fingerprint, or says why not.
+    /// Takes the key `id` for a person's request whose body has this fingerprint, or says why not.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] for an answer that does not open with this key-encryption key.
-    pub async fn begin(self, id: &str, fingerprint: &str) -> Result<Begun, StoreError> {
+    pub async fn begin(self, caller: UserId, id: &str, fingerprint: &str) -> Result<Begun, StoreError> {
         let claim = Claim { id: id.to_owned(), holder: Uuid::now_v7() };
+        let fresh = || fresh(&claim, fingerprint, caller);
         let tx = self.0.begin().await?;
-        add(&tx, fresh(&claim, fingerprint)).await?;
+        make_room(&tx, caller).await?;
+        add(&tx, fresh()).await?;
         let mut row = tx.lock::<idempotency_key::Entity>(id.to_owned()).await?.ok_or(StoreError::missing(WHAT))?;
         let now = codec::millis(codec::now());
         if row.holder == claim.holder || row.expires_at <= now {
-            tx.save(fresh(&claim, fingerprint)).await?;
+            tx.save(fresh()).await?;
             tx.commit().await?;
             return Ok(Begun::Taken { claim, made: None });
         }
@@ -137,7 +146,20 @@ pub(super) async fn made(tx: &Tx, target: &str) -> Result<(), StoreError> {
     Err(StoreError::unavailable("the same request was taken over by another attempt"))
 }
 
-fn fresh(claim: &Claim, fingerprint: &str) -> idempotency_key::Model {
+/// Drops a person's oldest keys where they have as many as they may.
+async fn make_room(tx: &Tx, caller: UserId) -> Result<(), StoreError> {
+    let own = idempotency_key::Entity::find().filter(idempotency_key::Column::Caller.eq(caller.uuid()));
+    if own.clone().count(tx).await? < MOST_KEYS {
+        return Ok(());
+    }
+    let idle = own.filter(idempotency_key::Column::LeaseUntil.lte(codec::millis(codec::now())));
+    let oldest = idle.order_by_asc(idempotency_key::Column::ExpiresAt).limit(DROPPED).all(tx).await?;
+    let ids = oldest.into_iter().map(|row| row.id);
+    idempotency_key::Entity::delete_many().filter(idempotency_key::Column::Id.is_in(ids)).exec(tx).await?;
+    Ok(())
+}
+
+fn fresh(claim: &Claim, fingerprint: &str, caller: UserId) -> idempotency_key::Model {
     idempotency_key::Model {
         id: claim.id.clone(),
         fingerprint: fingerprint.to_owned(),
@@ -146,6 +168,7 @@ fn fresh(claim: &Claim, fingerprint: &str) -> idempotency_key::Model {
         answer: None,
         lease_until: lease(),
         expires_at: codec::millis(codec::now() + KEPT),
+        caller: Some(caller.uuid()),
     }
 }
 

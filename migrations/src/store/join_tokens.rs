@@ -5,7 +5,7 @@ use tenant_controlplane::id::{ClusterId, JoinTokenId, OrganizationId};
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, pools};
+use super::{Store, clusters, pools, quotas};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
@@ -13,6 +13,7 @@ use crate::entity::access::join_token;
 use crate::entity::world::{cluster, node, node_pool};
 use crate::error::StoreError;
 use crate::rows::access::{JoinToken, NewJoinToken};
+use crate::rows::quota::Resource;
 use crate::rows::{self, Actor};
 use crate::secret::{self, Secret};
 
@@ -28,10 +29,14 @@ impl JoinTokens<'_> {
     /// Makes a token. Its secret is given this once and is nowhere afterwards.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without such a cluster, pool or node; [`StoreError::Conflict`] when one of them is going.
+    /// [`StoreError::NotFound`] without such a cluster, pool or node; [`StoreError::Conflict`] when one of them is going;
+    /// [`StoreError::Quota`] when the organization has as many as it may.
     pub async fn create(self, new: NewJoinToken) -> Result<(JoinToken, Secret), StoreError> {
         let mut tx = self.0.begin().await?;
         let parent = clusters::parent(&tx, new.organization, new.cluster).await?;
+        // A token for one machine is the platform's own; its node is counted.
+        let counted = u64::from(new.node.is_none());
+        quotas::require(&tx, parent.organization, Resource::JoinTokens, counted).await?;
         let pool = pool_for(&mut tx, &parent, &new).await?;
         check_node(&tx, pool, &new).await?;
         let id = JoinTokenId::from_uuid(Uuid::now_v7());

@@ -8,13 +8,14 @@ use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, work};
+use super::{Store, clusters, quotas, work};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::access::kubeconfig;
 use crate::error::StoreError;
 use crate::rows::access::{Kubeconfig, NewKubeconfig};
+use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor};
 
@@ -29,10 +30,12 @@ impl Kubeconfigs<'_> {
     /// Writes down a kubeconfig and makes its cluster due.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when it is going.
+    /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when it is going, [`StoreError::Quota`] when the
+    /// organization has as many as it may.
     pub async fn insert(self, new: NewKubeconfig) -> Result<Kubeconfig, StoreError> {
         let mut tx = self.0.begin().await?;
         clusters::parent(&tx, new.organization, new.cluster).await?;
+        quotas::require(&tx, new.organization.uuid(), Resource::Kubeconfigs, 1).await?;
         let row = row(&new);
         tx.add(row.clone()).await?;
         announce(&mut tx, &row, ("kubeconfig.issue", new.actor)).await?;

@@ -1,7 +1,7 @@
 //! Organizations and their projects: further methods of [`Identity`].
 
-use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
+use sea_orm::sea_query::{OnConflict, Query};
+use sea_orm::{ColumnTrait, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, Select};
 use tenant_controlplane::id::{OrganizationId, ProjectId, UserId};
 use tenant_controlplane::name::OrganizationName;
 use uuid::Uuid;
@@ -9,22 +9,26 @@ use uuid::Uuid;
 use super::audit_chain::Entry;
 use super::identity::Identity;
 use super::intent::Intent;
+use super::{quotas, spares};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::identity::{member, organization, project};
 use crate::error::StoreError;
-use crate::rows::identity::{NewProject, Organization, Project, Role};
+use crate::rows::identity::{Member, NewProject, Organization, Project, Role};
+use crate::rows::quota::Resource;
 use crate::rows::{self, Actor};
 
 /// The name of what everyone has from the start.
 const DEFAULT: &str = "default";
 
 impl Identity<'_> {
-    /// Makes an organization with a project `default`; the person becomes its owner.
+    /// Makes an organization with a project `default`; the person becomes its owner. Only the person's own organizations keep a name
+    /// from being used: whether another tenant has it is not told.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the name is taken.
+    /// [`StoreError::Conflict`] when another organization of the person has the name, [`StoreError::Quota`] when they own as many as they
+    /// may.
     pub async fn create_organization(
         self,
         owner: UserId,
@@ -33,6 +37,11 @@ impl Identity<'_> {
         actor: Actor,
     ) -> Result<Organization, StoreError> {
         let mut tx = self.0.begin().await?;
+        quotas::require_of_person(&tx, owner, Resource::Organizations).await?;
+        if own(owner).filter(organization::Column::Name.eq(name.as_str())).one(&tx).await?.is_some() {
+            let taken = format!("the name `{name}` is taken by another organization of yours");
+            return Err(StoreError::conflict("organization", taken));
+        }
         let row = add_organization(&mut tx, name.as_str(), display_name).await?;
         join(&mut tx, &row, (owner.uuid(), Role::Owner)).await?;
         let target = OrganizationId::from_uuid(row.id).to_string();
@@ -42,13 +51,40 @@ impl Identity<'_> {
         Organization::try_from(row)
     }
 
-    /// An organization by its name. Whoever asks for a person checks their membership.
+    /// The organizations with this name, the oldest first; for the operator. Tenants may use the same name.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
-    pub async fn organization_by_name(self, name: &OrganizationName) -> Result<Organization, StoreError> {
-        let query = organization::Entity::find().filter(organization::Column::Name.eq(name.as_str()));
-        rows::one("organization", query.one(self.0.db()).await?)
+    /// [`StoreError::Unavailable`].
+    pub async fn organizations_named(self, name: &str) -> Result<Vec<Organization>, StoreError> {
+        let query = organization::Entity::find().filter(organization::Column::Name.eq(name));
+        let query = query.filter(organization::Column::Id.ne(spares::OWN));
+        rows::all(query.order_by_asc(organization::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// All organizations of people, the oldest first; for the operator.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn all_organizations(self) -> Result<Vec<Organization>, StoreError> {
+        let query = organization::Entity::find().filter(organization::Column::Id.ne(spares::OWN));
+        rows::all(query.order_by_asc(organization::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// Makes a person a member, or changes the role of one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such an organization.
+    pub async fn put_member(self, place: Member, actor: Actor) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let organization = organization::Entity::find_by_id(place.organization.uuid()).one(&tx).await?;
+        let organization = organization.ok_or(StoreError::missing("organization"))?;
+        join(&mut tx, &organization, (place.user.uuid(), place.role)).await?;
+        let (target, action) = (place.user.to_string(), "member.set");
+        let detail = place.role.as_str();
+        Intent { organization: organization.id, cluster: None, action, target: &target, detail, actor }
+            .record(&tx)
+            .await?;
+        tx.commit().await
     }
 
     /// The organizations of a person with their role there, the oldest first.
@@ -112,10 +148,11 @@ impl Identity<'_> {
     /// Makes a project.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] when the name is taken in its organization.
+    /// [`StoreError::Conflict`] when the name is taken in its organization, [`StoreError::Quota`] when that has as many as it may.
     pub async fn create_project(self, new: NewProject) -> Result<Project, StoreError> {
         let mut tx = self.0.begin().await?;
         let organization = new.organization.uuid();
+        quotas::require(&tx, organization, Resource::Projects, 1).await?;
         let row = add_project(&mut tx, organization, (new.name.as_str(), &new.display_name)).await?;
         let target = ProjectId::from_uuid(row.id).to_string();
         let (action, detail, actor) = ("project.create", row.name.as_str(), new.actor);
@@ -125,10 +162,11 @@ impl Identity<'_> {
     }
 }
 
-/// The organization `default` with its project, made if it is not there.
+/// The installation's first organization, `default` with its project, made if it is not there. Tenants may call theirs the same later,
+/// so it is the oldest.
 pub(super) async fn ensure_default(tx: &mut Tx) -> Result<organization::Model, StoreError> {
     let query = organization::Entity::find().filter(organization::Column::Name.eq(DEFAULT));
-    match query.one(tx).await? {
+    match query.order_by_asc(organization::Column::Id).one(tx).await? {
         Some(row) => Ok(row),
         None => {
             let row = add_organization(tx, DEFAULT, "Default").await?;
@@ -143,6 +181,14 @@ pub(super) async fn ensure_default(tx: &mut Tx) -> Result<organization::Model, S
             Ok(row)
         }
     }
+}
+
+/// The organizations a person is a member of.
+fn own(user: UserId) -> Select<organization::Entity> {
+    let mut places = Query::select();
+    places.column(member::Column::Organization).from(member::Entity);
+    places.and_where(member::Column::User.eq(user.uuid()));
+    organization::Entity::find().filter(organization::Column::Id.in_subquery(places))
 }
 
 /// Makes a person a member, or changes the role of one.
@@ -166,8 +212,7 @@ async fn add_organization(tx: &mut Tx, name: &str, display_name: &str) -> Result
         display_name: display_name.to_owned(),
         created_at: codec::millis(codec::now()),
     };
-    let taken = || format!("the name `{name}` is taken by another organization");
-    tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, "organization", taken))?;
+    tx.add(row.clone()).await?;
     add_project(tx, row.id, (DEFAULT, "Default")).await?;
     tx.tell(Change::of(ChangeKind::Organization, row.id).within(row.id, None));
     Ok(row)

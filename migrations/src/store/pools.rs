@@ -7,12 +7,13 @@ use tenant_controlplane::status::PoolState;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, deletion, operations, work};
+use super::{Store, clusters, deletion, operations, quotas, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::world::{cluster, node, node_pool};
 use crate::error::StoreError;
 use crate::rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
+use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor};
 
@@ -29,7 +30,8 @@ impl Pools<'_> {
     /// Wishes for a pool: row, operation `node_pool.create`, audit entry and due work.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when the name is taken or the cluster is going.
+    /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when the name is taken or the cluster is going,
+    /// [`StoreError::Quota`] when the organization has as many pools or nodes as it may.
     pub async fn insert(self, new: NewPool) -> Result<NodePool, StoreError> {
         let mut tx = self.0.begin().await?;
         clusters::parent(&tx, new.organization, new.cluster).await?;
@@ -90,7 +92,8 @@ impl Pools<'_> {
     /// Wishes for another number of machines: operation `node_pool.scale`, audit entry and due work. The present number changes nothing.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`], also for another organization's; [`StoreError::Conflict`] when the pool is going.
+    /// [`StoreError::NotFound`], also for another organization's; [`StoreError::Conflict`] when the pool is going;
+    /// [`StoreError::Quota`] when the organization may not have so many nodes.
     pub async fn set_count(
         self,
         organization: OrganizationId,
@@ -103,6 +106,8 @@ impl Pools<'_> {
         if row.count == i64::from(count) {
             return NodePool::try_from(row);
         }
+        let more = u64::try_from(i64::from(count) - row.count).unwrap_or_default();
+        quotas::require(&tx, row.organization, Resource::Nodes, more).await?;
         let target = id.to_string();
         operations::overtake(&mut tx, deletion::on(&target), false).await?;
         let detail = format!("{} from {} to {count}", row.name, row.count);
@@ -225,7 +230,10 @@ fn intent<'a>(
     Intent { organization: row.organization, cluster: Some(row.cluster), action, target, detail, actor }
 }
 
-async fn add(tx: &mut Tx, new: &NewPool) -> Result<node_pool::Model, StoreError> {
+/// Adds a pool to a locked cluster.
+pub(super) async fn add(tx: &mut Tx, new: &NewPool) -> Result<node_pool::Model, StoreError> {
+    quotas::require(tx, new.organization.uuid(), Resource::NodePools, 1).await?;
+    quotas::require(tx, new.organization.uuid(), Resource::Nodes, u64::from(new.count)).await?;
     let mut row = row(new);
     let target = NodePoolId::from_uuid(row.id).to_string();
     let wish = intent(&row, ("node_pool.create", &target, new.name.as_str()), new.actor);

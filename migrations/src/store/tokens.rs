@@ -10,11 +10,12 @@ use uuid::Uuid;
 use super::audit_chain::Entry;
 use super::identity::Identity;
 use super::intent::Intent;
-use super::sessions;
+use super::{quotas, sessions};
 use crate::codec;
 use crate::entity::identity::{api_token, password_reset, session};
 use crate::error::StoreError;
 use crate::rows::identity::{ApiToken, NewToken};
+use crate::rows::quota::Resource;
 use crate::rows::{self, Actor};
 use crate::secret::{self, Secret};
 
@@ -27,13 +28,17 @@ impl Identity<'_> {
     /// Makes a token for the REST API. Its secret is given this once and is nowhere afterwards.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when the person is no member of the organization.
+    /// [`StoreError::NotFound`] when the person is no member of the organization, [`StoreError::Quota`] when the organization has as many
+    /// as it may.
     pub async fn create_token(self, new: NewToken) -> Result<(ApiToken, Secret), StoreError> {
         self.role_in(new.user, new.organization).await?.ok_or(StoreError::missing("organization"))?;
         let id = ApiTokenId::from_uuid(Uuid::now_v7());
         let (secret, hash) = secret::mint(secret::API_PREFIX, Some(&id.suffix()))?;
         let row = row(&new, id, hash);
         let tx = self.0.begin().await?;
+        // The operator on the machine is never locked out of an organization that is full.
+        let counted = u64::from(new.actor != Actor::System);
+        quotas::require(&tx, row.organization, Resource::ApiTokens, counted).await?;
         tx.add(row.clone()).await?;
         let (organization, target) = (row.organization, id.to_string());
         let (action, detail, actor) = ("token.create", new.name.as_str(), new.actor);

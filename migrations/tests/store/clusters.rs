@@ -339,15 +339,20 @@ pub async fn routes_are_found_by_label(fixture: Fixture) {
     }
 }
 
-pub async fn an_organization_has_as_many_as_it_may(fixture: Fixture) {
-    let (tenant, other) = (fixture.tenant("acme").await, fixture.tenant("other").await);
-    let clusters = fixture.store.clusters();
-    fixture.store.settings().put("limit.clusters", "2").await.unwrap();
-    let first = tenant.cluster("one").await;
-    tenant.cluster("two").await;
-    let refused = clusters.insert(tenant.new_cluster("three")).await.unwrap_err();
-    assert!(matches!(refused, StoreError::Quota { what: "clusters", limit: 2 }), "{refused:?}");
-    other.cluster("three").await;
-    clusters.purge(first.id).await.unwrap();
-    tenant.cluster("three").await;
+pub async fn a_cluster_and_its_first_pool_are_one_intent(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, org) = (&fixture.store, tenant.organization);
+    let first = |count| FirstPool { name: "web".parse().unwrap(), kind: PoolKind::Local, count };
+    let (cluster, pool) = store.clusters().insert_with_pool(tenant.new_cluster("demo"), first(2)).await.unwrap();
+    assert_eq!((pool.cluster, pool.count), (cluster.id, 2));
+    assert_eq!(store.pools().list(org, cluster.id).await.unwrap(), [pool]);
+    let entries = store.audit().list(org, Page::default()).await.unwrap().len();
+    drain(store).await;
+    // The pool is more than the organization may have: no cluster either, and its name is free.
+    let refused = store.clusters().insert_with_pool(tenant.new_cluster("shop"), first(1000)).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Quota { wanted: 1000, .. }), "{refused:?}");
+    assert_eq!(store.clusters().all().await.unwrap().len(), 1);
+    assert_eq!(store.audit().list(org, Page::default()).await.unwrap().len(), entries);
+    assert!(drain(store).await.is_empty());
+    store.clusters().insert_with_pool(tenant.new_cluster("shop"), first(1)).await.unwrap();
 }

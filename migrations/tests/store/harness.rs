@@ -139,6 +139,20 @@ impl Fixture {
         self.dir.is_some()
     }
 
+    /// A person who is nobody's member yet.
+    pub async fn person(&self, email: &str) -> UserId {
+        let id = UserId::from_uuid(uuid::Uuid::now_v7());
+        let sql = "INSERT INTO users (id, email, display_name, created_at) VALUES ($1, $2, $2, 0)";
+        if self.is_sqlite() {
+            let mut database = sqlx::SqliteConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql).bind(id.uuid()).bind(email).execute(&mut database).await.unwrap();
+        } else {
+            let mut database = PgConnection::connect(&self.url).await.unwrap();
+            sqlx::query(sql).bind(id.uuid()).bind(email).execute(&mut database).await.unwrap();
+        }
+        id
+    }
+
     /// A person with an organization of that name and its project.
     pub async fn tenant(&self, name: &str) -> Tenant {
         let identity = self.store.identity();

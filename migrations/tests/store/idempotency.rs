@@ -5,15 +5,17 @@ use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
 use crate::harness::*;
 
+const CALLER: tenant_controlplane::id::UserId = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::from_u128(7));
+
 async fn taken(store: &Store, id: &str) -> (Claim, Option<String>) {
-    match store.idempotency().begin(id, "body").await.unwrap() {
+    match store.idempotency().begin(CALLER, id, "body").await.unwrap() {
         Begun::Taken { claim, made } => (claim, made),
         other => panic!("expected the key, got {other:?}"),
     }
 }
 
 async fn state(store: &Store, fingerprint: &str) -> Begun {
-    store.idempotency().begin("key", fingerprint).await.unwrap()
+    store.idempotency().begin(CALLER, "key", fingerprint).await.unwrap()
 }
 
 /// The clock cannot be turned, so the row is.
@@ -55,7 +57,7 @@ pub async fn of_several_at_once_one_has_the_key(fixture: Fixture) {
     let tasks: Vec<_> = (0..8)
         .map(|number| {
             let store = if number % 2 == 0 { fixture.store.clone() } else { replica.clone() };
-            tokio::spawn(async move { store.idempotency().begin("key", "body").await.unwrap() })
+            tokio::spawn(async move { store.idempotency().begin(CALLER, "key", "body").await.unwrap() })
         })
         .collect();
     let mut holders = 0;
@@ -122,4 +124,39 @@ pub async fn a_rehearsal_checks_all_and_changes_nothing(fixture: Fixture) {
             .request_deletion(fixture.tenant("other").await.organization, cluster.id, tenant.actor)
             .await,
     );
+}
+
+/// A person who sends a new key with every request fills no table: the oldest answers go, and nobody else's.
+pub async fn a_persons_keys_are_bounded(fixture: Fixture) {
+    let store = &fixture.store;
+    let other = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::from_u128(8));
+    store.idempotency().begin(other, "theirs", "body").await.unwrap();
+    let (first, _) = taken(store, "first").await;
+    store.idempotency().complete(&first, b"answer").await.unwrap();
+    let sql = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 1999) INSERT INTO idempotency_keys \
+               (id, fingerprint, holder, made, answer, lease_until, expires_at, caller) SELECT 'k' || i, 'body', holder, made, \
+               answer, 1, expires_at, caller FROM n, idempotency_keys WHERE id = 'first'";
+    run(&fixture, sql).await;
+    assert!(matches!(state(store, "body").await, Begun::Taken { .. }), "there is room for one more");
+    let (mine, theirs) = (count(&fixture, 7).await, count(&fixture, 8).await);
+    assert_eq!((mine, theirs), (1901, 1), "the oldest went, nobody else's");
+}
+
+async fn run(fixture: &Fixture, sql: &'static str) {
+    if fixture.is_sqlite() {
+        SqliteConnection::connect(&fixture.url).await.unwrap().execute(sql).await.unwrap();
+    } else {
+        PgConnection::connect(&fixture.url).await.unwrap().execute(sql).await.unwrap();
+    }
+}
+
+async fn count(fixture: &Fixture, caller: u128) -> i64 {
+    let (sql, caller) = ("SELECT count(*) FROM idempotency_keys WHERE caller = $1", uuid::Uuid::from_u128(caller));
+    if fixture.is_sqlite() {
+        let mut database = SqliteConnection::connect(&fixture.url).await.unwrap();
+        sqlx::query_scalar(sql).bind(caller).fetch_one(&mut database).await.unwrap()
+    } else {
+        let mut database = PgConnection::connect(&fixture.url).await.unwrap();
+        sqlx::query_scalar(sql).bind(caller).fetch_one(&mut database).await.unwrap()
+    }
 }

@@ -206,10 +206,10 @@ pub async fn organizations_and_projects(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let identity = fixture.store.identity();
     let name = "acme".parse().unwrap();
-    assert_eq!(identity.organization_by_name(&name).await.unwrap().id, tenant.organization);
+    assert_eq!(identity.organizations_named("acme").await.unwrap()[0].id, tenant.organization);
     assert_eq!(identity.organization(tenant.organization).await.unwrap().name, name);
-    let taken = identity.create_organization(tenant.user, name, "", tenant.actor).await;
-    assert_eq!(is_conflict(taken), "the name `acme` is taken by another organization");
+    let taken = identity.create_organization(tenant.user, name.clone(), "", tenant.actor).await;
+    assert_eq!(is_conflict(taken), "the name `acme` is taken by another organization of yours");
     let names: Vec<_> = identity.organizations_of(tenant.user).await.unwrap();
     let names: Vec<_> = names.iter().map(|(organization, role)| (organization.name.as_str(), *role)).collect();
     assert_eq!(names, [("default", Role::Owner), ("acme", Role::Owner)]);
@@ -227,4 +227,23 @@ pub async fn organizations_and_projects(fixture: Fixture) {
     assert_eq!(is_missing(identity.project(tenant.organization, "red").await), "project");
     assert!(Role::Owner > Role::Admin && Role::Admin > Role::Editor && Role::Editor > Role::Viewer);
     assert_eq!(fixture.store.hosts().list().await.unwrap().len(), 1);
+}
+
+/// A name that another tenant has is free, so nobody learns that there is such a tenant; and the installation's own `default` stays
+/// the one the machine's operator acts in.
+pub async fn names_of_organizations_are_no_oracle(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let identity = fixture.store.identity();
+    let default = identity.organizations_named("default").await.unwrap().remove(0);
+    let eve = fixture.person("eve@example.com").await;
+    let actor = Actor::User(eve);
+    for name in ["acme", "default"] {
+        let made = identity.create_organization(eve, name.parse().unwrap(), name, actor).await.unwrap();
+        assert!(made.id != tenant.organization && made.id != default.id);
+        is_conflict(identity.create_organization(eve, name.parse().unwrap(), name, actor).await);
+        assert_eq!(identity.organizations_named(name).await.unwrap().len(), 2);
+    }
+    assert_eq!(identity.ensure_admin().await.unwrap().1.id, default.id);
+    assert_eq!(identity.organizations_of(eve).await.unwrap().len(), 2);
+    assert!(identity.organizations_named("~platform").await.unwrap().is_empty());
 }

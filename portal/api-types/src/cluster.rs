@@ -63,6 +63,11 @@ pub struct Cluster {
     pub links: Links,
 }
 
+impl Cluster {
+    /// The states this version knows; a client must accept others too.
+    pub const STATES: [&'static str; 6] = ["pending", "provisioning", "running", "degraded", "deleting", "error"];
+}
+
 /// One condition (Kubernetes API conventions).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Condition {

@@ -55,3 +55,8 @@ pub struct Node {
     /// Where it is found.
     pub links: Links,
 }
+
+impl Node {
+    /// The states this version knows; a client must accept others too.
+    pub const STATES: [&'static str; 7] = ["pending", "creating", "joining", "ready", "not_ready", "deleting", "lost"];
+}

@@ -45,6 +45,11 @@ pub struct NodePool {
     pub links: Links,
 }
 
+impl NodePool {
+    /// The states this version knows; a client must accept others too.
+    pub const STATES: [&'static str; 6] = ["pending", "scaling", "ready", "degraded", "deleting", "error"];
+}
+
 /// Ask for a node pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

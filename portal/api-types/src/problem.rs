@@ -1,5 +1,6 @@
 //! The one error body (RFC 9457, `application/problem+json`), used for every error without exception.
 
+use crate::QuotaUse;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -20,7 +21,8 @@ pub struct Problem {
     pub instance: Option<String>,
     /// Stable code, UPPER_SNAKE; see `GET /api/v1/errors`.
     pub code: String,
-    /// Who can fix it: `user`, `platform`, `provider` or `quota`.
+    /// Who can fix it: `user`, `platform` (the operators), `provider`, or `quota` (a limit is reached: whoever may delete
+    /// can make room, and the operators can raise it).
     pub class: String,
     /// Whether the same request may succeed later.
     pub retryable: bool,
@@ -35,6 +37,9 @@ pub struct Problem {
     /// The operation in the way or at fault, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operation_id: Option<String>,
+    /// The quota that is used up, with code `QUOTA_REACHED`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quota: Option<QuotaUse>,
 }
 
 /// One field at fault.

@@ -66,6 +66,10 @@ impl Session {
         } else if found.len() > 1 {
             found.retain(|org| org.organization_name == "default");
         }
+        if let [first, _, ..] = found.as_slice() {
+            let ids = found.iter().map(|org| org.organization_id.clone()).collect();
+            return Err(CliError::Ambiguous { name: first.organization_name.clone(), ids });
+        }
         found.into_iter().next().ok_or_else(|| CliError::NotFound {
             kind: "organization",
             name: wanted.unwrap_or("default").to_owned(),

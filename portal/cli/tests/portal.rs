@@ -218,6 +218,9 @@ async fn people_tokens_and_projects() {
     assert_eq!(world.out("org list -o name").await, "default\n");
     assert_eq!(world.out("project list -o name").await, "default\n");
     world.out("project create lab").await;
+    let quota = world.out("org quota").await;
+    assert!(quota.lines().any(|line| line.split_whitespace().eq(["projects", "2", "20"])), "{quota}");
+    assert_eq!(world.out("org quota default").await, quota);
     world.out("cluster create one --project lab --wait").await;
     assert_eq!(world.out("cluster list -o name").await, "");
     assert_eq!(world.out("cluster list --project lab -o name").await, "one\n");

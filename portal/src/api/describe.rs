@@ -114,7 +114,7 @@ fn parameters() -> impl Iterator<Item = (&'static str, Parameter)> {
         ))
         .schema(Some(Object::with_type(Type::Boolean)))
         .build();
-    let key = "At most 255 characters, kept 24 hours per caller, method and path. The same request with the same key is \
+    let key = "At most 255 characters, kept 24 hours per caller, method and path, the newest 2000 of a person. The same request with the same key is \
                carried out once and answered alike; answers of 5xx and retryable problems are not kept";
     [
         (
@@ -238,7 +238,13 @@ fn problem(status: u16, codes: &[String]) -> Response {
 
 /// The codes of the catalogue by status, without those of pages.
 fn by_status() -> BTreeMap<u16, Vec<String>> {
-    let elsewhere = [&catalogue::BAD_CREDENTIALS, &catalogue::PASSWORD_LINK_INVALID, &catalogue::ROUTE_NOT_FOUND];
+    let elsewhere = [
+        &catalogue::BAD_CREDENTIALS,
+        &catalogue::PASSWORD_LINK_INVALID,
+        &catalogue::ROUTE_NOT_FOUND,
+        &catalogue::STREAM_LIMIT_EXCEEDED,
+        &catalogue::STREAMS_FULL,
+    ];
     let elsewhere = elsewhere.map(|entry| entry.code);
     let mut codes = BTreeMap::<u16, Vec<String>>::new();
     for entry in catalogue::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {

@@ -5,12 +5,12 @@
 
 use super::describe::{self, Known, Routes};
 use super::idempotency;
-use super::quota::Kind;
-use crate::auth::Actor;
+use crate::auth::rate::Kind;
+use crate::auth::{self, Actor};
 use crate::error::Error;
 use crate::state::AppState;
 use api_types::FieldError;
-use axum::extract::{FromRequestParts, MatchedPath, Query, Request, State};
+use axum::extract::{MatchedPath, Query, Request, State};
 use axum::http::header::{ETAG, LOCATION};
 use axum::http::{Method, StatusCode, request};
 use axum::middleware::Next;
@@ -36,12 +36,12 @@ impl Rules {
 pub async fn guard(State(rules): State<Rules>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some((route, known)) = rules.route(&parts) else { return next.run(Request::from_parts(parts, body)).await };
-    let actor = match Actor::from_request_parts(&mut parts, &rules.state).await {
+    let actor = match auth::of_program(&mut parts, &rules.state).await {
         Ok(actor) => Some(actor),
         Err(Error::Unauthenticated) if known.open => None,
         Err(error) => return error.into_response(),
     };
-    let counted = actor.as_ref().map(|actor| rules.state.quotas().count(actor, kind(&parts, &route)));
+    let counted = actor.as_ref().map(|actor| rules.state.rates().count(actor, kind(&parts, &route)));
     let counted = counted.unwrap_or_default();
     if let Err(error) = counted.granted() {
         return counted.told(error.into_response());

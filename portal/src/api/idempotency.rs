@@ -1,7 +1,8 @@
 //! `Idempotency-Key`: a POST or PATCH that is sent twice is carried out once.
 //!
 //! The key belongs to the caller, the method and the path; the body's SHA-256 tells whether it is the same request. The
-//! answer is kept for 24 hours, sealed, because it may hold a secret shown once. Not kept are answers that may be another
+//! answer is kept for 24 hours, sealed, because it may hold a secret shown once; it is not told again to a caller who has lost
+//! a role since. Of one person's keys the newest 2000 are kept. Not kept are answers that may be another
 //! next time: failures of ours (5xx) and refusals that say `retryable`. What a crash interrupted is not made twice: the
 //! store knows what the request has made.
 
@@ -17,7 +18,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use migrations::{Begun, Claim};
+use migrations::{Begun, Claim, Role};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -60,8 +61,8 @@ pub async fn once(
     let body = Bytes::from_request(Request::new(body), state).await;
     let body = body.map_err(|rejection| Error::from_status(rejection.status()))?;
     let id = digest(&[&actor.by().to_string(), parts.method.as_str(), parts.uri.path(), key]);
-    match state.store().idempotency().begin(&id, &digest(&[&body])).await? {
-        Begun::Answered(kept) => replayed(&kept),
+    match state.store().idempotency().begin(actor.user_id, &id, &digest(&[&body])).await? {
+        Begun::Answered(kept) => replayed(actor, &kept),
         Begun::InProgress => Err(Error::IdempotencyInProgress),
         Begun::Reused => Err(Error::IdempotencyKeyReused),
         Begun::Taken { claim, made } => {
@@ -69,7 +70,7 @@ pub async fn once(
                 Some(response) => response,
                 None => renewing(state, &claim, next.run(restored(state, (parts, body), &claim))).await,
             };
-            kept(state, &claim, response).await
+            kept((state, actor), &claim, response).await
         }
     }
 }
@@ -132,10 +133,26 @@ struct Kept {
     headers: Vec<(String, String)>,
     body: String,
     problem: Option<Problem>,
+    /// What the caller might do where when it was answered: organization and role.
+    roles: Vec<(String, Role)>,
+}
+
+fn roles(actor: &Actor) -> Vec<(String, Role)> {
+    actor.memberships.iter().map(|(organization, role)| (organization.id.to_string(), *role)).collect()
+}
+
+/// Whether the caller still may all that they might when the answer was given. An answer may hold a secret of that time, so
+/// whoever has lost a role since does not hear it again; whether the request itself would still be allowed is not enough:
+/// what is left to the caller's role, such as a kubeconfig's, was more then.
+fn still_entitled(actor: &Actor, then: &[(String, Role)]) -> Result<(), Error> {
+    let lost = then.iter().find(|(organization, role)| actor.role_in(organization).is_none_or(|now| now < *role));
+    let Some((organization, role)) = lost else { return Ok(()) };
+    let held = actor.role_in(organization).map_or("none", Role::as_str);
+    Err(Error::Forbidden { needed: role.as_str(), held })
 }
 
 /// Keeps an answer that would be the same next time, and gives it on.
-async fn kept(state: &AppState, claim: &Claim, response: Response) -> Result<Response, Error> {
+async fn kept((state, actor): (&AppState, &Actor), claim: &Claim, response: Response) -> Result<Response, Error> {
     let keys = state.store().idempotency();
     let problem = response.extensions().get::<Fault>().map(|Fault(problem)| Problem::clone(problem));
     if response.status().is_server_error() || problem.as_ref().is_some_and(|problem| problem.retryable) {
@@ -150,6 +167,7 @@ async fn kept(state: &AppState, claim: &Claim, response: Response) -> Result<Res
         headers: KEPT_HEADERS.iter().filter_map(header).collect(),
         body: String::from_utf8_lossy(&body).into_owned(),
         problem,
+        roles: roles(actor),
     };
     let answer = serde_json::to_vec(&answer).map_err(Error::internal)?;
     if let Err(error) = keys.complete(claim, &answer).await {
@@ -159,8 +177,9 @@ async fn kept(state: &AppState, claim: &Claim, response: Response) -> Result<Res
     Ok(Response::from_parts(parts, Body::from(body)))
 }
 
-fn replayed(kept: &[u8]) -> Result<Response, Error> {
+fn replayed(actor: &Actor, kept: &[u8]) -> Result<Response, Error> {
     let kept: Kept = serde_json::from_slice(kept).map_err(Error::internal)?;
+    still_entitled(actor, &kept.roles)?;
     let mut response = kept.body.into_response();
     *response.status_mut() = StatusCode::from_u16(kept.status).map_err(Error::internal)?;
     response.headers_mut().remove(CONTENT_TYPE);

@@ -2,14 +2,14 @@
 
 use super::deletion::Deletion;
 use super::organizations::taken;
-use super::{find, view};
+use super::{find, pools, view};
 use crate::auth::Actor;
 use crate::auth::policy::Action;
 use crate::error::Error;
 use crate::extract::check_etag;
 use crate::paging::Paging;
 use crate::state::AppState;
-use api_types::{Cluster, CreateCluster, List};
+use api_types::{Cluster, CreateCluster, CreateNodePool, List};
 use migrations::{NewCluster, Page};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::spec::{ClusterSpec, SpecError};
@@ -48,14 +48,35 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, E
 /// Asks for a cluster. It is there at once, in state `pending`; its operation tells how it gets on.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`].
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`].
 pub async fn create(state: &AppState, actor: &Actor, project: &str, input: CreateCluster) -> Result<Cluster, Error> {
+    create_with_pool(state, actor, project, (input, None)).await
+}
+
+/// The same with its first pool, if one is asked for: one intent, so that both are there or neither.
+///
+/// # Errors
+/// As [`create`] and [`pools::create`].
+pub async fn create_with_pool(
+    state: &AppState,
+    actor: &Actor,
+    project: &str,
+    (input, pool): (CreateCluster, Option<CreateNodePool>),
+) -> Result<Cluster, Error> {
     let project = find::project(state, actor, project, Action::Write).await?;
     let given = input.name.clone();
     let name = ClusterName::parse(&given).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let spec = spec(state, input)?;
     let new = NewCluster { project: project.id, organization: project.organization, name, spec, actor: actor.by() };
-    let row = state.store().clusters().insert(new).await.map_err(|error| taken(error, "cluster", &given))?;
+    let clusters = state.store().clusters();
+    let made = match pool {
+        None => clusters.insert(new).await,
+        Some(pool) => {
+            let pool = pools::first(state, actor, project.organization, pool)?;
+            clusters.insert_with_pool(new, pool).await.map(|(cluster, _)| cluster)
+        }
+    };
+    let row = made.map_err(|error| taken(error, "cluster", &given))?;
     Ok(view::cluster(state.config(), row))
 }
 

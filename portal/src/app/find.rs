@@ -38,12 +38,20 @@ macro_rules! in_reach {
     }};
 }
 
-/// The organization of an id or name, with the role held there.
+/// The organization of an id or name, with the role held there. Tenants may use the same name, so a person may meet two.
 pub(super) fn organization<'a>(actor: &'a Actor, id_or_name: &str) -> Result<&'a (Organization, Role), Error> {
     let id = id_or_name.parse::<OrganizationId>().ok();
-    let mut memberships = actor.memberships.iter();
-    let found = memberships.find(|(known, _)| Some(known.id) == id || known.name.as_str() == id_or_name);
-    found.ok_or(Error::NotFound { what: "organization" })
+    let known = actor.memberships.iter();
+    let found: Vec<_> = known.filter(|(known, _)| Some(known.id) == id || known.name.as_str() == id_or_name).collect();
+    match found.as_slice() {
+        [] => Err(Error::NotFound { what: "organization" }),
+        [one] => Ok(*one),
+        several => {
+            let ids: Vec<String> = several.iter().map(|(known, _)| known.id.to_string()).collect();
+            let detail = format!("several of your organizations are called `{id_or_name}`: use {}", ids.join(" or "));
+            Err(Error::Malformed { detail })
+        }
+    }
 }
 
 /// The project of an id.

@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
 use api_types::{IssueKubeconfig, IssuedKubeconfig, Kubeconfig, List};
-use migrations::{Change, Cluster, KubeconfigKind, NewKubeconfig, Role};
+use migrations::{Change, ChangeKind, Cluster, KubeconfigKind, NewKubeconfig, Role};
 use std::time::Duration;
 use tenant_controlplane::id::KubeconfigId;
 use tenant_controlplane::status::{AccessRole, ClusterState};
@@ -143,8 +143,20 @@ async fn honoured(
 ) -> Result<migrations::Kubeconfig, Error> {
     loop {
         let row = state.store().kubeconfigs().get(issued.organization, issued.id).await?;
-        if row.bound || matches!(changes.recv().await, Err(RecvError::Closed)) {
+        if row.bound || !heard_of(issued.id, changes).await {
             return Ok(row);
+        }
+    }
+}
+
+/// Waits for a change of that kubeconfig, whatever else changes meanwhile; `false` when no more will come.
+async fn heard_of(kubeconfig: KubeconfigId, changes: &mut broadcast::Receiver<Change>) -> bool {
+    loop {
+        match changes.recv().await {
+            Ok(change) if change.kind == ChangeKind::Resync || change.id == kubeconfig.uuid() => return true,
+            Ok(_) => {}
+            Err(RecvError::Lagged(_)) => return true,
+            Err(RecvError::Closed) => return false,
         }
     }
 }

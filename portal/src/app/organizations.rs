@@ -6,7 +6,7 @@ use crate::auth::policy::{self, Action};
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
-use api_types::{CreateOrganization, List, Organization};
+use api_types::{CreateOrganization, List, Organization, Quota};
 use migrations::{Role, StoreError};
 use tenant_controlplane::name::OrganizationName;
 
@@ -36,10 +36,21 @@ pub async fn get(_state: &AppState, actor: &Actor, id_or_name: &str) -> Result<O
     Ok(view::organization(organization, *role))
 }
 
+/// What an organization has, and may have. Everybody in it sees that.
+///
+/// # Errors
+/// [`Error::NotFound`].
+pub async fn quota(state: &AppState, actor: &Actor, id_or_name: &str) -> Result<Quota, Error> {
+    let organization = find::organization(actor, id_or_name)?.0.id;
+    policy::authorise(actor, organization, Action::Read)?;
+    let resources = state.store().quotas().list(organization.into()).await?;
+    Ok(view::quota(organization, resources))
+}
+
 /// Makes an organization; the caller becomes its owner. Anybody signed in may; a token must be an owner's.
 ///
 /// # Errors
-/// [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`].
+/// [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`].
 pub async fn create(state: &AppState, actor: &Actor, input: CreateOrganization) -> Result<Organization, Error> {
     if actor.token.is_some() {
         let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;

@@ -9,7 +9,8 @@ use crate::extract::check_etag;
 use crate::paging::Paging;
 use crate::state::AppState;
 use api_types::{CreateNodePool, List, NodePool, PatchNodePool};
-use migrations::{NewPool, PoolKind};
+use migrations::{FirstPool, NewPool, PoolKind};
+use tenant_controlplane::id::OrganizationId;
 use tenant_controlplane::name::PoolName;
 
 /// The most machines of one pool.
@@ -46,6 +47,22 @@ pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: Creat
     let new = NewPool { cluster: cluster.id, organization: cluster.organization, name, kind, count, actor: actor.by() };
     let made = state.store().pools().insert(new).await;
     made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
+}
+
+/// The pool that a new cluster of this organization begins with.
+///
+/// # Errors
+/// [`Error::Forbidden`], [`Error::Invalid`].
+pub(super) fn first(
+    state: &AppState,
+    actor: &Actor,
+    organization: OrganizationId,
+    input: CreateNodePool,
+) -> Result<FirstPool, Error> {
+    let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
+    let kind = kind(state, &input.kind)?;
+    policy::authorise(actor, organization, least(kind))?;
+    Ok(FirstPool { name, kind, count: count(kind, input.count)? })
 }
 
 /// Changes how many machines a pool has.

@@ -5,7 +5,7 @@ use crate::error::catalogue;
 use api_types as api;
 use migrations as row;
 use migrations::StepState;
-use tenant_controlplane::id::SessionId;
+use tenant_controlplane::id::{OrganizationId, SessionId};
 use tenant_controlplane::status::{Class, Problem};
 
 const API: &str = "/api/v1";
@@ -121,6 +121,7 @@ pub fn problem(problem: Problem) -> api::Problem {
         request_id: String::new(),
         errors: Vec::new(),
         operation_id: None,
+        quota: None,
     }
 }
 
@@ -129,6 +130,20 @@ fn in_words(code: &str) -> String {
     let words = code.to_lowercase().replace('_', " ");
     let mut letters = words.chars();
     letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
+}
+
+/// How much of a quota is used.
+pub fn quota_use(quota: row::QuotaUse) -> api::QuotaUse {
+    api::QuotaUse { resource: quota.resource.to_string(), used: quota.used, limit: quota.limit }
+}
+
+/// The quotas of an organization.
+pub fn quota(organization: OrganizationId, resources: Vec<row::QuotaUse>) -> api::Quota {
+    api::Quota {
+        object: "quota".into(),
+        organization_id: organization.to_string(),
+        resources: resources.into_iter().map(quota_use).collect(),
+    }
 }
 
 /// A node pool.

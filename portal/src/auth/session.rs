@@ -64,11 +64,22 @@ pub async fn end(state: &AppState, headers: &HeaderMap, connection: &Connection)
 /// # Errors
 /// [`Error::Unauthenticated`] without a cookie, or with one that means nothing any more.
 pub async fn actor(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<Actor, Error> {
+    let actor = holder(state, headers, connection).await?;
+    if let Some(session) = &actor.session {
+        state.store().identity().note_session(session, &place(connection.address)).await;
+    }
+    Ok(actor)
+}
+
+/// The same, without counting as a use: a page that is left open keeps no session alive.
+///
+/// # Errors
+/// As [`actor`].
+pub async fn holder(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<Actor, Error> {
     let secret = cookie::sent(COOKIE_NAME, headers, connection).ok_or(Error::Unauthenticated)?;
     let identity = state.store().identity();
     let session = identity.session(&hash(secret)).await?.ok_or(Error::Unauthenticated)?;
     let user = identity.user(session.user).await?.ok_or(Error::Unauthenticated)?;
-    identity.note_session(&session, &place(connection.address)).await;
     Ok(Actor { session: Some(session), ..Actor::of_user(state, user).await? })
 }
 

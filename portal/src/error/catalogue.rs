@@ -11,7 +11,7 @@ pub struct Entry {
     pub status: u16,
     /// Short text for people.
     pub title: &'static str,
-    /// `user`, `platform`, `provider` or `quota`.
+    /// `user`, `platform`, `provider` or `quota`; whose move each is: `web::problem::whose`.
     pub class: &'static str,
     /// Whether the same request may succeed later.
     pub retryable: bool,
@@ -70,7 +70,7 @@ catalogue! {
     METHOD_NOT_ALLOWED 405 "user" false "Method not allowed", "The `Allow` header lists the methods of this address.";
     NAME_TAKEN 409 "user" false "The name is taken", "Choose another name.";
     CONFLICT 409 "user" true "Not possible now", "Look at the present state and try again.";
-    QUOTA_REACHED 409 "quota" false "The limit is reached", "Delete what nobody needs, or ask the operators for a higher limit.";
+    QUOTA_REACHED 409 "quota" false "The limit is reached", "Delete what nobody needs, or ask the people who run this portal for a higher limit (`pilothouse admin quota set`).";
     CLUSTER_NOT_READY 409 "user" true "The cluster is not ready yet", "Wait for the operation `operation_id` (GET /api/v1/operations/{id}?wait=60) and try again.";
     DELETION_IN_PROGRESS 409 "user" false "Being deleted", "Wait until it is gone.";
     IDEMPOTENCY_IN_PROGRESS 409 "user" true "The same request is under way", "Wait a second and send the same request with the same `Idempotency-Key` again.";
@@ -80,10 +80,12 @@ catalogue! {
     VALIDATION_FAILED 422 "user" false "A value cannot be accepted", "Correct the fields listed in `errors`.";
     IDEMPOTENCY_KEY_REUSED 422 "user" false "The key belongs to another request", "Use a new `Idempotency-Key` for every new request; repeat one only with the same body.";
     RATE_LIMITED 429 "user" true "Too many attempts", "Wait as long as `Retry-After` says.";
-    REQUEST_LIMIT_EXCEEDED 429 "quota" true "Too many requests", "Wait as long as `Retry-After` says; `RateLimit-Policy` names the limit.";
+    REQUEST_LIMIT_EXCEEDED 429 "user" true "Too many requests", "Wait as long as `Retry-After` says; `RateLimit-Policy` names the limit.";
+    STREAM_LIMIT_EXCEEDED 429 "user" true "Too many live pages", "Close a page that shows a cluster live, and load this one again.";
     SETUP_DONE 409 "user" false "Set-up was done already", "Sign in. If nobody can, run `pilothouse admin token` on the machine.";
     INTERNAL 500 "platform" true "Something failed on our side", "Try again. If it stays, give the request id to the operators: it leads to the log line.";
     OVERLOADED 503 "platform" true "Too much at once", "Wait as long as `Retry-After` says and send it again. If it stays, the operators find the reason in the platform's log.";
+    STREAMS_FULL 503 "platform" true "No place for another live page", "Load the page again to see what changed; it is live again when there is a place.";
     DATABASE_UNAVAILABLE 503 "platform" true "The database does not answer", "Try again in a few seconds. Nothing was changed.";
     TIMEOUT 504 "platform" true "Not done in time", "Try again; `?wait=` may be at most 60.";
 }

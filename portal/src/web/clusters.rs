@@ -3,10 +3,10 @@
 use api_types::{Cluster, Project};
 use askama::Template;
 use axum::extract::{Query, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use serde::Deserialize;
 
-use super::live::{self, Fragment};
+use super::live::{self, Fragment, Topic, Watcher};
 use super::shell::{Shell, Visitor};
 use super::ui::{Moment, Status, ago};
 use super::{assets, render, ui};
@@ -67,20 +67,20 @@ pub async fn list(
 /// `GET /clusters/live`: the table as a stream.
 pub async fn live(
     State(state): State<AppState>,
-    visitor: Visitor,
+    watcher: Watcher,
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
-    let (project, _) = chosen(&state, &visitor.actor, choice.project.as_deref()).await?;
-    let (again, actor) = (state.clone(), visitor.actor);
-    let stream = live::stream(&state, String::new(), move || {
-        let (state, actor, project) = (again.clone(), actor.clone(), project.clone());
+    let (project, _) = chosen(&state, &watcher.actor, choice.project.as_deref()).await?;
+    let organization = project.organization_id.parse().map_err(Error::internal)?;
+    let topic = Topic { page: format!("clusters {}", project.id), organization, cluster: None, gone: String::new() };
+    Ok(live::stream(watcher, topic, move |state, actor| {
+        let project = project.clone();
         async move {
             let rows = rows(&state, &actor, &project).await?;
             let busy = rows.rows.iter().any(|row| row.status.group == "working");
             Ok(Fragment { html: rows.render().map_err(Error::internal)?, busy })
         }
-    });
-    Ok(stream.into_response())
+    }))
 }
 
 async fn rows(state: &AppState, actor: &Actor, project: &Project) -> Result<Rows, Error> {

@@ -11,7 +11,6 @@ use super::clusters::{Choice, chosen};
 use super::form::Refusal;
 use super::shell::{Shell, Visitor};
 use super::{assets, render, ui};
-use crate::api::quota::Kind;
 use crate::app;
 use crate::error::Error;
 use crate::state::AppState;
@@ -84,22 +83,18 @@ fn page(state: &AppState, visitor: Visitor, project: Project, (typed, refusal): 
 
 async fn make(state: &AppState, visitor: &Visitor, typed: &Typed) -> Result<String, Error> {
     let pool = first_pool(typed)?;
-    state.quotas().count(&visitor.actor, Kind::Create).granted()?;
-    let wish = CreateCluster {
+    let input = CreateCluster {
         name: typed.name.trim().to_owned(),
         version: given(&typed.version),
         pod_cidr: given(&typed.pod_cidr),
         service_cidr: given(&typed.service_cidr),
         ..CreateCluster::default()
     };
-    let cluster = app::clusters::create(state, &visitor.actor, &typed.project, wish).await?;
-    if let Some(pool) = pool {
-        app::pools::create(state, &visitor.actor, &cluster.id, pool).await?;
-    }
-    Ok(cluster.id)
+    let made = app::clusters::create_with_pool(state, &visitor.actor, &typed.project, (input, pool)).await;
+    made.map(|cluster| cluster.id)
 }
 
-/// The pool the choice stands for; checked before the cluster is made, so that nothing is made by halves.
+/// The pool the choice stands for.
 fn first_pool(typed: &Typed) -> Result<Option<CreateNodePool>, Error> {
     let pool = |name: &str, kind: &str, count| CreateNodePool { name: name.into(), kind: kind.into(), count };
     match typed.workers.as_str() {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::form::Refusal;
-use super::live::{self, Fragment};
+use super::live::{self, Fragment, Topic, Watcher};
 use super::parts::NodeRow;
 use super::shell::{Shell, Visitor};
 use super::ui::{Moment, ago};
@@ -99,17 +99,16 @@ pub async fn revoke(
 }
 
 /// `GET /clusters/{cluster}/join/live`: machines that made contact, as a stream.
-pub async fn live(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    app::clusters::get(&state, &visitor.actor, &id).await?;
-    let (again, actor) = (state.clone(), visitor.actor);
-    let stream = live::stream(&state, String::new(), move || {
-        let (state, actor, id) = (again.clone(), actor.clone(), id.clone());
+pub async fn live(State(state): State<AppState>, watcher: Watcher, Path(id): Path<String>) -> Result<Response, Error> {
+    let cluster = app::clusters::get(&state, &watcher.actor, &id).await?;
+    let topic = Topic::of_cluster("join", &cluster)?;
+    Ok(live::stream(watcher, topic, move |state, actor| {
+        let id = id.clone();
         async move {
             let contacts = contacts(&state, &actor, &id).await?;
             Ok(Fragment { html: contacts.render().map_err(Error::internal)?, busy: false })
         }
-    });
-    Ok(stream.into_response())
+    }))
 }
 
 type Answer = (Typed, Result<Option<CreatedJoinToken>, Refusal>);

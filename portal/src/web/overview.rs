@@ -3,9 +3,9 @@
 use api_types::{Cluster, Node, NodePool, Operation, Problem};
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 
-use super::live::{self, Fragment};
+use super::live::{self, Fragment, Topic, Watcher};
 use super::parts::{Check, NodeRow, PoolRow, Progress};
 use super::problem::whose;
 use super::shell::{Shell, Visitor};
@@ -82,19 +82,18 @@ pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Pat
 }
 
 /// `GET /clusters/{cluster}/live`: the same as a stream.
-pub async fn live(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    let name = app::clusters::get(&state, &visitor.actor, &id).await?.name;
-    let gone = Gone { name: &name }.render().map_err(Error::internal)?;
-    let (again, actor) = (state.clone(), visitor.actor);
-    let stream = live::stream(&state, gone, move || {
-        let (state, actor, id) = (again.clone(), actor.clone(), id.clone());
+pub async fn live(State(state): State<AppState>, watcher: Watcher, Path(id): Path<String>) -> Result<Response, Error> {
+    let cluster = app::clusters::get(&state, &watcher.actor, &id).await?;
+    let gone = Gone { name: &cluster.name }.render().map_err(Error::internal)?;
+    let topic = Topic { gone, ..Topic::of_cluster("overview", &cluster)? };
+    Ok(live::stream(watcher, topic, move |state, actor| {
+        let id = id.clone();
         async move {
             let live = Live::of(gather(&state, &actor, &id).await?, &actor);
             let busy = live.progress.as_ref().is_some_and(|progress| progress.running);
             Ok(Fragment { html: live.render().map_err(Error::internal)?, busy })
         }
-    });
-    Ok(stream.into_response())
+    }))
 }
 
 async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<Facts, Error> {

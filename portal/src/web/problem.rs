@@ -36,7 +36,7 @@ fn next(problem: &Problem) -> &str {
 pub fn whose(class: &str) -> &'static str {
     match class {
         "user" => "Yours",
-        "quota" => "An owner of your organization",
+        "quota" => "Yours, by deleting what nobody needs; only the people who run this portal can raise the limit",
         "provider" => "The cloud provider",
         _ => "The people who run this portal",
     }

@@ -41,6 +41,7 @@ impl FromRequestParts<AppState> for Visitor {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
+        // Where admission did not stand before the route there is none: nobody is let in by mistake.
         let actor = Actor::from_request_parts(parts, state).await?;
         let shell = Shell {
             email: actor.user.email.clone(),

@@ -66,8 +66,8 @@ impl Status {
     pub fn pool(state: &str) -> Self {
         match state {
             "pending" => Self::new("working", "Waiting"),
-            "provisioning" => Self::new("working", "Changing"),
-            "running" => Self::new("ready", "Ready"),
+            "scaling" => Self::new("working", "Changing"),
+            "ready" => Self::new("ready", "Ready"),
             other => Self::shared(other),
         }
     }
@@ -93,6 +93,15 @@ impl Status {
             Some(left) if !left.is_positive() => Self::new("deleting", "Ended"),
             Some(left) if left < time::Duration::DAY * 7 => Self::new("attention", &format!("Ends in {}", span(left))),
             _ => Self::new("ready", "Active"),
+        }
+    }
+
+    /// How full a quota is.
+    pub fn quota(used: u64, limit: u64) -> Self {
+        match used {
+            used if used >= limit => Self::new("failed", "Used up"),
+            used if used.saturating_mul(10) >= limit.saturating_mul(9) => Self::new("attention", "Nearly used up"),
+            _ => Self::new("ready", "Room left"),
         }
     }
 
@@ -184,12 +193,34 @@ pub fn words(camel: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use api_types::{Cluster, Node, NodePool};
 
     #[test]
     fn states_of_tomorrow_are_shown_as_unknown_and_escaped() {
         let status = Status::cluster("<hibernating_deeply>");
         assert_eq!(status.group, "unknown");
         assert!(status.to_string().contains("&#60;hibernating deeply&#62;"), "{status}");
+    }
+
+    /// Every word that a state may be has a place among the colors, and none is drawn with another thing's words.
+    #[test]
+    fn every_state_has_a_word_of_its_own() {
+        use tenant_controlplane::status::{ClusterState, NodeState, PoolState};
+        /// How it is drawn, the words there are, and the words that the API promises.
+        type Drawn = (fn(&str) -> Status, Vec<&'static str>, &'static [&'static str]);
+        let table: [Drawn; 3] = [
+            (Status::cluster, ClusterState::ALL.iter().map(|state| state.as_str()).collect(), &Cluster::STATES),
+            (Status::node, NodeState::ALL.iter().map(|state| state.as_str()).collect(), &Node::STATES),
+            (Status::pool, PoolState::ALL.iter().map(|state| state.as_str()).collect(), &NodePool::STATES),
+        ];
+        for (drawn, words, told) in table {
+            assert_eq!(words, told, "what the API promises is what there is");
+            for word in words {
+                let status = drawn(word);
+                assert_ne!(status.group, "unknown", "{word}: {status:?}");
+            }
+        }
+        assert_eq!(Status::pool("ready").group, "ready");
     }
 
     #[test]

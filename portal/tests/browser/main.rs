@@ -201,6 +201,9 @@ async fn other_pages(world: &World, cluster: ClusterId) {
     world.look("cluster-dark").await;
     world.open("/clusters").await;
     world.look("list-dark").await;
+    world.open("/limits").await;
+    world.sees("main", "Node pools").await;
+    world.look("limits").await;
     world.open("/nowhere").await;
     world.sees("main", "What to do").await;
     world.look("not-found").await;

@@ -135,7 +135,8 @@ async fn an_attempt_after_a_crash_makes_no_twin() {
     let body = json!({"name": "shop"});
     let path = things.path("/projects/{prj}/clusters");
     let (id, fingerprint) = (portal_key(&world, &path).await, sha(&[body.to_string().as_bytes()]));
-    let Begun::Taken { claim, .. } = world.store.idempotency().begin(&id, &fingerprint).await.unwrap() else {
+    let Begun::Taken { claim, .. } = world.store.idempotency().begin(things.ana.id, &id, &fingerprint).await.unwrap()
+    else {
         panic!("the key is taken")
     };
     let send = async || world.call_with(KEY, ("POST", &path, &token, body.clone())).await;
@@ -187,4 +188,30 @@ async fn a_database_that_is_gone_keeps_no_answer() {
     let path = things.path("/projects/{prj}/clusters");
     let answer = world.call_with(KEY, ("POST", &path, &token, json!({"name": "shop"}))).await;
     assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "DATABASE_UNAVAILABLE"));
+}
+
+/// An answer may hold a secret; who has lost the role it was given to does not hear it again.
+#[tokio::test]
+async fn a_secret_is_not_told_again_to_who_lost_the_role() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Editor).await;
+    let (path, body) = (things.path("/clusters/{cls}/join-tokens"), json!({}));
+    let send = async || world.call_with(KEY, ("POST", &path, &token, body.clone())).await;
+    let first = send().await;
+    assert_eq!(first.status, StatusCode::CREATED, "{}", first.text);
+    same(&first, &send().await);
+    let secret = first.json()["token"].as_str().unwrap().to_owned();
+    let place = |role| migrations::Member { organization: things.organization.id, user: things.ana.id, role };
+    let identity = world.store.identity();
+    identity.put_member(place(Role::Viewer), Actor::System).await.unwrap();
+    let refused = send().await;
+    assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "PERMISSION_DENIED"));
+    assert!(
+        !refused.text.contains(&secret) && refused.text.contains("the role held here is viewer"),
+        "{}",
+        refused.text
+    );
+    identity.put_member(place(Role::Editor), Actor::System).await.unwrap();
+    same(&first, &send().await);
 }

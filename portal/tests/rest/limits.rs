@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use crate::world::{Things, World};
 use axum::body::Body;
 use axum::http::Request;
-use migrations::Role;
+use migrations::{Actor, Role};
 use portal::{Connection, CredentialSeen, RequestLimits};
 use serde_json::{Value, json};
 
@@ -52,7 +52,7 @@ async fn an_address_has_so_many_downloads_at_a_time() {
 }
 
 #[tokio::test]
-async fn reads_writes_and_new_clusters_are_counted_apart_and_per_token() {
+async fn reads_writes_and_new_clusters_are_counted_apart_and_per_person() {
     let world = World::limited(RequestLimits { reads: 3, writes: 4, cluster_creates: 2 }).await;
     let things = Things::new(&world).await;
     let token = world.token(&things.ana, &things.organization, Role::Owner).await;
@@ -64,7 +64,7 @@ async fn reads_writes_and_new_clusters_are_counted_apart_and_per_token() {
     assert_eq!(make("two").await.status.as_u16(), 202);
     let over = make("three").await;
     assert_eq!((over.status.as_u16(), over.code().as_str()), (429, "REQUEST_LIMIT_EXCEEDED"));
-    assert_eq!((over.json()["class"].as_str(), over.json()["retryable"].as_bool()), (Some("quota"), Some(true)));
+    assert_eq!((over.json()["class"].as_str(), over.json()["retryable"].as_bool()), (Some("user"), Some(true)));
     assert!(
         over.text.contains("more than 2 new clusters in a minute") || over.text.contains("More than 2 new clusters")
     );
@@ -80,7 +80,16 @@ async fn reads_writes_and_new_clusters_are_counted_apart_and_per_token() {
         ("REQUEST_LIMIT_EXCEEDED", "\"read\";q=3;w=60")
     );
     let other = world.token(&things.ana, &things.organization, Role::Viewer).await;
-    assert_eq!(world.get("/me", &other).await.status.as_u16(), 200, "another token has its own");
+    assert_eq!(
+        world.get("/me", &other).await.code(),
+        "REQUEST_LIMIT_EXCEEDED",
+        "another token of the person is no way out"
+    );
+    let identity = world.store.identity();
+    let elsewhere = "elsewhere".parse().unwrap();
+    let elsewhere = identity.create_organization(things.ana.id, elsewhere, "", Actor::System).await.unwrap();
+    let other = world.token(&things.ana, &elsewhere, Role::Viewer).await;
+    assert_eq!(world.get("/me", &other).await.status.as_u16(), 200, "nor does it spoil their other organizations");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod flows;
 mod keys;
 mod limits;
 mod openapi;
+mod quotas;
 mod refusals;
 mod sessions;
 mod tenancy;

@@ -43,6 +43,7 @@ pub const CASES: &[Case] = &[
     ("GET", "/operations?target={cls}", Door::Own, none),
     ("GET", "/organizations/{org}", VIEW, none),
     ("GET", "/organizations/{org}/audit", ADMIN, none),
+    ("GET", "/organizations/{org}/quota", VIEW, none),
     ("GET", "/organizations/{org}/projects", VIEW, none),
     ("POST", "/organizations/{org}/projects", ADMIN, || json!({"name": "new"})),
     ("GET", "/projects/{prj}", VIEW, none),

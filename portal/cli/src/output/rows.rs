@@ -1,7 +1,8 @@
 //! How each REST shape looks as a row.
 
 use api_types::{
-    AuditEntry, Cluster, Kubeconfig, KubernetesVersion, Node, NodePool, Operation, Organization, Project, Token,
+    AuditEntry, Cluster, Kubeconfig, KubernetesVersion, Node, NodePool, Operation, Organization, Project, QuotaUse,
+    Token,
 };
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -178,5 +179,48 @@ impl Row for KubernetesVersion {
     }
     fn name(&self) -> String {
         self.version.clone()
+    }
+}
+
+impl Row for QuotaUse {
+    const HEADER: &'static [&'static str] = &["RESOURCE", "USED", "LIMIT"];
+    fn cells(&self) -> Vec<String> {
+        vec![self.resource.clone(), self.used.to_string(), self.limit.to_string()]
+    }
+    fn name(&self) -> String {
+        self.resource.clone()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    /// The thing in each of its states, from what the API sends, as rows.
+    fn rows<T: Row + serde::de::DeserializeOwned>(more: Value, states: &[&str]) {
+        for state in states {
+            let mut shape = json!({
+                "id": "x_1", "object": "x", "cluster_id": "cls_1", "name": "demo", "state": state, "state_message": "",
+                "generation": 1, "observed_generation": 1, "deletion_requested_at": null, "operation_id": null,
+                "created_at": "2026-01-01T00:00:00Z", "etag": "1", "links": {"self": "/"},
+            });
+            shape.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let item: T = serde_json::from_value(shape).unwrap();
+            let at = T::HEADER.iter().position(|title| *title == "STATE").unwrap();
+            assert_eq!(item.cells()[at], *state);
+        }
+    }
+
+    #[test]
+    fn every_state_is_printed_as_its_own_word() {
+        rows::<NodePool>(json!({"kind": "local", "count": 1}), &NodePool::STATES);
+        let node = json!({"node_pool_id": "np_1", "pod_cidr": null, "addresses": [], "kubelet_version": null, "os": null,
+            "arch": null, "kernel": null, "link_connected": true, "last_seen_at": null});
+        rows::<Node>(node, &Node::STATES);
+        let cluster = json!({"organization_id": "org_1", "project_id": "prj_1", "version": "1.36.3", "pod_cidr": "",
+            "service_cidr": "", "replicas": 1, "labels": {}, "conditions": [], "endpoint": null, "tls_server_name": "",
+            "updated_at": "2026-01-01T00:00:00Z"});
+        rows::<Cluster>(cluster, &Cluster::STATES);
     }
 }

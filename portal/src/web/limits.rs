@@ -1,0 +1,54 @@
+//! What one's organizations have, and may have.
+
+use api_types::{Quota, QuotaUse};
+use askama::Template;
+use axum::extract::State;
+use axum::response::Response;
+
+use super::shell::{Shell, Visitor};
+use super::{assets, render, ui};
+use crate::app;
+use crate::error::Error;
+use crate::state::AppState;
+
+#[derive(Template)]
+#[template(path = "limits.html")]
+struct Page {
+    shell: Shell,
+    organizations: Vec<Limits>,
+}
+
+struct Limits {
+    id: String,
+    name: String,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    title: String,
+    used: u64,
+    limit: u64,
+    status: ui::Status,
+}
+
+/// `GET /limits`
+pub async fn show(State(state): State<AppState>, visitor: Visitor) -> Result<Response, Error> {
+    let mut organizations = Vec::new();
+    for (organization, _) in &visitor.actor.memberships {
+        let quota = app::organizations::quota(&state, &visitor.actor, &organization.id.to_string()).await?;
+        organizations.push(limits(organization.display_name.clone(), quota));
+    }
+    render::page(&Page { shell: visitor.shell, organizations })
+}
+
+fn limits(name: String, quota: Quota) -> Limits {
+    Limits { id: quota.organization_id, name, rows: quota.resources.into_iter().map(row).collect() }
+}
+
+fn row(quota: QuotaUse) -> Row {
+    let words = quota.resource.replace('_', " ").replace("api ", "API ");
+    let mut letters = words.chars();
+    let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
+    let (used, limit) = (quota.used, quota.limit);
+    Row { title: format!("{first}{}", letters.as_str()), used, limit, status: ui::Status::quota(used, limit) }
+}
