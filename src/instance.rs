@@ -8,6 +8,7 @@ use std::io::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,9 @@ const RUN_ROOT: &str = "/run/pilothouse";
 pub const SLOTS_DIR: &str = "/var/lib/pilothouse/.slots";
 /// `status` and `doctor` hold the lock for a blink to ask whether somebody does; whoever wants to keep it waits that long.
 const BLINK: Duration = Duration::from_millis(500);
+
+/// The domain of names that nobody resolves: they are asked for by SNI alone (`internal` is reserved for private use).
+pub const DEFAULT_DOMAIN: &str = "pilothouse.internal";
 
 /// What an instance remembers between two `up`s, in `instance.json`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -60,9 +64,34 @@ pub struct Record {
     /// Where the next one is, while keys are rotated.
     #[serde(default)]
     pub next_kek: Option<KeySource>,
+    /// Ports that clusters may have for their own.
+    #[serde(default)]
+    pub cluster_ports: Option<PortRange>,
     /// Directories of the machine that kubelet and libcni were first to need: they go with the instance.
     #[serde(default)]
     pub made: Vec<PathBuf>,
+}
+
+/// Ports from one to another, both included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortRange {
+    /// The first; 1024 at least.
+    pub first: u16,
+    /// The last; 999 after the first at most.
+    pub last: u16,
+}
+
+impl FromStr for PortRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        let parts = text.split_once('-').and_then(|(first, last)| Some((first.parse().ok()?, last.parse().ok()?)));
+        let (first, last): (u16, u16) = parts.ok_or("write it like 20000-20099")?;
+        if first < 1024 || last < first || last - first > 999 {
+            return Err("the first is 1024 or more, the last no less than it, and there are at most 1000".to_owned());
+        }
+        Ok(Self { first, last })
+    }
 }
 
 /// The host of an instance. On another one every cluster would be made anew, empty.
@@ -84,6 +113,11 @@ pub struct Instance {
 }
 
 impl Record {
+    /// Whether the operator has given the gateway's names a domain, and so, as `--domain` says, a wildcard record.
+    pub fn has_dns(&self) -> bool {
+        self.domain != DEFAULT_DOMAIN
+    }
+
     /// The versions asked for that this program knows.
     pub fn wanted(&self) -> Vec<KubernetesVersion> {
         self.versions.iter().filter_map(|text| KubernetesVersion::parse_known(text).ok()).collect()
@@ -106,6 +140,7 @@ impl Record {
             host: None,
             kek: None,
             next_kek: None,
+            cluster_ports: None,
             made: Vec::new(),
         }
     }

@@ -7,6 +7,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use migrations::Resource;
 use tenant_controlplane::version::KubernetesVersion;
 
+use crate::instance::PortRange;
+
 /// Pilothouse: anyone can run EKS.
 #[derive(Debug, Parser)]
 #[command(name = "pilothouse", version, about, max_term_width = 110)]
@@ -68,9 +70,14 @@ pub struct UpArgs {
     /// Address that people and nodes dial [default: this machine's own]
     #[arg(long)]
     pub advertise: Option<std::net::IpAddr>,
-    /// DNS domain of the gateway's names, chosen at the first `up` [default: pilothouse.internal]
+    /// DNS domain of the gateway's names, chosen at the first `up`; kubeconfigs by name need a record `*.api.DOMAIN` to the gateway
+    /// [default: pilothouse.internal, without DNS]
     #[arg(long)]
     pub domain: Option<String>,
+    /// Ports of the gateway that clusters may have for their own, as FIRST-LAST: for clients that know no `tls-server-name`. Kept for
+    /// every later `up`
+    #[arg(long, value_name = "RANGE")]
+    pub cluster_ports: Option<PortRange>,
     /// Database [default: an SQLite file in the data directory]. A PostgreSQL server elsewhere must prove who it is (sslmode=verify-full)
     /// unless the URL says another sslmode. One with a password goes into the environment or a file, not here
     #[arg(long, env = "PILOTHOUSE_DATABASE_URL", hide_env_values = true)]

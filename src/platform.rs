@@ -7,7 +7,9 @@ pub mod issuer;
 pub mod leisure;
 pub mod machines;
 pub mod parts;
+pub mod ports;
 pub mod removals;
+pub mod revocations;
 pub mod serve;
 pub mod services;
 pub mod sources;
@@ -128,7 +130,9 @@ impl Platform {
     }
 
     fn open_doors(&mut self, doors: Doors, certificates: Certificates, cancel: &CancellationToken) -> Result<()> {
-        let app = serve::Portal::new(portal::app(self.portal_config(&certificates.ca_pem)?));
+        let at = self.record.listen.ip();
+        let ports = self.record.cluster_ports.map(|range| ports::ClusterPorts::new(self.store.clone(), at, range));
+        let app = serve::Portal::new(portal::app(self.portal_config(&certificates.ca_pem, ports.clone())?));
         let (loopback, app) = (serve::loopback(app.clone(), doors.portal, cancel.clone()), app.layered(https::strict));
         self.services.go_on("the portal", loopback);
         let housekeeping = portal::housekeeping(self.store.clone(), cancel.clone());
@@ -145,6 +149,11 @@ impl Platform {
         })?;
         let removals = removals::follow(self.store.clone(), gateway.clone(), cancel.clone());
         self.services.go_on("the watch for removals", removals);
+        let revocations = revocations::follow(self.store.clone(), gateway.clone(), cancel.clone());
+        self.services.go_on("the watch for revocations", revocations);
+        if let Some(ports) = ports {
+            self.services.go_on("the clusters' own ports", ports.follow(gateway.clone(), cancel.clone()));
+        }
         let ips = Addresses::of(self.record.slot).gateway_names(self.record.advertise.ip());
         let about = (self.instance.clone(), self.record.domain.clone(), ips);
         let renewal = certificates::keep_fresh(self.store.clone(), about, gateway.clone(), cancel.clone());
@@ -154,7 +163,7 @@ impl Platform {
         Ok(())
     }
 
-    fn portal_config(&self, ca_pem: &str) -> Result<PortalConfig> {
+    fn portal_config(&self, ca_pem: &str, ports: Option<Arc<ports::ClusterPorts>>) -> Result<PortalConfig> {
         let agent = self.bundles.host.artefact(components::AGENT).context("the bundle has no agent: build it again")?;
         Ok(PortalConfig {
             store: self.store.clone(),
@@ -168,9 +177,9 @@ impl Platform {
                 sha256: agent.sha256.clone(),
                 machine: std::env::consts::ARCH.to_owned(),
             },
-            capabilities: Capabilities { local: self.local },
+            capabilities: Capabilities { local: self.local, dns: self.record.has_dns(), ports: ports.is_some() },
             limits: RequestLimits::default(),
-            issuer: Arc::new(issuer::StoreIssuer::new(self.store.clone(), self.facts.clone())),
+            issuer: Arc::new(issuer::StoreIssuer::new(self.store.clone(), self.facts.clone(), ports)),
         })
     }
 
@@ -339,6 +348,7 @@ fn facts(record: &Record, releases: Releases, certificates: &Certificates) -> Re
         gateway: SocketAddr::new(dial, record.listen.port()),
         machine_gateway: record.advertise.to_string(),
         platform_ca_pem: certificates.ca_pem.clone(),
+        direct: record.cluster_ports.map(|_| record.advertise.ip()).into_iter().collect(),
         portal_url: format!("https://{}", record.advertise),
         releases,
     })

@@ -18,7 +18,7 @@ use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks, ranges};
 use crate::footprint;
 use crate::host::{Host, identity};
-use crate::instance::{Addresses, Instance, Record, write_secret};
+use crate::instance::{Addresses, DEFAULT_DOMAIN, Instance, Record, write_secret};
 use crate::limits;
 use crate::options::{Output, UpArgs};
 use crate::platform::sources::{self, KeySource};
@@ -28,8 +28,6 @@ use crate::protect;
 use crate::run::run;
 use crate::supervise::keep_logs_short;
 
-/// The DNS domain where none was chosen.
-const DOMAIN: &str = "pilothouse.internal";
 /// Where the gateway listens unless told otherwise.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
 /// Where the portal answers in plain HTTP.
@@ -243,9 +241,10 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
             .as_ref()
             .map(|record| record.domain.clone())
             .or_else(|| args.domain.clone())
-            .unwrap_or_else(|| DOMAIN.to_owned()),
+            .unwrap_or_else(|| DEFAULT_DOMAIN.to_owned()),
         versions,
         advertise_given: args.advertise.is_some() || known.as_ref().is_some_and(|record| record.advertise_given),
+        cluster_ports: args.cluster_ports.or(known.as_ref().and_then(|record| record.cluster_ports)),
         host: known.as_ref().and_then(|record| record.host.clone()),
         kek: key_source(known.as_ref(), args)?,
         next_kek: known.as_ref().and_then(|record| record.next_kek.clone()),

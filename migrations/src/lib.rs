@@ -27,7 +27,9 @@ mod store;
 pub use changes::{Change, ChangeKind};
 pub use error::{ConnectError, EnrolError, StoreError};
 pub use kek::{Kek, KekError};
-pub use rows::access::{JoinToken, Kubeconfig, KubeconfigKind, NewJoinToken, NewKubeconfig};
+pub use rows::access::{
+    ClusterPath, JoinToken, Kubeconfig, KubeconfigKind, KubeconfigState, NewJoinToken, NewKubeconfig,
+};
 pub use rows::audit::{AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditReport, NewAudit, UserEvent};
 pub use rows::cluster::{Cluster, ClusterReport, Host, NewCluster, Route};
 pub use rows::identity::{
@@ -47,6 +49,7 @@ pub use secrecy::ExposeSecret;
 pub use secret::Secret;
 pub use store::Store;
 pub use store::audit::Audit;
+pub use store::cluster_ports::ClusterPorts;
 pub use store::clusters::Clusters;
 pub use store::hosts::Hosts;
 pub use store::idempotency::{Begun, Claim, Idempotency};

@@ -12,6 +12,7 @@ mod m0007_drain;
 mod m0008_departed;
 mod m0009_platform;
 mod m0010_tombstones;
+mod m0011_kubeconfig_authorities;
 mod m0012_quotas;
 mod m0013_accounts;
 mod m0014_audit_chain;
@@ -40,6 +41,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0008_departed::Migration),
             Box::new(m0009_platform::Migration),
             Box::new(m0010_tombstones::Migration),
+            Box::new(m0011_kubeconfig_authorities::Migration),
             Box::new(m0012_quotas::Migration),
             Box::new(m0013_accounts::Migration),
             Box::new(m0014_audit_chain::Migration),

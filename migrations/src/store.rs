@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod audit_chain;
+pub(crate) mod cluster_ports;
 pub(crate) mod clusters;
 mod deletion;
 mod enrol;
@@ -170,6 +171,8 @@ impl Store {
         join_tokens -> join_tokens::JoinTokens;
         /// Kubeconfigs.
         kubeconfigs -> kubeconfigs::Kubeconfigs;
+        /// Ports of the gateway that lead to one cluster alone.
+        cluster_ports -> cluster_ports::ClusterPorts;
         /// Operations and their steps.
         operations -> operations::Operations;
         /// What is due.

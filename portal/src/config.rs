@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use migrations::{Kubeconfig, Store};
 use std::path::PathBuf;
 use std::sync::Arc;
-use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::status::KubeconfigEndpoint;
 use tenant_controlplane::version::KubernetesVersion;
 
 /// Everything the portal needs to know.
@@ -65,6 +65,10 @@ pub struct AgentFiles {
 pub struct Capabilities {
     /// Whether machine containers on the platform's own machine can be had (pool kind `local`).
     pub local: bool,
+    /// Whether clusters' names resolve to the gateway: the operator has chosen a domain and set a wildcard record.
+    pub dns: bool,
+    /// Whether a cluster may have a port of its own on the gateway.
+    pub ports: bool,
 }
 
 /// Signs kubeconfigs. Lives outside, because the portal holds no tenant's key.
@@ -74,7 +78,7 @@ pub trait Issuer: Send + Sync + 'static {
     ///
     /// # Errors
     /// [`IssueError::NotReady`] while the cluster has no certificates yet.
-    async fn kubeconfig(&self, cluster: ClusterId, kubeconfig: &Kubeconfig) -> Result<String, IssueError>;
+    async fn kubeconfig(&self, kubeconfig: &Kubeconfig, endpoint: KubeconfigEndpoint) -> Result<String, IssueError>;
 }
 
 /// Why no kubeconfig was signed.
@@ -83,6 +87,9 @@ pub enum IssueError {
     /// The cluster has no certificates yet.
     #[error("the cluster has no certificates yet")]
     NotReady,
+    /// There is no port to be had for it.
+    #[error("{0}")]
+    NoPort(String),
     /// Anything else.
     #[error("signing the kubeconfig failed")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),

@@ -118,6 +118,12 @@ pub enum Error {
         /// The operation to wait for.
         operation: Option<String>,
     },
+    /// The cluster was not seen to accept a kubeconfig, which is therefore not handed out.
+    #[error("the cluster did not accept the kubeconfig in time: {reason}")]
+    NotAccepted {
+        /// What the cluster says of itself.
+        reason: String,
+    },
     /// It is being deleted.
     #[error("the {what} is being deleted")]
     Deleting {
@@ -223,6 +229,7 @@ impl Error {
             Self::Conflict { .. } => &catalogue::CONFLICT,
             Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
             Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
+            Self::NotAccepted { .. } => &catalogue::KUBECONFIG_NOT_ACCEPTED,
             Self::Deleting { .. } => &catalogue::DELETION_IN_PROGRESS,
             Self::RateLimited { .. } => &catalogue::RATE_LIMITED,
             Self::RequestLimit { .. } => &catalogue::REQUEST_LIMIT_EXCEEDED,

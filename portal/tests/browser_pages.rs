@@ -17,9 +17,8 @@ use migrations::{
 use portal::auth::session;
 use portal::state::AppState;
 use portal::{AgentFiles, Capabilities, Connection, IssueError, Issuer, PortalConfig, RequestLimits};
-use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::spec::ClusterSpec;
-use tenant_controlplane::status::{ClusterState, PoolState};
+use tenant_controlplane::status::{ClusterState, KubeconfigEndpoint, PoolState};
 use tenant_controlplane::version::KubernetesVersion;
 use tower::ServiceExt;
 
@@ -31,7 +30,7 @@ struct Signer;
 
 #[async_trait]
 impl Issuer for Signer {
-    async fn kubeconfig(&self, _: ClusterId, _: &Kubeconfig) -> Result<String, IssueError> {
+    async fn kubeconfig(&self, _: &Kubeconfig, _: KubeconfigEndpoint) -> Result<String, IssueError> {
         Err(IssueError::NotReady)
     }
 }
@@ -63,7 +62,7 @@ impl World {
             platform_ca_pem: String::new(),
             versions: KubernetesVersion::known().to_vec(),
             agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
-            capabilities: Capabilities { local: false },
+            capabilities: Capabilities { local: false, dns: false, ports: false },
             limits,
             issuer: Arc::new(Signer),
         };

@@ -8,6 +8,7 @@
 mod access;
 mod addons;
 mod apply;
+mod clients;
 mod departed;
 mod hindrance;
 mod observe;
@@ -36,6 +37,7 @@ use crate::steps::Steps;
 use crate::tenants::Identity;
 use crate::trouble::{Trouble, present};
 
+use clients::Clients;
 use hindrance::Hindrance;
 use observe::Look;
 
@@ -137,9 +139,10 @@ struct Run<'a> {
     pki: &'a ClusterPki,
     steps: Steps<'a>,
     furnished: bool,
-    /// Kubeconfigs whose bindings are applied and not yet known to work.
+    /// Kubeconfigs whose certificates are accepted and that are not yet known to work.
     granted: Vec<Kubeconfig>,
     access_known: bool,
+    clients: Clients,
     /// Whether etcd takes writes, and when the certificates end: asked once a visit.
     etcd_writable: Option<bool>,
     certificates_end: Option<OffsetDateTime>,
@@ -172,6 +175,7 @@ impl<'a> Run<'a> {
             furnished,
             granted,
             access_known,
+            clients: Clients::default(),
             etcd_writable,
             certificates_end,
             swept,
@@ -186,7 +190,7 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         loop {
             let look = self.pass().await?;
-            if look.is_settled() && self.granted.is_empty() {
+            if look.is_settled() && self.granted.is_empty() && self.clients.settled {
                 self.ctx.at_rest(self.cluster.id);
                 return Ok(Outcome::Done);
             }
@@ -196,7 +200,7 @@ impl<'a> Run<'a> {
             }
             match signals.next(self.cluster.id, self.pause(&look, begun)).await {
                 Woken::Look => {}
-                Woken::Access => self.access_known = false,
+                Woken::Access => self.clients.settled = false,
                 Woken::End => return Ok(Outcome::waiting("the next process", Duration::ZERO)),
                 Woken::Wish if self.wish_changed().await? => {
                     return Ok(Outcome::waiting("the new wish", Duration::ZERO));
@@ -207,8 +211,12 @@ impl<'a> Run<'a> {
     }
 
     fn reason(&self, look: &Look) -> String {
-        let roles = (!self.granted.is_empty()).then(|| "Kubernetes to fill its roles".to_owned());
-        roles.filter(|_| look.is_settled()).unwrap_or_else(|| look.reason())
+        let access = match () {
+            () if !self.clients.settled => Some("the API servers to take up the kubeconfigs' authorities"),
+            () if !self.granted.is_empty() => Some("Kubernetes to fill its roles"),
+            () => None,
+        };
+        access.filter(|_| look.is_settled()).map_or_else(|| look.reason(), ToOwned::to_owned)
     }
 
     /// When to come back to a cluster that has not been well for so long: signals wake earlier.
@@ -236,6 +244,11 @@ impl<'a> Run<'a> {
 
     /// One look, and everything that can be done after it.
     async fn pass(&mut self) -> Result<Look, Trouble> {
+        // First of all: nothing inside the tenant may stand in the way of a revocation.
+        if !self.clients.settled {
+            self.clients = clients::settle(self.ctx, self.cluster, self.pki).await?;
+            self.access_known = false;
+        }
         let mut look = observe::inside(self.ctx, self.cluster, self.pki, self.told.endpoint.as_deref()).await?;
         let mut failed = None;
         look.observed.nodes = Some(self.nodes);
@@ -246,13 +259,15 @@ impl<'a> Run<'a> {
         }
         if let Some(api) = look.api.clone() {
             let ctx = self.ctx;
+            let refused = std::mem::take(&mut self.clients.refused);
+            let listed = ctx.visit(access::list_left_behind(ctx, refused, &*api)).await;
             let set_up = ctx.visit(self.set_up(&look, &*api)).await;
             look.observed.addons = Some(self.furnished).filter(|_| set_up.is_ok());
             // What was just applied to a new cluster was written.
             let new = self.furnished && self.cluster.observed_generation == 0;
             look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
             let shut_out = ctx.visit(self.shut_out(&*api)).await;
-            failed = self.failure(set_up.and(shut_out), &*api).await?;
+            failed = self.failure(set_up.and(listed).and(shut_out), &*api).await?;
             observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
         self.forbear(&mut look);
@@ -310,7 +325,8 @@ impl<'a> Run<'a> {
             self.furnished = true;
         }
         if !self.access_known {
-            self.granted = access::apply(self.ctx, self.cluster.id, api).await?;
+            access::release(self.ctx, self.cluster.id, api).await?;
+            self.granted = access::unconfirmed(self.ctx, self.cluster.id, &self.clients.accepted).await?;
             self.access_known = true;
         }
         self.granted = access::confirm(self.ctx, std::mem::take(&mut self.granted), api).await?;

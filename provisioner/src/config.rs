@@ -1,7 +1,7 @@
 //! What the provisioner is given: the store, the host, the facts of the installation, and how patient to be.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -47,6 +47,9 @@ pub struct Facts {
     pub machine_gateway: String,
     /// PEM of the CA that signed the gateway's own certificate.
     pub platform_ca_pem: String,
+    /// Addresses by which clients dial API servers without asking for a name: their certificates cover them. Empty while no cluster may
+    /// have a port of its own.
+    pub direct: Vec<IpAddr>,
     /// Where people and machines reach the portal, for the line that joins.
     pub portal_url: String,
     /// The Kubernetes versions that are here.

@@ -68,6 +68,8 @@ pub struct Unrest {
 pub enum Place {
     /// In the host.
     Host,
+    /// In the host, too: whom the API servers believe.
+    Clients,
     /// Inside the tenant.
     Tenant,
 }

@@ -7,6 +7,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
+use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,6 +15,7 @@ use thiserror::Error;
 
 pub mod bounded;
 pub mod facts;
+mod handshake;
 pub mod kube;
 mod meta;
 pub mod resources;
@@ -176,7 +178,7 @@ pub trait Kubernetes: Send + Sync {
     /// Whether there is such an object; nothing of it but its metadata is read.
     async fn exists(&self, key: &ObjectKey) -> Result<bool, ApiError>;
     /// The objects of a kind that carry these labels (`name=value,…`; empty: whatever they carry), of one namespace or of all; as for
-    /// [`Kubernetes::list`] of the host alone.
+    /// [`Kubernetes::list`] of the host alone, or of a tenant where "too much to read" is a good answer too.
     async fn select(
         &self,
         api_version: &str,
@@ -206,24 +208,40 @@ pub trait Kubernetes: Send + Sync {
     fn watch_nodes(&self) -> Watch<NodeFact>;
 }
 
-/// What is needed to reach a tenant's API as someone.
+/// Where a tenant's API is.
 #[derive(Clone)]
-pub struct Door {
+pub struct Site {
     /// `address:port` to dial.
     pub address: String,
     /// The name to ask for and to expect.
     pub server_name: String,
     /// What to trust, PEM.
     pub ca_pem: String,
+}
+
+/// What is needed to reach a tenant's API as someone.
+#[derive(Clone)]
+pub struct Door {
+    /// Where it is.
+    pub site: Site,
     /// Who calls.
     pub identity: tenant_controlplane::pki::Leaf,
 }
+
+/// The subjects of the authorities that a TLS server says it believes, DER.
+pub type Announced = BTreeSet<Vec<u8>>;
 
 /// Opens doors to tenants.
 #[async_trait]
 pub trait Connector: Send + Sync {
     /// Whether the etcd at this address has reached its quota; `None` when that cannot be told.
     async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool>;
+
+    /// Whom the API server behind that address says it believes: asked by a handshake, without a certificate.
+    ///
+    /// # Errors
+    /// [`ApiError::Unreachable`] or [`ApiError::Timeout`] when it does not answer.
+    async fn announced(&self, site: &Site) -> Result<Announced, ApiError>;
 
     /// A client for that door; nothing is dialled yet.
     ///

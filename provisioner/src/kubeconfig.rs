@@ -1,10 +1,10 @@
-//! File kubeconfigs: a client certificate whose name is unique to the file, signed by the cluster's client CA. The key is made here, goes
-//! into the file, and is kept nowhere.
+//! File kubeconfigs: a client certificate whose name is unique to the file, signed by an authority that is, too. Both keys are made here;
+//! the certificate's goes into the file, and neither is kept.
 
 use migrations::{Kubeconfig, Store, StoreError};
 use tenant_controlplane::id::ClusterId;
-use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig};
-use tenant_controlplane::pki::{PkiError, Validity, issue, kubeconfig_user};
+use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig, name};
+use tenant_controlplane::pki::{KubeconfigCredential, PkiError, issue_kubeconfig_credential};
 use tenant_controlplane::sni;
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -19,7 +19,7 @@ pub enum KubeconfigError {
     /// The cluster has no keys yet; it will in a moment.
     #[error("the cluster is still being created: try again in a few seconds")]
     NotYet,
-    /// It was revoked, or its time is over, or it is another cluster's.
+    /// It was revoked, or its time is over.
     #[error("the kubeconfig is revoked or has expired: issue a new one")]
     Over,
     /// The store failed.
@@ -30,6 +30,28 @@ pub enum KubeconfigError {
     Sign(#[source] PkiError),
 }
 
+/// How a file addresses its API server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Server {
+    /// By the gateway's address; `tls-server-name` says which.
+    Sni,
+    /// By its name.
+    Dns,
+    /// By a port of its own at the gateway's address.
+    Port(u16),
+}
+
+/// Where a client dials and, where that does not say it, what name it asks for.
+fn address(facts: &Facts, cluster: ClusterId, server: Server) -> (String, Option<String>) {
+    let (advertised, name) = (facts.placement.advertised.as_str(), sni::api(cluster, &facts.domain));
+    let (host, shared) = advertised.rsplit_once(':').unwrap_or((advertised, "443"));
+    match server {
+        Server::Sni => (format!("https://{advertised}"), Some(name)),
+        Server::Dns => (format!("https://{name}:{shared}"), None),
+        Server::Port(port) => (format!("https://{host}:{port}"), None),
+    }
+}
+
 /// Issues the file's text: YAML with a private key in it, to be handed over once and written nowhere.
 ///
 /// # Errors
@@ -37,25 +59,24 @@ pub enum KubeconfigError {
 pub async fn issue_kubeconfig(
     store: &Store,
     facts: &Facts,
-    cluster: ClusterId,
-    kcf: &Kubeconfig,
+    (kcf, server): (&Kubeconfig, Server),
 ) -> Result<String, KubeconfigError> {
-    let now = OffsetDateTime::now_utc();
-    if kcf.cluster != cluster || kcf.revoked_at.is_some() || kcf.expires_at <= now {
+    let (now, cluster) = (OffsetDateTime::now_utc(), kcf.cluster);
+    if kcf.revoked_at.is_some() || kcf.expires_at <= now {
         return Err(KubeconfigError::Over);
     }
     let pki = store.pki().get(cluster).await.map_err(KubeconfigError::Store)?.ok_or(KubeconfigError::NotYet)?;
-    let row = store.clusters().load(cluster).await.map_err(KubeconfigError::Store)?;
-    let validity = Validity { not_after: kcf.expires_at, ..Validity::from_now(now, time::Duration::ZERO) };
-    let leaf =
-        issue(&pki.client.current, &kubeconfig_user(kcf.id), validity, &SystemKeys).map_err(KubeconfigError::Sign)?;
-    if let Some(serial) = serial(&leaf.cert_pem) {
-        store.kubeconfigs().set_serial(kcf.id, &serial).await.map_err(KubeconfigError::Store)?;
-    }
+    let path = store.kubeconfigs().path(cluster).await.map_err(KubeconfigError::Store)?;
+    let made = issue_kubeconfig_credential((kcf.id, kcf.role), (now, kcf.expires_at), &SystemKeys);
+    let KubeconfigCredential { authority_pem, leaf } = made.map_err(KubeconfigError::Sign)?;
+    let serial = serial(&leaf.cert_pem).ok_or(KubeconfigError::Sign(PkiError::Times))?;
+    store.kubeconfigs().certify(kcf.id, &serial, &authority_pem).await.map_err(KubeconfigError::Store)?;
+    let name = name(&path.organization, &path.project, &path.cluster, kcf.id);
+    let (server_url, tls_server_name) = address(facts, cluster, server);
     Ok(kubeconfig(&KubeconfigInput {
-        name: row.name.as_str(),
-        server_url: &format!("https://{}", facts.placement.advertised),
-        tls_server_name: Some(&sni::api(cluster, &facts.domain)),
+        name: &name,
+        server_url: &server_url,
+        tls_server_name: tls_server_name.as_deref(),
         ca_pem: &pki.serving.trust_pem(),
         user: UserAuth::ClientCert { cert_pem: &leaf.cert_pem, key_pem: &leaf.key_pem },
     }))

@@ -40,7 +40,7 @@ pub use agents::{Agents, Caller};
 pub use config::{Config, Facts, Release, Releases, Tuning};
 pub use isolation::IsolationState;
 pub use keys::SystemKeys;
-pub use kubeconfig::{KubeconfigError, issue_kubeconfig};
+pub use kubeconfig::{KubeconfigError, Server, issue_kubeconfig};
 /// The programs a node is made of, as agents know them.
 pub use node_protocol::PROGRAMS;
 pub use parts::{Part, Parts};

@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::Facts;
-use crate::host::{Connector, Door, Kubernetes, NodeFact, Seen, Watch};
+use crate::host::{Announced, ApiError, Connector, Door, Kubernetes, NodeFact, Seen, Site, Watch};
 use crate::trouble::Trouble;
 
 /// Signals kept for a slow listener.
@@ -101,11 +101,23 @@ impl Tenants {
             Identity::First => provisioner_access(pki, now, &*self.keys)?,
             Identity::Platform => platform_access(pki, now, &*self.keys)?,
         };
-        let (server_name, ca_pem) = (sni::api(cluster, &self.facts.domain), pki.serving.trust_pem());
-        let door = Door { address: address.to_owned(), server_name, ca_pem, identity: leaf };
+        let door = Door { site: self.site(cluster, pki, address), identity: leaf };
         let api = self.connector.connect(&door).map_err(|error| Trouble::api("cluster", error))?;
         doors.insert(key, (Arc::clone(&api), Instant::now()));
         Ok(api)
+    }
+
+    fn site(&self, cluster: ClusterId, pki: &ClusterPki, address: &str) -> Site {
+        let (server_name, ca_pem) = (sni::api(cluster, &self.facts.domain), pki.serving.trust_pem());
+        Site { address: address.to_owned(), server_name, ca_pem }
+    }
+
+    /// Whom the API server at this address says it believes.
+    ///
+    /// # Errors
+    /// [`ApiError`] when it does not answer.
+    pub async fn announced(&self, cluster: ClusterId, pki: &ClusterPki, address: &str) -> Result<Announced, ApiError> {
+        self.connector.announced(&self.site(cluster, pki, address)).await
     }
 
     /// Whether the etcd at this address has reached its quota; `None` when that cannot be told.

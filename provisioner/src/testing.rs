@@ -14,7 +14,7 @@ use migrations::{
 };
 use serde_json::json;
 use tenant_controlplane::id::{ClusterId, NodeId};
-use tenant_controlplane::pki::PkiContext;
+use tenant_controlplane::pki::{PkiContext, issue_kubeconfig_credential};
 use tenant_controlplane::render::{CLUSTER_LABEL, Images, MANAGED_BY_LABEL, Placement, PullPolicy};
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::status::AccessRole;
@@ -118,6 +118,7 @@ pub fn facts() -> Facts {
         gateway: SocketAddr::from(([127, 0, 0, 1], 8443)),
         machine_gateway: "192.0.2.1:8443".to_owned(),
         platform_ca_pem: "CA".to_owned(),
+        direct: Vec::new(),
         portal_url: "https://192.0.2.1:8443".to_owned(),
         releases,
     }
@@ -147,7 +148,7 @@ impl World {
         let project = store.identity().projects(organization.id).await.unwrap().remove(0);
         let fate = Arc::new(Fate::default());
         let (host, tenant) = (Scripted::new(Arc::clone(&fate)), Scripted::new(Arc::clone(&fate)));
-        let connector = Arc::new(ScriptedConnector::new(Arc::clone(&tenant)));
+        let connector = Arc::new(ScriptedConnector::new(Arc::clone(&tenant), Arc::clone(&host)));
         let machines = Arc::new(Memory::new());
         let leisure = watch::Sender::new(true);
         let ctx = Context::new(Parts {
@@ -191,7 +192,11 @@ impl World {
             expires_at: OffsetDateTime::now_utc() + time::Duration::hours(1),
             actor: Actor::System,
         };
-        self.store.kubeconfigs().insert(new).await.unwrap()
+        let row = self.store.kubeconfigs().insert(new).await.unwrap();
+        let (now, end) = (OffsetDateTime::now_utc(), row.expires_at);
+        let made = issue_kubeconfig_credential((row.id, role), (now, end), &SystemKeys).unwrap();
+        self.store.kubeconfigs().certify(row.id, "0a", &made.authority_pem).await.unwrap();
+        self.store.kubeconfigs().load(row.id).await.unwrap()
     }
 
     /// The control plane's certificates were made so many days ago.

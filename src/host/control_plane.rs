@@ -11,7 +11,7 @@ use anyhow::{Context, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd, scheduler};
-use tenant_controlplane::pki::ClusterPki;
+use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities};
 
 use super::{Host, pki, storage};
 use crate::instance::{Instance, write_secret};
@@ -30,6 +30,7 @@ pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
     let data = host.instance.path("host/etcd");
     let audit = logs.join("audit.log");
     let api_dir = write(host, apiserver::NAME, &apiserver::files(pki, None))?;
+    write(host, apiserver::NAME, &apiserver::client_files(pki, &KubeconfigAuthorities::new()))?;
     let manager_dir = write(host, controller_manager::NAME, &controller_manager::files(pki, &api))?;
     let scheduler_dir = write(host, scheduler::NAME, &scheduler::files(pki, &api))?;
     let scratch = host.instance.path("host").display().to_string();
@@ -57,6 +58,7 @@ fn api_flags(host: &Host, files: &str, audit_log: &str) -> Vec<String> {
     let inside = IpAddr::V4(host.addresses.inside());
     let mut flags = apiserver::flags(&apiserver::Settings {
         files,
+        client_files: files,
         audit_log,
         bind: inside,
         port: API_PORT,

@@ -5,6 +5,7 @@
 mod access;
 mod api_endpoint;
 mod coredns;
+mod edit;
 
 use std::collections::BTreeMap;
 
@@ -12,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
-pub use access::{Aggregate, aggregate, cluster_admin, kubeconfig_binding, kubeconfig_binding_name};
+pub use access::{Aggregate, aggregate, cluster_admin, kubeconfig_binding_name};
 
 use crate::pki::KUBECONFIG_PREFIX;
 use crate::render::{MANAGED_BY_LABEL, annotations};
@@ -31,7 +32,7 @@ pub struct AddonInput<'a> {
 pub fn addons(input: &AddonInput<'_>) -> Vec<Value> {
     let access = access::objects();
     let endpoint = api_endpoint::objects();
-    access.into_iter().chain(endpoint).chain(coredns::objects(input)).collect()
+    access.into_iter().chain(edit::objects()).chain(endpoint).chain(coredns::objects(input)).collect()
 }
 
 /// The kinds of which addons are taken away when [`addons`] makes them no longer: API version and kind. One that is no addon any more
@@ -42,6 +43,8 @@ pub const PRUNED: &[(&str, &str)] = &[
     ("v1", "Service"),
     ("v1", "ServiceAccount"),
     ("apps/v1", "Deployment"),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy"),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding"),
     ("discovery.k8s.io/v1", "EndpointSlice"),
     ("rbac.authorization.k8s.io/v1", "ClusterRole"),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
@@ -50,8 +53,8 @@ pub const PRUNED: &[(&str, &str)] = &[
 /// The namespaces that addons live in.
 pub const NAMESPACES: &[&str] = &["default", "kube-system"];
 
-/// Whether an object inside the tenant is an addon: what carries our label there otherwise is a kubeconfig's binding, which is made and
-/// taken away with its kubeconfig.
+/// Whether an object inside the tenant is an addon: what carries our label there otherwise is the binding of a kubeconfig from before
+/// each had an authority of its own; it goes with its kubeconfig.
 pub fn is_addon(name: &str) -> bool {
     !name.starts_with(KUBECONFIG_PREFIX)
 }

@@ -7,9 +7,12 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
+use crate::id::KubeconfigId;
+use crate::name::ClusterName;
+
 /// What a kubeconfig says.
 pub struct KubeconfigInput<'a> {
-    /// The name of its cluster, user and context.
+    /// The name of its cluster, user and context; for people's files [`name`].
     pub name: &'a str,
     /// Where to dial, `https://address:port`.
     pub server_url: &'a str,
@@ -39,6 +42,12 @@ pub enum UserAuth<'a> {
         /// What people read when the program is missing.
         install_hint: &'a str,
     },
+}
+
+/// What cluster, user and context are called in a file for people: `kubectl config` merges files by these names, and the file's own id
+/// keeps any two apart, also of one cluster.
+pub fn name(organization: &str, project: &str, cluster: &ClusterName, kubeconfig: KubeconfigId) -> String {
+    format!("{organization}/{project}/{cluster}/{kubeconfig}")
 }
 
 /// A text as a YAML scalar: JSON's double-quoted form is one.
@@ -108,6 +117,41 @@ mod tests {
         assert_eq!(value["clusters"][0]["cluster"]["certificate-authority-data"], "Q0E=");
         assert_eq!(value["users"][0]["user"]["client-key-data"], "S0VZ");
         assert_eq!(value["contexts"][0]["context"]["user"], value["users"][0]["name"]);
+    }
+
+    /// What `kubectl config view --merge` would keep of two files: the first of each name.
+    fn merged(files: &[String], list: &str) -> usize {
+        let values = files.iter().map(|file| serde_yaml_ng::from_str::<Value>(file).unwrap());
+        let names = values.flat_map(|file| file[list].as_array().unwrap().clone()).map(|one| one["name"].to_string());
+        names.collect::<std::collections::BTreeSet<_>>().len()
+    }
+
+    #[test]
+    fn two_files_of_one_cluster_do_not_collide_when_merged() {
+        let file = |project: &str, number: u128| {
+            let id = KubeconfigId::from_uuid(uuid::Uuid::from_u128(number));
+            let name = name("acme", project, &ClusterName::parse("demo").unwrap(), id);
+            kubeconfig(&KubeconfigInput {
+                name: &name,
+                server_url: "https://192.0.2.1:8443",
+                tls_server_name: Some("x.api.pilothouse.internal"),
+                ca_pem: "CA",
+                user: UserAuth::ClientCert { cert_pem: "CERT", key_pem: "KEY" },
+            })
+        };
+        let files = [file("default", 1), file("default", 2), file("shop", 1)];
+        for list in ["clusters", "users", "contexts"] {
+            assert_eq!(merged(&files, list), 3, "{list}");
+        }
+        let golden = "apiVersion: v1\nkind: Config\nclusters:\n- name: \"acme/default/demo/kcf_00000000000000000000000001\"\n  cluster:\n    \
+            server: \"https://192.0.2.1:8443\"\n    tls-server-name: \"x.api.pilothouse.internal\"\n    \
+            certificate-authority-data: Q0E=\nusers:\n- name: \"acme/default/demo/kcf_00000000000000000000000001\"\n  user:\n    \
+            client-certificate-data: Q0VSVA==\n    client-key-data: S0VZ\ncontexts:\n- name: \
+            \"acme/default/demo/kcf_00000000000000000000000001\"\n  context:\n    cluster: \
+            \"acme/default/demo/kcf_00000000000000000000000001\"\n    user: \
+            \"acme/default/demo/kcf_00000000000000000000000001\"\ncurrent-context: \
+            \"acme/default/demo/kcf_00000000000000000000000001\"\n";
+        assert_eq!(files[0], golden);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 mod ca;
 mod cluster;
+mod kubeconfig_authority;
 mod leaf;
 mod platform;
 mod renewal;
@@ -15,13 +16,16 @@ mod subject;
 pub use ca::{Ca, CaBundle, CaKind};
 pub use cluster::{ClusterPki, LeafKind, PkiContext};
 pub(crate) use cluster::{FRONT_PROXY_NAME, KUBELET_API_USER};
+pub use kubeconfig_authority::{
+    KubeconfigAuthorities, KubeconfigCredential, client_trust_pem, issue_kubeconfig_credential, subject_der,
+};
 pub use leaf::{Leaf, Subject, Usage, Validity, issue, sign_csr};
 pub use platform::{PlatformNames, PlatformPki};
 pub use renewal::{Cause, end};
 pub(crate) use subject::KUBECONFIG_PREFIX;
 pub use subject::{
-    PLATFORM_GROUP, kube_proxy, kubeconfig_user, kubelet_client, kubelet_serving, link_node, person, platform_access,
-    provisioner_access,
+    PLATFORM_GROUP, kube_proxy, kubeconfig_user_name, kubelet_client, kubelet_serving, link_node, person,
+    platform_access, provisioner_access, role_group,
 };
 
 use thiserror::Error;

@@ -20,7 +20,7 @@ use serde_json::Value;
 use crate::component::{Files, apiserver, controller_manager, etcd, scheduler};
 use crate::id::ClusterId;
 use crate::name::ClusterName;
-use crate::pki::ClusterPki;
+use crate::pki::{ClusterPki, KubeconfigAuthorities};
 use crate::sni;
 use crate::spec::ClusterSpec;
 
@@ -39,12 +39,15 @@ pub const CHECKSUM_ANNOTATION: &str = "pilothouse.dev/config-sha256";
 pub const RENDERING_ANNOTATION: &str = "pilothouse.dev/rendering";
 /// Raised with every object that [`render`] or the addons make in addition: so an older platform, which does not make it, sees that it is
 /// not an older one's and leaves it alone.
-pub const RENDERING: u32 = 1;
+pub const RENDERING: u32 = 2;
 
 /// The name of the etcd StatefulSet and Service, and the component's label.
 pub const ETCD: &str = "etcd";
 /// The name of the control plane's Deployment and Service, and the component's label.
 pub const CONTROL_PLANE: &str = "control-plane";
+
+/// The Secret with the authorities that vouch for the API server's clients: the one object that changes with every file kubeconfig.
+pub const CLIENT_AUTHORITIES: &str = "client-authorities";
 
 /// The kinds of which objects in a cluster's namespace are taken away when [`render`] makes them no longer: API version and kind. One
 /// that is not rendered any more stays in this list for as long as an older platform may have made it. Never one that holds data: the
@@ -81,6 +84,8 @@ pub struct RenderInput<'a> {
     pub pki: &'a ClusterPki,
     /// The user and group all its containers run as: no other cluster's.
     pub user: u32,
+    /// The authorities of its living file kubeconfigs.
+    pub authorities: &'a KubeconfigAuthorities,
     /// Where it runs.
     pub placement: &'a Placement,
 }
@@ -263,6 +268,11 @@ pub fn shared() -> Value {
     })
 }
 
+/// The Secret [`CLIENT_AUTHORITIES`] alone. It is part of [`render`] too.
+pub fn client_authorities(input: &RenderInput<'_>) -> Value {
+    value(&input.secret(CLIENT_AUTHORITIES, &apiserver::client_files(input.pki, input.authorities)))
+}
+
 /// What a cluster's control plane looks like in the host. It cannot fail, and the same input gives the same objects.
 pub fn render(input: &RenderInput<'_>) -> Manifests {
     let files = input.files();
@@ -276,6 +286,7 @@ pub fn render(input: &RenderInput<'_>) -> Manifests {
         (etcd::NAME, &files.etcd),
     ];
     objects.extend(secrets.map(|(name, files)| value(&input.secret(name, files))));
+    objects.push(client_authorities(input));
     objects.push(value(&workload::first_claim(input)));
     let foundation = objects.len();
     objects.push(value(&workload::etcd(input, &files)));

@@ -124,12 +124,22 @@ words! {
     }
     /// What a file kubeconfig's holder may do in the cluster.
     AccessRole ("access role") {
-        /// Read most things, no secrets.
+        /// Read most things in all namespaces, no secrets.
         View = "view",
-        /// Read and write in namespaces, no roles.
+        /// Read and write workloads, configuration and secrets in all namespaces but Kubernetes' own (`kube-*`); no roles, no tokens of
+        /// service accounts, no acting as somebody else. Whoever runs pods in a namespace can use its service accounts.
         Edit = "edit",
         /// Everything.
         Admin = "admin",
+    }
+    /// How a kubeconfig addresses its cluster's API server, for clients differ in what they can do.
+    KubeconfigEndpoint ("kubeconfig endpoint") {
+        /// By the gateway's address; `tls-server-name` says which cluster. Needs no DNS.
+        Sni = "sni",
+        /// By the cluster's own name, which must resolve to the gateway. For clients that know no `tls-server-name`.
+        Dns = "dns",
+        /// By a port of its own on the gateway, where the operator allows some. For clients that know no names at all.
+        Port = "port",
     }
 }
 

@@ -42,5 +42,14 @@ entity! {
         released: bool,
         created_by: String,
         created_at: i64,
+        authority: Option<String>,
+        refused_at: Option<i64>,
+        left_behind: Option<String>,
+    }
+
+    cluster_port = "cluster_ports" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        port: i64,
+        cluster: Uuid,
     }
 }

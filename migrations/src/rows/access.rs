@@ -1,6 +1,7 @@
 //! Join tokens and kubeconfigs: what lets machines and people in.
 
 use tenant_controlplane::id::{ClusterId, JoinTokenId, KubeconfigId, NodeId, NodePoolId, OrganizationId};
+use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::AccessRole;
 use time::OffsetDateTime;
 
@@ -88,8 +89,66 @@ pub struct Kubeconfig {
     pub created_by: String,
     /// When it was made.
     pub created_at: OffsetDateTime,
-    /// Whether the cluster honours it: its role binding has been applied there.
+    /// Whether the cluster was seen to accept it, with all that its role promises.
     pub bound: bool,
+    /// The certificate of its own authority, PEM. None before it is signed, and for one from before there were such.
+    pub authority: Option<String>,
+    /// Since when every API server of the cluster was seen to refuse it, after it was revoked.
+    pub refused_at: Option<OffsetDateTime>,
+    /// What its holder may have left in the cluster, or what could not be cleaned up there, for people.
+    pub left_behind: Option<String>,
+}
+
+/// How a kubeconfig stands at a moment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KubeconfigState {
+    /// The cluster was not yet seen to accept it.
+    Pending,
+    /// It works.
+    Active,
+    /// It is revoked, and the cluster was not yet seen to refuse it.
+    Revoking,
+    /// It is revoked, and the cluster refuses it.
+    Revoked,
+    /// Its time is over.
+    Expired,
+}
+
+impl KubeconfigState {
+    /// The word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Active => "active",
+            Self::Revoking => "revoking",
+            Self::Revoked => "revoked",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+impl Kubeconfig {
+    /// How it stands at `now`.
+    pub fn state(&self, now: OffsetDateTime) -> KubeconfigState {
+        match (self.revoked_at, self.refused_at) {
+            (_, Some(_)) => KubeconfigState::Revoked,
+            _ if self.expires_at <= now => KubeconfigState::Expired,
+            (Some(_), None) => KubeconfigState::Revoking,
+            (None, None) if self.bound => KubeconfigState::Active,
+            (None, None) => KubeconfigState::Pending,
+        }
+    }
+}
+
+/// The names under which people know a cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClusterPath {
+    /// The organization's name.
+    pub organization: String,
+    /// The project's name.
+    pub project: String,
+    /// The cluster's own.
+    pub cluster: ClusterName,
 }
 
 /// A kubeconfig to be.
@@ -147,6 +206,9 @@ impl TryFrom<table::kubeconfig::Model> for Kubeconfig {
             created_by: model.created_by,
             created_at: codec::time("kubeconfig time", model.created_at)?,
             bound: model.bound,
+            authority: model.authority,
+            refused_at: codec::maybe_time("kubeconfig time", model.refused_at)?,
+            left_behind: model.left_behind,
         })
     }
 }

@@ -1,10 +1,12 @@
-//! Kubeconfigs: which were issued, and which the cluster should honour.
+//! Kubeconfigs: which were issued, and whom the cluster should believe.
 //!
-//! The provisioner applies a role binding for each and deletes it when it is revoked or has ended. Such a one counts as unapplied until the
-//! binding's absence was confirmed, whether or not its presence ever was: the provisioner may have died between applying and saying so.
+//! The cluster's API servers believe a kubeconfig's own authority until it is revoked or has ended. Revoked is told only once each of them
+//! was seen to refuse it. A kubeconfig from before there were such authorities has a role binding inside the cluster instead; it counts as
+//! refused when that was seen to be gone.
 
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::intent::Intent;
@@ -13,13 +15,16 @@ use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::access::kubeconfig;
+use crate::entity::identity::{organization, project};
 use crate::error::StoreError;
-use crate::rows::access::{Kubeconfig, NewKubeconfig};
+use crate::rows::access::{ClusterPath, Kubeconfig, NewKubeconfig};
 use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor};
 
 const WHAT: &str = "kubeconfig";
+/// How many living kubeconfigs a cluster may have: an API server names all their authorities in each handshake, some 60 bytes for each.
+pub const PER_CLUSTER: u64 = 200;
 
 /// Kubeconfigs; see [`Store::kubeconfigs`].
 #[derive(Clone, Copy)]
@@ -27,18 +32,19 @@ pub struct Kubeconfigs<'a>(pub(super) &'a Store);
 
 /// For people: every method takes the organization, and another one's kubeconfig is not there.
 impl Kubeconfigs<'_> {
-    /// Writes down a kubeconfig and makes its cluster due.
+    /// Writes down a kubeconfig, which is to be signed next ([`Kubeconfigs::certify`]).
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when it is going, [`StoreError::Quota`] when the
-    /// organization has as many as it may.
+    /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when it is going or has [`PER_CLUSTER`] living ones,
+    /// [`StoreError::Quota`] when the organization has as many as it may.
     pub async fn insert(self, new: NewKubeconfig) -> Result<Kubeconfig, StoreError> {
         let mut tx = self.0.begin().await?;
         clusters::parent(&tx, new.organization, new.cluster).await?;
+        within_limit(&tx, new.cluster).await?;
         quotas::require(&tx, new.organization.uuid(), Resource::Kubeconfigs, 1).await?;
         let row = row(&new);
         tx.add(row.clone()).await?;
-        announce(&mut tx, &row, ("kubeconfig.issue", new.actor)).await?;
+        record(&mut tx, &row, ("kubeconfig.issue", new.actor)).await?;
         tx.commit().await?;
         Kubeconfig::try_from(row)
     }
@@ -72,7 +78,8 @@ impl Kubeconfigs<'_> {
             return Ok(());
         }
         row.revoked_at = Some(codec::millis(codec::now()));
-        announce(&mut tx, &row, ("kubeconfig.revoke", actor)).await?;
+        record(&mut tx, &row, ("kubeconfig.revoke", actor)).await?;
+        work::make_due(&mut tx, WorkKind::Cluster, row.cluster).await?;
         tx.save(row).await?;
         tx.commit().await
     }
@@ -88,25 +95,79 @@ impl Kubeconfigs<'_> {
         rows::one(WHAT, kubeconfig::Entity::find_by_id(id.uuid()).one(self.0.db()).await?)
     }
 
-    /// Those of a cluster whose binding is still to be applied.
+    /// Those of a cluster that were signed and are not yet known to work.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn unbound(self, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
-        let query = of(cluster).filter(over().not());
+        let query = of(cluster).filter(over().not()).filter(kubeconfig::Column::Serial.is_not_null());
         rows::all(query.filter(kubeconfig::Column::Bound.eq(false)).all(self.0.db()).await?)
     }
 
-    /// Those of a cluster that are revoked or have ended, and whose binding is still to be deleted, or seen to be absent.
+    /// Those of a cluster that have an authority and have not ended, but for those whose refusal was seen: the API servers should believe
+    /// what is not revoked of them, and nothing else.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn with_authority(self, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
+        let query = of(cluster).filter(kubeconfig::Column::Authority.is_not_null());
+        let query = query.filter(kubeconfig::Column::RefusedAt.is_null());
+        rows::all(query.filter(kubeconfig::Column::ExpiresAt.gt(codec::millis(codec::now()))).all(self.0.db()).await?)
+    }
+
+    /// Those of a cluster without an authority that are revoked or have ended, and whose binding is still to be deleted, or seen to be
+    /// absent.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn revoked_unapplied(self, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
-        let query = of(cluster).filter(over());
+        let query = of(cluster).filter(over()).filter(kubeconfig::Column::Authority.is_null());
         rows::all(query.filter(kubeconfig::Column::Released.eq(false)).all(self.0.db()).await?)
     }
 
-    /// Notes that the binding has been applied.
+    /// Those of all clusters that were seen to be refused since `since`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn refused_since(self, since: OffsetDateTime) -> Result<Vec<Kubeconfig>, StoreError> {
+        let query = kubeconfig::Entity::find().filter(kubeconfig::Column::RefusedAt.gte(codec::millis(since)));
+        rows::all(query.order_by_asc(kubeconfig::Column::Id).all(self.0.db()).await?)
+    }
+
+    /// The names of the cluster, for the file.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn path(self, cluster: ClusterId) -> Result<ClusterPath, StoreError> {
+        let cluster = self.0.clusters().load(cluster).await?;
+        let (organization, project) = (cluster.organization.uuid(), cluster.project.uuid());
+        let organization = organization::Entity::find_by_id(organization).one(self.0.db()).await?;
+        let project = project::Entity::find_by_id(project).one(self.0.db()).await?;
+        Ok(ClusterPath {
+            organization: organization.ok_or(StoreError::missing("organization"))?.name,
+            project: project.ok_or(StoreError::missing("project"))?.name,
+            cluster: cluster.name,
+        })
+    }
+
+    /// Notes what was signed, and makes the cluster due: its API servers are to believe the authority.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`], [`StoreError::Conflict`] when it was revoked meanwhile or has been signed already.
+    pub async fn certify(self, id: KubeconfigId, serial: &str, authority_pem: &str) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let mut row = tx.lock::<kubeconfig::Entity>(id.uuid()).await?.ok_or(StoreError::missing(WHAT))?;
+        if row.revoked_at.is_some() || row.serial.is_some() {
+            return Err(StoreError::conflict(WHAT, "the kubeconfig is revoked or was signed already"));
+        }
+        (row.serial, row.authority) = (Some(serial.to_owned()), Some(authority_pem.to_owned()));
+        work::make_due(&mut tx, WorkKind::Cluster, row.cluster).await?;
+        tx.tell(news(&row));
+        tx.save(row).await?;
+        tx.commit().await
+    }
+
+    /// Notes that the cluster was seen to accept it.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -114,20 +175,25 @@ impl Kubeconfigs<'_> {
         self.change(id, |row| row.bound = true).await
     }
 
-    /// Notes that the binding of one that is revoked or has ended is absent.
+    /// Notes that every API server of the cluster was seen to refuse it.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn mark_unbound(self, id: KubeconfigId) -> Result<(), StoreError> {
-        self.change(id, |row| (row.bound, row.released) = (false, true)).await
+    pub async fn mark_refused(self, id: KubeconfigId) -> Result<(), StoreError> {
+        let now = codec::millis(codec::now());
+        self.change(id, |row| {
+            (row.bound, row.released) = (false, true);
+            row.refused_at = row.refused_at.or(row.revoked_at.map(|_| now));
+        })
+        .await
     }
 
-    /// Notes the serial number of the issued certificate.
+    /// Notes what people should know after it was revoked.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
-    pub async fn set_serial(self, id: KubeconfigId, serial: &str) -> Result<(), StoreError> {
-        self.change(id, |row| row.serial = Some(serial.to_owned())).await
+    pub async fn set_left_behind(self, id: KubeconfigId, text: Option<&str>) -> Result<(), StoreError> {
+        self.change(id, |row| row.left_behind = text.map(ToOwned::to_owned)).await
     }
 
     async fn change(
@@ -178,16 +244,31 @@ fn row(new: &NewKubeconfig) -> kubeconfig::Model {
         released: false,
         created_by: new.actor.to_string(),
         created_at: codec::millis(codec::now()),
+        authority: None,
+        refused_at: None,
+        left_behind: None,
     }
 }
 
-/// Audit entry, due work and news.
-async fn announce(tx: &mut Tx, row: &kubeconfig::Model, (action, actor): (&str, Actor)) -> Result<(), StoreError> {
+/// Those that still stand for an authority in the API servers' bundle, or for a binding.
+async fn within_limit(tx: &Tx, cluster: ClusterId) -> Result<(), StoreError> {
+    let query = of(cluster).filter(kubeconfig::Column::RefusedAt.is_null());
+    let living = query.filter(kubeconfig::Column::ExpiresAt.gt(codec::millis(codec::now()))).count(tx).await?;
+    if living < PER_CLUSTER {
+        return Ok(());
+    }
+    let message =
+        format!("the cluster has {PER_CLUSTER} kubeconfigs, which is as many as it may have: revoke what nobody uses");
+    Err(StoreError::conflict(WHAT, message))
+}
+
+/// Audit entry and news.
+async fn record(tx: &mut Tx, row: &kubeconfig::Model, (action, actor): (&str, Actor)) -> Result<(), StoreError> {
     let target = KubeconfigId::from_uuid(row.id).to_string();
     let (organization, cluster, detail) = (row.organization, Some(row.cluster), row.name.as_str());
     Intent { organization, cluster, action, target: &target, detail, actor }.record(tx).await?;
     tx.tell(news(row));
-    work::make_due(tx, WorkKind::Cluster, row.cluster).await
+    Ok(())
 }
 
 fn news(row: &kubeconfig::Model) -> Change {

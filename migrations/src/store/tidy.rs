@@ -46,12 +46,15 @@ impl Store {
         Ok(join_token::Entity::delete_many().filter(gone).filter(old).exec(self.db()).await?.rows_affected)
     }
 
-    /// Those whose binding was seen to be absent.
+    /// Those that were seen to be refused, and those whose authority has ended with them.
     async fn drop_kubeconfigs(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         let before = codec::millis(before);
         let ended = Condition::any().add(kubeconfig::Column::ExpiresAt.lte(before));
         let ended = ended.add(kubeconfig::Column::RevokedAt.lte(before));
-        let released = kubeconfig::Entity::delete_many().filter(kubeconfig::Column::Released.eq(true)).filter(ended);
+        let over = Condition::all().add(kubeconfig::Column::Authority.is_not_null());
+        let over = over.add(kubeconfig::Column::ExpiresAt.lte(before));
+        let over = Condition::any().add(kubeconfig::Column::Released.eq(true)).add(over);
+        let released = kubeconfig::Entity::delete_many().filter(over).filter(ended);
         Ok(released.exec(self.db()).await?.rows_affected)
     }
 

@@ -4,42 +4,103 @@ use migrations::*;
 
 use crate::harness::*;
 
-pub async fn kubeconfigs_are_bound_and_released(fixture: Fixture) {
+pub async fn kubeconfigs_are_signed_accepted_and_refused(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (store, kubeconfigs, org) = (&fixture.store, fixture.store.kubeconfigs(), tenant.organization);
     let cluster = tenant.cluster("demo").await;
     drain(store).await;
     let issued = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+    assert!(drain(store).await.is_empty(), "there is nothing to do before it is signed");
+    assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());
+    kubeconfigs.certify(issued.id, "0a1b", "<authority>").await.unwrap();
     assert_eq!(drain(store).await[0].id, cluster.id.uuid());
-    assert_eq!(kubeconfigs.unbound(cluster.id).await.unwrap(), std::slice::from_ref(&issued));
-    kubeconfigs.set_serial(issued.id, "0a1b").await.unwrap();
+    is_conflict(kubeconfigs.certify(issued.id, "0a1c", "<another>").await);
+    assert_eq!(kubeconfigs.unbound(cluster.id).await.unwrap()[0].id, issued.id);
+    let state = async |id| kubeconfigs.get(org, id).await.unwrap().state(hence(0));
+    assert_eq!(state(issued.id).await, KubeconfigState::Pending);
     kubeconfigs.mark_bound(issued.id).await.unwrap();
     assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());
     let bound = kubeconfigs.get(org, issued.id).await.unwrap();
     assert_eq!(
-        (bound.bound, bound.serial.as_deref(), bound.created_by),
-        (true, Some("0a1b"), tenant.actor.to_string())
+        (bound.bound, bound.serial.as_deref(), bound.authority.as_deref(), bound.created_by.clone()),
+        (true, Some("0a1b"), Some("<authority>"), tenant.actor.to_string())
     );
+    assert_eq!((bound.state(hence(0)), bound.state(hence(601))), (KubeconfigState::Active, KubeconfigState::Expired));
     kubeconfigs.revoke(org, issued.id, tenant.actor).await.unwrap();
     kubeconfigs.revoke(org, issued.id, tenant.actor).await.unwrap();
     assert_eq!(drain(store).await.len(), 1);
-    assert_eq!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap()[0].id, issued.id);
-    kubeconfigs.mark_unbound(issued.id).await.unwrap();
-    assert!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap().is_empty());
-    // Revoked before anybody said that it was applied: its absence must still be confirmed.
-    let early = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
-    kubeconfigs.revoke(org, early.id, tenant.actor).await.unwrap();
-    assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());
-    assert_eq!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap()[0].id, early.id);
-    assert_eq!(kubeconfigs.list(org, cluster.id).await.unwrap().len(), 2);
-    // One whose time is over opens nothing, and its binding need not stay for ever.
-    kubeconfigs.mark_unbound(early.id).await.unwrap();
+    assert_eq!(state(issued.id).await, KubeconfigState::Revoking, "nobody has seen it refused");
+    assert_eq!(kubeconfigs.with_authority(cluster.id).await.unwrap()[0].id, issued.id);
+    assert!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap().is_empty(), "it has no binding");
+    kubeconfigs.mark_refused(issued.id).await.unwrap();
+    let refused = kubeconfigs.get(org, issued.id).await.unwrap();
+    kubeconfigs.mark_refused(issued.id).await.unwrap();
+    assert_eq!(kubeconfigs.get(org, issued.id).await.unwrap(), refused, "the first time counts");
+    assert_eq!(state(issued.id).await, KubeconfigState::Revoked);
+    assert!(kubeconfigs.with_authority(cluster.id).await.unwrap().is_empty());
+    assert_eq!(kubeconfigs.refused_since(hence(-5)).await.unwrap()[0].id, issued.id);
+    assert!(kubeconfigs.refused_since(hence(5)).await.unwrap().is_empty());
+    kubeconfigs.set_left_behind(issued.id, Some("a binding")).await.unwrap();
+    assert_eq!(kubeconfigs.get(org, issued.id).await.unwrap().left_behind.as_deref(), Some("a binding"));
+    // One whose time is over opens nothing, and its authority need not stay.
     let ended = NewKubeconfig { expires_at: hence(-1), ..tenant.new_kubeconfig(cluster.id) };
     let ended = kubeconfigs.insert(ended).await.unwrap();
+    kubeconfigs.certify(ended.id, "0a1d", "<ended>").await.unwrap();
     assert!(kubeconfigs.unbound(cluster.id).await.unwrap().is_empty());
+    assert!(kubeconfigs.with_authority(cluster.id).await.unwrap().is_empty());
+    let path = kubeconfigs.path(cluster.id).await.unwrap();
+    assert_eq!((path.organization.as_str(), path.project.as_str(), path.cluster.as_str()), ("acme", "default", "demo"));
+}
+
+/// Those without an authority are revoked by their binding: such were made before there were any, and such are never signed.
+pub async fn kubeconfigs_without_authority_are_released(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (kubeconfigs, org) = (fixture.store.kubeconfigs(), tenant.organization);
+    let cluster = tenant.cluster("demo").await;
+    let early = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+    kubeconfigs.revoke(org, early.id, tenant.actor).await.unwrap();
+    is_conflict(kubeconfigs.certify(early.id, "0a", "<late>").await);
+    assert_eq!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap()[0].id, early.id);
+    kubeconfigs.mark_refused(early.id).await.unwrap();
+    let ended = NewKubeconfig { expires_at: hence(-1), ..tenant.new_kubeconfig(cluster.id) };
+    let ended = kubeconfigs.insert(ended).await.unwrap();
     assert_eq!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap()[0].id, ended.id);
-    kubeconfigs.mark_unbound(ended.id).await.unwrap();
+    kubeconfigs.mark_refused(ended.id).await.unwrap();
     assert!(kubeconfigs.revoked_unapplied(cluster.id).await.unwrap().is_empty());
+    assert_eq!(kubeconfigs.get(org, ended.id).await.unwrap().refused_at, None, "it was not revoked");
+}
+
+pub async fn a_cluster_has_so_many_kubeconfigs(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (kubeconfigs, org) = (fixture.store.kubeconfigs(), tenant.organization);
+    let (cluster, other) = (tenant.cluster("demo").await, tenant.cluster("other").await);
+    let first = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+    for _ in 1..200 {
+        kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+    }
+    let refusal = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap_err().to_string();
+    assert!(refusal.contains("200 kubeconfigs") && refusal.contains("revoke"), "{refusal}");
+    kubeconfigs.insert(tenant.new_kubeconfig(other.id)).await.unwrap();
+    kubeconfigs.revoke(org, first.id, tenant.actor).await.unwrap();
+    is_conflict(kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await);
+    kubeconfigs.mark_refused(first.id).await.unwrap();
+    kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+}
+
+pub async fn a_cluster_keeps_its_port(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (ports, store, org) = (fixture.store.cluster_ports(), &fixture.store, tenant.organization);
+    let (one, two) = (tenant.cluster("one").await, tenant.cluster("two").await);
+    let of = async |cluster: &Cluster, allowed| ports.allocate(cluster.id, &allowed).await;
+    assert_eq!((of(&one, 20000..=20001).await.unwrap(), of(&two, 20000..=20001).await.unwrap()), (20000, 20001));
+    assert_eq!(of(&one, 20000..=20001).await.unwrap(), 20000, "asked for again");
+    let third = tenant.cluster("third").await;
+    assert!(is_conflict(of(&third, 20000..=20001).await).contains("taken"));
+    assert_eq!(of(&one, 20001..=20002).await.unwrap(), 20002, "the operator allows others now");
+    assert_eq!(ports.all().await.unwrap(), [(two.id, 20001), (one.id, 20002)]);
+    store.clusters().request_deletion(org, two.id, tenant.actor).await.unwrap();
+    store.clusters().purge(two.id).await.unwrap();
+    assert_eq!(of(&third, 20001..=20001).await.unwrap(), 20001, "a deleted cluster's port is free");
 }
 
 pub async fn join_tokens_make_their_pool(fixture: Fixture) {

@@ -25,12 +25,12 @@ pub async fn what_is_over_goes_in_its_time(fixture: Fixture) {
     for kubeconfig in [&ended, &bound] {
         store.kubeconfigs().revoke(org, kubeconfig.id, tenant.actor).await.unwrap();
     }
-    store.kubeconfigs().mark_unbound(ended.id).await.unwrap();
+    store.kubeconfigs().mark_refused(ended.id).await.unwrap();
 
     assert_eq!(store.tidy(in_days(6)).await.unwrap(), 0, "what ended is listed for a while");
     assert_eq!(store.tidy(in_days(8)).await.unwrap(), 1);
     let left = store.kubeconfigs().list(org, cluster.id).await.unwrap();
-    assert_eq!(left.iter().map(|left| left.id).collect::<Vec<_>>(), [bound.id], "its binding may still be there");
+    assert_eq!(left.iter().map(|left| left.id).collect::<Vec<_>>(), [bound.id], "the cluster may still accept it");
     assert_eq!(store.tidy(in_days(31)).await.unwrap(), 1, "the pool's operation that was followed by another");
     assert!(matches!(store.operations().load(made).await, Err(StoreError::NotFound { .. })));
     assert!(store.operations().load(scaled).await.is_ok(), "one that goes on stays");

@@ -20,7 +20,10 @@ pub struct Kubeconfig {
     pub kind: String,
     /// `view`, `edit` or `admin`.
     pub role: String,
-    /// Whether the cluster honours it now: its role binding has been applied and it is not revoked.
+    /// `pending`, `active`, `revoking` (the cluster was not yet seen to refuse it), `revoked` or `expired`.
+    #[serde(default)]
+    pub state: String,
+    /// Whether the cluster accepts it now: the state `active`.
     pub active: bool,
     /// When its certificate ends.
     #[serde(with = "time::serde::rfc3339")]
@@ -28,6 +31,9 @@ pub struct Kubeconfig {
     /// When it was revoked.
     #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
+    /// After it was revoked: what its holder left in the cluster and somebody should look at, such as bindings of its user.
+    #[serde(default)]
+    pub left_behind: Option<String>,
     /// Who issued it: `usr_…` or `tok_…`.
     pub created_by: String,
     /// When it was issued.
@@ -53,6 +59,10 @@ pub struct IssueKubeconfig {
     /// Lifetime, 60 seconds to 365 days; default 30 days.
     #[serde(default)]
     pub expires_in_seconds: Option<u64>,
+    /// How the file addresses the cluster: `sni` (the default: the gateway's address and `tls-server-name`), `dns` (the cluster's own
+    /// name, where the operator has set up DNS), or `port` (a port of its own on the gateway, where the operator allows some).
+    #[serde(default)]
+    pub endpoint: Option<String>,
 }
 
 /// A new kubeconfig with its file, which is shown this once.

@@ -154,6 +154,16 @@ impl Client {
             .map_err(|_| CliError::Stranger { server: self.server.clone(), status: status.as_u16() })
     }
 
+    /// Sends a call whose answer may have no body; none then.
+    pub async fn send_maybe<T: DeserializeOwned>(&self, call: Call) -> Result<Option<T>> {
+        let (status, body) = self.exchange(call).await?;
+        if body.is_empty() {
+            return Ok(None);
+        }
+        let read = serde_json::from_slice(&body).map(Some);
+        read.map_err(|_| CliError::Stranger { server: self.server.clone(), status: status.as_u16() })
+    }
+
     /// Sends a call whose answer does not matter.
     pub async fn send_only(&self, call: Call) -> Result<()> {
         self.exchange(call).await.map(drop)

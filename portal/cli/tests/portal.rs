@@ -15,17 +15,17 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, NewToken, Outcome, Role, StepState, StepUpdate, Store};
 use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
-use tenant_controlplane::id::ClusterId;
-use tenant_controlplane::status::ClusterState;
+use tenant_controlplane::status::{ClusterState, KubeconfigEndpoint};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
-struct Signer;
+struct Signer(Store);
 
 #[async_trait]
 impl Issuer for Signer {
-    async fn kubeconfig(&self, _: ClusterId, _: &Kubeconfig) -> Result<String, IssueError> {
+    async fn kubeconfig(&self, kubeconfig: &Kubeconfig, _: KubeconfigEndpoint) -> Result<String, IssueError> {
+        self.0.kubeconfigs().certify(kubeconfig.id, "0a", "<authority>").await.unwrap();
         Ok("apiVersion: v1\nkind: Config\n".into())
     }
 }
@@ -150,16 +150,16 @@ async fn owner_token(store: &Store) -> String {
 
 fn config(store: Store, url: &str) -> PortalConfig {
     PortalConfig {
-        store,
+        store: store.clone(),
         public_url: url.to_owned(),
         gateway_address: "127.0.0.1:6443".into(),
         domain: "pilothouse.internal".into(),
         platform_ca_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
         versions: KubernetesVersion::known().to_vec(),
         agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
-        capabilities: Capabilities { local: true },
+        capabilities: Capabilities { local: true, dns: false, ports: false },
         limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
-        issuer: Arc::new(Signer),
+        issuer: Arc::new(Signer(store)),
     }
 }
 

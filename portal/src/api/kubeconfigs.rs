@@ -12,10 +12,13 @@ use axum::extract::Path;
 use axum::http::StatusCode;
 use axum::http::header::{ACCEPT, CONTENT_TYPE, HeaderMap, LOCATION};
 use axum::response::{IntoResponse, Response};
+use std::time::Duration;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 const YAML: &str = "application/yaml";
+/// How long an answer waits for a revocation to be seen.
+const REVOCATION: Duration = Duration::from_secs(10);
 
 pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list, issue)).routes(routes!(revoke))
@@ -31,7 +34,8 @@ async fn list(call: Call, Path(cluster): Path<String>, paging: Paging) -> Result
 
 /// Issue kubeconfig
 ///
-/// The file is shown this once; with `Accept: application/yaml` it is the whole answer. Lifetime: 30 days unless
+/// The file is shown this once, when the cluster was seen to accept it; with `Accept: application/yaml` it is the whole answer. A
+/// cluster has at most 200 that have neither ended nor been revoked. Lifetime: 30 days unless
 /// `expires_in_seconds` says otherwise, at most 365 days. Roles above `view` take the role editor.
 #[utoipa::path(post, path = "/clusters/{cls}/kubeconfigs", tag = "kubeconfigs", operation_id = "issue_kubeconfig",
     params(("cls" = String, Path, description = "`cls_…`")), request_body = IssueKubeconfig,
@@ -53,13 +57,18 @@ async fn issue(
 
 /// Revoke kubeconfig
 ///
-/// Takes the role editor. That file alone stops working, within seconds.
+/// Takes the role editor. The cluster's API servers stop believing that file's own authority, which nothing inside the cluster can
+/// prevent, and its open connections are cut. The answer comes when they were seen to refuse it, or after 10 seconds.
 #[utoipa::path(delete, path = "/kubeconfigs/{kcf}", tag = "kubeconfigs", operation_id = "revoke_kubeconfig",
     params(("kcf" = String, Path, description = "`kcf_…`")),
-    responses((status = 204, description = "It is revoked"), Failure))]
-async fn revoke(call: Call, Path(id): Path<String>) -> Result<StatusCode, Error> {
-    kubeconfigs::revoke(&call.state, &call.actor, &id).await?;
-    Ok(StatusCode::NO_CONTENT)
+    responses((status = 204, description = "The cluster refuses it"),
+        (status = 202, body = Kubeconfig, description = "It is being revoked: the cluster was not yet seen to refuse it"), Failure))]
+async fn revoke(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
+    let revoked = kubeconfigs::revoke(&call.state, &call.actor, &id, REVOCATION).await?;
+    if revoked.state == "revoking" && !call.state.store().is_rehearsal() {
+        return Ok((StatusCode::ACCEPTED, Json(revoked)).into_response());
+    }
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 /// Whether YAML is named in `Accept` (and JSON is not named before it).

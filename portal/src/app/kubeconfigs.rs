@@ -1,7 +1,7 @@
 //! Kubeconfigs: issue, list, revoke.
 //!
-//! The row comes first, then the signature, which the [`crate::Issuer`] makes. The file works once the provisioner has
-//! bound it to its role inside the cluster, so issuing waits a little for that.
+//! The row comes first, then the signature, which the [`crate::Issuer`] makes. A file is handed out once the provisioner has
+//! seen that the cluster accepts it, and is told to be revoked once it has seen that the cluster refuses it.
 
 use super::tokens::{check_name, lifetime};
 use super::{find, view};
@@ -15,7 +15,7 @@ use api_types::{IssueKubeconfig, IssuedKubeconfig, Kubeconfig, List};
 use migrations::{Change, ChangeKind, Cluster, KubeconfigKind, NewKubeconfig, Role};
 use std::time::Duration;
 use tenant_controlplane::id::KubeconfigId;
-use tenant_controlplane::status::{AccessRole, ClusterState};
+use tenant_controlplane::status::{AccessRole, ClusterState, KubeconfigEndpoint};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
@@ -24,8 +24,8 @@ use tokio::time::timeout;
 const DAY: u64 = 24 * 60 * 60;
 const DEFAULT_LIFETIME: u64 = 30 * DAY;
 const LONGEST_LIFETIME: u64 = 365 * DAY;
-/// How long issuing waits for the cluster to honour the file.
-const LONGEST_BINDING: Duration = Duration::from_secs(10);
+/// How long issuing waits for the cluster to accept the file: a young one fills its roles for some seconds.
+const LONGEST_ACCEPTANCE: Duration = Duration::from_secs(20);
 
 /// The kubeconfigs issued for a cluster, revoked ones too; never the files.
 ///
@@ -40,8 +40,9 @@ pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Pagin
 /// Issues a kubeconfig. Role `view` may be had by everybody who sees the cluster, more by editors.
 ///
 /// # Errors
-/// [`Error::ClusterNotReady`] before the cluster first runs; [`Error::Deleting`], [`Error::Invalid`],
-/// [`Error::Forbidden`], [`Error::NotFound`].
+/// [`Error::ClusterNotReady`] before the cluster first runs; [`Error::NotAccepted`] when it does not take the file up;
+/// [`Error::Conflict`] when it has as many as it may; [`Error::Deleting`], [`Error::Invalid`], [`Error::Forbidden`],
+/// [`Error::NotFound`].
 pub async fn issue(
     state: &AppState,
     actor: &Actor,
@@ -49,6 +50,7 @@ pub async fn issue(
     input: IssueKubeconfig,
 ) -> Result<IssuedKubeconfig, Error> {
     let cluster = find::living_cluster(state, actor, cluster, Action::Read).await?;
+    let endpoint = endpoint(state, input.endpoint.as_deref())?;
     let new = checked(actor, &cluster, input)?;
     ready(&cluster)?;
     let mut changes = state.changes();
@@ -56,25 +58,35 @@ pub async fn issue(
     if state.store().is_rehearsal() {
         return Ok(IssuedKubeconfig { issued: view::kubeconfig(row), kubeconfig: String::new() });
     }
-    let file = match state.config().issuer.kubeconfig(cluster.id, &row).await {
+    let file = match state.config().issuer.kubeconfig(&row, endpoint).await {
         Ok(file) => file,
         Err(error) => return Err(withdrawn(state, actor, &row, not_signed(error, &cluster)).await),
     };
-    let row = timeout(LONGEST_BINDING, honoured(state, &row, &mut changes)).await.unwrap_or(Ok(row))?;
-    Ok(IssuedKubeconfig { issued: view::kubeconfig(row), kubeconfig: file })
+    let accepted = seen(state, &row, &mut changes, |row| row.bound || row.revoked_at.is_some());
+    match timeout(LONGEST_ACCEPTANCE, accepted).await {
+        Ok(Ok(row)) if row.bound => Ok(IssuedKubeconfig { issued: view::kubeconfig(row), kubeconfig: file }),
+        Ok(Err(error)) => Err(withdrawn(state, actor, &row, error).await),
+        Ok(Ok(_)) | Err(_) => Err(withdrawn(state, actor, &row, not_accepted(state, &cluster).await).await),
+    }
 }
 
-/// Revokes a kubeconfig: its role binding is deleted, so that the file opens nothing any more.
+/// Revokes a kubeconfig, and waits for at most `patience` until the cluster is seen to refuse it: it is `revoked` then, and `revoking`
+/// before.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`].
-pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Error> {
+pub async fn revoke(state: &AppState, actor: &Actor, id: &str, patience: Duration) -> Result<Kubeconfig, Error> {
     let id: KubeconfigId = find::id(id, "kubeconfig")?;
     let kubeconfigs = state.store().kubeconfigs();
     for organization in actor.organizations() {
         if kubeconfigs.get(organization, id).await.is_ok() {
             policy::authorise(actor, organization, Action::Write)?;
-            return Ok(kubeconfigs.revoke(organization, id, actor.by()).await.map(|_| ())?);
+            let mut changes = state.changes();
+            kubeconfigs.revoke(organization, id, actor.by()).await?;
+            let row = kubeconfigs.get(organization, id).await?;
+            let refused = seen(state, &row, &mut changes, |row| row.refused_at.is_some());
+            let patience = if state.store().is_rehearsal() { Duration::ZERO } else { patience };
+            return Ok(view::kubeconfig(timeout(patience, refused).await.unwrap_or(Ok(row))?));
         }
     }
     Err(Error::NotFound { what: "kubeconfig" })
@@ -115,6 +127,26 @@ fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>) -> Result<Access
     Ok(role)
 }
 
+fn endpoint(state: &AppState, wanted: Option<&str>) -> Result<KubeconfigEndpoint, Error> {
+    let Some(word) = wanted else { return Ok(KubeconfigEndpoint::Sni) };
+    let endpoint = word.parse().map_err(|_| {
+        let detail = format!("`{word}` is not a way to a cluster: choose sni, dns or port");
+        Error::field("/endpoint", "UNKNOWN_VALUE", detail)
+    })?;
+    let (capabilities, lacks) =
+        (state.config().capabilities, |detail: &str| Err(Error::field("/endpoint", "NOT_AVAILABLE", detail)));
+    match endpoint {
+        KubeconfigEndpoint::Dns if !capabilities.dns => lacks(
+            "this installation has no DNS names: its operator gives it some with `pilothouse up --domain`; choose sni",
+        ),
+        KubeconfigEndpoint::Port if !capabilities.ports => lacks(
+            "this installation gives clusters no ports of their own: its operator allows some with `pilothouse up --cluster-ports`; \
+             choose sni",
+        ),
+        endpoint => Ok(endpoint),
+    }
+}
+
 /// A kubeconfig is handed out only for a cluster that has answered from outside.
 fn ready(cluster: &Cluster) -> Result<(), Error> {
     match cluster.state {
@@ -131,19 +163,28 @@ fn not_ready(cluster: &Cluster) -> Error {
 fn not_signed(error: IssueError, cluster: &Cluster) -> Error {
     match error {
         IssueError::NotReady => not_ready(cluster),
+        IssueError::NoPort(detail) => Error::Conflict { detail },
         error => Error::internal(error),
     }
 }
 
-/// Waits until the provisioner has bound the file to its role inside the cluster.
-async fn honoured(
+/// Why a file is not handed out, as the cluster says it.
+async fn not_accepted(state: &AppState, cluster: &Cluster) -> Error {
+    let now = state.store().clusters().get(cluster.organization, cluster.id).await.ok();
+    let problem = now.and_then(|now| now.problem).map(|problem| problem.detail);
+    Error::NotAccepted { reason: problem.unwrap_or_else(|| "its API servers have not taken it up".to_owned()) }
+}
+
+/// Waits until the provisioner has seen what is waited for.
+async fn seen(
     state: &AppState,
-    issued: &migrations::Kubeconfig,
+    row: &migrations::Kubeconfig,
     changes: &mut broadcast::Receiver<Change>,
+    is_over: impl Fn(&migrations::Kubeconfig) -> bool + Send,
 ) -> Result<migrations::Kubeconfig, Error> {
     loop {
-        let row = state.store().kubeconfigs().get(issued.organization, issued.id).await?;
-        if row.bound || !heard_of(issued.id, changes).await {
+        let row = state.store().kubeconfigs().get(row.organization, row.id).await?;
+        if is_over(&row) || !heard_of(row.id, changes).await {
             return Ok(row);
         }
     }
@@ -161,10 +202,10 @@ async fn heard_of(kubeconfig: KubeconfigId, changes: &mut broadcast::Receiver<Ch
     }
 }
 
-/// A row whose file was never made is revoked again; the first error is the one told.
+/// A row whose file is not handed out is revoked again; the first error is the one told.
 async fn withdrawn(state: &AppState, actor: &Actor, row: &migrations::Kubeconfig, error: Error) -> Error {
     if let Err(second) = state.store().kubeconfigs().revoke(row.organization, row.id, actor.by()).await {
-        tracing::warn!(kubeconfig = %row.id, error = %second, "an unsigned kubeconfig stays listed");
+        tracing::warn!(kubeconfig = %row.id, error = %second, "a kubeconfig that was not handed out stays listed");
     }
     error
 }

@@ -7,6 +7,7 @@ use migrations as row;
 use migrations::StepState;
 use tenant_controlplane::id::{OrganizationId, SessionId};
 use tenant_controlplane::status::{Class, Problem};
+use time::OffsetDateTime;
 
 const API: &str = "/api/v1";
 
@@ -204,6 +205,7 @@ fn known(fact: String) -> Option<String> {
 
 /// An issued kubeconfig.
 pub fn kubeconfig(kubeconfig: row::Kubeconfig) -> api::Kubeconfig {
+    let state = kubeconfig.state(OffsetDateTime::now_utc());
     api::Kubeconfig {
         id: kubeconfig.id.to_string(),
         object: "kubeconfig".into(),
@@ -211,9 +213,11 @@ pub fn kubeconfig(kubeconfig: row::Kubeconfig) -> api::Kubeconfig {
         name: kubeconfig.name,
         kind: kubeconfig.kind.to_string(),
         role: kubeconfig.role.to_string(),
-        active: kubeconfig.bound && kubeconfig.revoked_at.is_none(),
+        state: state.as_str().into(),
+        active: state == row::KubeconfigState::Active,
         expires_at: kubeconfig.expires_at,
         revoked_at: kubeconfig.revoked_at,
+        left_behind: kubeconfig.left_behind,
         created_by: kubeconfig.created_by,
         created_at: kubeconfig.created_at,
         links: links("kubeconfigs", kubeconfig.id),

@@ -87,6 +87,7 @@ catalogue! {
     OVERLOADED 503 "platform" true "Too much at once", "Wait as long as `Retry-After` says and send it again. If it stays, the operators find the reason in the platform's log.";
     STREAMS_FULL 503 "platform" true "No place for another live page", "Load the page again to see what changed; it is live again when there is a place.";
     DATABASE_UNAVAILABLE 503 "platform" true "The database does not answer", "Try again in a few seconds. Nothing was changed.";
+    KUBECONFIG_NOT_ACCEPTED 503 "platform" false "The cluster did not accept the kubeconfig", "It was withdrawn. See what is wrong with the cluster (GET /api/v1/clusters/{id}) and issue another.";
     TIMEOUT 504 "platform" true "Not done in time", "Try again; `?wait=` may be at most 60.";
 }
 

@@ -7,12 +7,14 @@ use axum::extract::{Path, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
+use std::time::Duration;
 
 use super::form::Refusal;
 use super::shell::{Shell, Visitor};
 use super::ui::{Moment, Status, ago, day};
 use super::{assets, render, ui};
 use crate::app;
+use crate::config::Capabilities;
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -24,6 +26,7 @@ struct Page {
     cluster: Cluster,
     ready: bool,
     may_write: bool,
+    endpoints: Vec<(&'static str, &'static str)>,
     typed: Typed,
     refusal: Refusal,
     rows: Vec<Row>,
@@ -37,7 +40,11 @@ struct Row {
     issued: Moment,
     ends: String,
     usable: bool,
+    left_behind: Option<String>,
 }
+
+/// How long a page waits for a revocation to be seen, before it shows that it is under way.
+const REVOCATION: Duration = Duration::from_secs(5);
 
 /// What was typed.
 #[derive(Clone, Default, Deserialize)]
@@ -49,6 +56,8 @@ pub struct Typed {
     /// Lifetime in seconds.
     #[serde(default)]
     lifetime: String,
+    #[serde(default)]
+    endpoint: String,
 }
 
 /// `GET /clusters/{cluster}/kubeconfigs`
@@ -69,6 +78,7 @@ pub async fn issue(
         kind: None,
         role: Some(typed.role.clone()).filter(|role| !role.is_empty()),
         expires_in_seconds: typed.lifetime.parse().ok(),
+        endpoint: Some(typed.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
     };
     match app::kubeconfigs::issue(&state, &visitor.actor, &id, wish).await {
         Ok(issued) => download(&state, &visitor, issued).await,
@@ -82,7 +92,7 @@ pub async fn revoke(
     visitor: Visitor,
     Path((cluster, id)): Path<(String, String)>,
 ) -> Result<Response, Error> {
-    app::kubeconfigs::revoke(&state, &visitor.actor, &id).await?;
+    app::kubeconfigs::revoke(&state, &visitor.actor, &id, REVOCATION).await?;
     Ok(Redirect::to(&format!("/clusters/{cluster}/kubeconfigs")).into_response())
 }
 
@@ -108,6 +118,7 @@ async fn page(
     let issued = app::kubeconfigs::list(state, &visitor.actor, id, &Paging::all()).await?.items;
     let status = refusal.status();
     let page = Page {
+        endpoints: endpoints(state.config().capabilities),
         may_write: visitor.may_write(&cluster.organization_id),
         ready: matches!(cluster.state.as_str(), "running" | "degraded"),
         rows: issued.into_iter().rev().map(row).collect(),
@@ -119,10 +130,23 @@ async fn page(
     render::page_as(status, &page)
 }
 
+/// The ways to a cluster that there are, with a word for each.
+fn endpoints(capabilities: Capabilities) -> Vec<(&'static str, &'static str)> {
+    let sni = ("sni", "by address: works without DNS");
+    let dns = capabilities.dns.then_some(("dns", "by name: for clients without tls-server-name"));
+    let port = capabilities.ports.then_some(("port", "by a port of its own: for clients that know no names"));
+    [Some(sni), dns, port].into_iter().flatten().collect()
+}
+
 fn row(kubeconfig: Kubeconfig) -> Row {
-    let status = Status::credential(Some(kubeconfig.expires_at), kubeconfig.revoked_at.is_some());
+    let status = match kubeconfig.state.as_str() {
+        "pending" => Status::new("attention", "Not accepted yet"),
+        "revoking" => Status::new("attention", "Revoking"),
+        state => Status::credential(Some(kubeconfig.expires_at), state == "revoked"),
+    };
     Row {
-        usable: status.group != "deleting",
+        usable: matches!(kubeconfig.state.as_str(), "pending" | "active"),
+        left_behind: kubeconfig.left_behind,
         status,
         issued: ago(kubeconfig.created_at),
         ends: day(kubeconfig.expires_at),

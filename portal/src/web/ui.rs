@@ -40,7 +40,7 @@ pub struct Status {
 }
 
 impl Status {
-    fn new(group: &'static str, word: &str) -> Self {
+    pub fn new(group: &'static str, word: &str) -> Self {
         let icon = match group {
             "ready" => "ok",
             "working" => "work",

@@ -10,7 +10,7 @@ use base64::Engine;
 use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, Store};
 use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use tenant_controlplane::id::ClusterId;
-use tenant_controlplane::status::{ClusterState, Condition, ConditionStatus};
+use tenant_controlplane::status::{ClusterState, Condition, ConditionStatus, KubeconfigEndpoint};
 use tenant_controlplane::version::KubernetesVersion;
 use thirtyfour::prelude::*;
 use time::OffsetDateTime;
@@ -33,12 +33,13 @@ const FLAGS: [&str; 8] = [
 ];
 
 /// Stands for the provisioner's signature; what is in the file is not the portal's concern.
-struct Signer;
+struct Signer(Store);
 
 #[async_trait]
 impl Issuer for Signer {
-    async fn kubeconfig(&self, cluster: ClusterId, _: &Kubeconfig) -> Result<String, IssueError> {
-        Ok(format!("apiVersion: v1\nkind: Config\n# {cluster}\n"))
+    async fn kubeconfig(&self, kubeconfig: &Kubeconfig, _: KubeconfigEndpoint) -> Result<String, IssueError> {
+        self.0.kubeconfigs().certify(kubeconfig.id, "0a", "<authority>").await.unwrap();
+        Ok(format!("apiVersion: v1\nkind: Config\n# {}\n", kubeconfig.cluster))
     }
 }
 
@@ -253,9 +254,9 @@ fn config(store: &Store, url: &str, dir: &Path) -> PortalConfig {
         platform_ca_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
         versions: KubernetesVersion::known().to_vec(),
         agent: AgentFiles { path: dir.join("agent"), sha256: "0".repeat(64), machine: "x86_64".into() },
-        capabilities: Capabilities { local: true },
+        capabilities: Capabilities { local: true, dns: false, ports: false },
         limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
-        issuer: Arc::new(Signer),
+        issuer: Arc::new(Signer(store.clone())),
     }
 }
 
@@ -266,6 +267,11 @@ async fn bind_kubeconfigs(store: Store) {
         let Some(cluster) = change.cluster else { continue };
         for kubeconfig in store.kubeconfigs().unbound(cluster).await.unwrap_or_default() {
             store.kubeconfigs().mark_bound(kubeconfig.id).await.unwrap();
+        }
+        for kubeconfig in store.kubeconfigs().with_authority(cluster).await.unwrap_or_default() {
+            if kubeconfig.revoked_at.is_some() {
+                store.kubeconfigs().mark_refused(kubeconfig.id).await.unwrap();
+            }
         }
     }
 }

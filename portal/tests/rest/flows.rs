@@ -3,8 +3,9 @@
 use crate::world::{Things, World};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use migrations::{ExposeSecret, Role};
+use migrations::{Actor, ExposeSecret, Role};
 use serde_json::{Value, json};
+use tenant_controlplane::id::ClusterId;
 
 #[tokio::test]
 async fn set_up_works_once() {
@@ -69,33 +70,67 @@ async fn a_join_token_comes_with_ready_commands_once() {
     assert_eq!(world.call("DELETE", &path, &editor, Value::Null).await.status, StatusCode::NO_CONTENT);
 }
 
+/// Sees of every kubeconfig that the cluster does with it what was asked for, as the provisioner does.
+async fn see_kubeconfigs(world: &World, cluster: ClusterId) {
+    let kubeconfigs = world.store.kubeconfigs();
+    loop {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        for row in kubeconfigs.with_authority(cluster).await.unwrap() {
+            match row.revoked_at {
+                None => kubeconfigs.mark_bound(row.id).await.unwrap(),
+                Some(_) => kubeconfigs.mark_refused(row.id).await.unwrap(),
+            }
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_kubeconfig_is_issued_listed_and_revoked() {
     let world = World::new().await;
     let things = Things::new(&world).await;
     let token = world.token(&things.ana, &things.organization, Role::Editor).await;
     let path = things.path("/clusters/{cls}/kubeconfigs");
-    let binder = async {
+    let flow = async {
+        let issued = world.call("POST", &path, &token, json!({"name": "ci"})).await;
+        assert_eq!(issued.status, StatusCode::CREATED, "{}", issued.text);
+        let issued = issued.json();
+        assert_eq!((issued["active"].as_bool(), issued["role"].as_str()), (Some(true), Some("admin")));
+        assert!(issued["kubeconfig"].as_str().unwrap().starts_with("apiVersion: v1"));
+        let listed = world.get(&path, &token).await;
+        assert!(!listed.text.contains("apiVersion") && !listed.text.contains("authority"), "{}", listed.text);
+        let revoke = format!("/kubeconfigs/{}", issued["id"].as_str().unwrap());
+        assert_eq!(world.call("DELETE", &revoke, &token, Value::Null).await.status, StatusCode::NO_CONTENT);
+    };
+    tokio::select! { () = flow => {}, () = see_kubeconfigs(&world, things.cluster) => unreachable!() };
+    let listed = world.get(&format!("{path}?name=ci"), &token).await.json();
+    assert_eq!((&listed["items"][0]["active"], &listed["items"][0]["state"]), (&json!(false), &json!("revoked")));
+    assert!(listed["items"][0]["revoked_at"].is_string());
+}
+
+#[tokio::test]
+async fn what_the_cluster_does_not_do_is_not_told_as_done() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Editor).await;
+    let path = things.path("/clusters/{cls}/kubeconfigs");
+    // Nobody sees the cluster accept it, and somebody else gives up sooner.
+    let somebody = async {
+        let kubeconfigs = world.store.kubeconfigs();
         loop {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            for row in world.store.kubeconfigs().unbound(things.cluster).await.unwrap() {
-                world.store.kubeconfigs().mark_bound(row.id).await.unwrap();
+            for row in kubeconfigs.with_authority(things.cluster).await.unwrap() {
+                kubeconfigs.revoke(things.organization.id, row.id, Actor::System).await.unwrap();
             }
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
         }
     };
     let issue = world.call("POST", &path, &token, json!({"name": "ci"}));
-    let issued = tokio::select! { answer = issue => answer, () = binder => unreachable!() };
-    assert_eq!(issued.status, StatusCode::CREATED, "{}", issued.text);
-    let issued = issued.json();
-    assert_eq!((issued["active"].as_bool(), issued["role"].as_str()), (Some(true), Some("admin")));
-    assert!(issued["kubeconfig"].as_str().unwrap().starts_with("apiVersion: v1"));
-    let listed = world.get(&path, &token).await;
-    assert!(!listed.text.contains("apiVersion"));
-    let revoke = format!("/kubeconfigs/{}", issued["id"].as_str().unwrap());
-    assert_eq!(world.call("DELETE", &revoke, &token, Value::Null).await.status, StatusCode::NO_CONTENT);
+    let answer = tokio::select! { answer = issue => answer, () = somebody => unreachable!() };
+    assert_eq!((answer.status.as_u16(), answer.code().as_str()), (503, "KUBECONFIG_NOT_ACCEPTED"));
+    assert!(!answer.text.contains("apiVersion"), "no file is handed out");
     let listed = world.get(&format!("{path}?name=ci"), &token).await.json();
-    assert_eq!(listed["items"][0]["active"], false);
-    assert!(listed["items"][0]["revoked_at"].is_string());
+    assert_eq!(listed["items"][0]["state"], "revoking", "it is withdrawn, and that is not seen either");
+    let answer = world.call("DELETE", &things.path("/kubeconfigs/{kcf}"), &token, Value::Null).await;
+    assert_eq!((answer.status, &answer.json()["state"]), (StatusCode::ACCEPTED, &json!("revoking")));
 }
 
 #[tokio::test]
@@ -108,15 +143,7 @@ async fn a_viewer_gets_a_view_kubeconfig_as_yaml() {
         .header("content-type", "application/json")
         .header("accept", "application/yaml")
         .body(Body::from("{}"));
-    let binder = async {
-        loop {
-            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-            for row in world.store.kubeconfigs().unbound(things.cluster).await.unwrap() {
-                world.store.kubeconfigs().mark_bound(row.id).await.unwrap();
-            }
-        }
-    };
-    let answer = tokio::select! { answer = world.send(request.unwrap()) => answer, () = binder => unreachable!() };
+    let answer = tokio::select! { answer = world.send(request.unwrap()) => answer, () = see_kubeconfigs(&world, things.cluster) => unreachable!() };
     assert_eq!((answer.status, answer.header("content-type")), (StatusCode::CREATED, "application/yaml"));
     assert!(answer.text.starts_with("apiVersion: v1") && answer.text.contains(" view"), "{}", answer.text);
 }

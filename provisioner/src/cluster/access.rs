@@ -1,48 +1,113 @@
-//! Kubeconfigs' rights inside the tenant: one binding per file. Deleting it revokes exactly that file.
+//! Kubeconfigs' rights inside the tenant: each is in its role's group, which the addons bind. One is told to work only when its role has
+//! all that it promises: Kubernetes fills roles some seconds after a cluster's start.
 //!
-//! A file is told to work only when the role it names does: Kubernetes fills `view` and `edit` after a cluster's start.
+//! After a revocation, what its holder may have left behind is told. Nothing here decides whether a kubeconfig is revoked, but for those
+//! from before each had an authority of its own: their binding is deleted.
 
-use futures::future::try_join_all;
+use std::collections::BTreeSet;
+
 use migrations::Kubeconfig;
 use serde_json::Value;
-use tenant_controlplane::addon::{Aggregate, aggregate, kubeconfig_binding, kubeconfig_binding_name};
+use tenant_controlplane::addon::{Aggregate, aggregate, kubeconfig_binding_name};
 use tenant_controlplane::id::{ClusterId, KubeconfigId};
+use tenant_controlplane::pki::kubeconfig_user_name;
 use tenant_controlplane::status::AccessRole;
+use tenant_controlplane::text::printable;
 
 use crate::context::Context;
-use crate::host::{Kubernetes, ObjectKey};
+use crate::host::{ApiError, Kubernetes, ObjectKey};
 use crate::trouble::Trouble;
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
+/// So many bindings are named to people.
+const NAMED: usize = 10;
 
-fn key(kubeconfig: KubeconfigId) -> ObjectKey {
-    ObjectKey::global(RBAC, "ClusterRoleBinding", &kubeconfig_binding_name(kubeconfig))
-}
-
-/// Takes rights away that were revoked or have ended, and gives new ones; answers which, to be [`confirm`]ed once the roles they name are there.
+/// Those not yet known to work whose certificate the API servers accept; to be [`confirm`]ed.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the tenant's API server.
-pub async fn apply(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<Vec<Kubeconfig>, Trouble> {
-    for revoked in ctx.store.kubeconfigs().revoked_unapplied(cluster).await? {
-        revoke(ctx, revoked.id, api).await?;
-    }
-    let new = ctx.store.kubeconfigs().unbound(cluster).await?;
-    let bindings: Vec<_> = new.iter().map(|new| kubeconfig_binding(new.id, new.role)).collect();
-    let applied = try_join_all(bindings.iter().map(|binding| api.apply(binding))).await;
-    applied.map_err(|error| Trouble::api("cluster", error))?;
-    Ok(new)
+/// [`Trouble`] of the store.
+pub async fn unconfirmed(
+    ctx: &Context,
+    cluster: ClusterId,
+    accepted: &BTreeSet<KubeconfigId>,
+) -> Result<Vec<Kubeconfig>, Trouble> {
+    let mut rows = ctx.store.kubeconfigs().unbound(cluster).await?;
+    rows.retain(|row| row.authority.is_none() || accepted.contains(&row.id));
+    Ok(rows)
 }
 
-/// Deletes one binding, and believes it only when it is seen to be gone.
-async fn revoke(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<(), Trouble> {
-    let key = key(kubeconfig);
-    api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    if left.is_none() {
-        ctx.store.kubeconfigs().mark_unbound(kubeconfig).await?;
+/// Deletes the bindings of kubeconfigs without an authority that are revoked or have ended. What the tenant refuses is told and tried
+/// again at the next visit.
+///
+/// # Errors
+/// [`Trouble`] of the store.
+pub async fn release(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    for row in ctx.store.kubeconfigs().revoked_unapplied(cluster).await? {
+        match delete_binding(row.id, api).await {
+            Ok(true) => ctx.store.kubeconfigs().mark_refused(row.id).await?,
+            Ok(false) => {}
+            Err(error) => {
+                let text = format!("Its role binding {} cannot be deleted: {error}.", kubeconfig_binding_name(row.id));
+                ctx.store.kubeconfigs().set_left_behind(row.id, Some(&printable(&text))).await?;
+            }
+        }
     }
     Ok(())
+}
+
+/// Whether the binding was seen to be gone.
+async fn delete_binding(kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<bool, ApiError> {
+    let key = ObjectKey::global(RBAC, "ClusterRoleBinding", &kubeconfig_binding_name(kubeconfig));
+    api.delete(&key).await?;
+    Ok(api.get(&key).await?.is_none())
+}
+
+/// Notes for each of these revoked kubeconfigs what its user is still bound to inside the cluster.
+///
+/// # Errors
+/// [`Trouble`] of the store.
+pub async fn list_left_behind(ctx: &Context, revoked: Vec<KubeconfigId>, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    for kubeconfig in revoked {
+        tell_left_behind(ctx, kubeconfig, api).await?;
+    }
+    Ok(())
+}
+
+/// Tells people what the holder of a revoked kubeconfig has bound to its user, which would work again if that name ever came back. It is
+/// a courtesy: a tenant that does not answer is told as such.
+///
+/// # Errors
+/// [`Trouble`] of the store.
+async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    let text = match bindings_of(&kubeconfig_user_name(kubeconfig), api).await {
+        Ok(bindings) if bindings.is_empty() => return Ok(()),
+        Ok(bindings) => named(&bindings),
+        Err(error) => format!("The bindings of its user cannot be listed: {error}."),
+    };
+    Ok(ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?)
+}
+
+fn named(bindings: &[String]) -> String {
+    let more = bindings.len().saturating_sub(NAMED);
+    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+    let first: Vec<&str> = bindings.iter().take(NAMED).map(String::as_str).collect();
+    format!("Its user still stands in {}{more}: delete what you do not know.", first.join(", "))
+}
+
+async fn bindings_of(user: &str, api: &dyn Kubernetes) -> Result<Vec<String>, ApiError> {
+    let names = |subject: &Value| subject["kind"] == "User" && subject["name"] == user;
+    let mut bindings = Vec::new();
+    for kind in ["ClusterRoleBinding", "RoleBinding"] {
+        let found = api.select(RBAC, kind, None, "").await?;
+        let own =
+            found.iter().filter(|binding| binding["subjects"].as_array().is_some_and(|all| all.iter().any(names)));
+        bindings.extend(own.map(|binding| {
+            let (namespace, name) = (&binding["metadata"]["namespace"], &binding["metadata"]["name"]);
+            let place = namespace.as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+            format!("{kind} {place}{}", name.as_str().unwrap_or_default())
+        }));
+    }
+    Ok(bindings)
 }
 
 /// Tells people that these kubeconfigs work; answers those that do not yet.

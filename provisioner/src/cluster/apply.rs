@@ -10,13 +10,15 @@ use std::time::Duration;
 use futures::future::try_join_all;
 use migrations::Cluster;
 use serde_json::Value;
-use tenant_controlplane::pki::ClusterPki;
+use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities};
 use tenant_controlplane::render::{
-    CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render, shared,
+    CLIENT_AUTHORITIES, CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render,
+    shared,
 };
 use tenant_controlplane::sni;
 use tokio::time::{Instant, sleep};
 
+use super::clients;
 use super::prune::{self, Scope};
 use crate::config::Release;
 use crate::context::{Context, Place, fingerprint};
@@ -27,9 +29,24 @@ use crate::trouble::Trouble;
 /// Between two looks at a claim.
 const CLAIM_LOOK: Duration = Duration::from_millis(15);
 
-fn rendered(cluster: &Cluster, pki: &ClusterPki, placement: &Placement) -> Manifests {
-    let Cluster { id, name, spec, user_id, .. } = cluster;
-    render(&RenderInput { cluster: *id, name, spec, pki, user: *user_id, placement })
+/// What everything is made from but the placement.
+struct Source<'a> {
+    cluster: &'a Cluster,
+    pki: &'a ClusterPki,
+    authorities: KubeconfigAuthorities,
+}
+
+impl Source<'_> {
+    fn rendered(&self, placement: &Placement) -> Manifests {
+        let Self { cluster, pki, authorities } = self;
+        let Cluster { id, name, spec, user_id, .. } = cluster;
+        render(&RenderInput { cluster: *id, name, spec, pki, authorities, user: *user_id, placement })
+    }
+}
+
+/// What changes with every kubeconfig is applied alone ([`super::clients`]).
+fn is_lasting(object: &&Value) -> bool {
+    object["metadata"]["name"] != CLIENT_AUTHORITIES
 }
 
 /// Applies everything of a cluster that lives in the host, unless this process did so a while ago and it is still there.
@@ -43,8 +60,10 @@ pub async fn control_plane(
     release: Release,
 ) -> Result<(), Trouble> {
     let mut placement = Placement { etcd_ip: None, images: release.images, ..ctx.facts.placement.clone() };
-    let manifests = rendered(cluster, pki, &placement);
-    let hash = fingerprint(&manifests.objects);
+    let authorities = clients::living(&ctx.store.kubeconfigs().with_authority(cluster.id).await?);
+    let source = Source { cluster, pki, authorities };
+    let manifests = source.rendered(&placement);
+    let hash = fingerprint(manifests.objects.iter().filter(is_lasting));
     if ctx.is_applied(cluster.id, Place::Host, hash) && !is_bare(ctx, cluster) {
         return Ok(());
     }
@@ -54,12 +73,14 @@ pub async fn control_plane(
     ctx.set_shared();
     placement.etcd_ip = service_address(&all(ctx, rest).await?);
     bound(ctx, rest).await?;
-    all(ctx, rendered(cluster, pki, &placement).workloads()).await?;
+    all(ctx, source.rendered(&placement).workloads()).await?;
     // One that never was well has nothing from an older render, and a person waits for it.
     if cluster.observed_generation > 0 {
         prune(ctx, cluster, &manifests).await?;
     }
     ctx.set_applied(cluster.id, Place::Host, hash);
+    let bundle = manifests.objects.iter().filter(|object| !is_lasting(object));
+    ctx.set_applied(cluster.id, Place::Clients, fingerprint(bundle));
     Ok(())
 }
 

@@ -20,7 +20,9 @@ pub async fn ensure(ctx: &Context, cluster: &Cluster, renewable: bool) -> Result
         let made = make(ctx, cluster, ClusterPki::generate).await?;
         return Ok(ctx.store.pki().put_new(cluster.id, &made).await?);
     };
-    let due = known.due(&PkiContext::new(cluster.id, &ctx.facts.domain, &cluster.spec), OffsetDateTime::now_utc())?;
+    let extra_ips = ctx.facts.direct.as_slice();
+    let context = PkiContext { extra_ips, ..PkiContext::new(cluster.id, &ctx.facts.domain, &cluster.spec) };
+    let due = known.due(&context, OffsetDateTime::now_utc())?;
     let Some((leaf, cause)) = due.filter(|_| renewable) else { return Ok(known) };
     let mut renewed = known.clone();
     let renewed = make(ctx, cluster, move |context, now, keys| {
@@ -38,7 +40,10 @@ where
     F: FnOnce(&PkiContext<'_>, OffsetDateTime, &dyn KeySource) -> Result<ClusterPki, PkiError> + Send + 'static,
 {
     let (keys, spec, id) = (Arc::clone(&ctx.keys), cluster.spec.clone(), cluster.id);
-    let domain = ctx.facts.domain.clone();
-    let make = move || make(&PkiContext::new(id, &domain, &spec), OffsetDateTime::now_utc(), &*keys);
+    let (domain, direct) = (ctx.facts.domain.clone(), ctx.facts.direct.clone());
+    let make = move || {
+        let context = PkiContext { extra_ips: &direct, ..PkiContext::new(id, &domain, &spec) };
+        make(&context, OffsetDateTime::now_utc(), &*keys)
+    };
     Ok(tokio::task::spawn_blocking(make).await.unwrap_or(Err(PkiError::Random))?)
 }

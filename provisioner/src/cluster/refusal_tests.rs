@@ -123,7 +123,7 @@ async fn a_node_that_something_keeps_says_what_and_force_ends_it() {
     world.store.nodes().force_deletion(world.organization.id, id, Actor::System).await.unwrap();
     assert_eq!(visit().await, Outcome::Gone);
     let departed = world.store.nodes().departed(cluster.id).await.unwrap();
-    assert_eq!(departed, [key.name.clone()], "and it is deleted as soon as it can be");
+    assert_eq!(departed, std::slice::from_ref(&key.name), "and it is deleted as soon as it can be");
 }
 
 #[tokio::test]

@@ -64,7 +64,10 @@ mod tests {
         Context::new(Parts {
             store,
             host,
-            connector: Arc::new(crate::host::testing::ScriptedConnector::new(Arc::clone(&world.tenant))),
+            connector: Arc::new(crate::host::testing::ScriptedConnector::new(
+                Arc::clone(&world.tenant),
+                Arc::clone(&world.host),
+            )),
             providers: Vec::new(),
             keys: Arc::clone(&world.ctx.keys),
             facts: Arc::new(Facts { releases, ..facts() }),

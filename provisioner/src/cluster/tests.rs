@@ -137,37 +137,129 @@ async fn a_moved_pod_moves_the_endpoint_and_an_unreachable_gateway_degrades() {
     assert_eq!(world.store.clusters().load(cluster.id).await.unwrap().problem, None);
 }
 
+fn bundle(world: &World) -> String {
+    let objects = world.host.objects.lock().unwrap();
+    let (_, secret) = objects.iter().find(|(key, _)| key.name == "client-authorities").unwrap();
+    let data = secret["data"]["client-ca.crt"].as_str().unwrap();
+    String::from_utf8(base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap()).unwrap()
+}
+
 #[tokio::test]
-async fn kubeconfigs_are_bound_and_revoked() {
+async fn kubeconfigs_are_believed_until_they_are_revoked() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
-    let expires_at = OffsetDateTime::now_utc() + time::Duration::hours(1);
-    let (organization, name) = (world.organization.id, "mine".to_owned());
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let (kubeconfigs, organization) = (world.store.kubeconfigs(), world.organization.id);
     let new = NewKubeconfig {
         organization,
         cluster: cluster.id,
-        name,
+        name: "mine".to_owned(),
         role: AccessRole::Admin,
         kind: KubeconfigKind::File,
-        expires_at,
+        expires_at: OffsetDateTime::now_utc() + time::Duration::hours(1),
         actor: Actor::System,
     };
-    let kubeconfig = world.store.kubeconfigs().insert(new).await.unwrap();
+    let row = kubeconfigs.insert(new).await.unwrap();
+    let text =
+        crate::issue_kubeconfig(&world.store, &crate::testing::facts(), (&row, crate::Server::Sni)).await.unwrap();
+    let label = cluster.id.suffix();
+    for part in [
+        "https://192.0.2.1:8443",
+        &format!("{label}.api.pilothouse.internal"),
+        &format!("default/default/demo/{}", row.id),
+    ] {
+        assert!(text.contains(part), "{part} missing of {text}");
+    }
+    let other = world.kubeconfig(cluster.id, AccessRole::Admin).await;
+    let deployment = |world: &World| {
+        let objects = world.host.objects.lock().unwrap();
+        objects.iter().find(|(key, _)| key.kind == "Deployment").unwrap().1.clone()
+    };
+    let before = deployment(&world);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let row = kubeconfigs.load(row.id).await.unwrap();
+    assert!(row.bound && kubeconfigs.load(other.id).await.unwrap().bound);
+    let authorities = [row.authority.clone().unwrap(), other.authority.unwrap()];
+    assert!(authorities.iter().all(|authority| bundle(&world).contains(authority)));
+    assert!(!world.tenant.names().iter().any(|name| name.contains("kubeconfig")), "nothing in the tenant speaks of it");
+    kubeconfigs.revoke(organization, row.id, Actor::System).await.unwrap();
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert!(!bundle(&world).contains(&authorities[0]) && bundle(&world).contains(&authorities[1]));
+    assert!(kubeconfigs.load(row.id).await.unwrap().refused_at.is_some());
+    assert!(kubeconfigs.load(other.id).await.unwrap().bound);
+    assert_eq!(deployment(&world), before, "no pod is restarted for it");
+    assert!(crate::issue_kubeconfig(&world.store, &crate::testing::facts(), (&row, crate::Server::Sni)).await.is_err());
+}
+
+#[tokio::test]
+async fn revoked_is_told_when_it_is_seen_and_whatever_the_tenant_does() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    let row = world.kubeconfig(cluster.id, AccessRole::Admin).await;
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
+    // The kubelet has not looked yet, and the API server still believes it.
+    world.connector.deaf.store(true, Ordering::SeqCst);
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    let state = async || world.store.kubeconfigs().load(row.id).await.unwrap().state(OffsetDateTime::now_utc());
+    assert_eq!(state().await, migrations::KubeconfigState::Revoking);
+    // An admin of the tenant took our rights away and refuses them to us.
+    world.connector.deaf.store(false, Ordering::SeqCst);
+    *world.tenant.health.lock().unwrap() = Health::Down("nothing answers us".to_owned());
+    assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
+    assert_eq!(state().await, migrations::KubeconfigState::Revoked);
+}
+
+#[tokio::test]
+async fn what_its_holder_bound_is_told_after_a_revocation() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    let row = world.kubeconfig(cluster.id, AccessRole::Admin).await;
     world.reconcile_cluster(cluster.id).await.unwrap();
-    let binding = format!("ClusterRoleBinding pilothouse:kubeconfig:{}", kubeconfig.id);
-    assert!(world.tenant.names().contains(&binding));
-    assert!(world.store.kubeconfigs().load(kubeconfig.id).await.unwrap().bound);
-    let text = crate::issue_kubeconfig(&world.store, &crate::testing::facts(), cluster.id, &kubeconfig).await.unwrap();
-    assert!(
-        text.contains("https://192.0.2.1:8443")
-            && text.contains(&format!("{}.api.pilothouse.internal", cluster.id.suffix()))
-    );
-    world.store.kubeconfigs().revoke(organization, kubeconfig.id, Actor::System).await.unwrap();
+    let rbac = "rbac.authorization.k8s.io/v1";
+    let bind = |key: ObjectKey, user: &str| {
+        world.tenant.put(key.clone(), &json!({}), "kubectl");
+        world.tenant.objects.lock().unwrap().get_mut(&key).unwrap()["subjects"] =
+            json!([{"kind": "User", "name": user}]);
+    };
+    let own = format!("pilothouse:kubeconfig:{}", row.id);
+    bind(ObjectKey::global(rbac, "ClusterRoleBinding", "keep"), &own);
+    bind(ObjectKey::namespaced(rbac, "RoleBinding", "shop", "keep-too"), &own);
+    bind(ObjectKey::global(rbac, "ClusterRoleBinding", "a-colleagues"), "carol");
+    world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
     world.reconcile_cluster(cluster.id).await.unwrap();
-    assert!(!world.tenant.names().contains(&binding));
-    let revoked = world.store.kubeconfigs().load(kubeconfig.id).await.unwrap();
-    assert!(crate::issue_kubeconfig(&world.store, &crate::testing::facts(), cluster.id, &revoked).await.is_err());
+    let told = world.store.kubeconfigs().load(row.id).await.unwrap().left_behind.unwrap();
+    assert!(told.contains("ClusterRoleBinding keep, RoleBinding shop/keep-too:"), "{told}");
+}
+
+#[tokio::test]
+async fn one_from_before_there_were_authorities_is_revoked_by_its_binding() {
+    let world = World::new().await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    let new = NewKubeconfig {
+        organization: world.organization.id,
+        cluster: cluster.id,
+        name: "old".to_owned(),
+        role: AccessRole::Admin,
+        kind: KubeconfigKind::File,
+        expires_at: OffsetDateTime::now_utc() + time::Duration::hours(1),
+        actor: Actor::System,
+    };
+    let row = world.store.kubeconfigs().insert(new).await.unwrap();
+    let binding = format!("pilothouse:kubeconfig:{}", row.id);
+    let key = ObjectKey::global("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", &binding);
+    world.tenant.put(key, &json!({"app.kubernetes.io/managed-by": "pilothouse"}), crate::host::FIELD_MANAGER);
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    let name = format!("ClusterRoleBinding {binding}");
+    assert!(world.tenant.names().contains(&name));
+    world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    assert!(!world.tenant.names().contains(&name));
+    assert!(world.store.kubeconfigs().load(row.id).await.unwrap().refused_at.is_some());
 }
 
 #[tokio::test]

@@ -163,11 +163,13 @@ async fn an_addon_that_is_none_any_more_goes_and_kubeconfigs_stay() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
-    let issued = world.kubeconfig(cluster.id, AccessRole::Admin).await;
     world.reconcile_cluster(cluster.id).await.unwrap();
     let ours = json!({MANAGED_BY_LABEL: "pilothouse"});
     let tenant = &world.tenant;
     tenant.put(ObjectKey::namespaced("v1", "ConfigMap", "kube-system", "old"), &ours, FIELD_MANAGER);
+    // As kubeconfigs had them before each had an authority of its own.
+    let binding = "pilothouse:kubeconfig:kcf_00000000000000000000000001";
+    tenant.put(ObjectKey::global(RBAC, "ClusterRoleBinding", binding), &ours, FIELD_MANAGER);
     tenant.put(ObjectKey::namespaced("v1", "ConfigMap", "default", "a-users"), &ours, "kubectl");
     let slice = ObjectKey::namespaced("discovery.k8s.io/v1", "EndpointSlice", "kube-system", "kube-dns-x");
     tenant.put(slice.clone(), &ours, FIELD_MANAGER);
@@ -177,7 +179,7 @@ async fn an_addon_that_is_none_any_more_goes_and_kubeconfigs_stay() {
     visit_again(&world, &cluster).await;
     let gone: Vec<_> = before.iter().filter(|name| !tenant.names().contains(name)).cloned().collect();
     assert_eq!(gone, ["ConfigMap old"]);
-    assert!(tenant.names().contains(&format!("ClusterRoleBinding pilothouse:kubeconfig:{}", issued.id)));
+    assert!(tenant.names().contains(&format!("ClusterRoleBinding {binding}")));
 }
 
 #[tokio::test]
@@ -205,6 +207,7 @@ async fn a_kubeconfig_works_when_its_role_is_whole() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
+    world.reconcile_cluster(cluster.id).await.unwrap();
     let rule = |verb: &str| json!({"apiGroups": [""], "resources": ["pods"], "verbs": [verb]});
     let fill = |name: &str, verbs: &[&str]| {
         let rules: Vec<_> = verbs.iter().map(|verb| rule(verb)).collect();
@@ -212,9 +215,9 @@ async fn a_kubeconfig_works_when_its_role_is_whole() {
         world.tenant.objects.lock().unwrap().insert(ObjectKey::global(RBAC, "ClusterRole", name), role);
     };
     fill("system:aggregate-to-view", &["get"]);
-    fill("system:aggregate-to-edit", &["create"]);
+    fill("pilothouse:edit-workloads", &["create"]);
     fill("view", &[]);
-    fill("edit", &["create"]);
+    fill("pilothouse:edit", &["create"]);
     let issued = [AccessRole::View, AccessRole::Edit, AccessRole::Admin];
     let [view, edit, admin] = issued.map(|role| world.kubeconfig(cluster.id, role));
     let (view, edit, admin) = (view.await, edit.await, admin.await);
@@ -228,7 +231,7 @@ async fn a_kubeconfig_works_when_its_role_is_whole() {
     fill("view", &["get"]);
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     assert_eq!((works(&world, &view).await, works(&world, &edit).await), (true, false));
-    fill("edit", &["create", "get"]);
+    fill("pilothouse:edit", &["create", "get"]);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
     assert!(works(&world, &edit).await);
 }

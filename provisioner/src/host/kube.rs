@@ -26,8 +26,8 @@ use tokio::net::TcpStream;
 use super::bounded::{BoundedLayer, is_too_long};
 use super::resources::kind;
 use super::{
-    ApiError, CALL_LIMIT, Connector, Door, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeFact, ObjectKey,
-    PodFact, Seen, Watch,
+    Announced, ApiError, CALL_LIMIT, Connector, Door, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeFact,
+    ObjectKey, PodFact, Seen, Site, Watch,
 };
 
 /// How long one probe may take.
@@ -395,12 +395,18 @@ impl Connector for KubeConnector {
         read_fullness(answer.split_once("\r\n\r\n")?.1)
     }
 
+    async fn announced(&self, site: &Site) -> Result<Announced, ApiError> {
+        let answer = tokio::time::timeout(PROBE_LIMIT, super::handshake::announced(site)).await;
+        answer.map_err(|_| ApiError::Timeout)?.map_err(ApiError::Unreachable)
+    }
+
     fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
-        let url = format!("https://{}", door.address).parse().map_err(unusable)?;
-        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(door.ca_pem.as_bytes()).collect();
+        let site = &door.site;
+        let url = format!("https://{}", site.address).parse().map_err(unusable)?;
+        let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(site.ca_pem.as_bytes()).collect();
         let mut config = Config::new(url);
         config.root_cert = Some(roots.map_err(unusable)?.iter().map(|root| root.to_vec()).collect());
-        config.tls_server_name = Some(door.server_name.clone());
+        config.tls_server_name = Some(site.server_name.clone());
         config.connect_timeout = Some(CONNECT_LIMIT);
         // A probe wants the first answer, not the third.
         config.default_retry = false;

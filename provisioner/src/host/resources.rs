@@ -30,10 +30,13 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("admissionregistration.k8s.io/v1", "ValidatingWebhookConfiguration", "validatingwebhookconfigurations", false),
     ("apps/v1", "Deployment", "deployments", true),
     ("apps/v1", "StatefulSet", "statefulsets", true),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicy", "validatingadmissionpolicies", false),
+    ("admissionregistration.k8s.io/v1", "ValidatingAdmissionPolicyBinding", "validatingadmissionpolicybindings", false),
     ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices", true),
     ("networking.k8s.io/v1", "NetworkPolicy", "networkpolicies", true),
     ("rbac.authorization.k8s.io/v1", "ClusterRole", "clusterroles", false),
     ("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "clusterrolebindings", false),
+    ("rbac.authorization.k8s.io/v1", "RoleBinding", "rolebindings", true),
     ("scheduling.k8s.io/v1", "PriorityClass", "priorityclasses", false),
 ];
 

@@ -10,7 +10,9 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::{ApiError, Connector, Door, Health, Kubernetes, Meta, NodeFact, ObjectKey, PodFact, Seen, Watch};
+use super::{
+    Announced, ApiError, Connector, Door, Health, Kubernetes, Meta, NodeFact, ObjectKey, PodFact, Seen, Site, Watch,
+};
 
 /// Counts outward calls of everything in one test, and fails one of them.
 #[derive(Debug, Default)]
@@ -296,6 +298,12 @@ fn meta(object: &Value) -> Meta {
 /// Leads every door to one tenant, and remembers which were opened.
 pub struct ScriptedConnector {
     pub tenant: Arc<Scripted>,
+    /// Whose Secret the tenant's API server reads when its pod is touched.
+    pub host: Arc<Scripted>,
+    /// What it read last.
+    bundle: Mutex<(Value, String)>,
+    /// Whether the kubelet does not hear of touches.
+    pub deaf: AtomicBool,
     /// Where to, and whether as one of `system:masters`.
     pub opened: Mutex<Vec<(String, bool)>>,
     /// Whether somebody took the platform's own binding away.
@@ -304,8 +312,31 @@ pub struct ScriptedConnector {
 }
 
 impl ScriptedConnector {
-    pub fn new(tenant: Arc<Scripted>) -> Self {
-        Self { tenant, opened: Mutex::default(), unbound: Arc::default(), full: AtomicBool::default() }
+    pub fn new(tenant: Arc<Scripted>, host: Arc<Scripted>) -> Self {
+        let (bundle, deaf) = (Mutex::default(), AtomicBool::default());
+        Self {
+            tenant,
+            host,
+            bundle,
+            deaf,
+            opened: Mutex::default(),
+            unbound: Arc::default(),
+            full: AtomicBool::default(),
+        }
+    }
+
+    /// As the kubelet does: the mounted Secret is read again after the pod was touched, and not before.
+    fn mounted(&self) -> String {
+        let objects = self.host.objects.lock().unwrap();
+        let touched = objects.iter().find(|(key, _)| key.kind == "Pod").map(|(_, pod)| pod.clone()).unwrap_or_default();
+        let secret = objects.iter().find(|(key, _)| key.name == "client-authorities").map(|(_, secret)| secret);
+        let data = secret.and_then(|secret| secret["data"]["client-ca.crt"].as_str()).unwrap_or_default();
+        let data = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+        let mut bundle = self.bundle.lock().unwrap();
+        if bundle.0 != touched && !self.deaf.load(Ordering::SeqCst) {
+            *bundle = (touched, String::from_utf8(data).unwrap());
+        }
+        bundle.1.clone()
     }
 }
 
@@ -315,10 +346,17 @@ impl Connector for ScriptedConnector {
         Some(self.full.load(Ordering::SeqCst))
     }
 
+    async fn announced(&self, _: &Site) -> Result<Announced, ApiError> {
+        self.tenant.struck()?;
+        let certificates =
+            x509_parser::pem::Pem::iter_from_buffer(self.mounted().as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
+        Ok(certificates.iter().map(|pem| pem.parse_x509().unwrap().subject().as_raw().to_vec()).collect())
+    }
+
     fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
         let (_, pem) = x509_parser::pem::parse_x509_pem(door.identity.cert_pem.as_bytes()).unwrap();
         let is_master = pem.parse_x509().unwrap().subject().to_string().contains("system:masters");
-        self.opened.lock().unwrap().push((door.address.clone(), is_master));
+        self.opened.lock().unwrap().push((door.site.address.clone(), is_master));
         if is_master {
             return Ok(Arc::clone(&self.tenant) as Arc<dyn Kubernetes>);
         }

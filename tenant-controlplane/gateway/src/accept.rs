@@ -56,14 +56,14 @@ pub(crate) struct Visitor {
     pub(crate) place: Place,
 }
 
-/// Accepts until the gateway stops.
-pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
+/// Accepts until the gateway stops. On a cluster's own port, whose label is `only`, every name leads to that cluster's API server.
+pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener, only: Option<String>) {
     let mut breath = BREATH.0;
     loop {
         match listener.accept().await {
             Ok((tcp, address)) => {
                 breath = BREATH.0;
-                admit(door, tcp, address).await;
+                admit(door, tcp, address, only.clone()).await;
             }
             Err(error) => {
                 warn!(%error, "accept refused");
@@ -75,7 +75,7 @@ pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener) {
 }
 
 /// Gives a visitor its place. While all are held by handshakes that have only just begun, it waits, and others in the backlog.
-async fn admit(door: &Arc<Door>, tcp: TcpStream, address: SocketAddr) {
+async fn admit(door: &Arc<Door>, tcp: TcpStream, address: SocketAddr, only: Option<String>) {
     let cut = door.hard.child_token();
     let place = loop {
         match door.pending.take(address.ip(), cut.clone()) {
@@ -89,16 +89,20 @@ async fn admit(door: &Arc<Door>, tcp: TcpStream, address: SocketAddr) {
             Taken::Refused => return door.counters.refuse(Refused::Crowd),
         }
     };
-    let visit = serve(door.clone(), tcp, address, place);
+    let visit = serve(door.clone(), tcp, address, place, only);
     door.tasks.spawn(async move {
         let _ = cut.run_until_cancelled(visit).await;
     });
 }
 
-async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: Place) {
+async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: Place, only: Option<String>) {
     socket::tune(&tcp);
     match timeout(hello_time(&door), hello::read(&mut tcp)).await {
-        Ok(Ok(hello)) => route(&door, Visitor { tcp, address, hello, place }).await,
+        Ok(Ok(hello)) => {
+            let visitor = Visitor { tcp, address, hello, place };
+            let target = only.map_or_else(|| target(visitor.hello.server_name().as_deref(), &door.domain), Target::Api);
+            route(&door, visitor, target).await;
+        }
         Ok(Err(error)) => turn_away(&door, tcp, error).await,
         Err(_) => {
             debug!(%address, "no whole ClientHello in time");
@@ -123,9 +127,8 @@ async fn turn_away(door: &Door, tcp: TcpStream, error: HelloError) {
     dismiss(tcp, answer).await;
 }
 
-async fn route(door: &Arc<Door>, visitor: Visitor) {
-    let name = visitor.hello.server_name();
-    match target(name.as_deref(), &door.domain) {
+async fn route(door: &Arc<Door>, visitor: Visitor, target: Target) {
+    match target {
         Target::Portal => portal(door, visitor).await,
         Target::Enrolment => link::enrolment(door, visitor).await,
         Target::Nowhere => visitor.refuse(door, Refused::UnknownName).await,

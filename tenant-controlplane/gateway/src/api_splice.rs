@@ -11,13 +11,17 @@ use crate::{Door, conn::TlsStream, counters::Refused, dial::dial, link::Joined, 
 /// Copies until both sides are done. Without an API server, or beyond the node's cap, the stream is just closed.
 pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: &Joined) {
     let cluster = &joined.cluster;
-    let Some(_place) = door.registry.tenant(&cluster.cluster_id).splice_place(&joined.node_id) else {
+    let tenant = door.registry.tenant(&cluster.cluster_id);
+    let Some(_place) = tenant.splice_place(&joined.node_id) else {
         return door.counters.refuse(Refused::Full);
     };
+    // Whoever has a kubeconfig may come this way too, from a pod.
+    let token = tenant.client_token();
     let Some(mut server) = dial(door, cluster).await else {
         return door.counters.refuse(Refused::NotReady);
     };
-    if let Err(error) = splice(tokio::io::split(stream), server.split(), door.limits.patience(), &|| {}).await {
+    let copy = splice(tokio::io::split(stream), server.split(), door.limits.patience(), &|| {});
+    if let Some(Err(error)) = token.run_until_cancelled(copy).await {
         debug!(%error, cluster = cluster.cluster_id, "API splice broke off");
     }
 }

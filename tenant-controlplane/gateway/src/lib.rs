@@ -10,6 +10,8 @@
 //! anything else, no name    ─▶ TLS ended here                            ─▶ portal sink
 //! ```
 //!
+//! Beside the shared port a cluster may have one of its own, for clients that cannot ask for a name: it leads to that API server alone.
+//!
 //! The gateway keeps nothing on disk and knows clusters only through [`Directory`]; what it last heard from there
 //! it goes on using while the directory cannot answer. What is absent: it never opens a connection to an address a
 //! tenant names; only agents do that, on their own machine.
@@ -217,7 +219,7 @@ impl Gateway {
         let listener = listener.ok_or(GatewayError::AlreadyRunning)?;
         let door = &self.door;
         tokio::select! {
-            () = accept::run(door, listener) => {}
+            () = accept::run(door, listener, None) => {}
             () = door.notifier.run(&door.registry) => {}
             () = cancel.cancelled() => {}
         }
@@ -251,6 +253,25 @@ impl Gateway {
     /// something go on that was removed.
     pub fn known(&self) -> Vec<(String, Vec<String>)> {
         self.door.registry.known()
+    }
+
+    /// Serves a port of one cluster's own until `cancel` or the gateway's end: whatever name a client asks for, or none, it gets to that
+    /// cluster's API server, whose certificate must cover the address. The same bounds hold as on the shared port.
+    pub fn serve_cluster(&self, listener: TcpListener, label: String, cancel: CancellationToken) {
+        let door = self.door.clone();
+        self.door.tasks.spawn(async move {
+            tokio::select! {
+                () = accept::run(&door, listener, Some(label)) => {}
+                () = cancel.cancelled() => {}
+                () = door.stopping.cancelled() => {}
+            }
+        });
+    }
+
+    /// Cuts the open connections of all clients of a cluster's API server once; they may come again at once. To call after the API server
+    /// has begun to refuse one of them: it has authenticated a watch only when that began, and whose a connection is cannot be seen here.
+    pub fn drop_clients(&self, cluster_id: &str) {
+        self.door.registry.drop_clients(cluster_id);
     }
 
     /// The counters as they stand.

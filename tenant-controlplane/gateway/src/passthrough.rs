@@ -15,10 +15,10 @@ use crate::{
     splice::splice,
 };
 
-/// Replays the ClientHello to the API server and copies until both sides are done or the cluster is dropped.
+/// Replays the ClientHello to the API server and copies until both sides are done or the cluster's clients are dropped.
 pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRoute) {
     let tenant = door.registry.tenant(&cluster.cluster_id);
-    let cut = tenant.token.child_token();
+    let cut = tenant.client_token().child_token();
     let own = match tenant.connections.take(visitor.address.ip(), cut.clone()) {
         Taken::Place(own, has_made_room) => {
             if has_made_room {

@@ -1,12 +1,13 @@
-//! Who may do what in a tenant's cluster: bindings only, to roles that Kubernetes itself brings.
+//! Who may do what in a tenant's cluster: one binding for each role that a kubeconfig may have.
 
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde_json::Value;
 
+use super::edit::{EDIT, EDIT_WORKLOADS};
 use super::{global, value};
 use crate::id::KubeconfigId;
-use crate::pki::{KUBELET_API_USER, PLATFORM_GROUP, kubeconfig_user};
+use crate::pki::{KUBELET_API_USER, PLATFORM_GROUP, kubeconfig_user_name, role_group};
 use crate::status::AccessRole;
 
 const API_GROUP: &str = "rbac.authorization.k8s.io";
@@ -36,7 +37,7 @@ fn binding(name: &str, who: &Who<'_>, role: &str) -> Value {
 const fn cluster_role(role: AccessRole) -> &'static str {
     match role {
         AccessRole::View => "view",
-        AccessRole::Edit => "edit",
+        AccessRole::Edit => EDIT,
         AccessRole::Admin => CLUSTER_ADMIN,
     }
 }
@@ -54,7 +55,7 @@ pub struct Aggregate {
 pub const fn aggregate(role: AccessRole) -> Option<Aggregate> {
     let sources: &'static [&'static str] = match role {
         AccessRole::View => &["system:aggregate-to-view"],
-        AccessRole::Edit => &["system:aggregate-to-view", "system:aggregate-to-edit"],
+        AccessRole::Edit => &["system:aggregate-to-view", EDIT_WORKLOADS],
         AccessRole::Admin => return None,
     };
     Some(Aggregate { name: cluster_role(role), sources })
@@ -72,24 +73,20 @@ pub fn cluster_admin() -> Value {
     value(&ClusterRole { metadata, rules: Some(vec![resources, urls]), aggregation_rule: None })
 }
 
-/// The platform's own rights, the API server's towards kubelets, and the roles' of people with short-lived certificates.
+/// The platform's own rights, the API server's towards kubelets, and the roles' of people. (A binding's role cannot be changed, so one to
+/// another role has another name.)
 pub(super) fn objects() -> Vec<Value> {
     let platform = binding(PLATFORM_GROUP, &Who::Group(PLATFORM_GROUP), CLUSTER_ADMIN);
     let kubelets = binding("pilothouse:kubelet-api", &Who::User(KUBELET_API_USER), "system:kubelet-api-admin");
     let role = |role: &AccessRole| {
-        let group = format!("pilothouse:role:{role}");
-        binding(&group, &Who::Group(&group), cluster_role(*role))
+        let group = role_group(*role);
+        let name = if *role == AccessRole::Edit { EDIT } else { group.as_str() };
+        binding(name, &Who::Group(&group), cluster_role(*role))
     };
     [platform, kubelets].into_iter().chain(AccessRole::ALL.iter().map(role)).collect()
 }
 
-/// The name of a file kubeconfig's binding: what to delete to revoke exactly that file.
+/// The name of the binding that file kubeconfigs had before each had an authority of its own: what to delete to revoke such a one.
 pub fn kubeconfig_binding_name(kubeconfig: KubeconfigId) -> String {
-    kubeconfig_user(kubeconfig).cn
-}
-
-/// The ClusterRoleBinding that gives a file kubeconfig its role.
-pub fn kubeconfig_binding(kubeconfig: KubeconfigId, role: AccessRole) -> Value {
-    let user = kubeconfig_binding_name(kubeconfig);
-    binding(&user, &Who::User(&user), cluster_role(role))
+    kubeconfig_user_name(kubeconfig)
 }

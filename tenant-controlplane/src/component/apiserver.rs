@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Files, flag};
-use crate::pki::{ClusterPki, LeafKind};
+use crate::pki::{ClusterPki, KubeconfigAuthorities, LeafKind, client_trust_pem};
 
 /// The binary's and the component's name.
 pub const NAME: &str = "kube-apiserver";
@@ -36,6 +36,8 @@ pub struct Egress<'a> {
 pub struct Settings<'a> {
     /// The directory that holds [`files`].
     pub files: &'a str,
+    /// The directory that holds [`client_files`].
+    pub client_files: &'a str,
     /// The audit log's path; at most 75 MB are kept there in three files.
     pub audit_log: &'a str,
     /// The address to listen on.
@@ -101,7 +103,9 @@ fn storage(settings: &Settings<'_>) -> Vec<String> {
 
 fn authentication(settings: &Settings<'_>) -> Vec<String> {
     vec![
-        file(settings, "client-ca-file", "client-ca.crt"),
+        // Watched by the API server and looked at for every request: what leaves it is refused within a tenth of a second, also on
+        // connections that are open.
+        flag("client-ca-file", format_args!("{}/{CLIENT_CA}", settings.client_files)),
         file(settings, "authentication-config", "authentication.json"),
         flag("authorization-mode", "Node,RBAC"),
         flag("enable-admission-plugins", "NodeRestriction"),
@@ -165,7 +169,6 @@ pub fn files(pki: &ClusterPki, egress: Option<&Egress<'_>>) -> Files {
     let own = Files::new([
         ("serving.crt", pki.cert(LeafKind::ApiServing)),
         ("serving.key", pki.key(LeafKind::ApiServing)),
-        ("client-ca.crt", &pki.client.trust_pem()),
         ("kubelet-ca.crt", &pki.kubelet.trust_pem()),
         ("kubelet-client.crt", pki.cert(LeafKind::ApiKubeletClient)),
         ("kubelet-client.key", pki.key(LeafKind::ApiKubeletClient)),
@@ -185,6 +188,11 @@ pub fn files(pki: &ClusterPki, egress: Option<&Egress<'_>>) -> Files {
         Some(egress) => own.and(egress_files(pki, egress)),
         None => own,
     }
+}
+
+/// Whom it believes, apart from its other files because it changes with every file kubeconfig: no pod is restarted for that.
+pub fn client_files(pki: &ClusterPki, authorities: &KubeconfigAuthorities) -> Files {
+    Files::new([(CLIENT_CA, &client_trust_pem(&pki.client, authorities))])
 }
 
 fn egress_files(pki: &ClusterPki, egress: &Egress<'_>) -> Files {
@@ -255,3 +263,7 @@ fn egress_config(url: &str) -> Value {
 
 /// Where a tenant's pod has [`files`].
 pub(crate) const POD_FILES: &str = "/etc/kubernetes/apiserver";
+/// Where a tenant's pod has [`client_files`].
+pub(crate) const POD_CLIENT_FILES: &str = "/etc/kubernetes/client-authorities";
+/// The bundle of the authorities that vouch for clients.
+const CLIENT_CA: &str = "client-ca.crt";

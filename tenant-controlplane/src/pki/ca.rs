@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -63,14 +63,24 @@ impl Ca {
     /// # Errors
     /// [`PkiError`] when there is no key or the name cannot be used.
     pub fn generate(common_name: &str, now: OffsetDateTime, keys: &dyn KeySource) -> Result<Self, PkiError> {
+        Self::constrained(common_name, Validity::from_now(now, LIFETIME), None, keys)
+    }
+
+    /// [`Ca::generate`] for a time of its own and, where given, for some names only (RFC 5280, 4.2.1.10).
+    pub(super) fn constrained(
+        common_name: &str,
+        validity: Validity,
+        names: Option<NameConstraints>,
+        keys: &dyn KeySource,
+    ) -> Result<Self, PkiError> {
         let key = keys.key_pair()?;
-        let validity = Validity::from_now(now, LIFETIME);
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
         params.distinguished_name.push(DnType::CommonName, common_name);
         (params.not_before, params.not_after) = (validity.not_before, validity.not_after);
         params.serial_number = Some(serial(&key, common_name, validity));
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.name_constraints = names;
         params.key_usages =
             vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign, KeyUsagePurpose::DigitalSignature];
         let signed = params.self_signed(&key);

@@ -78,7 +78,8 @@ pub struct PkiContext<'a> {
     pub domain: &'a str,
     /// What the cluster should be; its service range gives an address.
     pub spec: &'a ClusterSpec,
-    /// Further addresses the API server (and etcd) answer to: the embedded host's own.
+    /// Further addresses the API server (and etcd) answer to: the embedded host's own, and those by which clients dial a tenant's without
+    /// asking for its name.
     pub extra_ips: &'a [IpAddr],
 }
 

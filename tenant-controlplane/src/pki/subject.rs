@@ -9,6 +9,7 @@ use super::leaf::{Leaf, Subject, Usage, Validity, issue};
 use super::{KeySource, PkiError};
 use crate::id::{ClusterId, KubeconfigId, NodeId};
 use crate::name::NodeName;
+use crate::status::AccessRole;
 
 /// The group under which the platform itself acts in a tenant cluster once its binding is there.
 pub const PLATFORM_GROUP: &str = "pilothouse:platform";
@@ -45,14 +46,24 @@ pub fn link_node(cluster: ClusterId, node: NodeId) -> Subject {
     Subject { ou: Some("node".to_owned()), ..client(node.to_string(), &[&cluster.to_string()]) }
 }
 
-/// The user a file kubeconfig acts as: unique to the file, so that deleting its one binding revokes exactly that file.
-pub fn kubeconfig_user(kubeconfig: KubeconfigId) -> Subject {
-    client(format!("{KUBECONFIG_PREFIX}{kubeconfig}"), &[])
+/// The name of the user a file kubeconfig acts as: unique to the file, so that audit logs and bindings tell files apart.
+pub fn kubeconfig_user_name(kubeconfig: KubeconfigId) -> String {
+    format!("{KUBECONFIG_PREFIX}{kubeconfig}")
 }
 
-/// A person with a short-lived certificate: common name the person, group the role's (`pilothouse:role:<role>`).
-pub fn person(name: &str, role: crate::status::AccessRole) -> Subject {
-    client(name, &[&format!("pilothouse:role:{role}")])
+/// The group of everybody who has a role in a cluster; an addon binds it.
+pub fn role_group(role: AccessRole) -> String {
+    format!("pilothouse:role:{role}")
+}
+
+/// The user a file kubeconfig acts as, in the group of its role.
+pub(super) fn kubeconfig_user(kubeconfig: KubeconfigId, role: AccessRole) -> Subject {
+    client(kubeconfig_user_name(kubeconfig), &[&role_group(role)])
+}
+
+/// A person with a short-lived certificate: common name the person, group the role's.
+pub fn person(name: &str, role: AccessRole) -> Subject {
+    client(name, &[&role_group(role)])
 }
 
 /// The first access to a new cluster, to make the binding that [`platform_access`] and everybody else needs, and to one where that binding

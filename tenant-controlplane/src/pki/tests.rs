@@ -11,9 +11,10 @@ use x509_parser::certificate::X509Certificate;
 use x509_parser::extensions::GeneralName;
 
 use super::*;
-use crate::id::{ClusterId, NodeId};
+use crate::id::{ClusterId, KubeconfigId, NodeId};
 use crate::name::NodeName;
 use crate::spec::ClusterSpec;
+use crate::status::AccessRole;
 use crate::version::KubernetesVersion;
 
 const NOW: OffsetDateTime = datetime!(2026-11-20 12:00 UTC);
@@ -312,4 +313,50 @@ fn the_gateway_shows_names_of_its_domain_and_given_addresses() {
     assert!(signed_by(&renewed.server.cert_pem, &platform.ca.current.cert_pem));
     let json = platform.to_secret_json().unwrap();
     assert_eq!(PlatformPki::from_secret_json(&json).unwrap(), platform);
+}
+
+fn kubeconfig_credential() -> (KubeconfigId, KubeconfigCredential) {
+    let id = KubeconfigId::from_uuid(Uuid::from_u128(9));
+    let end = NOW + Duration::days(30);
+    (id, issue_kubeconfig_credential((id, AccessRole::Edit), (NOW, end), &Keys).unwrap())
+}
+
+#[test]
+fn each_file_kubeconfig_has_an_authority_of_its_own() {
+    let (id, credential) = kubeconfig_credential();
+    let (authority, leaf) = (&credential.authority_pem, &credential.leaf.cert_pem);
+    assert!(signed_by(leaf, authority) && signed_by(authority, authority));
+    assert!(!signed_by(leaf, &pki().client.current.cert_pem), "the cluster's own authority has no part in it");
+    assert_eq!(subject_of(authority), format!("CN=pilothouse kubeconfig {id}"));
+    assert_eq!(subject_of(leaf), format!("O=pilothouse:role:edit, CN=pilothouse:kubeconfig:{id}"));
+    for pem in [authority, leaf] {
+        with_cert(pem, |cert| assert_eq!(cert.validity().not_after.to_datetime(), NOW + Duration::days(30)));
+    }
+    with_cert(authority, |cert| {
+        let constraints = cert.basic_constraints().unwrap().unwrap().value;
+        assert!(constraints.ca && constraints.path_len_constraint == Some(0));
+        let names = cert.name_constraints().unwrap().unwrap().value;
+        let excluded: Vec<_> = names.excluded_subtrees.iter().flatten().map(|subtree| &subtree.base).collect();
+        let all = [GeneralName::DNSName(""), GeneralName::IPAddress(&[0; 8]), GeneralName::IPAddress(&[0; 32])];
+        assert_eq!(excluded, all.iter().collect::<Vec<_>>(), "it vouches for no server");
+    });
+    assert!(!format!("{credential:?}").contains("PRIVATE KEY"));
+    assert!(!authority.contains("PRIVATE KEY"), "its key is kept nowhere");
+}
+
+#[test]
+fn the_bundle_is_the_base_and_the_living_in_one_order() {
+    let base = CaBundle { previous: Some("<old>\n".to_owned()), ..pki().client };
+    let id = |number: u128| KubeconfigId::from_uuid(Uuid::from_u128(number));
+    let one = KubeconfigAuthorities::from([(id(2), "<two>\n".to_owned()), (id(1), "<one>\n".to_owned())]);
+    assert_eq!(client_trust_pem(&base, &one), format!("{}<one>\n<two>\n", base.trust_pem()));
+    assert_eq!(client_trust_pem(&base, &KubeconfigAuthorities::new()), base.trust_pem());
+}
+
+#[test]
+fn an_authority_is_told_by_its_subject() {
+    let (_, credential) = kubeconfig_credential();
+    let subject = subject_der(&credential.authority_pem).unwrap();
+    assert_ne!(subject_der(&pki().client.current.cert_pem), Some(subject));
+    assert_eq!(subject_der("nonsense"), None);
 }

@@ -5,6 +5,7 @@ use uuid::Uuid;
 use zeroize::Zeroizing;
 
 use super::*;
+use crate::id::KubeconfigId;
 use crate::pki::{Ca, CaBundle, LeafKind};
 use crate::version::KubernetesVersion;
 
@@ -60,7 +61,14 @@ fn rendered(version: &str, change: impl FnOnce(&mut ClusterSpec, &mut Placement,
     let (mut placement, mut pki) = (placement(), pki());
     change(&mut spec, &mut placement, &mut pki);
     let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
-    render(&RenderInput { cluster, name: &name, spec: &spec, pki: &pki, user: USER, placement: &placement })
+    let authorities = authorities(&[7]);
+    let (pki, authorities) = (&pki, &authorities);
+    render(&RenderInput { cluster, name: &name, spec: &spec, pki, authorities, user: USER, placement: &placement })
+}
+
+fn authorities(kubeconfigs: &[u128]) -> KubeconfigAuthorities {
+    let id = |number: u128| KubeconfigId::from_uuid(Uuid::from_u128(number));
+    kubeconfigs.iter().map(|number| (id(*number), format!("<authority of kubeconfig {number}>\n"))).collect()
 }
 
 /// Secrets' data as text, so that a person can read the golden file.
@@ -172,12 +180,13 @@ fn whoever_adds_an_object_raises_the_number_of_the_rendering() {
         "Secret kube-controller-manager",
         "Secret kube-scheduler",
         "Secret etcd",
+        "Secret client-authorities",
         "PersistentVolumeClaim data-etcd-0",
         "StatefulSet etcd",
         "Deployment control-plane",
     ];
-    assert_eq!((RENDERING, names.as_slice()), (1, known.map(str::to_owned).as_slice()));
-    assert!(manifests.objects.iter().all(|object| object["metadata"]["annotations"][RENDERING_ANNOTATION] == "1"));
+    assert_eq!((RENDERING, names.as_slice()), (2, known.map(str::to_owned).as_slice()));
+    assert!(manifests.objects.iter().all(|object| object["metadata"]["annotations"][RENDERING_ANNOTATION] == "2"));
 }
 
 /// A pod's programs in the order in which they start: sidecars, then containers.
@@ -235,11 +244,29 @@ fn annotation(manifests: &Manifests, workload: usize) -> String {
 #[test]
 fn a_changed_file_rolls_the_pods_that_read_it() {
     let before = rendered("1.36.3", |_, _, _| {});
-    let api = rendered("1.36.3", |_, _, pki| pki.client.previous = Some("<old client CA>\n".to_owned()));
+    let api = rendered("1.36.3", |_, _, pki| pki.kubelet.previous = Some("<old kubelet CA>\n".to_owned()));
     assert_ne!(annotation(&before, 1), annotation(&api, 1));
     assert_eq!(annotation(&before, 0), annotation(&api, 0));
     let etcd = rendered("1.36.3", |_, _, pki| pki.etcd.previous = Some("<old etcd CA>\n".to_owned()));
     assert_ne!(annotation(&before, 0), annotation(&etcd, 0));
+}
+
+#[test]
+fn a_kubeconfig_comes_and_goes_without_a_restart() {
+    let with = |kubeconfigs: &[u128]| {
+        let (placement, pki, authorities) = (placement(), pki(), authorities(kubeconfigs));
+        let spec = ClusterSpec::new(KubernetesVersion::default());
+        let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
+        let (pki, authorities, placement) = (&pki, &authorities, &placement);
+        let input = RenderInput { cluster, name: &name, spec: &spec, pki, authorities, user: USER, placement };
+        (render(&input), client_authorities(&input))
+    };
+    let ((none, bare), (two, both)) = (with(&[]), with(&[9, 7]));
+    assert_eq!((&both, &with(&[7, 9]).1), (&two.objects[10], &both), "the order does not depend on who came first");
+    let different = none.objects.iter().zip(&two.objects).filter(|(one, other)| one != other);
+    assert_eq!(different.collect::<Vec<_>>(), [(&bare, &both)], "nothing else changes, so nothing restarts");
+    let bundle = readable(two)[10]["data"]["client-ca.crt"].clone();
+    assert_eq!(bundle, "<client CA>\n<authority of kubeconfig 7>\n<authority of kubeconfig 9>\n");
 }
 
 #[test]
@@ -300,7 +327,9 @@ fn each_program_sees_its_own_files_only() {
             .filter(|mount| mount["readOnly"] == true)
             .map(|mount| mount["name"].as_str().unwrap())
             .collect();
-        assert_eq!(secrets, [container["name"].as_str().unwrap()]);
+        let name = container["name"].as_str().unwrap();
+        let shared = if name == apiserver::NAME { &[CLIENT_AUTHORITIES][..] } else { &[] };
+        assert_eq!(secrets, [&[name][..], shared].concat());
     }
 }
 

@@ -19,7 +19,7 @@ use super::pod::{
     Plain, Resources, container, eager, empty_volume, gentle, http, lingering, mount, pod, port, read_only,
     secret_volume, starting,
 };
-use super::{CHECKSUM_ANNOTATION, CONTROL_PLANE, ComponentFiles, ETCD, RenderInput};
+use super::{CHECKSUM_ANNOTATION, CLIENT_AUTHORITIES, CONTROL_PLANE, ComponentFiles, ETCD, RenderInput};
 use crate::component::{apiserver, controller_manager, etcd as etcd_component, scheduler};
 use crate::sni;
 use crate::spec::{API_PORT, NODE_LOCAL_API};
@@ -151,6 +151,7 @@ fn short(checksum: String) -> String {
 fn control_plane_pod(input: &RenderInput<'_>) -> PodSpec {
     let volumes = vec![
         secret_volume(apiserver::NAME),
+        secret_volume(CLIENT_AUTHORITIES),
         secret_volume(controller_manager::NAME),
         secret_volume(scheduler::NAME),
         empty_volume(AUDIT, "128Mi"),
@@ -180,6 +181,7 @@ fn apiserver_container(input: &RenderInput<'_>) -> Container {
     let (cluster, domain) = (input.cluster, input.placement.domain.as_str());
     let flags = apiserver::flags(&apiserver::Settings {
         files: apiserver::POD_FILES,
+        client_files: apiserver::POD_CLIENT_FILES,
         audit_log: &format!("{AUDIT_DIR}/audit.log"),
         bind: Ipv4Addr::UNSPECIFIED.into(),
         port: API_PORT,
@@ -200,6 +202,8 @@ fn apiserver_container(input: &RenderInput<'_>) -> Container {
         resources: Resources { cpu: "50m", memory: "192Mi", memory_limit: 2048 },
         mounts: vec![
             read_only(apiserver::NAME, apiserver::POD_FILES),
+            // As a directory: a file mounted alone (`subPath`) would never change.
+            read_only(CLIENT_AUTHORITIES, apiserver::POD_CLIENT_FILES),
             mount(AUDIT, AUDIT_DIR),
             mount(SCRATCH, SCRATCH_DIR),
         ],

@@ -16,7 +16,7 @@ fn nobody(line: &str) -> (bool, String) {
     let mut command = Command::new("setpriv");
     command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--", "bash", "-c", line]);
     let output = command.output().unwrap();
-    (output.status.success(), text(&output.stdout) + &text(&output.stderr))
+    (output.status.success(), text(&output.stdout) + text(&output.stderr).as_str())
 }
 
 fn refused(line: &str) {

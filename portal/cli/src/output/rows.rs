@@ -74,16 +74,11 @@ impl Row for Node {
 impl Row for Kubeconfig {
     const HEADER: &'static [&'static str] = &["NAME", "ROLE", "ENDS", "STATE", "AGE", "ID"];
     fn cells(&self) -> Vec<String> {
-        let state = match self.revoked_at {
-            Some(_) => "revoked",
-            None if self.expires_at <= OffsetDateTime::now_utc() => "ended",
-            None => "active",
-        };
         vec![
             self.name.clone(),
             self.role.clone(),
             ends(self.expires_at),
-            state.to_owned(),
+            self.state.clone(),
             age(self.created_at),
             self.id.clone(),
         ]

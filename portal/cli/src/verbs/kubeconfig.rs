@@ -29,6 +29,10 @@ pub struct KubeconfigArgs {
     /// Name to find it by later
     #[arg(long)]
     pub name: Option<String>,
+    /// How the file addresses the cluster: sni (by address and tls-server-name), dns (by name) or port (by one of its own), where
+    /// the operator offers them
+    #[arg(long)]
+    pub endpoint: Option<String>,
     /// Write to this file, readable by you only, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
@@ -46,7 +50,7 @@ pub enum Verb {
         #[arg(long)]
         cluster: String,
     },
-    /// Revoke one; it stops working at once
+    /// Revoke one: the cluster refuses it within seconds, whatever its holder did there
     Revoke {
         /// Id, or name together with --cluster
         kubeconfig: String,
@@ -67,8 +71,13 @@ pub async fn run(mut args: KubeconfigArgs) -> Result<()> {
         }
         Some(Verb::Revoke { kubeconfig, cluster }) => {
             let id = session.kubeconfig_id(&kubeconfig, cluster.as_deref()).await?;
-            session.client.send_only(Call::delete(format!("/kubeconfigs/{id}"))).await?;
-            session.progress.say(&format!("Kubeconfig {kubeconfig} is revoked"));
+            match session.client.send_maybe::<Kubeconfig>(Call::delete(format!("/kubeconfigs/{id}"))).await? {
+                None => session.progress.say(&format!("Kubeconfig {kubeconfig} is revoked: the cluster refuses it")),
+                Some(_) => session.progress.say(&format!(
+                    "Kubeconfig {kubeconfig} is being revoked, and the cluster was not seen to refuse it yet: see \
+                     `pilothouse kubeconfig list`"
+                )),
+            }
             Ok(())
         }
     }
@@ -84,6 +93,7 @@ async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
         kind: None,
         role: args.role,
         expires_in_seconds: args.expires_in.map(|time| time.as_secs()),
+        endpoint: args.endpoint,
     };
     let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &wish)?;
     let issued: IssuedKubeconfig = session.client.send(call).await?;

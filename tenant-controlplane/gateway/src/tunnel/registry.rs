@@ -59,6 +59,8 @@ pub(crate) struct Registry {
 pub(crate) struct Tenant {
     /// Cuts everything of this cluster.
     pub(crate) token: CancellationToken,
+    /// Cuts the connections of clients of its API server that are open now.
+    clients: Mutex<CancellationToken>,
     /// Places for tunnel streams.
     pub(crate) streams: Arc<Semaphore>,
     /// The bytes that its tunnel streams may hold.
@@ -108,8 +110,10 @@ impl Registry {
     }
 
     fn new_tenant(&self) -> Tenant {
+        let token = self.hard.child_token();
         Tenant {
-            token: self.hard.child_token(),
+            clients: Mutex::new(token.child_token()),
+            token,
             streams: Arc::new(Semaphore::new(self.streams)),
             memory: ClusterBudget::new(self.cluster_bytes, self.process.clone()),
             connections: Places::new(self.connections),
@@ -165,12 +169,26 @@ impl Registry {
         }
     }
 
+    /// Cuts a cluster's clients.
+    pub(crate) fn drop_clients(&self, cluster_id: &str) {
+        let tenant = self.tenants().get(cluster_id).cloned();
+        if let Some(tenant) = tenant {
+            let mut clients = tenant.clients.lock().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *clients, tenant.token.child_token()).cancel();
+        }
+    }
+
     fn tenants(&self) -> MutexGuard<'_, HashMap<String, Arc<Tenant>>> {
         self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Tenant {
+    /// Cuts a client's connection: once, for those that are open then, or for good with the cluster.
+    pub(crate) fn client_token(&self) -> CancellationToken {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// Cuts a node's connections.
     pub(crate) fn node_token(&self, node_id: &str) -> CancellationToken {
         self.with(node_id, |node| node.token.clone())

@@ -8,7 +8,7 @@ use std::{
 use gateway::{ALPN_TUNNEL, GatewayError, Kind, Limits, Refused};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    net::{TcpListener, TcpStream},
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent::{Agent, ECHO},
     tunnel::connect,
-    world::{A, DOMAIN, LABEL_A, World, echo, next, until},
+    world::{A, DOMAIN, LABEL_A, World, client_config, echo, next, until},
 };
 
 #[tokio::test]
@@ -104,6 +104,40 @@ async fn a_dropped_cluster_loses_passthrough_and_egress_too() {
     until(|| agent.task.is_finished()).await;
     let error = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap_err();
     assert!(error.to_string().contains("UnrecognisedName"), "{error}");
+}
+
+#[tokio::test]
+async fn dropped_clients_lose_what_they_have_open_and_may_come_again() {
+    let world = World::new().await;
+    let agent = Agent::join(&world).await;
+    let name = format!("{LABEL_A}.api.{DOMAIN}");
+    let mut person = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap();
+    echo(&mut person, b"a watch").await;
+    let (_, mut stream) = connect(&world, &format!("web-1:{ECHO}")).await;
+    world.gateway.drop_clients(A);
+    assert!(person.read(&mut [0; 1]).await.is_err());
+    echo(&mut stream, b"the way to nodes is nobody's credential").await;
+    assert!(!agent.task.is_finished() && world.gateway.links(A).len() == 1);
+    let mut person = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap();
+    echo(&mut person, b"again").await;
+}
+
+#[tokio::test]
+async fn a_clusters_own_port_leads_there_whatever_name_is_asked_for() {
+    let world = World::new().await;
+    let (listener, cancel) = (TcpListener::bind("127.0.0.1:0").await.unwrap(), CancellationToken::new());
+    let address = listener.local_addr().unwrap();
+    world.gateway.serve_cluster(listener, LABEL_A.to_owned(), cancel.clone());
+    let mut silent = std::sync::Arc::unwrap_or_clone(client_config(world.api_ca.roots(), &[], None));
+    silent.enable_sni = false;
+    let silent = tokio_rustls::TlsConnector::from(std::sync::Arc::new(silent));
+    let name = || format!("{LABEL_A}.api.{DOMAIN}").try_into().unwrap();
+    let shared = TcpStream::connect(world.address).await.unwrap();
+    assert!(silent.connect(name(), shared).await.is_err(), "without a name the shared port leads to the portal");
+    let mut client = silent.connect(name(), TcpStream::connect(address).await.unwrap()).await.unwrap();
+    echo(&mut client, b"kubectl").await;
+    cancel.cancel();
+    until(|| std::net::TcpStream::connect(address).is_err()).await;
 }
 
 #[tokio::test]
