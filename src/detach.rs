@@ -129,6 +129,7 @@ pub fn print_ready(ready: &Ready, output: Output) {
     println!("Pilothouse \"{}\" is ready.", ready.name);
     println!("  portal    {}", ready.portal_url);
     println!("  gateway   https://{}  (CA: {})", ready.gateway, ready.ca_file.display());
+    println!("  local machines  {}", ready.local_machines.described());
     if let Some(link) = &ready.setup_url {
         println!("  set up    {link}   (once; makes the first owner)");
     }

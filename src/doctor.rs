@@ -2,6 +2,7 @@
 
 pub mod checks;
 pub mod isolation;
+mod machines;
 pub mod ports;
 pub mod ranges;
 
@@ -25,6 +26,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
         all.push(checks::certificates(&instance));
         all.push(checks::address(&record));
         all.push(admin::audit::check(&instance).await);
+        all.push(machines::mode(&instance));
         all.push(isolation::probe(&instance, Addresses::of(record.slot)).await);
     }
     print(&all, args.output)?;

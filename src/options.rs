@@ -98,8 +98,12 @@ pub struct UpArgs {
     /// cache are offered anyway
     #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse_known)]
     pub with_version: Vec<KubernetesVersion>,
-    /// Offer no machine containers (pools of kind "local"): whoever may make them can become root on this machine
-    #[arg(long)]
+    /// Machine containers (pools of kind "local"): "trusted" ones share this machine's kernel, so only the first organization has them
+    /// and only its admins get kubeconfigs above view in their clusters; "off" offers none [default: trusted]
+    #[arg(long, value_name = "MODE")]
+    pub local_machines: Option<LocalMode>,
+    /// The same as --local-machines off
+    #[arg(long, conflicts_with = "local_machines")]
     pub no_local_machines: bool,
     /// Control planes to keep running for clusters to come, which are then there in a second: each takes some 270 MB of memory, and
     /// those of the default version and ranges find one [default: 2 on the embedded host, fewer where there is less than 8 GiB; else 0]
@@ -123,6 +127,13 @@ pub struct UpArgs {
     /// Write progress there (internal)
     #[arg(long, hide = true)]
     pub progress_file: Option<PathBuf>,
+}
+
+/// What local machines an instance offers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LocalMode {
+    Trusted,
+    Off,
 }
 
 /// Text for people or JSON for programs.

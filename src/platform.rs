@@ -59,8 +59,8 @@ pub struct Means {
     pub bundles: Bundles,
     /// Whether this process runs the host too.
     pub embedded: bool,
-    /// Whether it makes machine containers.
-    pub local: bool,
+    /// What machine containers it makes.
+    pub local: machines::Mode,
 }
 
 /// How long the gateway may take to tell that its links end, before the store is closed.
@@ -76,7 +76,7 @@ pub struct Platform {
     record: Record,
     store: Store,
     bundles: Bundles,
-    local: bool,
+    local: machines::Mode,
     releases: watch::Sender<BTreeMap<KubernetesVersion, Release>>,
     ca_file: PathBuf,
     facts: Facts,
@@ -177,7 +177,7 @@ impl Platform {
                 sha256: agent.sha256.clone(),
                 machine: std::env::consts::ARCH.to_owned(),
             },
-            capabilities: Capabilities { local: self.local, dns: self.record.has_dns(), ports: ports.is_some() },
+            capabilities: Capabilities { local: self.local.into(), dns: self.record.has_dns(), ports: ports.is_some() },
             limits: RequestLimits::default(),
             issuer: Arc::new(issuer::StoreIssuer::new(self.store.clone(), self.facts.clone(), ports)),
         })
@@ -198,7 +198,10 @@ impl Platform {
         if embedded {
             self.facts.placement.storage_class = Some(storage::CLASS.to_owned());
         }
-        let providers = if self.local { self.local(args, progress).await? } else { Vec::new() };
+        let providers = match self.local {
+            machines::Mode::Off => Vec::new(),
+            _ => self.local(args, progress).await?,
+        };
         let client = host.clone();
         // How much a host works that is not this machine is not known.
         let leisure = if embedded { self.leisure(cancel) } else { watch::channel(true).1 };
@@ -249,7 +252,15 @@ impl Platform {
     async fn local(&self, args: &UpArgs, progress: &Progress) -> Result<Vec<Arc<dyn Provider>>> {
         let tree = components::node_tree(args.cache.clone(), progress).await?;
         sysctl::remember()?;
-        let local = machines::provider(&self.instance, Addresses::of(self.record.slot), &self.bundles.host, tree)?;
+        let addresses = Addresses::of(self.record.slot);
+        let closed = machines::closed(&self.store, self.local).await?;
+        closed.iter().for_each(|why| progress.note(why));
+        let local = machines::provider(
+            &self.instance,
+            addresses,
+            &self.bundles.host,
+            machines::Making { lower: tree, closed },
+        )?;
         machines::resume(local.as_ref(), progress).await?;
         Ok(vec![local])
     }
@@ -259,6 +270,11 @@ impl Platform {
         let gateway = SocketAddr::new(self.facts.placement.gateway_ip, self.facts.placement.gateway_port);
         let SocketAddr::V4(gateway) = gateway else { bail!("the gateway's address {gateway} is not IPv4") };
         Ok(Wall::new(&self.instance, Addresses::of(self.record.slot), gateway))
+    }
+
+    /// What machine containers it makes.
+    pub const fn local_mode(&self) -> machines::Mode {
+        self.local
     }
 
     /// The CA to pin, for people.

@@ -11,6 +11,8 @@ use std::time::Instant;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
+use crate::platform::machines;
+
 /// One thing worth telling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -65,6 +67,9 @@ pub struct Ready {
     /// How many control planes are kept running for clusters to come.
     #[serde(default)]
     pub spares: u8,
+    /// What local machines it offers, and what keeps them from this machine.
+    #[serde(default)]
+    pub local_machines: machines::Mode,
 }
 
 /// Where events go.

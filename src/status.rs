@@ -34,6 +34,9 @@ pub async fn status(args: StatusArgs) -> Result<ExitCode> {
         println!("  portal   http://{}", record.portal);
         println!("  gateway  https://{}", record.advertise);
         println!("  data     {}", instance.dir.display());
+        if let Some(ready) = &ready {
+            println!("  local machines  {}", ready.local_machines.described());
+        }
         let certificates = checks::certificates(&instance);
         if certificates.status == Verdict::Warn {
             println!("{}", line(&certificates));

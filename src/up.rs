@@ -22,7 +22,7 @@ use crate::instance::{Addresses, DEFAULT_DOMAIN, Instance, Record, write_secret}
 use crate::limits;
 use crate::options::{Output, UpArgs};
 use crate::platform::sources::{self, KeySource};
-use crate::platform::{self, Doors, Means, Platform};
+use crate::platform::{self, Doors, Means, Platform, machines};
 use crate::progress::{Event, Progress, Ready};
 use crate::protect;
 use crate::run::run;
@@ -100,7 +100,7 @@ impl Start<'_> {
     async fn stay(&self, mut record: Record, doors: Doors, built: &mut Option<Platform>) -> Result<()> {
         let bundles = components::obtain(self.args, &record.wanted(), self.progress).await?;
         let embedded = self.args.host_kubeconfig.is_none();
-        let local = nix::unistd::geteuid().is_root() && !self.args.no_local_machines;
+        let local = machines::mode(self.args)?;
         let means = Means { bundles: bundles.clone(), embedded, local };
         if embedded {
             protect::protect(self.instance);
@@ -139,6 +139,7 @@ impl Start<'_> {
             portal_seconds,
             ready_seconds: self.begun.elapsed().as_secs_f64(),
             spares: platform::spares::wanted(self.args),
+            local_machines: platform.local_mode(),
         };
         // The set-up link makes an owner.
         write_secret(&self.instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;

@@ -28,6 +28,12 @@ pub enum StoreError {
         /// For people: what is in the way.
         message: String,
     },
+    /// Local machines that share the platform's kernel forbid it.
+    #[error("{message}")]
+    Restricted {
+        /// For people: what is forbidden, and why.
+        message: String,
+    },
     /// As many as are allowed are there.
     #[error("{}", quota.refusal(*wanted))]
     Quota {

@@ -28,7 +28,7 @@ pub use changes::{Change, ChangeKind};
 pub use error::{ConnectError, EnrolError, StoreError};
 pub use kek::{Kek, KekError};
 pub use rows::access::{
-    ClusterPath, JoinToken, Kubeconfig, KubeconfigKind, KubeconfigState, NewJoinToken, NewKubeconfig,
+    ClusterPath, JoinToken, Kubeconfig, KubeconfigKind, KubeconfigState, NewJoinToken, NewKubeconfig, Recipient,
 };
 pub use rows::audit::{AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditReport, NewAudit, UserEvent};
 pub use rows::cluster::{Cluster, ClusterReport, Host, NewCluster, Route};

@@ -18,6 +18,7 @@ mod m0013_accounts;
 mod m0014_audit_chain;
 mod m0015_user_ids;
 mod m0016_force;
+mod m0018_local_machines;
 
 use sea_orm_migration::prelude::*;
 
@@ -47,6 +48,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0014_audit_chain::Migration),
             Box::new(m0015_user_ids::Migration),
             Box::new(m0016_force::Migration),
+            Box::new(m0018_local_machines::Migration),
         ]
     }
 }

@@ -89,6 +89,7 @@ on_both! {
     access::kubeconfigs_without_authority_are_released,
     access::a_cluster_has_so_many_kubeconfigs,
     access::a_cluster_keeps_its_port,
+    access::local_machines_and_access_of_others_exclude_each_other,
     access::join_tokens_make_their_pool,
     access::join_tokens_that_ended_unused_go,
     access::secrets_are_in_no_debug_text,

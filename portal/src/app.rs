@@ -10,6 +10,7 @@ pub mod deletion;
 mod find;
 pub mod join_tokens;
 pub mod kubeconfigs;
+pub mod local_machines;
 pub mod me;
 pub mod nodes;
 pub mod operations;

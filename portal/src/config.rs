@@ -63,12 +63,25 @@ pub struct AgentFiles {
 /// What this instance can do beyond the least.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Capabilities {
-    /// Whether machine containers on the platform's own machine can be had (pool kind `local`).
-    pub local: bool,
+    /// Machine containers on the platform's own machine (pool kind `local`).
+    pub local: LocalMachines,
     /// Whether clusters' names resolve to the gateway: the operator has chosen a domain and set a wildcard record.
     pub dns: bool,
     /// Whether a cluster may have a port of its own on the gateway.
     pub ports: bool,
+}
+
+/// Whether there are machine containers on the platform's own machine, and what keeps them from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LocalMachines {
+    /// There are none.
+    #[default]
+    Off,
+    /// Root in one is root on the platform's machine. So only the installation's first organization has them, and in a cluster with
+    /// some only admins and owners get kubeconfigs above `view`.
+    Trusted,
+    /// Each has a user namespace of its own and reaches nothing of the platform's machine but the gateway; for every organization.
+    Isolated,
 }
 
 /// Signs kubeconfigs. Lives outside, because the portal holds no tenant's key.

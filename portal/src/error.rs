@@ -98,6 +98,12 @@ pub enum Error {
         /// How many there are.
         most: usize,
     },
+    /// Local machines that share the platform's kernel forbid it.
+    #[error("{detail}")]
+    LocalMachinesRestricted {
+        /// What is forbidden, and why.
+        detail: String,
+    },
     /// The state of the thing does not allow it.
     #[error("{detail}")]
     Conflict {
@@ -226,6 +232,7 @@ impl Error {
             Self::QuotaReached { .. } => &catalogue::QUOTA_REACHED,
             Self::StreamLimit { .. } => &catalogue::STREAM_LIMIT_EXCEEDED,
             Self::StreamsFull { .. } => &catalogue::STREAMS_FULL,
+            Self::LocalMachinesRestricted { .. } => &catalogue::LOCAL_MACHINES_RESTRICTED,
             Self::Conflict { .. } => &catalogue::CONFLICT,
             Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
             Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
@@ -303,6 +310,7 @@ impl From<StoreError> for Error {
         match error {
             StoreError::NotFound { what } => Self::NotFound { what },
             StoreError::Conflict { message, .. } => Self::Conflict { detail: message },
+            StoreError::Restricted { message } => Self::LocalMachinesRestricted { detail: message },
             StoreError::Quota { quota, .. } => {
                 let quota = view::quota_use(quota);
                 Self::QuotaReached { detail: error.to_string(), quota }

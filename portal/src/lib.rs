@@ -22,7 +22,7 @@ mod router;
 pub mod state;
 pub mod web;
 
-pub use config::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
+pub use config::{AgentFiles, Capabilities, IssueError, Issuer, LocalMachines, PortalConfig, RequestLimits};
 pub use connection::{Connection, CredentialSeen};
 pub use housekeeping::{clean, housekeeping};
 

@@ -17,6 +17,7 @@ mod join;
 mod kubeconfigs;
 mod limits;
 pub(crate) mod live;
+mod local;
 mod nodes;
 mod overview;
 mod parts;

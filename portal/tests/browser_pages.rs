@@ -62,7 +62,7 @@ impl World {
             platform_ca_pem: String::new(),
             versions: KubernetesVersion::known().to_vec(),
             agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
-            capabilities: Capabilities { local: false, dns: false, ports: false },
+            capabilities: Capabilities { local: portal::LocalMachines::Off, dns: false, ports: false },
             limits,
             issuer: Arc::new(Signer),
         };

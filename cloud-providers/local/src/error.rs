@@ -65,6 +65,12 @@ pub enum LocalError {
         /// The end of its console.
         console: String,
     },
+    /// None is started, by the operator's rule.
+    #[error("{why}")]
+    Closed {
+        /// The rule.
+        why: String,
+    },
     /// Processes that do not end.
     #[error("processes of machine {id} do not end")]
     Stuck {
@@ -107,6 +113,9 @@ impl LocalError {
         match self {
             Self::Full { .. } => "remove machines, or use machines of your own",
             Self::Unknown { .. } => "make it again",
+            Self::Closed { .. } => {
+                "the operator's `pilothouse up` says the same; machines of your own are not concerned"
+            }
             Self::Restless { .. } => {
                 "read the machine's console.log in the data directory; it is started again once a minute"
             }

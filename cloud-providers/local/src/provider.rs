@@ -47,6 +47,8 @@ pub struct LocalConfig {
     pub wire: String,
     /// Bridge and rules.
     pub network: Network,
+    /// Why no machine is started, if none is to be; they can still be seen, stopped and removed.
+    pub closed: Option<String>,
 }
 
 /// Machine containers on this machine.
@@ -111,6 +113,9 @@ impl Local {
 
     /// Starts the first stage in a session of its own: the machine outlives the platform's process.
     async fn launch(&self, spec: &Spec) -> Result<(), LocalError> {
+        if let Some(why) = &self.config.closed {
+            return Err(LocalError::Closed { why: why.clone() });
+        }
         self.ready.get_or_try_init(|| self.config.network.ensure()).await?;
         self.clear(spec).await?;
         spec.refresh_resolvers()?;

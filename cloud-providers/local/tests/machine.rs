@@ -57,6 +57,7 @@ impl World {
             launcher: launcher(),
             cgroup: cgroup.clone(),
             wire: format!("pht{number}"),
+            closed: None,
             network: Network { bridge: bridge.clone(), subnet, table: table.clone() },
         };
         Some(Self { provider: Local::new(config), dir, cgroup, bridge, table })

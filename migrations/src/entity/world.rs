@@ -21,6 +21,7 @@ entity! {
         operation: Option<Uuid>,
         deletion_requested_at: Option<i64>,
         forced: bool,
+        delegated: bool,
         created_at: i64,
         updated_at: i64,
         user_id: i64,

@@ -170,6 +170,20 @@ pub struct NewKubeconfig {
     pub actor: Actor,
 }
 
+/// Who gets a kubeconfig, as far as local machines care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recipient {
+    /// Whether they hold the role admin, or more, in the cluster's organization.
+    pub admin: bool,
+    /// Whether local machines of this installation share the kernel of the platform's machine without isolation.
+    pub shared_kernel: bool,
+}
+
+impl Recipient {
+    /// An admin, who may have anything.
+    pub const ADMIN: Self = Self { admin: true, shared_kernel: true };
+}
+
 impl TryFrom<table::join_token::Model> for JoinToken {
     type Error = StoreError;
 

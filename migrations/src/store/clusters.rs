@@ -304,6 +304,7 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
         operation: Some(operation),
         deletion_requested_at: None,
         forced: false,
+        delegated: false,
         created_at: now,
         updated_at: now,
         user_id: 0,

@@ -6,18 +6,20 @@
 
 use sea_orm::{ColumnTrait, Condition, EntityTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
+use tenant_controlplane::status::AccessRole;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, quotas, work};
+use super::{Store, clusters, pools, quotas, work};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::access::kubeconfig;
 use crate::entity::identity::{organization, project};
+use crate::entity::world::cluster;
 use crate::error::StoreError;
-use crate::rows::access::{ClusterPath, Kubeconfig, NewKubeconfig};
+use crate::rows::access::{ClusterPath, Kubeconfig, NewKubeconfig, Recipient};
 use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor};
@@ -38,10 +40,22 @@ impl Kubeconfigs<'_> {
     /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when it is going or has [`PER_CLUSTER`] living ones,
     /// [`StoreError::Quota`] when the organization has as many as it may.
     pub async fn insert(self, new: NewKubeconfig) -> Result<Kubeconfig, StoreError> {
+        self.insert_for(new, Recipient::ADMIN).await
+    }
+
+    /// The same, for somebody who may be less than an admin: what they get above `view` is remembered on the cluster.
+    ///
+    /// # Errors
+    /// As [`Self::insert`]; [`StoreError::Restricted`] for more than `view` in a cluster with local machines that share the platform's
+    /// kernel, also while those are being removed.
+    pub async fn insert_for(self, new: NewKubeconfig, recipient: Recipient) -> Result<Kubeconfig, StoreError> {
         let mut tx = self.0.begin().await?;
-        clusters::parent(&tx, new.organization, new.cluster).await?;
+        let parent = clusters::parent(&tx, new.organization, new.cluster).await?;
         within_limit(&tx, new.cluster).await?;
         quotas::require(&tx, new.organization.uuid(), Resource::Kubeconfigs, 1).await?;
+        if new.role != AccessRole::View && !recipient.admin {
+            delegate(&tx, parent, recipient).await?;
+        }
         let row = row(&new);
         tx.add(row.clone()).await?;
         record(&mut tx, &row, ("kubeconfig.issue", new.actor)).await?;
@@ -227,6 +241,22 @@ fn of(cluster: ClusterId) -> sea_orm::Select<kubeconfig::Entity> {
 
 fn owned(organization: OrganizationId, id: KubeconfigId) -> sea_orm::Select<kubeconfig::Entity> {
     kubeconfig::Entity::find_by_id(id.uuid()).filter(kubeconfig::Column::Organization.eq(organization.uuid()))
+}
+
+/// Notes on a locked cluster that rights in it go to somebody below admin, for ever: they may leave other ways in behind.
+async fn delegate(tx: &Tx, parent: cluster::Model, recipient: Recipient) -> Result<(), StoreError> {
+    if recipient.shared_kernel && pools::has_local(tx, parent.id).await? {
+        let message = format!(
+            "the cluster `{}` has local machines, which share the kernel of the platform's machine: only admins and owners get \
+             kubeconfigs above view there",
+            parent.name
+        );
+        return Err(StoreError::Restricted { message });
+    }
+    if parent.delegated {
+        return Ok(());
+    }
+    tx.save(cluster::Model { delegated: true, ..parent }).await
 }
 
 fn row(new: &NewKubeconfig) -> kubeconfig::Model {

@@ -51,6 +51,17 @@ impl Identity<'_> {
         Organization::try_from(row)
     }
 
+    /// The installation's first organization, which its set-up made; `None` before that.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn first_organization(self) -> Result<Option<OrganizationId>, StoreError> {
+        // Ids begin with the time of their making (RFC 9562, version 7); the platform's own organization is none of anybody's.
+        let people = organization::Entity::find().filter(organization::Column::Id.ne(spares::OWN));
+        let first = people.order_by_asc(organization::Column::Id).one(self.0.db()).await?;
+        Ok(first.map(|row| OrganizationId::from_uuid(row.id)))
+    }
+
     /// The organizations with this name, the oldest first; for the operator. Tenants may use the same name.
     ///
     /// # Errors

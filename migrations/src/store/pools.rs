@@ -40,6 +40,26 @@ impl Pools<'_> {
         NodePool::try_from(row)
     }
 
+    /// The same for local machines that share the platform's kernel: whoever may change workloads there can become root on it.
+    ///
+    /// # Errors
+    /// As [`Self::insert`]; [`StoreError::Restricted`] in a cluster where somebody below admin ever had more than `view`.
+    pub async fn insert_sharing_kernel(self, new: NewPool) -> Result<NodePool, StoreError> {
+        let mut tx = self.0.begin().await?;
+        let parent = clusters::parent(&tx, new.organization, new.cluster).await?;
+        if parent.delegated {
+            let message = format!(
+                "the cluster `{}` cannot have local machines, which share the kernel of the platform's machine: somebody below the \
+                 role admin was given a kubeconfig above view there, and may have left other ways in",
+                parent.name
+            );
+            return Err(StoreError::Restricted { message });
+        }
+        let row = add(&mut tx, &new).await?;
+        tx.commit().await?;
+        NodePool::try_from(row)
+    }
+
     /// The pool `byo` of a cluster, made if it is not there.
     ///
     /// # Errors
@@ -163,6 +183,20 @@ impl Pools<'_> {
         rows::all(query.order_by_asc(node_pool::Column::Id).all(self.0.db()).await?)
     }
 
+    /// Names of clusters with local machines that must not share the platform's kernel: those of an organization other than the
+    /// installation's first, and those where somebody below admin ever had more than `view`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unfit_to_share_kernel(self) -> Result<Vec<String>, StoreError> {
+        let first = self.0.identity().first_organization().await?.map(|id| id.uuid());
+        let local = node_pool::Entity::find().filter(node_pool::Column::Kind.eq(PoolKind::Local.as_str()));
+        let clusters = local.all(self.0.db()).await?.into_iter().map(|pool| pool.cluster);
+        let clusters = cluster::Entity::find().filter(cluster::Column::Id.is_in(clusters)).all(self.0.db()).await?;
+        let unfit = clusters.into_iter().filter(|row| row.delegated || Some(row.organization) != first);
+        Ok(unfit.map(|row| row.name).collect())
+    }
+
     /// Writes what was seen; when it is what is there, nothing is written and nobody woken.
     ///
     /// # Errors
@@ -204,6 +238,12 @@ fn owned(organization: OrganizationId, id: NodePoolId) -> sea_orm::Select<node_p
 
 async fn locked(tx: &Tx, organization: OrganizationId, id: NodePoolId) -> Result<node_pool::Model, StoreError> {
     owned(organization, id).lock_exclusive().one(tx).await?.ok_or(StoreError::missing(WHAT))
+}
+
+/// Whether a cluster has pools of local machines, those that are being deleted among them.
+pub(super) async fn has_local(tx: &Tx, cluster: Uuid) -> Result<bool, StoreError> {
+    let query = node_pool::Entity::find().filter(node_pool::Column::Cluster.eq(cluster));
+    Ok(query.filter(node_pool::Column::Kind.eq(PoolKind::Local.as_str())).one(tx).await?.is_some())
 }
 
 /// Refuses a pool that is to go.

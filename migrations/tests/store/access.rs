@@ -103,6 +103,49 @@ pub async fn a_cluster_keeps_its_port(fixture: Fixture) {
     assert_eq!(of(&third, 20001..=20001).await.unwrap(), 20001, "a deleted cluster's port is free");
 }
 
+pub async fn local_machines_and_access_of_others_exclude_each_other(fixture: Fixture) {
+    let (other, identity) = (fixture.tenant("other").await, fixture.store.identity());
+    let (user, first) = identity.ensure_admin().await.unwrap();
+    let (store, actor) = (fixture.store.clone(), Actor::User(user.id));
+    let project = identity.projects(first.id).await.unwrap()[0].id;
+    let tenant = Tenant { store, user: user.id, organization: first.id, project, actor };
+    let (pools, kubeconfigs) = (fixture.store.pools(), fixture.store.kubeconfigs());
+    assert_eq!(fixture.store.identity().first_organization().await.unwrap(), Some(tenant.organization));
+    let below = Recipient { admin: false, shared_kernel: true };
+    let view = |cluster| NewKubeconfig {
+        role: tenant_controlplane::status::AccessRole::View,
+        ..tenant.new_kubeconfig(cluster)
+    };
+    let restricted = |message: &str| message.contains("share the kernel");
+
+    let closed = tenant.cluster("closed").await.id;
+    let pool = pools.insert_sharing_kernel(tenant.new_pool(closed, "web", 1)).await.unwrap();
+    kubeconfigs.insert_for(tenant.new_kubeconfig(closed), Recipient::ADMIN).await.unwrap();
+    kubeconfigs.insert_for(view(closed), below).await.unwrap();
+    let refused = kubeconfigs.insert_for(tenant.new_kubeconfig(closed), below).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Restricted { message } if restricted(message)), "{refused:?}");
+    pools.request_deletion(tenant.organization, pool.id, tenant.actor).await.unwrap();
+    let refused = kubeconfigs.insert_for(tenant.new_kubeconfig(closed), below).await.unwrap_err();
+    assert!(matches!(refused, StoreError::Restricted { .. }), "a pool that is going still has machines: {refused:?}");
+    assert!(pools.unfit_to_share_kernel().await.unwrap().is_empty());
+
+    // Revoked or not: whoever had it may have left a service account's token behind.
+    let open = tenant.cluster("open").await.id;
+    kubeconfigs.insert_for(view(open), below).await.unwrap();
+    let given = kubeconfigs.insert_for(tenant.new_kubeconfig(open), below).await.unwrap();
+    kubeconfigs.revoke(tenant.organization, given.id, tenant.actor).await.unwrap();
+    let refused = pools.insert_sharing_kernel(tenant.new_pool(open, "web", 1)).await.unwrap_err();
+    assert!(matches!(&refused, StoreError::Restricted { message } if restricted(message)), "{refused:?}");
+    assert_eq!(pools.list(tenant.organization, open).await.unwrap(), [], "nothing was made");
+
+    // What an isolated installation allowed is found when machines are to share the kernel.
+    pools.insert(tenant.new_pool(open, "web", 1)).await.unwrap();
+    other.pool(other.cluster("foreign").await.id, "web").await;
+    let mut unfit = pools.unfit_to_share_kernel().await.unwrap();
+    unfit.sort();
+    assert_eq!(unfit, ["foreign", "open"]);
+}
+
 pub async fn join_tokens_make_their_pool(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (store, org) = (&fixture.store, tenant.organization);

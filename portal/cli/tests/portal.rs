@@ -157,7 +157,7 @@ fn config(store: Store, url: &str) -> PortalConfig {
         platform_ca_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
         versions: KubernetesVersion::known().to_vec(),
         agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
-        capabilities: Capabilities { local: true, dns: false, ports: false },
+        capabilities: Capabilities { local: portal::LocalMachines::Isolated, dns: false, ports: false },
         limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
         issuer: Arc::new(Signer(store)),
     }

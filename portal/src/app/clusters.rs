@@ -72,7 +72,7 @@ pub async fn create_with_pool(
     let made = match pool {
         None => clusters.insert(new).await,
         Some(pool) => {
-            let pool = pools::first(state, actor, project.organization, pool)?;
+            let pool = pools::first(state, actor, project.organization, pool).await?;
             clusters.insert_with_pool(new, pool).await.map(|(cluster, _)| cluster)
         }
     };

@@ -4,7 +4,7 @@
 //! seen that the cluster accepts it, and is told to be revoked once it has seen that the cluster refuses it.
 
 use super::tokens::{check_name, lifetime};
-use super::{find, view};
+use super::{find, local_machines, view};
 use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
 use crate::config::IssueError;
@@ -42,7 +42,7 @@ pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Pagin
 /// # Errors
 /// [`Error::ClusterNotReady`] before the cluster first runs; [`Error::NotAccepted`] when it does not take the file up;
 /// [`Error::Conflict`] when it has as many as it may; [`Error::Deleting`], [`Error::Invalid`], [`Error::Forbidden`],
-/// [`Error::NotFound`].
+/// [`Error::LocalMachinesRestricted`], [`Error::NotFound`].
 pub async fn issue(
     state: &AppState,
     actor: &Actor,
@@ -51,10 +51,12 @@ pub async fn issue(
 ) -> Result<IssuedKubeconfig, Error> {
     let cluster = find::living_cluster(state, actor, cluster, Action::Read).await?;
     let endpoint = endpoint(state, input.endpoint.as_deref())?;
-    let new = checked(actor, &cluster, input)?;
+    let view_only = local_machines::confines(state, actor, &cluster).await?;
+    let new = checked(actor, &cluster, input, view_only)?;
     ready(&cluster)?;
     let mut changes = state.changes();
-    let row = state.store().kubeconfigs().insert(new).await?;
+    let recipient = local_machines::recipient(state, actor, cluster.organization);
+    let row = state.store().kubeconfigs().insert_for(new, recipient).await?;
     if state.store().is_rehearsal() {
         return Ok(IssuedKubeconfig { issued: view::kubeconfig(row), kubeconfig: String::new() });
     }
@@ -92,12 +94,12 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str, patience: Duratio
     Err(Error::NotFound { what: "kubeconfig" })
 }
 
-fn checked(actor: &Actor, cluster: &Cluster, input: IssueKubeconfig) -> Result<NewKubeconfig, Error> {
+fn checked(actor: &Actor, cluster: &Cluster, input: IssueKubeconfig, view_only: bool) -> Result<NewKubeconfig, Error> {
     if let Some(kind) = input.kind.as_deref().filter(|kind| *kind != "file") {
         let detail = format!("`{kind}` is not a kind of kubeconfig: choose file");
         return Err(Error::field("/kind", "UNKNOWN_VALUE", detail));
     }
-    let role = role(actor, cluster, input.role.as_deref())?;
+    let role = role(actor, cluster, input.role.as_deref(), view_only)?;
     let name = input.name.unwrap_or_else(|| actor.user.display_name.chars().take(64).collect());
     check_name(&name)?;
     let seconds = lifetime(input.expires_in_seconds, DEFAULT_LIFETIME, LONGEST_LIFETIME)?;
@@ -113,10 +115,11 @@ fn checked(actor: &Actor, cluster: &Cluster, input: IssueKubeconfig) -> Result<N
     })
 }
 
-fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>) -> Result<AccessRole, Error> {
+/// The role asked for, or the most the caller gets; whether local machines forbid a wanted one, the store says.
+fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>, view_only: bool) -> Result<AccessRole, Error> {
     let held = actor.role(cluster.organization).unwrap_or(Role::Viewer);
     let writes = policy::allows(held, Action::Write);
-    let Some(word) = wanted else { return Ok(if writes { AccessRole::Admin } else { AccessRole::View }) };
+    let Some(word) = wanted else { return Ok(if writes && !view_only { AccessRole::Admin } else { AccessRole::View }) };
     let role: AccessRole = word.parse().map_err(|_| {
         let detail = format!("`{word}` is not a role in a cluster: choose view, edit or admin");
         Error::field("/role", "UNKNOWN_VALUE", detail)

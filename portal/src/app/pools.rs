@@ -1,9 +1,10 @@
 //! Node pools: named groups of machines of one cluster.
 
 use super::organizations::taken;
-use super::{find, view};
+use super::{find, local_machines, view};
 use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
+use crate::config::LocalMachines;
 use crate::error::Error;
 use crate::extract::check_etag;
 use crate::paging::Paging;
@@ -37,7 +38,8 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, 
 /// Asks for a node pool.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Deleting`], [`Error::Invalid`], [`Error::NameTaken`].
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Deleting`], [`Error::Invalid`], [`Error::NameTaken`],
+/// [`Error::LocalMachinesRestricted`].
 pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: CreateNodePool) -> Result<NodePool, Error> {
     let needed = if input.kind == PoolKind::Local.as_str() { least(PoolKind::Local) } else { Action::Write };
     let cluster = find::living_cluster(state, actor, cluster, needed).await?;
@@ -45,15 +47,20 @@ pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: Creat
     let kind = kind(state, &input.kind)?;
     let count = count(kind, input.count)?;
     let new = NewPool { cluster: cluster.id, organization: cluster.organization, name, kind, count, actor: actor.by() };
-    let made = state.store().pools().insert(new).await;
+    let made = if kind == PoolKind::Local && local_machines::share_kernel(state) {
+        local_machines::permit(state, cluster.organization).await?;
+        state.store().pools().insert_sharing_kernel(new).await
+    } else {
+        state.store().pools().insert(new).await
+    };
     made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
 }
 
 /// The pool that a new cluster of this organization begins with.
 ///
 /// # Errors
-/// [`Error::Forbidden`], [`Error::Invalid`].
-pub(super) fn first(
+/// [`Error::Forbidden`], [`Error::Invalid`], [`Error::LocalMachinesRestricted`].
+pub(super) async fn first(
     state: &AppState,
     actor: &Actor,
     organization: OrganizationId,
@@ -62,6 +69,9 @@ pub(super) fn first(
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
     policy::authorise(actor, organization, least(kind))?;
+    if kind == PoolKind::Local && local_machines::share_kernel(state) {
+        local_machines::permit(state, organization).await?;
+    }
     Ok(FirstPool { name, kind, count: count(kind, input.count)? })
 }
 
@@ -84,6 +94,9 @@ pub async fn patch(
     check_etag(if_match, &row.etag())?;
     match input.count {
         Some(wanted) if wanted != row.count => {
+            if row.kind == PoolKind::Local && wanted > row.count && local_machines::share_kernel(state) {
+                local_machines::permit(state, row.organization).await?;
+            }
             let count = count(row.kind, Some(wanted))?;
             Ok(view::pool(state.store().pools().set_count(row.organization, row.id, count, actor.by()).await?))
         }
@@ -101,14 +114,9 @@ pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<
     Ok(view::pool(state.store().pools().request_deletion(row.organization, row.id, actor.by()).await?))
 }
 
-/// Whether the caller may make local machines in this organization (id as text), and this instance makes any.
-pub fn local_for(state: &AppState, actor: &Actor, organization: &str) -> bool {
-    state.config().capabilities.local && actor.may(least(PoolKind::Local), organization)
-}
-
-/// What a pool takes. A local machine is a container that may do nearly everything on the platform's own machine, so it is not
-/// for every editor.
-fn least(kind: PoolKind) -> Action {
+/// What a pool takes. A local machine uses the platform's own machine, and without isolation may do nearly everything there, so it
+/// is not for every editor.
+pub(super) fn least(kind: PoolKind) -> Action {
     match kind {
         PoolKind::Local => Action::Admin,
         PoolKind::Byo => Action::Write,
@@ -117,7 +125,7 @@ fn least(kind: PoolKind) -> Action {
 
 /// A kind this instance has.
 fn kind(state: &AppState, word: &str) -> Result<PoolKind, Error> {
-    let local = state.config().capabilities.local;
+    let local = state.config().capabilities.local != LocalMachines::Off;
     match word {
         "byo" => Ok(PoolKind::Byo),
         "local" if local => Ok(PoolKind::Local),

@@ -64,6 +64,7 @@ catalogue! {
     SETUP_TOKEN_INVALID 401 "user" false "The set-up link is not valid", "Use the newest set-up link; `pilothouse up` prints one for as long as set-up is not done.";
     PASSWORD_LINK_INVALID 401 "user" false "The link is not valid", "A link works once, for an hour, and until the next one is made. Ask the operator for another: `pilothouse admin reset-password EMAIL`.";
     PERMISSION_DENIED 403 "user" false "Not allowed", "Ask an owner or admin of the organization to do it, or for a higher role.";
+    LOCAL_MACHINES_RESTRICTED 403 "user" false "Local machines restrict this", "Choose the role view or ask an admin of the organization; for a pool, make a new cluster or join machines of your own.";
     CROSS_SITE_REQUEST 403 "user" false "Sent from another site", "Open the portal itself and try again. A proxy in front of it must keep `Host` and `Origin`.";
     NOT_FOUND 404 "user" false "Not found", "Check the id or name, and that you are in the right organization.";
     ROUTE_NOT_FOUND 404 "user" false "Nothing at this address", "See /api/v1/openapi.json for the addresses there are.";

@@ -12,6 +12,7 @@ use super::ui::{Moment, Status, ago};
 use super::{assets, render, ui};
 use crate::app;
 use crate::auth::Actor;
+use crate::config::LocalMachines;
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -88,7 +89,7 @@ async fn rows(state: &AppState, actor: &Actor, project: &Project) -> Result<Rows
     let mut rows: Vec<Row> = clusters.into_iter().map(row).collect();
     rows.sort_by(|a, b| (a.status.rank(), &a.name).cmp(&(b.status.rank(), &b.name)));
     let may_write = actor.may(crate::auth::Action::Write, &project.organization_id);
-    let local = app::pools::local_for(state, actor, &project.organization_id);
+    let local = app::local_machines::offered(state, actor, &project.organization_id).await? != LocalMachines::Off;
     Ok(Rows { project: project.id.clone(), rows, may_write, local })
 }
 

@@ -9,6 +9,7 @@ use serde::Deserialize;
 
 use super::clusters::{Choice, chosen};
 use super::form::Refusal;
+use super::local::local_hint;
 use super::shell::{Shell, Visitor};
 use super::{assets, render, ui};
 use crate::app;
@@ -24,7 +25,8 @@ struct Page {
     shell: Shell,
     project: Project,
     versions: Vec<KubernetesVersion>,
-    local: bool,
+    /// What local machines are, where the person may have them.
+    local: Option<&'static str>,
     typed: Typed,
     refusal: Refusal,
 }
@@ -53,10 +55,10 @@ pub async fn show(
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
     let (project, _) = chosen(&state, &visitor.actor, choice.project.as_deref()).await?;
-    let local = app::pools::local_for(&state, &visitor.actor, &project.organization_id);
-    let workers = if local { "local" } else { "byo" };
+    let local = local_hint(&state, &visitor.actor, &project.organization_id).await?;
+    let workers = if local.is_some() { "local" } else { "byo" };
     let typed = Typed { project: project.id.clone(), workers: workers.into(), count: "1".into(), ..Typed::default() };
-    render::page(&page(&state, visitor, project, (typed, Refusal::default())))
+    render::page(&page(&state, visitor, project, (typed, Refusal::default())).await?)
 }
 
 /// `POST /clusters`: makes it, and its first pool, and goes to its page; or shows the form again.
@@ -71,14 +73,19 @@ pub async fn submit(
         Err(error) => {
             let refusal = Refusal::of(error)?;
             let status = refusal.status();
-            render::page_as(status, &page(&state, visitor, project, (typed, refusal)))
+            render::page_as(status, &page(&state, visitor, project, (typed, refusal)).await?)
         }
     }
 }
 
-fn page(state: &AppState, visitor: Visitor, project: Project, (typed, refusal): (Typed, Refusal)) -> Page {
-    let local = app::pools::local_for(state, &visitor.actor, &project.organization_id);
-    Page { shell: visitor.shell, project, versions: app::versions::list(state), local, typed, refusal }
+async fn page(
+    state: &AppState,
+    visitor: Visitor,
+    project: Project,
+    (typed, refusal): (Typed, Refusal),
+) -> Result<Page, Error> {
+    let local = local_hint(state, &visitor.actor, &project.organization_id).await?;
+    Ok(Page { shell: visitor.shell, project, versions: app::versions::list(state), local, typed, refusal })
 }
 
 async fn make(state: &AppState, visitor: &Visitor, typed: &Typed) -> Result<String, Error> {

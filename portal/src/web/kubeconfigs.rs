@@ -27,6 +27,8 @@ struct Page {
     ready: bool,
     may_write: bool,
     endpoints: Vec<(&'static str, &'static str)>,
+    /// Whether the cluster's local machines leave this person `view` only.
+    view_only: bool,
     typed: Typed,
     refusal: Refusal,
     rows: Vec<Row>,
@@ -117,8 +119,10 @@ async fn page(
     let cluster = app::clusters::get(state, &visitor.actor, id).await?;
     let issued = app::kubeconfigs::list(state, &visitor.actor, id, &Paging::all()).await?.items;
     let status = refusal.status();
+    let view_only = app::local_machines::confines_to_view(state, &visitor.actor, id).await?;
     let page = Page {
         endpoints: endpoints(state.config().capabilities),
+        view_only,
         may_write: visitor.may_write(&cluster.organization_id),
         ready: matches!(cluster.state.as_str(), "running" | "degraded"),
         rows: issued.into_iter().rev().map(row).collect(),

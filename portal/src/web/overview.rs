@@ -6,6 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::Response;
 
 use super::live::{self, Fragment, Topic, Watcher};
+use super::local::local_words;
 use super::parts::{Check, NodeRow, PoolRow, Progress};
 use super::problem::whose;
 use super::shell::{Shell, Visitor};
@@ -13,6 +14,7 @@ use super::ui::{Moment, Status, ago};
 use super::{assets, render, ui};
 use crate::app;
 use crate::auth::{Action, Actor};
+use crate::config::LocalMachines;
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -48,6 +50,8 @@ struct Live {
     nodes: Vec<NodeRow>,
     ready_nodes: usize,
     pools: Vec<PoolRow>,
+    /// What its local machines mean for whoever works in it, if it has some.
+    local: Option<&'static str>,
     may_write: bool,
     ready: bool,
     deleting: bool,
@@ -61,6 +65,7 @@ struct Gone<'a> {
 
 /// Everything the page tells, read at one moment.
 struct Facts {
+    local: LocalMachines,
     cluster: Cluster,
     operation: Option<Operation>,
     pools: Vec<NodePool>,
@@ -104,12 +109,13 @@ async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<Facts, Erro
         app::pools::list(state, actor, id, &all),
         app::nodes::list(state, actor, id, &all),
     )?;
-    Ok(Facts { cluster, operation: operations.items.into_iter().next(), pools: pools.items, nodes: nodes.items })
+    let local = state.config().capabilities.local;
+    Ok(Facts { local, cluster, operation: operations.items.into_iter().next(), pools: pools.items, nodes: nodes.items })
 }
 
 impl Live {
     fn of(facts: Facts, actor: &Actor) -> Self {
-        let Facts { cluster, operation, pools, nodes } = facts;
+        let Facts { local, cluster, operation, pools, nodes } = facts;
         let failed = operation.as_ref().and_then(|operation| operation.error.clone());
         let problem = cluster.problem.or(failed);
         let at_work = operation.as_ref().is_some_and(|operation| !operation.is_finished());
@@ -120,6 +126,7 @@ impl Live {
             checks: cluster.conditions.iter().map(|condition| Check::of(condition, at_work)).collect(),
             ready_nodes: nodes.iter().filter(|node| node.state == "ready").count(),
             nodes: nodes.iter().map(|node| NodeRow::of(node, &pools)).collect(),
+            local: local_words(local).filter(|_| pools.iter().any(|pool| pool.kind == "local")),
             pools: pools.iter().map(|pool| PoolRow::of(pool, &nodes)).collect(),
             may_write: actor.may(Action::Write, &cluster.organization_id),
             ready: matches!(cluster.state.as_str(), "running" | "degraded"),

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::form::Refusal;
+use super::local::local_hint;
 use super::parts::{NodeRow, PoolRow};
 use super::shell::{Shell, Visitor};
 use super::{assets, render, ui};
@@ -21,7 +22,8 @@ use crate::state::AppState;
 struct NewPage {
     shell: Shell,
     cluster: Cluster,
-    local: bool,
+    /// What local machines are, where the person may have them.
+    local: Option<&'static str>,
     typed: Typed,
     refusal: Refusal,
 }
@@ -122,8 +124,8 @@ async fn new_page(
     (typed, refusal): (Typed, Refusal),
 ) -> Result<Response, Error> {
     let cluster = app::clusters::get(state, &visitor.actor, id).await?;
-    let local = app::pools::local_for(state, &visitor.actor, &cluster.organization_id);
-    let kind = if local { "local" } else { "byo" };
+    let local = local_hint(state, &visitor.actor, &cluster.organization_id).await?;
+    let kind = if local.is_some() { "local" } else { "byo" };
     let typed = if typed.kind.is_empty() { Typed { kind: kind.into(), ..typed } } else { typed };
     let status = refusal.status();
     render::page_as(status, &NewPage { shell: visitor.shell, cluster, local, typed, refusal })

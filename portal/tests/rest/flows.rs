@@ -71,7 +71,7 @@ async fn a_join_token_comes_with_ready_commands_once() {
 }
 
 /// Sees of every kubeconfig that the cluster does with it what was asked for, as the provisioner does.
-async fn see_kubeconfigs(world: &World, cluster: ClusterId) {
+pub async fn see_kubeconfigs(world: &World, cluster: ClusterId) {
     let kubeconfigs = world.store.kubeconfigs();
     loop {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;

@@ -7,6 +7,7 @@ mod audit;
 mod flows;
 mod keys;
 mod limits;
+mod local_machines;
 mod openapi;
 mod quotas;
 mod refusals;

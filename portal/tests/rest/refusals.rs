@@ -106,7 +106,7 @@ async fn names_are_taken_once() {
 
 #[tokio::test]
 async fn local_machines_only_where_the_instance_can_make_them() {
-    let world = World::with(false).await;
+    let world = World::with(portal::LocalMachines::Off).await;
     let things = Things::new(&world).await;
     let token = world.token(&things.ana, &things.organization, Role::Owner).await;
     let body = json!({"name": "a", "kind": "local"});

@@ -7,7 +7,7 @@ use migrations::{
     Actor, ClusterReport, ExposeSecret, Kek, Kubeconfig, NewCluster, NewJoinToken, NewKubeconfig, NewOwner, NewPool,
     NewSession, NewToken, Organization, PoolKind, Role, Secret, Store, User,
 };
-use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
+use portal::{AgentFiles, Capabilities, IssueError, Issuer, LocalMachines, PortalConfig, RequestLimits};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -65,20 +65,21 @@ impl Answer {
 }
 
 impl World {
+    /// With local machines for everybody: what trusted ones ask of whom is a story of its own (`local_machines.rs`).
     pub async fn new() -> Self {
-        Self::with(true).await
+        Self::with(LocalMachines::Isolated).await
     }
 
-    pub async fn with(local: bool) -> Self {
+    pub async fn with(local: LocalMachines) -> Self {
         let plenty = RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 };
         Self::made(local, plenty).await
     }
 
     pub async fn limited(limits: RequestLimits) -> Self {
-        Self::made(true, limits).await
+        Self::made(LocalMachines::Isolated, limits).await
     }
 
-    async fn made(local: bool, limits: RequestLimits) -> Self {
+    async fn made(local: LocalMachines, limits: RequestLimits) -> Self {
         let dir = TempDir::new().unwrap();
         let kek = Kek::load_or_create(&dir.path().join("kek")).unwrap();
         let store = Store::connect(&format!("sqlite://{}", dir.path().join("db").display()), kek).await.unwrap();

@@ -1,0 +1,29 @@
+//! What pages say about local machines.
+
+use crate::app;
+use crate::auth::Actor;
+use crate::config::LocalMachines;
+use crate::error::Error;
+use crate::state::AppState;
+
+/// What local machines mean for whoever has them, as this installation runs them; `None` where there are none.
+pub fn local_words(mode: LocalMachines) -> Option<&'static str> {
+    match mode {
+        LocalMachines::Off => None,
+        LocalMachines::Trusted => Some(
+            "Local machines share the kernel of the platform's machine and are no boundary: in their cluster only admins and owners \
+             get kubeconfigs above view.",
+        ),
+        LocalMachines::Isolated => Some(
+            "Each local machine has a user namespace of its own and reaches nothing of the platform's machine but the gateway.",
+        ),
+    }
+}
+
+/// The same for somebody who chooses; `None` also where they may not have any.
+///
+/// # Errors
+/// Errors of the store.
+pub async fn local_hint(state: &AppState, actor: &Actor, organization: &str) -> Result<Option<&'static str>, Error> {
+    Ok(local_words(app::local_machines::offered(state, actor, organization).await?))
+}
