@@ -20,9 +20,10 @@ struct Browser {
 
 impl Browser {
     fn new(world: &World) -> Self {
+        rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
         let pem = std::fs::read(world.field("ca_file")).unwrap();
         let client = Client::builder().tls_certs_only([reqwest::Certificate::from_pem(&pem).unwrap()]);
-        let client = client.redirect(Policy::none()).timeout(Duration::from_secs(60)).build().unwrap();
+        let client = client.no_proxy().redirect(Policy::none()).timeout(Duration::from_secs(60)).build().unwrap();
         Self { client, portal: format!("https://{}", world.field("gateway")) }
     }
 
