@@ -18,7 +18,7 @@ const MOST: u64 = 80 << 10;
 
 #[test]
 fn story_attack_tenants() {
-    let Some(mut world) = World::up("attacktenants") else { return };
+    let Some(mut world) = World::up("tenants") else { return };
     let alone = create(&world, "alone");
     create(&world, "hostile");
     let kubeconfig = world.kubeconfig("hostile");
