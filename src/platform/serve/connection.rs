@@ -150,7 +150,7 @@ impl Served {
         if !PROBES.contains(&request.uri().path()) && !self.held.room(shed).await {
             return Ok(self.answered(portal::overloaded(RETRY_AFTER), running));
         }
-        let charges = Arc::<Mutex<Vec<_>>>::default();
+        let (charges, expected) = (Arc::<Mutex<Vec<_>>>::default(), self.held.expect());
         let mut request = request.map(|body| Asked::new(body, self.held.clone(), charges.clone()));
         request.extensions_mut().insert(self.from);
         if let Some(claim) = self.claim.clone() {
@@ -158,6 +158,7 @@ impl Served {
         }
         let Ok(response) = self.app.clone().oneshot(request).await;
         charges.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        drop(expected);
         Ok(self.answered(response, running))
     }
 

@@ -133,9 +133,27 @@ fn resident() -> u64 {
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_nobody_reads_hold_little() {
     let agent = Bytes::from(vec![7; 4 << 20]);
+    let asked = Arc::new([const { std::sync::atomic::AtomicUsize::new(0) }; 2]);
+    let note = |which: usize| {
+        let asked = asked.clone();
+        move || asked[which].fetch_add(1, std::sync::atomic::Ordering::Relaxed)
+    };
+    let (agents, pages) = (note(0), note(1));
     let app = Router::new()
-        .route("/agent", get(move || async move { agent.clone() }))
-        .route("/page", get(|| async { vec![7; 100 << 10] }));
+        .route(
+            "/agent",
+            get(move || async move {
+                agents();
+                agent.clone()
+            }),
+        )
+        .route(
+            "/page",
+            get(move || async move {
+                pages();
+                vec![7; 1 << 20]
+            }),
+        );
     let portal = Portal { times: times(), ..Portal::new(app) };
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -164,6 +182,8 @@ async fn answers_that_nobody_reads_hold_little() {
     }
     let above = resident().saturating_sub(rest);
     eprintln!("{above} KiB above rest");
-    assert!(above < 150 << 10, "{above} KiB above {rest}");
+    let [agents, pages] = [0, 1].map(|which| asked[which].load(std::sync::atomic::Ordering::Relaxed));
+    assert!(agents >= 32 * 16 && pages >= 32, "the attack did not come to anything: {agents} and {pages}");
+    assert!(above < 200 << 10, "{above} KiB above {rest} after {agents} agents and {pages} pages");
     drop(held);
 }

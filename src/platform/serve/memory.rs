@@ -16,6 +16,8 @@ use tokio::time::{Instant, timeout_at};
 const PROCESS: usize = 64 << 20;
 /// And one.
 const CONNECTION: usize = 256 << 10;
+/// What an answer may turn out to be, until it is there; only on the connection's own account.
+const EXPECTED: usize = 32 << 10;
 /// How long a request waits for the process to have room.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -68,6 +70,9 @@ pub struct Charge {
     bytes: usize,
 }
 
+/// Room on a connection's account for an answer that is not there yet.
+pub struct Expected(Arc<Held>);
+
 impl Memory {
     /// An account for a connection.
     pub fn connection(&self) -> Arc<Held> {
@@ -89,6 +94,12 @@ impl Held {
             }
         }
         true
+    }
+
+    /// Counts an answer that is not there yet, so that a connection does not ask for many at once and then read none.
+    pub fn expect(self: &Arc<Self>) -> Expected {
+        self.own.add(EXPECTED);
+        Expected(self.clone())
     }
 
     /// Whether the process has room for more.
@@ -117,6 +128,12 @@ impl Drop for Charge {
     fn drop(&mut self) {
         self.held.own.sub(self.bytes);
         self.held.process.sub(self.bytes);
+    }
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.0.own.sub(EXPECTED);
     }
 }
 
@@ -159,6 +176,17 @@ mod tests {
         assert!(other.room(|| panic!("the process has room")).await);
         drop(unread);
         assert!(waiting.await);
+    }
+
+    #[tokio::test]
+    async fn a_connection_has_few_answers_under_way_that_may_be_large() {
+        let held = Memory::default().connection();
+        let expected: Vec<_> = (0..CONNECTION / EXPECTED).map(|_| held.expect()).collect();
+        let mut waiting = Box::pin(held.room(|| false));
+        assert!(futures::poll!(&mut waiting).is_pending());
+        drop(expected);
+        assert!(waiting.await);
+        assert_eq!(held.process.held.load(Relaxed), 0, "the process counts what there is");
     }
 
     #[tokio::test]
