@@ -124,9 +124,7 @@ impl FromRequestParts<AppState> for MaybeActor {
 pub async fn of_browser(parts: &mut Parts, state: &AppState) -> Result<Actor, Error> {
     let Ok(connection) = Connection::from_request_parts(parts, state).await;
     let actor = session::actor(state, &parts.headers, &connection).await?;
-    if let Some(caller) = parts.extensions.get::<audit::Caller>() {
-        caller.tell(&actor);
-    }
+    report(parts, &actor);
     Ok(actor)
 }
 
@@ -140,11 +138,16 @@ pub async fn of_program(parts: &mut Parts, state: &AppState) -> Result<Actor, Er
         Some(secret) => token::actor(state, secret, &connection).await?,
         None => session::actor(state, &parts.headers, &connection).await?,
     };
+    report(parts, &actor);
+    Ok(actor)
+}
+
+/// For the layers outside: who it is, and that a valid credential was shown.
+fn report(parts: &Parts, actor: &Actor) {
     if let Some(caller) = parts.extensions.get::<audit::Caller>() {
-        caller.tell(&actor);
+        caller.tell(actor);
     }
     if let Some(seen) = parts.extensions.get::<CredentialSeen>() {
         seen.report();
     }
-    Ok(actor)
 }
