@@ -17,6 +17,10 @@ const COUNTED: [&str; 4] = ["node_pools", "nodes", "join_tokens", "kubeconfigs"]
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         manager.create_table(quotas()).await?;
         for table in COUNTED {
