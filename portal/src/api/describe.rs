@@ -291,7 +291,7 @@ mod tests {
     fn the_guard_knows_every_query_parameter() {
         let routes = routes(&document());
         let known = |path: &str, method: &str| &routes[&(format!("/api/v1{path}"), method.to_owned())];
-        assert_eq!(known("/clusters/{cls}", "DELETE").queries, ["wait", "validate_only"]);
+        assert_eq!(known("/clusters/{cls}", "DELETE").queries, ["wait", "force", "validate_only"]);
         assert_eq!(known("/projects/{prj}/clusters", "GET").queries, ["limit", "cursor", "name"]);
         assert!(known("/setup", "POST").open && known("/errors", "GET").open && !known("/me", "GET").open);
     }

@@ -117,7 +117,7 @@ async fn unknown_query_parameters_are_named() {
     let table = [
         ("GET", "/projects/{prj}/clusters?nmae=demo", "?nmae", "known: limit, cursor, name"),
         ("GET", "/me?verbose=1", "?verbose", "known: none"),
-        ("DELETE", "/clusters/{cls}?force=true", "?force", "known: wait, validate_only"),
+        ("DELETE", "/clusters/{cls}?now=true", "?now", "known: wait, force, validate_only"),
         ("DELETE", "/clusters/{cls}?validate_only=yes", "?validate_only", "write `validate_only=true`"),
     ];
     for (method, path, pointer, words) in table {
