@@ -46,8 +46,8 @@ struct Memory {
     /// New connections since one passed, by hook.
     forward: u64,
     api: u64,
-    /// Looks in a row without kube-proxy's table.
-    without_proxy: u32,
+    /// Whether kube-proxy's table was there at the last look.
+    proxy_had_table: bool,
 }
 
 impl Guard {
@@ -109,10 +109,12 @@ impl Guard {
             memory.counted = Counters::default();
             healed.push("the agent's nftables table was gone".to_owned());
         }
-        memory.without_proxy = if is_there("ip kube-proxy") { 0 } else { memory.without_proxy + 1 };
-        if memory.without_proxy > 0 && (flushed || memory.without_proxy > 1) {
+        // One that has not made its table yet is left to make it, however slow the machine is.
+        let has_table = is_there("ip kube-proxy");
+        if !has_table && (flushed || memory.proxy_had_table) {
             healed.extend(self.restart_proxy());
         }
+        memory.proxy_had_table = has_table;
         for address in network::missing_addresses(&self.addresses)? {
             network::add_address(address)?;
             healed.push(format!("{address} was not on lo"));

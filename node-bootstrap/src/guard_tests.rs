@@ -130,7 +130,9 @@ fn a_forward_policy_of_drop_is_named_until_its_remedy() {
     if inside("a_forward_policy_of_drop_is_named_until_its_remedy") {
         let mut rig = Rig::new();
         // As Docker leaves it.
-        must("nft 'table ip docker { chain FORWARD { type filter hook forward priority 0; policy drop; } }'");
+        must(
+            "nft 'add table ip docker; add chain ip docker FORWARD { type filter hook forward priority 0; policy drop; }'",
+        );
         assert_eq!(rig.look(), [], "nobody was dropped yet");
         rig.pod.call("192.0.2.2:80");
         let [check] = &rig.look()[..] else { panic!("the drop is named") };
@@ -148,7 +150,7 @@ fn an_input_policy_of_drop_is_named_until_its_remedy() {
     if inside("an_input_policy_of_drop_is_named_until_its_remedy") {
         let mut rig = Rig::new();
         must(
-            "nft 'table inet mine { chain input { type filter hook input priority 0; ct state established accept; drop; } }'",
+            "nft 'add table inet mine; add chain inet mine input { type filter hook input priority 0; }; add rule inet mine input ct state established accept; add rule inet mine input drop'",
         );
         rig.pod.call(API);
         let [check] = &rig.look()[..] else { panic!("the drop is named") };
@@ -168,7 +170,7 @@ fn what_is_ours_is_put_back() {
         let mut proxy = Command::new("sleep").arg("300").spawn().unwrap();
         let file = rig.guard.layout.pids().join("kube-proxy.json");
         crate::files::write_json(&file, &Identity::of(proxy.id(), "").unwrap(), 0o644).unwrap();
-        must("nft 'table ip kube-proxy { }'");
+        must("nft add table ip kube-proxy");
         assert_eq!(rig.look(), []);
         assert!(proxy.try_wait().unwrap().is_none());
         must("nft flush ruleset; echo 0 > /proc/sys/net/ipv4/ip_forward; ip address del 198.18.0.1/32 dev lo");
