@@ -13,8 +13,8 @@ use crate::cgroup::Cgroups;
 use crate::enroll::node_name;
 use crate::{kubelet, machine};
 
-/// The ports a node needs for itself.
-pub const PORTS: [u16; 4] = [10250, 10256, 10248, 10249];
+/// The ports a node needs for itself; 6443 at its node-local address, where kubelet finds the API server.
+pub const PORTS: [u16; 5] = [6443, 10250, 10256, 10248, 10249];
 
 /// The oldest kernel whose nftables carries kube-proxy ("kube-proxy's nftables mode", Kubernetes' documentation).
 const KERNEL: (u32, u32) = (5, 13);

@@ -59,7 +59,7 @@ impl Routes {
 
     /// The cluster with this label.
     pub(crate) async fn cluster(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
-        if self.memory().unknown.get(label).is_some_and(|heard| heard.elapsed() < self.unknown_time) {
+        if self.is_unknown(label) {
             return Ok(None);
         }
         match self.within(self.directory.cluster(label)).await {
@@ -81,10 +81,23 @@ impl Routes {
 
     /// The same for its nodes: also one that was deleted lately.
     pub(crate) async fn cluster_of_nodes(&self, label: &str) -> Result<Option<ClusterRoute>, DirectoryError> {
+        let name = format!("{label}.link");
         match self.cluster(label).await? {
-            None => self.within(self.directory.deleted_cluster(label)).await,
+            None if self.is_unknown(&name) => Ok(None),
+            None => {
+                let found = self.within(self.directory.deleted_cluster(label)).await?;
+                if found.is_none() {
+                    self.memory().note_unknown(&name, self.unknown_time);
+                }
+                Ok(found)
+            }
             there => Ok(there),
         }
+    }
+
+    /// Whether it was heard just now that nobody has this label.
+    fn is_unknown(&self, label: &str) -> bool {
+        self.memory().unknown.get(label).is_some_and(|heard| heard.elapsed() < self.unknown_time)
     }
 
     /// The node, if it still belongs to that cluster.
