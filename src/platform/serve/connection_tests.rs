@@ -168,7 +168,8 @@ async fn answers_that_nobody_reads_hold_little() {
     for at in 0..64 {
         let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
         let path = if at % 2 == 0 { "/agent" } else { "/page" };
-        stream.write_all(&holding(path, 200)).await.unwrap();
+        // As many as are served at once; whoever opens hundreds has its connection ended before any is looked at.
+        stream.write_all(&holding(path, if at < 4 { 200 } else { 16 })).await.unwrap();
         held.push(stream);
     }
     // Whoever asks now is answered behind all of it.
@@ -183,7 +184,7 @@ async fn answers_that_nobody_reads_hold_little() {
     let above = resident().saturating_sub(rest);
     eprintln!("{above} KiB above rest");
     let [agents, pages] = [0, 1].map(|which| asked[which].load(std::sync::atomic::Ordering::Relaxed));
-    assert!(agents >= 32 * 16 && pages >= 32, "the attack did not come to anything: {agents} and {pages}");
+    assert!(agents >= 30 * 16 && pages >= 30, "the attack did not come to anything: {agents} and {pages}");
     assert!(above < 200 << 10, "{above} KiB above {rest} after {agents} agents and {pages} pages");
     drop(held);
 }
