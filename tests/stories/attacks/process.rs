@@ -7,7 +7,9 @@ use std::process::Command;
 use crate::world::{World, fails, ok, text};
 
 /// A tight mask, a user's search path (`su` without `-`), and a proxy that leads nowhere.
-const SHELL: &str = "umask 077; export PATH=/usr/local/bin:/usr/bin:/bin HTTPS_PROXY=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9;";
+const SHELL: &str = "umask 077; export PATH=$(printf %s \"$PATH\" | tr : '\\n' | grep -v sbin | paste -sd :) \
+                     HTTPS_PROXY=http://127.0.0.1:9 https_proxy=http://127.0.0.1:9;";
+
 /// Below it no cluster has its user.
 const FIRST_USER: u32 = 1_879_100_000;
 
