@@ -4,7 +4,7 @@ use crate::world::{World, ok, until};
 
 const OLDER: &str = "1.35.4";
 
-/// Takes four minutes more where the older bundle was never built; it is kept in the cache.
+/// Of `./test full`: takes minutes more where the older bundle was never built; it is kept in the cache.
 #[test]
 fn story_an_older_kubernetes() {
     let Some(world) = World::up_with("vers", &["--with-version", OLDER, "--spares", "0"]) else { return };
