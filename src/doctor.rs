@@ -1,6 +1,7 @@
 //! What is wrong on this machine and what to do about it. `up` asks the same questions before it changes anything.
 
 pub mod checks;
+mod firewall;
 pub mod isolation;
 mod machines;
 pub mod ports;

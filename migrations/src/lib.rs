@@ -49,6 +49,7 @@ pub use secrecy::ExposeSecret;
 pub use secret::Secret;
 pub use store::Store;
 pub use store::audit::Audit;
+pub use store::authorities::PreparedAuthority;
 pub use store::cluster_ports::ClusterPorts;
 pub use store::clusters::Clusters;
 pub use store::hosts::Hosts;

@@ -19,6 +19,7 @@ mod m0014_audit_chain;
 mod m0015_user_ids;
 mod m0016_force;
 mod m0018_local_machines;
+mod m0019_prepared_authorities;
 
 use sea_orm_migration::prelude::*;
 
@@ -49,6 +50,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0015_user_ids::Migration),
             Box::new(m0016_force::Migration),
             Box::new(m0018_local_machines::Migration),
+            Box::new(m0019_prepared_authorities::Migration),
         ]
     }
 }

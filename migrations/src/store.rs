@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod audit_chain;
+pub(crate) mod authorities;
 pub(crate) mod cluster_ports;
 pub(crate) mod clusters;
 mod deletion;

@@ -87,6 +87,7 @@ on_both! {
     enrolment::what_stands_is_told_at_once,
     access::kubeconfigs_are_signed_accepted_and_refused,
     access::kubeconfigs_without_authority_are_released,
+    access::the_next_kubeconfig_gets_the_prepared_authority,
     access::a_cluster_has_so_many_kubeconfigs,
     access::a_cluster_keeps_its_port,
     access::local_machines_and_access_of_others_exclude_each_other,

@@ -318,12 +318,26 @@ impl<'a> Run<'a> {
         self.furnish(&*first).await
     }
 
-    /// Sets up what belongs inside the tenant. Access counts as given only when the bound role is all it should be.
+    /// Sets up what belongs inside the tenant. Access counts as given only when the bound role is all it should be. In a cluster that was
+    /// well once, addons that cannot be applied now, because of a webhook say, keep nobody out: the roles stand since then.
     async fn furnish(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
+        if self.cluster.observed_generation == 0 {
+            self.apply_addons(api).await?;
+            return self.give_access(api).await;
+        }
+        let given = self.give_access(api).await;
+        self.apply_addons(api).await.and(given)
+    }
+
+    async fn apply_addons(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
         if !self.furnished {
             addons::apply(self.ctx, self.cluster, api).await?;
             self.furnished = true;
         }
+        Ok(())
+    }
+
+    async fn give_access(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
         if !self.access_known {
             access::release(self.ctx, self.cluster.id, api).await?;
             self.granted = access::unconfirmed(self.ctx, self.cluster.id, &self.clients.accepted).await?;

@@ -4,7 +4,9 @@
 use migrations::{Kubeconfig, Store, StoreError};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig, name};
-use tenant_controlplane::pki::{KubeconfigCredential, PkiError, issue_kubeconfig_credential};
+use tenant_controlplane::pki::{
+    Ca, KubeconfigSubject, Leaf, PkiError, generate_kubeconfig_authority, issue_kubeconfig_leaf,
+};
 use tenant_controlplane::sni;
 use thiserror::Error;
 use time::OffsetDateTime;
@@ -67,10 +69,10 @@ pub async fn issue_kubeconfig(
     }
     let pki = store.pki().get(cluster).await.map_err(KubeconfigError::Store)?.ok_or(KubeconfigError::NotYet)?;
     let path = store.kubeconfigs().path(cluster).await.map_err(KubeconfigError::Store)?;
-    let made = issue_kubeconfig_credential((kcf.id, kcf.role), (now, kcf.expires_at), &SystemKeys);
-    let KubeconfigCredential { authority_pem, leaf } = made.map_err(KubeconfigError::Sign)?;
+    let prepared = store.kubeconfigs().prepared_authority(kcf.id).await.map_err(KubeconfigError::Store)?;
+    let (authority, leaf) = sign(kcf, prepared, now).map_err(KubeconfigError::Sign)?;
     let serial = serial(&leaf.cert_pem).ok_or(KubeconfigError::Sign(PkiError::Times))?;
-    store.kubeconfigs().certify(kcf.id, &serial, &authority_pem).await.map_err(KubeconfigError::Store)?;
+    store.kubeconfigs().certify(kcf.id, &serial, &authority.cert_pem).await.map_err(KubeconfigError::Store)?;
     let name = name(&path.organization, &path.project, &path.cluster, kcf.id);
     let (server_url, tls_server_name) = address(facts, cluster, server);
     Ok(kubeconfig(&KubeconfigInput {
@@ -80,6 +82,17 @@ pub async fn issue_kubeconfig(
         ca_pem: &pki.serving.trust_pem(),
         user: UserAuth::ClientCert { cert_pem: &leaf.cert_pem, key_pem: &leaf.key_pem },
     }))
+}
+
+/// The file's certificate and the authority that signed it: the one that was `prepared`, or one made now.
+fn sign(kcf: &Kubeconfig, prepared: Option<Ca>, now: OffsetDateTime) -> Result<(Ca, Leaf), PkiError> {
+    let authority = match prepared {
+        Some(authority) => authority,
+        None => generate_kubeconfig_authority(kcf.id, now, &SystemKeys)?,
+    };
+    let subject = KubeconfigSubject { kubeconfig: kcf.id, role: kcf.role, not_after: kcf.expires_at };
+    let leaf = issue_kubeconfig_leaf(&authority, subject, now, &SystemKeys)?;
+    Ok((authority, leaf))
 }
 
 /// The certificate's serial number, hex.

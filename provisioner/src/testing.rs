@@ -14,7 +14,7 @@ use migrations::{
 };
 use serde_json::json;
 use tenant_controlplane::id::{ClusterId, NodeId};
-use tenant_controlplane::pki::{PkiContext, issue_kubeconfig_credential};
+use tenant_controlplane::pki::{PkiContext, generate_kubeconfig_authority};
 use tenant_controlplane::render::{CLUSTER_LABEL, Images, MANAGED_BY_LABEL, Placement, PullPolicy};
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::status::AccessRole;
@@ -193,9 +193,10 @@ impl World {
             actor: Actor::System,
         };
         let row = self.store.kubeconfigs().insert(new).await.unwrap();
-        let (now, end) = (OffsetDateTime::now_utc(), row.expires_at);
-        let made = issue_kubeconfig_credential((row.id, role), (now, end), &SystemKeys).unwrap();
-        self.store.kubeconfigs().certify(row.id, "0a", &made.authority_pem).await.unwrap();
+        let prepared = self.store.kubeconfigs().prepared_authority(row.id).await.unwrap();
+        let made = || generate_kubeconfig_authority(row.id, OffsetDateTime::now_utc(), &SystemKeys).unwrap();
+        let authority = prepared.unwrap_or_else(made);
+        self.store.kubeconfigs().certify(row.id, "0a", &authority.cert_pem).await.unwrap();
         self.store.kubeconfigs().load(row.id).await.unwrap()
     }
 

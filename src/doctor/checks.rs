@@ -9,9 +9,9 @@ use node_linux::{resolver, storage, system};
 use tenant_controlplane::pki::end;
 use time::OffsetDateTime;
 
-use super::{Check, ranges};
+use super::{Check, firewall, ranges};
 use crate::cgroup;
-use crate::instance::{Instance, Record, SLOTS_DIR};
+use crate::instance::{Addresses, Instance, Record, SLOTS_DIR};
 use crate::limits;
 use crate::platform::certificates::GATEWAY_CERTIFICATE;
 use crate::run::run;
@@ -47,7 +47,11 @@ pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
     all.extend(disks(instance, cache));
     all.push(storage::storage("storage", &instance.path("node/containerd")));
     all.push(storage::programs("cache", cache));
-    all.push(ranges::check(instance.held_slot(), &ranges::foreign().await));
+    let foreign = ranges::foreign().await;
+    all.push(ranges::check(instance.held_slot(), &foreign));
+    if let Some(slot) = instance.held_slot().or_else(|| ranges::choices(&foreign).first().copied()) {
+        all.push(firewall::check(Addresses::of(slot).all()).await);
+    }
     all.extend([clock(), hosts(Path::new(HOSTS)), files(limits::highest())]);
     all.push(resolver::check("resolver", &fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
     all

@@ -17,7 +17,8 @@ pub use ca::{Ca, CaBundle, CaKind};
 pub use cluster::{ClusterPki, LeafKind, PkiContext};
 pub(crate) use cluster::{FRONT_PROXY_NAME, KUBELET_API_USER};
 pub use kubeconfig_authority::{
-    KubeconfigAuthorities, KubeconfigCredential, client_trust_pem, issue_kubeconfig_credential, subject_der,
+    KubeconfigAuthorities, KubeconfigSubject, client_trust_pem, generate_kubeconfig_authority, issue_kubeconfig_leaf,
+    subject_der,
 };
 pub use leaf::{Leaf, Subject, Usage, Validity, issue, sign_csr};
 pub use platform::{PlatformNames, PlatformPki};

@@ -47,6 +47,16 @@ entity! {
         left_behind: Option<String>,
     }
 
+    kubeconfig_authority = "kubeconfig_authorities" {
+        #[sea_orm(primary_key, auto_increment = false)]
+        id: Uuid,
+        cluster: Uuid,
+        certificate: String,
+        sealed: Vec<u8>,
+        taken: bool,
+        created_at: i64,
+    }
+
     cluster_port = "cluster_ports" {
         #[sea_orm(primary_key, auto_increment = false)]
         port: i64,

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, pools, quotas, work};
+use super::{Store, authorities, clusters, pools, quotas, work};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
@@ -34,7 +34,8 @@ pub struct Kubeconfigs<'a>(pub(super) &'a Store);
 
 /// For people: every method takes the organization, and another one's kubeconfig is not there.
 impl Kubeconfigs<'_> {
-    /// Writes down a kubeconfig, which is to be signed next ([`Kubeconfigs::certify`]).
+    /// Writes down a kubeconfig, which is to be signed next ([`Kubeconfigs::certify`]): by the authority that was made ahead for it
+    /// ([`Kubeconfigs::prepared_authority`]), where there is one.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when it is going or has [`PER_CLUSTER`] living ones,
@@ -56,7 +57,8 @@ impl Kubeconfigs<'_> {
         if new.role != AccessRole::View && !recipient.admin {
             delegate(&tx, parent, recipient).await?;
         }
-        let row = row(&new);
+        let prepared = authorities::take(&tx, new.cluster.uuid()).await?;
+        let row = row(&new, prepared.unwrap_or_else(Uuid::now_v7));
         tx.add(row.clone()).await?;
         record(&mut tx, &row, ("kubeconfig.issue", new.actor)).await?;
         tx.commit().await?;
@@ -94,6 +96,7 @@ impl Kubeconfigs<'_> {
         row.revoked_at = Some(codec::millis(codec::now()));
         record(&mut tx, &row, ("kubeconfig.revoke", actor)).await?;
         work::make_due(&mut tx, WorkKind::Cluster, row.cluster).await?;
+        authorities::delete(&tx, row.id).await?;
         tx.save(row).await?;
         tx.commit().await
     }
@@ -175,6 +178,7 @@ impl Kubeconfigs<'_> {
             return Err(StoreError::conflict(WHAT, "the kubeconfig is revoked or was signed already"));
         }
         (row.serial, row.authority) = (Some(serial.to_owned()), Some(authority_pem.to_owned()));
+        authorities::delete(&tx, row.id).await?;
         work::make_due(&mut tx, WorkKind::Cluster, row.cluster).await?;
         tx.tell(news(&row));
         tx.save(row).await?;
@@ -259,9 +263,9 @@ async fn delegate(tx: &Tx, parent: cluster::Model, recipient: Recipient) -> Resu
     tx.save(cluster::Model { delegated: true, ..parent }).await
 }
 
-fn row(new: &NewKubeconfig) -> kubeconfig::Model {
+fn row(new: &NewKubeconfig, id: Uuid) -> kubeconfig::Model {
     kubeconfig::Model {
-        id: Uuid::now_v7(),
+        id,
         cluster: new.cluster.uuid(),
         organization: new.organization.uuid(),
         name: new.name.clone(),

@@ -91,7 +91,7 @@ pub(super) fn owner(cluster: ClusterId) -> String {
     format!("cluster_pki {cluster}")
 }
 
-fn orphan(error: DbErr) -> StoreError {
+pub(super) fn orphan(error: DbErr) -> StoreError {
     match error.sql_err() {
         Some(SqlErr::ForeignKeyConstraintViolation(_)) => StoreError::missing("cluster"),
         _ => error.into(),

@@ -5,10 +5,11 @@
 
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QuerySelect};
-use tenant_controlplane::id::ClusterId;
+use tenant_controlplane::id::{ClusterId, KubeconfigId};
 use uuid::Uuid;
 
-use super::{Store, idempotency, pki, settings};
+use super::{Store, authorities, idempotency, pki, settings};
+use crate::entity::access::kubeconfig_authority;
 use crate::entity::ledger::{idempotency_key, setting};
 use crate::entity::world::cluster_pki;
 use crate::error::StoreError;
@@ -23,7 +24,10 @@ impl Store {
         let mut count = 0;
         // What somebody else writes meanwhile is under the current key, or seen by the next round.
         loop {
-            let done = self.reseal_pki().await? + self.reseal_settings().await? + self.reseal_answers().await?;
+            let done = self.reseal_pki().await?
+                + self.reseal_authorities().await?
+                + self.reseal_settings().await?
+                + self.reseal_answers().await?;
             count += done;
             if done == 0 {
                 return Ok(count);
@@ -53,6 +57,20 @@ impl Store {
             // One that was replaced meanwhile is left to the next round.
             let row = row.filter(Column::Cluster.eq(id)).filter(Column::Sealed.eq(old));
             count += row.exec(self.db()).await?.rows_affected;
+        }
+        Ok(count)
+    }
+
+    async fn reseal_authorities(&self) -> Result<u64, StoreError> {
+        use kubeconfig_authority::{Column, Entity};
+        let rows = Entity::find().all(self.db()).await?;
+        let mut count = 0;
+        for row in rows {
+            let owner = authorities::owner(KubeconfigId::from_uuid(row.id));
+            let Some(new) = self.resealed(&owner, &row.sealed, authorities::WHAT)? else { continue };
+            let update = Entity::update_many().col_expr(Column::Sealed, Expr::value(new));
+            let update = update.filter(Column::Id.eq(row.id)).filter(Column::Sealed.eq(row.sealed));
+            count += update.exec(self.db()).await?.rows_affected;
         }
         Ok(count)
     }
@@ -94,7 +112,8 @@ mod tests {
     use crate::kek::Kek;
 
     /// Every column of bytes that holds sealed values, as `table.column`: each must be sealed again by [`Store::reseal`].
-    const SEALED: [&str; 3] = ["cluster_pki.sealed", "idempotency_keys.answer", "settings.sealed"];
+    const SEALED: [&str; 4] =
+        ["cluster_pki.sealed", "idempotency_keys.answer", "kubeconfig_authorities.sealed", "settings.sealed"];
 
     #[tokio::test]
     async fn no_sealed_column_is_forgotten() {

@@ -1,6 +1,8 @@
 //! Kubeconfigs, join tokens, settings, and what must never be readable.
 
 use migrations::*;
+use tenant_controlplane::id::{ClusterId, KubeconfigId};
+use tenant_controlplane::pki::Ca;
 
 use crate::harness::*;
 
@@ -50,6 +52,35 @@ pub async fn kubeconfigs_are_signed_accepted_and_refused(fixture: Fixture) {
     assert!(kubeconfigs.with_authority(cluster.id).await.unwrap().is_empty());
     let path = kubeconfigs.path(cluster.id).await.unwrap();
     assert_eq!((path.organization.as_str(), path.project.as_str(), path.cluster.as_str()), ("acme", "default", "demo"));
+}
+
+/// An authority is made ahead: the next kubeconfig gets its id and its key, once.
+pub async fn the_next_kubeconfig_gets_the_prepared_authority(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let kubeconfigs = fixture.store.kubeconfigs();
+    let (cluster, other) = (tenant.cluster("demo").await, tenant.cluster("other").await);
+    let authority = Ca { cert_pem: "<public>".to_owned(), key_pem: "<key>".to_owned().into() };
+    let id = KubeconfigId::from_uuid(uuid::Uuid::now_v7());
+    kubeconfigs.prepare(cluster.id, id, &authority).await.unwrap();
+    let prepared = |taken| PreparedAuthority { id, certificate: "<public>".to_owned(), taken };
+    assert_eq!(kubeconfigs.prepared(cluster.id).await.unwrap(), [prepared(false)]);
+    assert!(kubeconfigs.prepared(other.id).await.unwrap().is_empty());
+    assert_ne!(kubeconfigs.insert(tenant.new_kubeconfig(other.id)).await.unwrap().id, id, "it is another cluster's");
+    assert_eq!(kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap().id, id);
+    assert_ne!(kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap().id, id, "it is taken");
+    assert_eq!(kubeconfigs.prepared(cluster.id).await.unwrap(), [prepared(true)], "it is to be believed meanwhile");
+    assert_eq!(kubeconfigs.prepared_authority(id).await.unwrap(), Some(authority.clone()));
+    kubeconfigs.certify(id, "0a1b", "<public>").await.unwrap();
+    assert_eq!(kubeconfigs.prepared_authority(id).await.unwrap(), None, "its key is deleted");
+    let next = KubeconfigId::from_uuid(uuid::Uuid::now_v7());
+    kubeconfigs.prepare(cluster.id, next, &authority).await.unwrap();
+    kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+    kubeconfigs.revoke(tenant.organization, next, tenant.actor).await.unwrap();
+    assert!(kubeconfigs.prepared(cluster.id).await.unwrap().is_empty(), "revoked before it was signed");
+    let nowhere = kubeconfigs
+        .prepare(ClusterId::from_uuid(uuid::Uuid::now_v7()), KubeconfigId::from_uuid(uuid::Uuid::now_v7()), &authority)
+        .await;
+    assert!(matches!(nowhere, Err(StoreError::NotFound { .. })), "{nowhere:?}");
 }
 
 /// Those without an authority are revoked by their binding: such were made before there were any, and such are never signed.

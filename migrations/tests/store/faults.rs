@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use migrations::*;
 use sqlx::{Connection, Executor, PgConnection, SqliteConnection};
 
+use tenant_controlplane::id::KubeconfigId;
+
 use crate::harness::*;
 
 pub async fn three_may_migrate_at_once(fixture: Fixture) {
@@ -45,16 +47,19 @@ pub async fn everything_is_sealed_again_under_a_new_key(fixture: Fixture) {
     let made = pki(&cluster);
     fixture.store.pki().put_new(cluster.id, &made).await.unwrap();
     fixture.store.settings().put_secret("ca", "key").await.unwrap();
+    let (next, authority) = (KubeconfigId::from_uuid(uuid::Uuid::now_v7()), made.client.current.clone());
+    fixture.store.kubeconfigs().prepare(cluster.id, next, &authority).await.unwrap();
     let both = Store::connect(&fixture.url, new.clone().with_previous(&old)).await.unwrap();
     // One value is under the new key already, as after a kill.
     both.settings().put_secret("half", "way").await.unwrap();
     assert_eq!(both.pki().get(cluster.id).await.unwrap().unwrap(), made, "both keys open while they are rotated");
     assert!(matches!(Store::connect(&fixture.url, new.clone()).await, Err(ConnectError::WrongKey)));
-    // The word that tells keys apart, the certificates, the setting.
-    assert!(both.reseal().await.unwrap() >= 3);
+    // The word that tells keys apart, the certificates, the next kubeconfig's authority, the setting.
+    assert!(both.reseal().await.unwrap() >= 4);
     assert_eq!(both.reseal().await.unwrap(), 0, "once is enough");
     let after = Store::connect(&fixture.url, new).await.unwrap();
     assert_eq!(after.pki().get(cluster.id).await.unwrap().unwrap(), made);
+    assert_eq!(after.kubeconfigs().prepared_authority(next).await.unwrap(), Some(authority));
     for (key, secret) in [("ca", "key"), ("half", "way")] {
         assert_eq!(after.settings().get_secret(key).await.unwrap().unwrap().as_str(), secret);
     }

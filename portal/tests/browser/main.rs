@@ -59,6 +59,7 @@ async fn the_whole_tour() {
     get_in(&world).await;
     add_a_machine(&world, cluster).await;
     other_pages(&world, cluster).await;
+    account(&world).await;
     delete(&world, cluster).await;
     assert_eq!(world.complaints().await, Vec::<String>::new());
     world.close().await;
@@ -207,6 +208,29 @@ async fn other_pages(world: &World, cluster: ClusterId) {
     world.open("/nowhere").await;
     world.sees("main", "What to do").await;
     world.look("not-found").await;
+}
+
+async fn account(world: &World) {
+    const NEW: &str = "another long password";
+    world.open("/account").await;
+    world.sees("main", "this browser").await;
+    world.look("account").await;
+    for (present, css, words) in
+        [("wrong", "#cp-error", "not the present password"), (PASSWORD, "main", "Your password is changed")]
+    {
+        world.fill("Present password", present).await;
+        world.fill("New password", NEW).await;
+        world.click("Change password").await;
+        world.sees(css, words).await;
+        world.look("account-changed").await;
+    }
+    world.open("/audit").await;
+    world.at("/organizations/org_", "/audit").await;
+    world.sees("main", "user.password_change").await;
+    world.look("audit").await;
+    world.fill("Action", "setup").await;
+    world.click("Show").await;
+    world.sees("tbody", "setup.complete").await;
 }
 
 async fn delete(world: &World, cluster: ClusterId) {

@@ -60,7 +60,8 @@ pub async fn control_plane(
     release: Release,
 ) -> Result<(), Trouble> {
     let mut placement = Placement { etcd_ip: None, images: release.images, ..ctx.facts.placement.clone() };
-    let authorities = clients::living(&ctx.store.kubeconfigs().with_authority(cluster.id).await?);
+    clients::prepare(ctx, cluster.id).await?;
+    let authorities = clients::authorities(ctx, cluster.id).await?;
     let source = Source { cluster, pki, authorities };
     let manifests = source.rendered(&placement);
     let hash = fingerprint(manifests.objects.iter().filter(is_lasting));

@@ -5,20 +5,26 @@
 //! looks at a mounted Secret once a minute, and at once when the pod changes: so the pods are touched, which restarts nothing. A TLS server
 //! names the authorities it believes in each handshake (RFC 8446, 4.2.4), and kube-apiserver puts a new bundle to use for its requests
 //! before it names it: so its handshake tells for certain, and no key is needed to ask. Nothing here needs anything inside the tenant.
+//!
+//! All that takes two seconds, so the authority of the next kubeconfig is made ahead and believed before anybody asks for the file.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures::future::join_all;
-use migrations::{Cluster, Kubeconfig};
+use migrations::{Cluster, Kubeconfig, PreparedAuthority};
 use serde_json::{Value, json};
-use tenant_controlplane::id::KubeconfigId;
-use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities, subject_der};
+use tenant_controlplane::id::{ClusterId, KubeconfigId};
+use tenant_controlplane::pki::{
+    ClusterPki, KubeconfigAuthorities, PkiError, generate_kubeconfig_authority, subject_der,
+};
 use tenant_controlplane::render::{RenderInput, client_authorities};
 use tenant_controlplane::sni;
 use tenant_controlplane::spec::API_PORT;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
+use uuid::Uuid;
 
 use crate::context::{Context, Place, fingerprint};
 use crate::host::facts::Component;
@@ -45,38 +51,103 @@ pub struct Clients {
     pub refused: Vec<KubeconfigId>,
 }
 
-/// The authorities of those that are not revoked.
-pub fn living(rows: &[Kubeconfig]) -> KubeconfigAuthorities {
-    let living = rows.iter().filter(|row| row.revoked_at.is_none());
-    living.filter_map(|row| Some((row.id, row.authority.clone()?))).collect()
+/// What the API servers of a cluster should believe, and no longer believe.
+struct Wanted {
+    rows: Vec<Kubeconfig>,
+    prepared: Vec<PreparedAuthority>,
 }
 
-/// Gives the API servers the authorities of living kubeconfigs, and stays until every change is seen to be in force, at most [`LONGEST`]
-/// and no longer than they answer.
+impl Wanted {
+    async fn load(ctx: &Context, cluster: ClusterId) -> Result<Self, Trouble> {
+        let kubeconfigs = ctx.store.kubeconfigs();
+        Ok(Self { prepared: kubeconfigs.prepared(cluster).await?, rows: kubeconfigs.with_authority(cluster).await? })
+    }
+
+    /// The authorities of those that are not revoked, and of those to come.
+    fn authorities(&self) -> KubeconfigAuthorities {
+        let living = self.rows.iter().filter(|row| row.revoked_at.is_none());
+        let living = living.filter_map(|row| Some((row.id, row.authority.clone()?)));
+        living.chain(self.prepared.iter().map(|next| (next.id, next.certificate.clone()))).collect()
+    }
+
+    /// Those whose change is not known to be in force.
+    fn open(self) -> Vec<Kubeconfig> {
+        self.rows.into_iter().filter(|row| row.revoked_at.is_some() || !row.bound).collect()
+    }
+
+    /// Whether all API servers believe the authority of the next kubeconfig.
+    fn is_ready(&self, servers: &[Announced]) -> bool {
+        self.prepared.iter().any(|next| !next.taken && is_believed(&next.certificate, servers))
+    }
+}
+
+/// What a cluster's API servers should believe beside its own authority.
+///
+/// # Errors
+/// [`Trouble`] of the store.
+pub async fn authorities(ctx: &Context, cluster: ClusterId) -> Result<KubeconfigAuthorities, Trouble> {
+    Ok(Wanted::load(ctx, cluster).await?.authorities())
+}
+
+/// Makes the authority of the next kubeconfig, unless there is one. Keys take processor time: they are made where nobody else waits for it.
+///
+/// # Errors
+/// [`Trouble`] of the store or of making keys.
+pub async fn prepare(ctx: &Context, cluster: ClusterId) -> Result<(), Trouble> {
+    if ctx.store.kubeconfigs().prepared(cluster).await?.iter().any(|next| !next.taken) {
+        return Ok(());
+    }
+    let (id, keys) = (KubeconfigId::from_uuid(Uuid::now_v7()), Arc::clone(&ctx.keys));
+    let make = move || generate_kubeconfig_authority(id, OffsetDateTime::now_utc(), &*keys);
+    let authority = tokio::task::spawn_blocking(make).await.unwrap_or(Err(PkiError::Random))?;
+    Ok(ctx.store.kubeconfigs().prepare(cluster, id, &authority).await?)
+}
+
+/// Gives the API servers the authorities of living kubeconfigs and of the next one, and stays until every change is seen to be in force, at
+/// most [`LONGEST`] and no longer than they answer. New kubeconfigs that are accepted are answered at once: somebody waits for them.
 ///
 /// # Errors
 /// [`Trouble`] of the store or the host.
 pub async fn settle(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<Clients, Trouble> {
-    let rows = ctx.store.kubeconfigs().with_authority(cluster.id).await?;
-    put(ctx, cluster, pki, &living(&rows)).await?;
-    let mut open: Vec<Kubeconfig> = rows.into_iter().filter(|row| row.revoked_at.is_some() || !row.bound).collect();
-    let (mut clients, mut touched) = (Clients::default(), None);
-    let until = Instant::now() + LONGEST.min(ctx.tuning.patience);
-    while !open.is_empty() {
+    let mut clients = accepted(ctx, cluster, pki).await?;
+    if !clients.accepted.is_empty() {
+        return Ok(clients);
+    }
+    let (mut touched, until) = (None, Instant::now() + LONGEST.min(ctx.tuning.patience));
+    loop {
+        prepare(ctx, cluster.id).await?;
+        let wanted = Wanted::load(ctx, cluster.id).await?;
+        put(ctx, cluster, pki, &wanted.authorities()).await?;
+        let Some(servers) = ask(ctx, cluster, pki).await else { return Ok(clients) };
+        let is_ready = wanted.is_ready(&servers);
+        let (done, waiting): (Vec<_>, Vec<_>) = wanted.open().into_iter().partition(|row| is_in_force(row, &servers));
+        note(ctx, &mut clients, done).await?;
+        clients.settled = waiting.is_empty() && is_ready;
+        let is_over = clients.settled || (waiting.is_empty() && !clients.accepted.is_empty());
+        if is_over || Instant::now() > until {
+            return Ok(clients);
+        }
         if touched.is_none_or(|touched: Instant| touched.elapsed() > TOUCH) {
             touch(ctx, cluster).await;
             touched = Some(Instant::now());
         }
-        let Some(servers) = ask(ctx, cluster, pki).await else { return Ok(clients) };
-        let (done, rest) = open.into_iter().partition(|row| is_in_force(row, &servers));
-        open = rest;
-        note(ctx, &mut clients, done).await?;
-        if !open.is_empty() && Instant::now() > until {
-            return Ok(clients);
-        }
-        sleep(if open.is_empty() { Duration::ZERO } else { LOOK }).await;
+        sleep(LOOK).await;
     }
-    clients.settled = true;
+}
+
+/// New kubeconfigs that are believed already, because their authority was made ahead; only while nothing else is to be done.
+async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<Clients, Trouble> {
+    let (mut clients, wanted) = (Clients::default(), Wanted::load(ctx, cluster.id).await?);
+    if wanted.rows.iter().all(|row| row.bound) || wanted.rows.iter().any(|row| row.revoked_at.is_some()) {
+        return Ok(clients);
+    }
+    let Some(servers) = ask(ctx, cluster, pki).await else { return Ok(clients) };
+    let is_ready = wanted.is_ready(&servers);
+    let open = wanted.open();
+    if open.iter().all(|row| is_in_force(row, &servers)) {
+        note(ctx, &mut clients, open).await?;
+        clients.settled = is_ready;
+    }
     Ok(clients)
 }
 
@@ -143,9 +214,18 @@ async fn ask(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Option<Vec<A
 
 /// Whether all API servers do what the row says: believe a living one, and none of them a revoked one.
 fn is_in_force(row: &Kubeconfig, servers: &[Announced]) -> bool {
-    let Some(subject) = row.authority.as_deref().and_then(subject_der) else { return false };
-    let mut believes = servers.iter().map(|server| server.contains(&subject));
-    if row.revoked_at.is_some() { !believes.any(|believes| believes) } else { believes.all(|believes| believes) }
+    let Some(authority) = row.authority.as_deref() else { return false };
+    if row.revoked_at.is_none() {
+        return is_believed(authority, servers);
+    }
+    let Some(subject) = subject_der(authority) else { return false };
+    !servers.iter().any(|server| server.contains(&subject))
+}
+
+/// Whether all API servers believe an authority, PEM.
+fn is_believed(authority: &str, servers: &[Announced]) -> bool {
+    let Some(subject) = subject_der(authority) else { return false };
+    servers.iter().all(|server| server.contains(&subject))
 }
 
 async fn note(ctx: &Context, clients: &mut Clients, rows: Vec<Kubeconfig>) -> Result<(), Trouble> {

@@ -4,7 +4,7 @@ use migrations::{Actor, NodeReport, WorkKind};
 use serde_json::{Value, json};
 use tenant_controlplane::id::NodeId;
 use tenant_controlplane::sni;
-use tenant_controlplane::status::{Class, ClusterState, NodeState, Problem};
+use tenant_controlplane::status::{AccessRole, Class, ClusterState, NodeState, Problem};
 
 use super::*;
 use crate::engine::Reconcile;
@@ -54,6 +54,17 @@ async fn a_webhook_that_fails_closed_is_named_and_hides_nothing_else() {
     assert!(world.reconcile_cluster(cluster.id).await.is_err());
     let told = world.store.clusters().load(cluster.id).await.unwrap();
     assert_eq!(told.state, ClusterState::Degraded, "that it stopped answering is seen behind the webhook");
+}
+
+#[tokio::test]
+async fn a_kubeconfig_is_handed_out_behind_such_a_webhook() {
+    let world = World::new().await;
+    let cluster = running(&world).await;
+    close(&world);
+    world.ctx.forget(cluster.id);
+    let row = world.kubeconfig(cluster.id, AccessRole::Admin).await;
+    assert!(world.reconcile_cluster(cluster.id).await.is_err());
+    assert!(world.store.kubeconfigs().load(row.id).await.unwrap().bound, "it helps against the webhook");
 }
 
 #[tokio::test]
@@ -167,7 +178,7 @@ async fn a_machine_whose_node_a_webhook_refuses_is_told_why() {
 
 #[tokio::test]
 async fn what_keeps_a_deleted_cluster_is_named_and_force_ends_it() {
-    let world = World::new().await;
+    let world = World::tuned(|tuning| tuning.patience = Duration::from_secs(1)).await;
     let cluster = running(&world).await;
     let namespace = sni::namespace(cluster.id);
     let volume = ObjectKey::global("v1", "PersistentVolume", "pv-1");
@@ -180,7 +191,7 @@ async fn what_keeps_a_deleted_cluster_is_named_and_force_ends_it() {
     world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
     let ended = world.reconcile_cluster(cluster.id).await.unwrap();
     let what = "waiting for the volume pv-1 to be deleted (finalizers: storage.example.com/detach)";
-    assert!(matches!(ended, Outcome::Waiting { reason, .. } if reason == what));
+    assert!(matches!(&ended, Outcome::Waiting { reason, .. } if reason == what), "{ended:?}");
     world.store.clusters().force_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
     world.converge().await;
     assert!(world.store.clusters().load(cluster.id).await.is_err());

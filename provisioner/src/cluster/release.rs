@@ -48,12 +48,13 @@ pub fn missing(version: KubernetesVersion) -> Problem {
 mod tests {
     use std::collections::BTreeMap;
     use std::sync::Arc;
+    use std::time::Duration;
 
     use tenant_controlplane::status::ClusterState;
     use tokio::sync::watch;
 
     use super::*;
-    use crate::config::{Facts, Releases};
+    use crate::config::{Facts, Releases, Tuning};
     use crate::context::Parts;
     use crate::engine::Outcome;
     use crate::testing::{World, facts, tuning};
@@ -71,7 +72,8 @@ mod tests {
             providers: Vec::new(),
             keys: Arc::clone(&world.ctx.keys),
             facts: Arc::new(Facts { releases, ..facts() }),
-            tuning: tuning(),
+            // Also on a busy machine.
+            tuning: Tuning { patience: Duration::from_secs(1), ..tuning() },
             leisure: world.leisure.subscribe(),
             ending: world.ctx.ending.clone(),
         })

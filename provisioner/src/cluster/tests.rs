@@ -193,6 +193,31 @@ async fn kubeconfigs_are_believed_until_they_are_revoked() {
 }
 
 #[tokio::test]
+async fn a_kubeconfig_of_a_cluster_at_rest_is_believed_before_anybody_asks_for_it() {
+    let world = World::tuned(|tuning| tuning.patience = Duration::from_secs(1)).await;
+    let cluster = world.cluster("demo").await;
+    world.start_pods(cluster.id, API);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let kubeconfigs = world.store.kubeconfigs();
+    let next = kubeconfigs.prepared(cluster.id).await.unwrap().remove(0);
+    assert!(bundle(&world).contains(&next.certificate));
+    // The kubelet does not look at the Secret any more: what the API server believes stays as it is.
+    world.connector.deaf.store(true, Ordering::SeqCst);
+    let first = world.kubeconfig(cluster.id, AccessRole::Admin).await;
+    assert_eq!((first.id, first.authority.as_deref()), (next.id, Some(next.certificate.as_str())));
+    assert!(kubeconfigs.prepared_authority(first.id).await.unwrap().is_none(), "its key is gone with the signature");
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    assert!(kubeconfigs.load(first.id).await.unwrap().bound);
+    assert_ne!(kubeconfigs.prepared(cluster.id).await.unwrap()[0].id, next.id, "another one is on its way");
+    let second = world.kubeconfig(cluster.id, AccessRole::Admin).await;
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    assert!(!kubeconfigs.load(second.id).await.unwrap().bound, "that one is not believed yet");
+    world.connector.deaf.store(false, Ordering::SeqCst);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert!(kubeconfigs.load(second.id).await.unwrap().bound);
+}
+
+#[tokio::test]
 async fn revoked_is_told_when_it_is_seen_and_whatever_the_tenant_does() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;

@@ -1,6 +1,6 @@
 //! A Kubernetes API that is a map, for tests: it fails at any call it is told to, and pods come up by themselves.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -301,7 +301,7 @@ pub struct ScriptedConnector {
     /// Whose Secret the tenant's API server reads when its pod is touched.
     pub host: Arc<Scripted>,
     /// What it read last.
-    bundle: Mutex<(Value, String)>,
+    bundles: Mutex<HashMap<String, (Value, String)>>,
     /// Whether the kubelet does not hear of touches.
     pub deaf: AtomicBool,
     /// Where to, and whether as one of `system:masters`.
@@ -313,11 +313,11 @@ pub struct ScriptedConnector {
 
 impl ScriptedConnector {
     pub fn new(tenant: Arc<Scripted>, host: Arc<Scripted>) -> Self {
-        let (bundle, deaf) = (Mutex::default(), AtomicBool::default());
+        let (bundles, deaf) = (Mutex::default(), AtomicBool::default());
         Self {
             tenant,
             host,
-            bundle,
+            bundles,
             deaf,
             opened: Mutex::default(),
             unbound: Arc::default(),
@@ -325,18 +325,21 @@ impl ScriptedConnector {
         }
     }
 
-    /// As the kubelet does: the mounted Secret is read again after the pod was touched, and not before.
-    fn mounted(&self) -> String {
+    /// As the kubelet does: the mounted Secret is read when the pod starts, again after the pod was touched, and not before.
+    fn mounted(&self, site: &Site) -> String {
+        let namespace = format!("ph-{}", site.server_name.split('.').next().unwrap());
         let objects = self.host.objects.lock().unwrap();
-        let touched = objects.iter().find(|(key, _)| key.kind == "Pod").map(|(_, pod)| pod.clone()).unwrap_or_default();
-        let secret = objects.iter().find(|(key, _)| key.name == "client-authorities").map(|(_, secret)| secret);
+        let own = || objects.iter().filter(|(key, _)| key.namespace.as_ref() == Some(&namespace));
+        let touched = own().find(|(key, _)| key.kind == "Pod").map(|(_, pod)| pod.clone()).unwrap_or_default();
+        let secret = own().find(|(key, _)| key.name == "client-authorities").map(|(_, secret)| secret);
         let data = secret.and_then(|secret| secret["data"]["client-ca.crt"].as_str()).unwrap_or_default();
         let data = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
-        let mut bundle = self.bundle.lock().unwrap();
-        if bundle.0 != touched && !self.deaf.load(Ordering::SeqCst) {
-            *bundle = (touched, String::from_utf8(data).unwrap());
+        let mut bundles = self.bundles.lock().unwrap();
+        let is_read = |(seen, _): &(Value, String)| *seen == touched || self.deaf.load(Ordering::SeqCst);
+        if !bundles.get(&namespace).is_some_and(is_read) {
+            bundles.insert(namespace.clone(), (touched, String::from_utf8(data).unwrap()));
         }
-        bundle.1.clone()
+        bundles[&namespace].1.clone()
     }
 }
 
@@ -346,10 +349,11 @@ impl Connector for ScriptedConnector {
         Some(self.full.load(Ordering::SeqCst))
     }
 
-    async fn announced(&self, _: &Site) -> Result<Announced, ApiError> {
+    async fn announced(&self, site: &Site) -> Result<Announced, ApiError> {
         self.tenant.struck()?;
-        let certificates =
-            x509_parser::pem::Pem::iter_from_buffer(self.mounted().as_bytes()).map(Result::unwrap).collect::<Vec<_>>();
+        let certificates = x509_parser::pem::Pem::iter_from_buffer(self.mounted(site).as_bytes())
+            .map(Result::unwrap)
+            .collect::<Vec<_>>();
         Ok(certificates.iter().map(|pem| pem.parse_x509().unwrap().subject().as_raw().to_vec()).collect())
     }
 

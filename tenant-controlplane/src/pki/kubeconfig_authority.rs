@@ -1,12 +1,13 @@
 //! An authority for each file kubeconfig: the API server trusts it for as long as its certificate stands in the client-CA bundle, so that
 //! taking it out revokes exactly that file, and nothing inside the tenant's cluster can prevent it.
 //!
-//! Its private key signs one certificate and is dropped; only its public certificate is kept.
+//! It may be made ahead, so that the API server believes it before there is a file. Its private key signs one certificate and is dropped;
+//! only its public certificate is kept.
 
 use std::collections::BTreeMap;
 
 use rcgen::{CidrSubnet, GeneralSubtree, NameConstraints};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 use super::ca::{Ca, CaBundle};
 use super::leaf::{Leaf, Validity, issue};
@@ -19,14 +20,8 @@ use crate::status::AccessRole;
 /// The certificates of the authorities of file kubeconfigs, PEM; ordered, so that rendering is deterministic.
 pub type KubeconfigAuthorities = BTreeMap<KubeconfigId, String>;
 
-/// What a new file kubeconfig consists of. `Debug` does not show the key.
-#[derive(Clone, Debug)]
-pub struct KubeconfigCredential {
-    /// The certificate of its authority, PEM: public, to be kept and given to the API server.
-    pub authority_pem: String,
-    /// The client certificate and its key, for the file and for nobody else.
-    pub leaf: Leaf,
-}
+/// How long an authority lasts: a year, which is the longest life of a kubeconfig, and the time that it may wait for one.
+const LIFETIME: Duration = Duration::days(365 + 35);
 
 /// The common name of a file kubeconfig's authority.
 fn common_name(kubeconfig: KubeconfigId) -> String {
@@ -44,19 +39,41 @@ fn no_servers() -> NameConstraints {
     NameConstraints { permitted_subtrees: Vec::new(), excluded_subtrees }
 }
 
-/// Makes the authority of a file kubeconfig and the one certificate that it signs; both end at `end`.
+/// Makes the authority of a file kubeconfig; it lasts 400 days.
 ///
 /// # Errors
 /// [`PkiError`] when there is no key.
-pub fn issue_kubeconfig_credential(
-    (kubeconfig, role): (KubeconfigId, AccessRole),
-    (now, end): (OffsetDateTime, OffsetDateTime),
+pub fn generate_kubeconfig_authority(
+    kubeconfig: KubeconfigId,
+    now: OffsetDateTime,
     keys: &dyn KeySource,
-) -> Result<KubeconfigCredential, PkiError> {
-    let validity = Validity { not_after: end, ..Validity::from_now(now, time::Duration::ZERO) };
-    let authority = Ca::constrained(&common_name(kubeconfig), validity, Some(no_servers()), keys)?;
-    let leaf = issue(&authority, &kubeconfig_user(kubeconfig, role), validity, keys)?;
-    Ok(KubeconfigCredential { authority_pem: authority.cert_pem, leaf })
+) -> Result<Ca, PkiError> {
+    Ca::constrained(&common_name(kubeconfig), Validity::from_now(now, LIFETIME), Some(no_servers()), keys)
+}
+
+/// What a file kubeconfig's certificate says.
+#[derive(Clone, Copy, Debug)]
+pub struct KubeconfigSubject {
+    /// Whose it is.
+    pub kubeconfig: KubeconfigId,
+    /// What it may do.
+    pub role: AccessRole,
+    /// When it ends.
+    pub not_after: OffsetDateTime,
+}
+
+/// Makes the client certificate of a file kubeconfig, with its key: the one certificate that `authority` signs.
+///
+/// # Errors
+/// [`PkiError`] when there is no key.
+pub fn issue_kubeconfig_leaf(
+    authority: &Ca,
+    subject: KubeconfigSubject,
+    now: OffsetDateTime,
+    keys: &dyn KeySource,
+) -> Result<Leaf, PkiError> {
+    let validity = Validity { not_after: subject.not_after, ..Validity::from_now(now, Duration::ZERO) };
+    issue(authority, &kubeconfig_user(subject.kubeconfig, subject.role), validity, keys)
 }
 
 /// Whom a tenant's API server believes: the cluster's own client authority, and those of living file kubeconfigs. PEM.

@@ -315,22 +315,25 @@ fn the_gateway_shows_names_of_its_domain_and_given_addresses() {
     assert_eq!(PlatformPki::from_secret_json(&json).unwrap(), platform);
 }
 
-fn kubeconfig_credential() -> (KubeconfigId, KubeconfigCredential) {
+fn kubeconfig_credential() -> (KubeconfigId, Ca, Leaf) {
     let id = KubeconfigId::from_uuid(Uuid::from_u128(9));
-    let end = NOW + Duration::days(30);
-    (id, issue_kubeconfig_credential((id, AccessRole::Edit), (NOW, end), &Keys).unwrap())
+    let authority = generate_kubeconfig_authority(id, NOW, &Keys).unwrap();
+    let subject = KubeconfigSubject { kubeconfig: id, role: AccessRole::Edit, not_after: NOW + Duration::days(395) };
+    // Its authority was made a month before.
+    let leaf = issue_kubeconfig_leaf(&authority, subject, NOW + Duration::days(30), &Keys).unwrap();
+    (id, authority, leaf)
 }
 
 #[test]
 fn each_file_kubeconfig_has_an_authority_of_its_own() {
-    let (id, credential) = kubeconfig_credential();
-    let (authority, leaf) = (&credential.authority_pem, &credential.leaf.cert_pem);
+    let (id, made, signed) = kubeconfig_credential();
+    let (authority, leaf) = (&made.cert_pem, &signed.cert_pem);
     assert!(signed_by(leaf, authority) && signed_by(authority, authority));
     assert!(!signed_by(leaf, &pki().client.current.cert_pem), "the cluster's own authority has no part in it");
     assert_eq!(subject_of(authority), format!("CN=pilothouse kubeconfig {id}"));
     assert_eq!(subject_of(leaf), format!("O=pilothouse:role:edit, CN=pilothouse:kubeconfig:{id}"));
-    for pem in [authority, leaf] {
-        with_cert(pem, |cert| assert_eq!(cert.validity().not_after.to_datetime(), NOW + Duration::days(30)));
+    for (pem, days) in [(authority, 400), (leaf, 395)] {
+        with_cert(pem, |cert| assert_eq!(cert.validity().not_after.to_datetime(), NOW + Duration::days(days)));
     }
     with_cert(authority, |cert| {
         let constraints = cert.basic_constraints().unwrap().unwrap().value;
@@ -340,8 +343,8 @@ fn each_file_kubeconfig_has_an_authority_of_its_own() {
         let all = [GeneralName::DNSName(""), GeneralName::IPAddress(&[0; 8]), GeneralName::IPAddress(&[0; 32])];
         assert_eq!(excluded, all.iter().collect::<Vec<_>>(), "it vouches for no server");
     });
-    assert!(!format!("{credential:?}").contains("PRIVATE KEY"));
-    assert!(!authority.contains("PRIVATE KEY"), "its key is kept nowhere");
+    assert!(!format!("{made:?} {signed:?}").contains("PRIVATE KEY"));
+    assert!(!authority.contains("PRIVATE KEY"), "its certificate goes without its key");
 }
 
 #[test]
@@ -355,8 +358,8 @@ fn the_bundle_is_the_base_and_the_living_in_one_order() {
 
 #[test]
 fn an_authority_is_told_by_its_subject() {
-    let (_, credential) = kubeconfig_credential();
-    let subject = subject_der(&credential.authority_pem).unwrap();
+    let (_, authority, _) = kubeconfig_credential();
+    let subject = subject_der(&authority.cert_pem).unwrap();
     assert_ne!(subject_der(&pki().client.current.cert_pem), Some(subject));
     assert_eq!(subject_der("nonsense"), None);
 }
