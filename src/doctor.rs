@@ -27,7 +27,7 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
         all.push(checks::certificates(&instance));
         all.push(checks::address(&record));
         all.push(admin::audit::check(&instance).await);
-        all.push(machines::mode(&instance));
+        all.push(machines::probe(&instance, &record).await);
         all.push(isolation::probe(&instance, Addresses::of(record.slot)).await);
     }
     print(&all, args.output)?;

@@ -58,6 +58,7 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<ExitCode> {
     match command {
         Command::MachineRun(args) => Ok(cloud_local::stage::run(&args.spec)?),
+        Command::MachineUsers => Ok(cloud_local::stage::users()?),
         Command::MachineInit(args) => Ok(cloud_local::stage::init(&args.spec)?),
         other => tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(run_command(other)),
     }
@@ -74,6 +75,6 @@ async fn run_command(command: Command) -> Result<ExitCode> {
         Command::Admin(command) => admin::admin(command).await,
         Command::Bench(args) => bench::bench(args).await,
         Command::Client(command) => Ok(cli::run(command).await),
-        Command::MachineRun(_) | Command::MachineInit(_) => Ok(ExitCode::FAILURE),
+        Command::MachineRun(_) | Command::MachineUsers | Command::MachineInit(_) => Ok(ExitCode::FAILURE),
     }
 }

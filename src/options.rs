@@ -41,7 +41,10 @@ pub enum Command {
     /// First stage of a machine container (internal)
     #[command(name = "machine-run", hide = true)]
     MachineRun(MachineArgs),
-    /// Second stage of a machine container (internal)
+    /// Second stage of an isolated machine container (internal)
+    #[command(name = "machine-users", hide = true)]
+    MachineUsers,
+    /// Last stage of a machine container (internal)
     #[command(name = "machine-init", hide = true)]
     MachineInit(MachineArgs),
     #[command(flatten)]
@@ -98,8 +101,9 @@ pub struct UpArgs {
     /// cache are offered anyway
     #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse_known)]
     pub with_version: Vec<KubernetesVersion>,
-    /// Machine containers (pools of kind "local"): "trusted" ones share this machine's kernel, so only the first organization has them
-    /// and only its admins get kubeconfigs above view in their clusters; "off" offers none [default: trusted]
+    /// Machine containers (pools of kind "local"): "isolated" ones have user namespaces of their own and reach nothing of this machine
+    /// but the gateway; "trusted" ones share its kernel, so only the first organization has them and only its admins get kubeconfigs
+    /// above view in their clusters; "off" offers none [default: isolated where the kernel can, else trusted]
     #[arg(long, value_name = "MODE")]
     pub local_machines: Option<LocalMode>,
     /// The same as --local-machines off
@@ -132,6 +136,7 @@ pub struct UpArgs {
 /// What local machines an instance offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LocalMode {
+    Isolated,
     Trusted,
     Off,
 }

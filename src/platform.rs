@@ -252,15 +252,10 @@ impl Platform {
     async fn local(&self, args: &UpArgs, progress: &Progress) -> Result<Vec<Arc<dyn Provider>>> {
         let tree = components::node_tree(args.cache.clone(), progress).await?;
         sysctl::remember()?;
-        let addresses = Addresses::of(self.record.slot);
         let closed = machines::closed(&self.store, self.local).await?;
         closed.iter().for_each(|why| progress.note(why));
-        let local = machines::provider(
-            &self.instance,
-            addresses,
-            &self.bundles.host,
-            machines::Making { lower: tree, closed },
-        )?;
+        let making = machines::Making { lower: tree, mode: self.local, closed };
+        let local = machines::provider(&self.instance, &self.record, &self.bundles.host, making)?;
         machines::resume(local.as_ref(), progress).await?;
         Ok(vec![local])
     }

@@ -100,7 +100,7 @@ impl Start<'_> {
     async fn stay(&self, mut record: Record, doors: Doors, built: &mut Option<Platform>) -> Result<()> {
         let bundles = components::obtain(self.args, &record.wanted(), self.progress).await?;
         let embedded = self.args.host_kubeconfig.is_none();
-        let local = machines::mode(self.args)?;
+        let local = machines::mode(self.instance, &record, self.args, self.progress).await?;
         let means = Means { bundles: bundles.clone(), embedded, local };
         if embedded {
             protect::protect(self.instance);

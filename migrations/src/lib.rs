@@ -65,4 +65,5 @@ pub use store::quotas::Quotas;
 pub use store::settings::Settings;
 pub use store::spares::Spares;
 pub use store::tombstones::Tombstones;
+pub use store::users::CLUSTER_USERS;
 pub use store::work::WorkQueue;

@@ -31,6 +31,13 @@ pub fn lacks_sys_resource(proc_status: &str) -> bool {
     mask.is_some_and(|mask| mask & CAP_SYS_RESOURCE == 0)
 }
 
+/// True in a user namespace, by the text of `/proc/self/uid_map` (user_namespaces(7)): what a capability says there holds for what the
+/// namespace owns only, and an oom_score_adj may not be lowered.
+pub fn in_user_namespace(uid_map: &str) -> bool {
+    let words: Vec<&str> = uid_map.split_whitespace().collect();
+    !words.is_empty() && words != ["0", "0", "4294967295"]
+}
+
 /// A TOML basic string.
 fn quoted(text: &str) -> String {
     serde_json::Value::from(text).to_string()
@@ -128,5 +135,11 @@ mod tests {
         assert!(lacks_sys_resource("Name: x\nCapEff:\t000001fffeffffff\n"));
         assert!(!lacks_sys_resource("CapEff:\t000001ffffffffff\n"));
         assert!(!lacks_sys_resource(""), "unknown: leave containerd's default");
+    }
+
+    #[test]
+    fn a_user_namespace_is_seen_by_its_ids() {
+        assert!(!in_user_namespace("         0          0 4294967295\n") && !in_user_namespace(""));
+        assert!(in_user_namespace("         0 1879048192      65536\n"));
     }
 }

@@ -86,6 +86,11 @@ pub fn reserved() -> Value {
     json!({"kubeReserved": {"cpu": "100m", "memory": "192Mi"}, "systemReserved": {"cpu": "50m", "memory": "96Mi"}})
 }
 
+/// What kubelet needs in a user namespace: it goes on where kernel values and the kernel's log are not its own (KEP-2033).
+pub fn in_user_namespace() -> Value {
+    json!({"featureGates": {"KubeletInUserNamespace": true}})
+}
+
 /// Bounds for a machine whose disk is others' too. Absolute, and no collecting by percent: kubelet's defaults (10 and 15 of a hundred)
 /// are dozens of gigabytes on a large disk, and would evict pods that use a few hundred megabytes.
 pub fn sharing() -> Value {

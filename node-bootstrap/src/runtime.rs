@@ -22,7 +22,7 @@ use crate::child::{ChildSpec, Identity};
 use crate::files::{self, FileError};
 use crate::images::{self, ImageError, Importer};
 use crate::network::{self, NetworkError};
-use crate::spec::{Image, Layout, NodeSpec};
+use crate::spec::{Image, Layout, NodeSpec, merge};
 use crate::status::{Board, Phase};
 use crate::supervise::{Keeper, describe, keep_logs_short};
 use crate::{cni, containerd, kube_proxy, kubelet};
@@ -187,10 +187,15 @@ fn place(spec: &NodeSpec) -> Result<(Texts, Option<String>), RuntimeError> {
 
 fn write_configs(spec: &NodeSpec, cgroup_v1: bool) -> Result<Texts, FileError> {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let inside = containerd::in_user_namespace(&std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default());
     let resolver = kubelet::place_resolver(Path::new("/"), &spec.layout)?;
+    let mut kubelet = kubelet::config(spec, cgroup_v1, &resolver);
+    if inside {
+        merge(&mut kubelet, &kubelet::in_user_namespace());
+    }
     let texts = Texts {
-        containerd: containerd::config(spec, containerd::lacks_sys_resource(&status)),
-        kubelet: kubelet::config(spec, cgroup_v1, &resolver),
+        containerd: containerd::config(spec, inside || containerd::lacks_sys_resource(&status)),
+        kubelet,
         kube_proxy: kube_proxy::config(spec),
     };
     let etc = &spec.layout.etc;

@@ -102,7 +102,8 @@ async fn places(instance: &Instance, state: &State) -> Vec<(i32, Ipv4Addr)> {
     found
 }
 
-async fn address_of(pid: i32) -> Option<Ipv4Addr> {
+/// The IPv4 address that a process has on `eth0`.
+pub(super) async fn address_of(pid: i32) -> Option<Ipv4Addr> {
     if !Path::new(&format!("/proc/{pid}/ns/net")).exists() {
         return None;
     }
@@ -113,7 +114,8 @@ async fn address_of(pid: i32) -> Option<Ipv4Addr> {
     text.split_whitespace().skip_while(|word| *word != "inet").nth(1)?.split('/').next()?.parse().ok()
 }
 
-async fn reaches(pid: i32, to: Ipv4Addr, port: u16) -> bool {
+/// Whether a TCP connection opens from the network namespace of a process.
+pub(super) async fn reaches(pid: i32, to: Ipv4Addr, port: u16) -> bool {
     let net = format!("--net=/proc/{pid}/ns/net");
     succeeds(&["nsenter", &net, "timeout", "0.5", "bash", "-c", &format!("exec 3<>/dev/tcp/{to}/{port}")]).await
 }

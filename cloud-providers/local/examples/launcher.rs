@@ -1,4 +1,4 @@
-//! The two stages as a program, for this crate's own tests.
+//! The stages as a program, for this crate's own tests.
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -7,6 +7,7 @@ fn main() -> ExitCode {
     let (stage, spec) = (args.next().unwrap_or_default(), PathBuf::from(args.next().unwrap_or_default()));
     let outcome = match stage.as_str() {
         "machine-run" => cloud_local::stage::run(&spec),
+        "machine-users" => cloud_local::stage::users(),
         _ => cloud_local::stage::init(&spec),
     };
     outcome.unwrap_or_else(|error| {

@@ -1,6 +1,7 @@
 //! A machine's cgroups: made in every hierarchy, used to find and to end its processes.
 
 use std::fs;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -8,6 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::LocalError;
+use crate::stage::DEVICES;
+use crate::users::Users;
 
 const MOUNT: &str = "/sys/fs/cgroup";
 
@@ -39,6 +42,44 @@ pub fn enter(cgroup: &str) -> Result<(), LocalError> {
         fs::write(&procs, "0").map_err(LocalError::file(procs))?;
     }
     Ok(())
+}
+
+/// Puts another process into `cgroup` in every hierarchy.
+pub fn put(cgroup: &str, pid: u32) -> Result<(), LocalError> {
+    for root in hierarchies() {
+        let procs = make(&root, cgroup)?.join("cgroup.procs");
+        fs::write(&procs, pid.to_string()).map_err(LocalError::file(procs))?;
+    }
+    Ok(())
+}
+
+/// Lets root of a user namespace arrange what is below `cgroup`, within the limits that stay ours (cgroups(7), "delegation").
+pub fn delegate(cgroup: &str, users: Users) -> Result<(), LocalError> {
+    for root in hierarchies() {
+        let dir = make(&root, cgroup)?;
+        let files =
+            ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "tasks"].map(|name| dir.join(name));
+        for path in files.iter().filter(|path| path.exists()) {
+            chown(path, Some(users.root()), Some(users.root())).map_err(LocalError::file(path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Closes every device but harmless ones to `cgroup` and all below it, where there is a version 1 controller for it. It must be new:
+/// one with children is refused. With version 2 alone it is the user namespace that lets nobody make a device.
+pub fn limit_devices(cgroup: &str) -> Result<(), LocalError> {
+    let root = Path::new(MOUNT).join("devices");
+    if !root.join("devices.deny").exists() {
+        return Ok(());
+    }
+    let dir = make(&root, cgroup)?;
+    let write = |file: &str, text: &str| fs::write(dir.join(file), text).map_err(LocalError::file(dir.join(file)));
+    write("devices.deny", "a")?;
+    // The terminals' own numbers are those of devpts.
+    let named = DEVICES.iter().map(|(_, major, minor)| format!("c {major}:{minor} rw"));
+    let terminals = ["c 5:2 rw", "c 136:* rw"].map(str::to_owned);
+    named.chain(terminals).try_for_each(|rule| write("devices.allow", &rule))
 }
 
 /// Creates a cgroup level by level. A v1 cpuset starts empty, and an empty one takes no process.

@@ -57,6 +57,12 @@ pub enum LocalError {
         /// The end of its console.
         console: String,
     },
+    /// The trial of an isolated machine failed.
+    #[error("this machine cannot isolate local machines: {said}")]
+    NotIsolated {
+        /// What its stages said.
+        said: String,
+    },
     /// It ended again and again; the next start waits.
     #[error("the machine ended by itself {times} times within {} minutes: {console}", RESTLESS.as_secs() / 60)]
     Restless {
@@ -65,6 +71,12 @@ pub enum LocalError {
         /// The end of its console.
         console: String,
     },
+    /// Every range of ids of this instance is taken.
+    #[error("every range of user ids for local machines is taken")]
+    NoUsers,
+    /// Made before machines had user namespaces.
+    #[error("it was made without isolation, and this instance starts only isolated machines")]
+    SharesKernel,
     /// None is started, by the operator's rule.
     #[error("{why}")]
     Closed {
@@ -111,8 +123,12 @@ impl LocalError {
 
     fn remediation(&self) -> &'static str {
         match self {
-            Self::Full { .. } => "remove machines, or use machines of your own",
+            Self::Full { .. } | Self::NoUsers => "remove machines, or use machines of your own",
             Self::Unknown { .. } => "make it again",
+            Self::SharesKernel => "remove its node: the pool makes another",
+            Self::NotIsolated { .. } => {
+                "it needs a kernel from 5.19 on that lets root make user namespaces, and idmapped mounts of the cache's file system"
+            }
             Self::Closed { .. } => {
                 "the operator's `pilothouse up` says the same; machines of your own are not concerned"
             }
@@ -128,7 +144,7 @@ impl LocalError {
 impl From<LocalError> for ProviderError {
     fn from(error: LocalError) -> Self {
         let class = match error {
-            LocalError::Full { .. } => ProviderErrorClass::Quota,
+            LocalError::Full { .. } | LocalError::NoUsers => ProviderErrorClass::Quota,
             _ => ProviderErrorClass::Platform,
         };
         Self::retryable(class, error.described(), error.remediation())

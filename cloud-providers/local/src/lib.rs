@@ -5,17 +5,22 @@
 //! process namespace and the wire, [`stage::init`] the rest, and then becomes the agent. A machine is found again by its
 //! cgroup and its directory, so it outlives the platform's process.
 //!
-//! It is not a security boundary: root inside is root outside.
+//! With ranges of ids ([`Ranges`]) each also has a user namespace: root inside is nobody outside, and reaches nothing of the platform's
+//! machine but the gateway and its resolvers. Without, it is not a security boundary: root inside is root outside.
 
 mod cgroup;
+mod confine;
 mod error;
+mod kernel;
 mod machine;
 mod network;
 mod provider;
 mod restless;
 pub mod stage;
 mod tool;
+mod users;
 
 pub use error::LocalError;
 pub use network::{Network, RAISED};
 pub use provider::{Local, LocalConfig};
+pub use users::Ranges;

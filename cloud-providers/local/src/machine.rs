@@ -3,12 +3,13 @@
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::error::LocalError;
+use crate::users::Users;
 
 /// Everything the two stages need; `machine.json` in the machine's directory. Holds no secret.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -44,6 +45,12 @@ pub struct Spec {
     /// When it was started again after it ended by itself, in seconds since 1970: those of the last minutes.
     #[serde(default)]
     pub restarts: Vec<u64>,
+    /// The ids of its user namespace; nothing where root inside is root outside.
+    #[serde(default)]
+    pub users: Option<Users>,
+    /// It only tries whether it could be: no wire, no agent.
+    #[serde(default)]
+    pub trial: bool,
 }
 
 impl Spec {
@@ -89,13 +96,23 @@ impl Spec {
         {
             fs::write(etc.join(name), text).map_err(LocalError::file(etc.join(name)))?;
         }
-        write_secret(&etc.join("pilothouse/join.json"), join)
+        write_secret(&etc.join("pilothouse/join.json"), join)?;
+        // Root of a user namespace walks through here to what it owns.
+        let open = fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o755));
+        open.map_err(LocalError::file(&self.dir))?;
+        let Some(users) = self.users else { return Ok(()) };
+        ["upper", "work", "state"].iter().try_for_each(|sub| give(&self.dir.join(sub), users))
     }
 
-    /// Gives it the resolvers this machine has today.
+    /// Writes down the resolvers this machine has today. The machine copies them: what lies in its own directories is its own, and a
+    /// link there would lead a writer from outside to any file.
     pub fn refresh_resolvers(&self) -> Result<(), LocalError> {
-        let file = self.dir.join("upper/etc/resolv.conf");
-        fs::write(&file, resolvers(Path::new("/"))).map_err(LocalError::file(&file))
+        fs::write(self.resolvers(), resolvers(Path::new("/"))).map_err(LocalError::file(self.resolvers()))
+    }
+
+    /// Where its resolvers are written down.
+    pub fn resolvers(&self) -> PathBuf {
+        self.dir.join("resolv.conf")
     }
 
     /// The end of what the machine printed; its root prints what he likes, and as much.
@@ -117,6 +134,28 @@ fn end_of(file: &Path) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.take(CONSOLE_END).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Gives a directory that nobody else has seen yet to a machine's root.
+fn give(path: &Path, users: Users) -> Result<(), LocalError> {
+    let owner = Some(users.root());
+    lchown(path, owner, owner).map_err(LocalError::file(path))?;
+    let kind = fs::symlink_metadata(path).map_err(LocalError::file(path))?.file_type();
+    if !kind.is_dir() {
+        return Ok(());
+    }
+    for entry in fs::read_dir(path).map_err(LocalError::file(path))? {
+        give(&entry.map_err(LocalError::file(path))?.path(), users)?;
+    }
+    Ok(())
+}
+
+/// The resolvers that machines get today, as addresses.
+pub fn resolver_addresses() -> Vec<Ipv4Addr> {
+    let text = resolvers(Path::new("/"));
+    let text = String::from_utf8_lossy(&text);
+    let servers = text.lines().filter_map(|line| line.strip_prefix("nameserver"));
+    servers.filter_map(|server| server.trim().parse().ok()).collect()
 }
 
 /// The text of resolv.conf(5) for a machine of its own network: where the resolver is one on this machine's loopback, which no

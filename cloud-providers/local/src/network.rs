@@ -1,10 +1,12 @@
 //! The bridge that machines hang on, and the NAT that hides them: nothing outside can dial a machine.
 
-use std::net::Ipv4Addr;
+use std::collections::BTreeSet;
+use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
 
 use crate::error::LocalError;
+use crate::machine::resolver_addresses;
 use crate::tool::{run, run_with_input};
 
 /// Kernel values that are raised where they are lower. Each machine takes eight inotify instances (containerd, kubelet and their pods):
@@ -19,8 +21,11 @@ pub struct Network {
     pub bridge: String,
     /// The machines' range; its first address is the bridge's.
     pub subnet: Ipv4Net,
-    /// The nftables table (family `ip`) that is ours alone.
+    /// The nftables table (families `ip` and `ip6`) that is ours alone.
     pub table: String,
+    /// Where the gateway is; then machines reach it, the resolvers and the internet, and nothing else. Without, they reach what this
+    /// machine reaches.
+    pub only: Option<SocketAddrV4>,
 }
 
 impl Network {
@@ -40,14 +45,24 @@ impl Network {
         let address = format!("{}/{}", self.gateway(), self.subnet.prefix_len());
         run(&["ip", "address", "replace", &address, "dev", &self.bridge]).await?;
         run(&["ip", "link", "set", &self.bridge, "up"]).await?;
-        run_with_input(&["nft", "-f", "-"], &self.rules()).await?;
-        Ok(())
+        self.apply_rules().await
+    }
+
+    /// Sets the rules anew, in one transaction: for the networks and resolvers that this machine has now.
+    pub async fn apply_rules(&self) -> Result<(), LocalError> {
+        let rules = match self.only {
+            None => self.rules(),
+            Some(gateway) => self.isolated_rules(gateway, &resolver_addresses(), &own_networks(&self.bridge)),
+        };
+        run_with_input(&["nft", "-f", "-"], &rules).await.map(drop)
     }
 
     /// Takes bridge and rules away.
     pub async fn remove(&self) {
         run(&["ip", "link", "delete", &self.bridge]).await.ok();
-        run(&["nft", "delete", "table", "ip", &self.table]).await.ok();
+        for family in ["ip", "ip6"] {
+            run(&["nft", "delete", "table", family, &self.table]).await.ok();
+        }
     }
 
     /// Out with the machine's address, only answers back in, and never into the ranges of hosts (100.64.0.0/10 and
@@ -73,6 +88,82 @@ impl Network {
 "
         )
     }
+
+    /// Out to the internet with the machine's address. Of this machine only the gateway and its resolvers answer; its other listeners,
+    /// the networks it is in, private ranges (RFC 1918), shared ones (RFC 6598) and link-local ones are closed, and IPv6 altogether.
+    fn isolated_rules(&self, gateway: SocketAddrV4, resolvers: &[Ipv4Addr], own: &[Ipv4Net]) -> String {
+        let (table, bridge, subnet) = (&self.table, &self.bridge, self.subnet);
+        let from = format!("iifname \"{bridge}\"");
+        let mut open = vec![format!("{from} ip daddr {} tcp dport {} accept", gateway.ip(), gateway.port())];
+        open.extend(
+            resolvers.iter().map(|ip| format!("{from} ip daddr {ip} meta l4proto {{ tcp, udp }} th dport 53 accept")),
+        );
+        let open = open.join("\n    ");
+        let closed = CLOSED.iter().map(ToString::to_string).chain(own.iter().map(ToString::to_string));
+        let closed: Vec<String> = closed.map(|range| format!("{from} ip daddr {range} drop")).collect();
+        let closed = closed.join("\n    ");
+        format!(
+            "table ip {table}\ndelete table ip {table}\ntable ip6 {table}\ndelete table ip6 {table}\ntable ip {table} {{
+  chain postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr {subnet} oifname != \"{bridge}\" masquerade
+  }}
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    {from} ct state established,related accept
+    {open}
+    {from} drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    {from} ip saddr != {subnet} drop
+    {open}
+    {closed}
+    oifname \"{bridge}\" ct state established,related accept
+    oifname \"{bridge}\" drop
+  }}
+}}
+table ip6 {table} {{
+  chain input {{
+    type filter hook input priority filter; policy accept;
+    {from} drop
+  }}
+  chain forward {{
+    type filter hook forward priority filter; policy accept;
+    {from} drop
+    oifname \"{bridge}\" drop
+  }}
+}}
+"
+        )
+    }
+}
+
+/// What no isolated machine reaches: "this network", private, shared, loopback, link-local, protocol assignments, benchmarking,
+/// multicast and reserved addresses (IANA special-purpose address registry).
+const CLOSED: [&str; 11] = [
+    "0.0.0.0/8",
+    "10.0.0.0/8",
+    "100.64.0.0/10",
+    "127.0.0.0/8",
+    "169.254.0.0/16",
+    "172.16.0.0/12",
+    "192.0.0.0/24",
+    "192.168.0.0/16",
+    "198.18.0.0/15",
+    "224.0.0.0/4",
+    "240.0.0.0/4",
+];
+
+/// The networks that this machine is in, by interfaces other than `bridge`.
+fn own_networks(bridge: &str) -> Vec<Ipv4Net> {
+    let all = nix::ifaddrs::getifaddrs().into_iter().flatten().filter(|one| one.interface_name != bridge);
+    let network = |one: nix::ifaddrs::InterfaceAddress| {
+        let (address, mask) = (one.address?.as_sockaddr_in()?.ip(), one.netmask?.as_sockaddr_in()?.ip());
+        Ipv4Net::with_netmask(address, mask).ok().map(|network| network.trunc())
+    };
+    let found: BTreeSet<Ipv4Net> = all.filter_map(network).filter(|network| network.prefix_len() > 0).collect();
+    found.into_iter().collect()
 }
 
 /// Sets a kernel value where it is lower.
@@ -91,9 +182,27 @@ mod tests {
     #[test]
     fn machines_reach_neither_hosts_nor_the_clouds_identity() {
         let subnet = "100.64.208.0/20".parse().unwrap();
-        let rules = Network { bridge: "phbr0".into(), subnet, table: "pilothouse_t".into() }.rules();
+        let rules = Network { bridge: "phbr0".into(), subnet, table: "pilothouse_t".into(), only: None }.rules();
         let at = |part: &str| rules.find(part).unwrap_or_else(|| panic!("{part} is missing in:\n{rules}"));
         at("ip daddr { 100.64.0.0/10, 198.19.0.0/16 } drop");
         assert!(at("ip daddr 169.254.0.0/16 meta l4proto { tcp, udp } th dport 53 accept") < at("169.254.0.0/16 drop"));
+    }
+    #[test]
+    fn isolated_machines_reach_the_gateway_the_resolvers_and_the_internet() {
+        let gateway = "192.168.1.7:8443".parse().unwrap();
+        let subnet = "100.64.208.0/20".parse().unwrap();
+        let network = Network { bridge: "phbr0".into(), subnet, table: "pilothouse_t".into(), only: Some(gateway) };
+        let rules =
+            network.isolated_rules(gateway, &["10.0.0.2".parse().unwrap()], &["203.0.113.0/24".parse().unwrap()]);
+        let at = |part: &str| rules.find(part).unwrap_or_else(|| panic!("{part} is missing in:\n{rules}"));
+        let forward = at("chain forward");
+        for closed in CLOSED.into_iter().chain(["203.0.113.0/24"]) {
+            assert!(at(&format!("iifname \"phbr0\" ip daddr {closed} drop")) > forward);
+        }
+        let (gateway, resolver) = ("ip daddr 192.168.1.7 tcp dport 8443 accept", "ip daddr 10.0.0.2 meta l4proto");
+        assert_eq!((rules.matches(gateway).count(), rules.matches(resolver).count()), (2, 2), "for input and forward");
+        assert!(rules.rfind(gateway) < rules.find("ip daddr 192.168.0.0/16 drop"), "an open one first");
+        assert!(rules[..forward].trim_end().ends_with("iifname \"phbr0\" drop\n  }"), "nothing else of this machine");
+        assert_eq!(own_networks("no-such").iter().filter(|network| network.addr().is_loopback()).count(), 1);
     }
 }

@@ -21,6 +21,7 @@ use crate::machine::Spec;
 use crate::network::Network;
 use crate::restless;
 use crate::tool::run;
+use crate::users::{Ranges, Users};
 
 /// A machine's agent stops its pods in this time, or they are ended with it.
 const GRACE: Duration = Duration::from_secs(5);
@@ -47,6 +48,8 @@ pub struct LocalConfig {
     pub wire: String,
     /// Bridge and rules.
     pub network: Network,
+    /// Ids for machines with user namespaces of their own; nothing: root in a machine is root outside.
+    pub users: Option<Ranges>,
     /// Why no machine is started, if none is to be; they can still be seen, stopped and removed.
     pub closed: Option<String>,
 }
@@ -84,8 +87,9 @@ impl Local {
     async fn create(&self, request: &MachineRequest) -> Result<Spec, LocalError> {
         let _held = self.choosing.lock().await;
         let network = &self.config.network;
-        let taken: BTreeSet<Ipv4Addr> =
-            self.known().map(|spec| Ok(spec?.address)).collect::<Result<_, LocalError>>()?;
+        let known: Vec<Spec> = self.known().collect::<Result<_, LocalError>>()?;
+        let taken: BTreeSet<Ipv4Addr> = known.iter().map(|spec| spec.address).collect();
+        let users = self.config.users.map(|ranges| free_users(ranges, &known)).transpose()?;
         let free = network.subnet.hosts().skip(1).find(|address| !taken.contains(address));
         let address = free.ok_or(LocalError::Full { subnet: network.subnet })?;
         let spec = Spec {
@@ -104,6 +108,8 @@ impl Local {
             gateway: network.gateway(),
             wanted: true,
             restarts: Vec::new(),
+            users,
+            trial: false,
         };
         fs::create_dir_all(&spec.dir).map_err(LocalError::file(&spec.dir))?;
         spec.lay_out(&join_file(&request.join))?;
@@ -111,12 +117,23 @@ impl Local {
         Ok(spec)
     }
 
-    /// Starts the first stage in a session of its own: the machine outlives the platform's process.
-    async fn launch(&self, spec: &Spec) -> Result<(), LocalError> {
+    /// Whether the operator lets this machine run at all.
+    fn permit(&self, spec: &Spec) -> Result<(), LocalError> {
         if let Some(why) = &self.config.closed {
             return Err(LocalError::Closed { why: why.clone() });
         }
+        if self.config.users.is_some() && spec.users.is_none() {
+            return Err(LocalError::SharesKernel);
+        }
+        Ok(())
+    }
+
+    /// Starts the first stage in a session of its own: the machine outlives the platform's process.
+    async fn launch(&self, spec: &Spec) -> Result<(), LocalError> {
+        self.permit(spec)?;
         self.ready.get_or_try_init(|| self.config.network.ensure()).await?;
+        // The resolvers that machines may ask are those of today.
+        self.config.network.apply_rules().await?;
         self.clear(spec).await?;
         spec.refresh_resolvers()?;
         let console = spec.dir.join("console.log");
@@ -200,11 +217,82 @@ impl Local {
         Ok(self.clear(&calm).await?)
     }
 
+    /// Ends machines that were made without user namespaces, where those are the rule now.
+    ///
+    /// # Errors
+    /// When their processes do not end.
+    pub async fn end_unisolated(&self) -> Result<(), ProviderError> {
+        for spec in self.known().flatten() {
+            if self.config.users.is_some() && spec.users.is_none() && cgroup::populated(&spec.cgroup) {
+                self.halt(&spec.id).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Tries to make a machine with a user namespace, all but its wire and its agent, over the file system of `lower`.
+    ///
+    /// # Errors
+    /// What this kernel, file system or surrounding container refuses.
+    pub async fn try_isolation(&self, ranges: Ranges) -> Result<(), ProviderError> {
+        let spec = self.trial(ranges);
+        let tried = self.isolate(&spec).await;
+        end(spec.cgroup.clone()).await?;
+        fs::remove_dir_all(&spec.dir).ok();
+        Ok(tried?)
+    }
+
+    fn trial(&self, ranges: Ranges) -> Spec {
+        let id = "isolation-trial";
+        Spec {
+            id: id.to_owned(),
+            name: id.to_owned(),
+            cluster: String::new(),
+            dir: self.config.dir.with_file_name(id),
+            lower: self.config.lower.clone(),
+            seed: self.config.lower.clone(),
+            agent: self.config.launcher.clone(),
+            cgroup: format!("{}/{id}", self.config.cgroup),
+            bridge: String::new(),
+            wire: String::new(),
+            address: Ipv4Addr::LOCALHOST,
+            prefix: 32,
+            gateway: Ipv4Addr::LOCALHOST,
+            wanted: false,
+            restarts: Vec::new(),
+            users: Some(ranges.trial()),
+            trial: true,
+        }
+    }
+
+    async fn isolate(&self, spec: &Spec) -> Result<(), LocalError> {
+        end(spec.cgroup.clone()).await?;
+        fs::remove_dir_all(&spec.dir).ok();
+        fs::create_dir_all(&spec.dir).map_err(LocalError::file(&spec.dir))?;
+        spec.lay_out(b"")?;
+        spec.refresh_resolvers()?;
+        spec.save()?;
+        let mut command = Command::new(&self.config.launcher);
+        let output = command.arg("machine-run").arg(spec.file()).stdin(Stdio::null()).output();
+        let output = output.await.map_err(LocalError::file(&self.config.launcher))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        let lines: Vec<&str> = said.lines().collect();
+        Err(LocalError::NotIsolated { said: lines.join(" | ") })
+    }
+
     /// Takes bridge, rules and the machines' common cgroup away; for the end of an instance.
     pub async fn dismantle(&self) {
         self.config.network.remove().await;
         cgroup::remove(&self.config.cgroup);
     }
+}
+
+fn free_users(ranges: Ranges, known: &[Spec]) -> Result<Users, LocalError> {
+    let taken = known.iter().filter_map(|spec| spec.users).collect();
+    ranges.free(&taken).ok_or(LocalError::NoUsers)
 }
 
 /// Ends what runs in a machine's cgroups, and removes them.
@@ -264,6 +352,10 @@ impl Provider for Local {
         let runs = cgroup::populated(&spec.cgroup);
         if runs && spec.wanted {
             return Ok(());
+        }
+        if !runs {
+            // Before anything is counted: that it was not let run is no sign of unrest, and its console says nothing of it.
+            self.permit(&spec)?;
         }
         if !runs && spec.wanted {
             // Nobody stopped it.

@@ -1,13 +1,15 @@
 //! The two stages by which a process becomes a machine.
 //!
 //! [`run`] stays outside: it enters the machine's cgroups, asks for a process namespace and starts the second stage in it as
-//! PID 1, and gives it its wire. [`init`] builds the machine around itself and then *is* the agent. They talk over the
-//! second stage's standard input and output: a line each way.
+//! PID 1, and gives it its wire. [`init`] builds the machine around itself and then *is* the agent. With a user namespace [`users`] stands
+//! between them.
 
 mod devices;
+mod isolated;
+mod peer;
 mod root;
+mod staging;
 
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
@@ -15,7 +17,12 @@ use std::process::{Command, ExitCode, Stdio};
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
 
+pub use devices::DEVICES;
+pub use isolated::users;
+use peer::Peer;
+
 use crate::cgroup;
+use crate::confine::confine;
 use crate::error::LocalError;
 use crate::machine::Spec;
 
@@ -25,10 +32,13 @@ const AGENT: &str = "/usr/local/bin/pilothouse-node";
 /// The first stage: returns when the machine has ended.
 pub fn run(file: &Path) -> Result<ExitCode, LocalError> {
     let spec = Spec::load(file)?.ok_or_else(|| LocalError::Unknown { id: file.display().to_string() })?;
-    cgroup::enter(&spec.cgroup)?;
     // The platform ranks itself low when memory is short; a machine is like anything else.
     // A process that somebody ranked higher may not go down to it, and is well as it is.
     std::fs::write("/proc/self/oom_score_adj", "0").ok();
+    if let Some(users) = spec.users {
+        return isolated::run(&spec, users);
+    }
+    cgroup::enter(&spec.cgroup)?;
     unshare(CloneFlags::CLONE_NEWPID).map_err(LocalError::call("make a process namespace"))?;
     let exe = std::env::current_exe().map_err(LocalError::file("/proc/self/exe"))?;
     let mut child = Command::new(exe)
@@ -38,30 +48,23 @@ pub fn run(file: &Path) -> Result<ExitCode, LocalError> {
         .stdout(Stdio::piped())
         .spawn()
         .map_err(LocalError::file("machine-init"))?;
+    let mut peer = Peer::of(&mut child);
     // Where a cgroup has processes of its own it cannot hand controllers down (v2): leave it to the machine.
-    expect_line(child.stdout.take())?;
+    peer.receive()?;
     cgroup::enter(&format!("{}/launcher", spec.cgroup))?;
     wire(&spec, child.id())?;
-    if let Some(mut stdin) = child.stdin.take() {
-        writeln!(stdin, "wired").map_err(LocalError::file("machine-init"))?;
-    }
+    peer.send("wired")?;
     let status = child.wait().map_err(LocalError::file("machine-init"))?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn expect_line(from: Option<impl std::io::Read>) -> Result<(), LocalError> {
-    let mut line = String::new();
-    if let Some(from) = from {
-        BufReader::new(from).read_line(&mut line).map_err(LocalError::file("the other stage"))?;
-    }
-    if line.is_empty() { Err(LocalError::Ended { console: "it said nothing".to_owned() }) } else { Ok(()) }
 }
 
 /// Makes the wire with one end in the machine's namespace, named by its file: `ip` is a child of ours and already counts
 /// processes as the machine does, and a pinned name would disturb containerds.
 fn wire(spec: &Spec, pid: u32) -> Result<(), LocalError> {
     ip(&["link", "add", &spec.wire, "type", "veth", "peer", "name", "eth0", "netns", &format!("/proc/{pid}/ns/net")])?;
-    ip(&["link", "set", &spec.wire, "master", &spec.bridge, "up"])
+    ip(&["link", "set", &spec.wire, "master", &spec.bridge, "up"])?;
+    // Machines are strangers to each other: the bridge passes nothing between isolated ports (bridge(8)).
+    ip(&["link", "set", &spec.wire, "type", "bridge_slave", "isolated", "on"])
 }
 
 fn ip(args: &[&str]) -> Result<(), LocalError> {
@@ -74,20 +77,33 @@ fn ip(args: &[&str]) -> Result<(), LocalError> {
     }
 }
 
-/// The second stage, PID 1 of its namespace: returns only on failure.
+/// The namespaces of a machine besides those of processes and users.
+const NAMESPACES: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWCGROUP);
+
+/// The last stage, PID 1 of its namespace: returns only on failure, or at the end of a trial.
 pub fn init(file: &Path) -> Result<ExitCode, LocalError> {
     let spec = Spec::load(file)?.ok_or_else(|| LocalError::Unknown { id: file.display().to_string() })?;
-    let namespaces = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWCGROUP;
-    unshare(namespaces).map_err(LocalError::call("make the machine's namespaces"))?;
+    let isolated = spec.users.is_some();
+    if !isolated {
+        unshare(NAMESPACES).map_err(LocalError::call("make the machine's namespaces"))?;
+    }
     sethostname(&spec.name).map_err(LocalError::call("set the hostname"))?;
-    println!("ready");
-    expect_line(Some(std::io::stdin()))?;
-    network(&spec)?;
+    peer::send("ready")?;
+    peer::receive()?;
+    if !spec.trial {
+        network(&spec)?;
+    }
     root::build(&spec)?;
+    if isolated {
+        confine()?;
+    }
+    if spec.trial {
+        return Ok(ExitCode::SUCCESS);
+    }
     let error = Command::new(AGENT)
         .arg("run")
         .env_clear()

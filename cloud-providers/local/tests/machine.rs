@@ -4,13 +4,13 @@
 //! is the machine around it.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test says what is wrong by stopping there")]
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use cloud_local::{Local, LocalConfig, Network};
+use cloud_local::{Local, LocalConfig, Network, Ranges};
 use cloud_providers::{JoinMaterial, MachineRequest, MachineState, Provider, Removal};
 
 /// Says what it sees, then waits for its end as an agent would.
@@ -23,8 +23,38 @@ echo began >> /starts
 trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
 ";
 
+/// Of the highest slot, which no instance of a test machine has.
+const RANGES: Ranges = Ranges::of_slot(64);
+
+/// As root in the machine, does what would be root outside. DISK, GATEWAY, LISTENER and HOST are filled in.
+const ATTACKER: &str = "#!/bin/bash
+reach() { timeout 2 bash -c \"exec 3<>/dev/tcp/$1/$2\" && echo reached-$3; }
+{ echo user $(id -u) of $(cat /proc/self/uid_map)
+  mkdir /p /s /d; mount -t proc proc /p && echo fresh-proc
+  echo '|/bin/false' > /p/sys/kernel/core_pattern && echo wrote-core-pattern
+  echo 1 > /p/sys/vm/drop_caches && echo wrote-drop-caches
+  echo h > /p/sysrq-trigger && echo wrote-sysrq
+  mount -t sysfs sysfs /s && echo fresh-sysfs
+  echo 0 > /s/module/overlay/parameters/metacopy && echo wrote-sysfs
+  mknod /d/disk b DISK && echo made-disk; mknod /d/null c 1 3 && echo made-null
+  head -c1 /dev/kmsg && echo read-kernel-log; dmesg | head -c1 | grep -q . && echo read-dmesg
+  mount -o remount,bind,rw /var/cache/pilothouse/seed && echo remounted
+  echo x >> /var/cache/pilothouse/seed/agent && echo wrote-seed
+  touch /usr/local/bin/pilothouse-node && echo touched-agent
+  head -c1 /proc/1/root/proc/self/status >/dev/null; nsenter -t 1 -m true && echo entered-itself
+  mount -t tmpfs none /mnt && echo mounted-tmpfs; unshare -m true && echo unshared
+  grep CapBnd /proc/self/status; grep Seccomp: /proc/self/status
+  reach 100.127.NUMBER.1 GATEWAY gateway; reach 100.127.NUMBER.1 LISTENER listener; reach HOST LISTENER host-listener
+  touch /var/lib/pilothouse-node/kept && stat -c 'kept %u' /var/lib/pilothouse-node/kept
+  mkdir /sys/fs/cgroup/unified/inner /sys/fs/cgroup/inner && echo cgroups
+  mkdir /sys/fs/cgroup/unified/inner 2>/dev/null || echo cgroups
+} > /report 2>&1
+trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
+";
+
 struct World {
     provider: Local,
+    config: LocalConfig,
     dir: tempfile::TempDir,
     cgroup: String,
     bridge: String,
@@ -38,13 +68,22 @@ fn launcher() -> PathBuf {
 
 impl World {
     fn new(number: u8) -> Option<Self> {
+        Self::made(number, AGENT, None)
+    }
+
+    /// With user namespaces; machines reach this port of the bridge's address, and no other.
+    fn isolated(number: u8, agent: &str, port: u16) -> Option<Self> {
+        Self::made(number, agent, Some(SocketAddrV4::new(Ipv4Addr::new(100, 127, number, 1), port)))
+    }
+
+    fn made(number: u8, script: &str, only: Option<SocketAddrV4>) -> Option<Self> {
         if !nix::unistd::geteuid().is_root() {
             return None;
         }
         let dir = tempfile::tempdir_in("/var/tmp").unwrap();
         std::fs::create_dir_all(dir.path().join("seed")).unwrap();
         let agent = dir.path().join("seed/agent");
-        std::fs::write(&agent, AGENT).unwrap();
+        std::fs::write(&agent, script).unwrap();
         std::fs::set_permissions(&agent, std::fs::Permissions::from_mode(0o755)).unwrap();
         let subnet = ipnet::Ipv4Net::new_assert(Ipv4Addr::new(100, 127, number, 0), 28);
         let cgroup = format!("pilothouse-test-{}-{number}", std::process::id());
@@ -57,10 +96,11 @@ impl World {
             launcher: launcher(),
             cgroup: cgroup.clone(),
             wire: format!("pht{number}"),
+            users: only.map(|_| RANGES),
             closed: None,
-            network: Network { bridge: bridge.clone(), subnet, table: table.clone() },
+            network: Network { bridge: bridge.clone(), subnet, table: table.clone(), only },
         };
-        Some(Self { provider: Local::new(config), dir, cgroup, bridge, table })
+        Some(Self { provider: Local::new(config.clone()), config, dir, cgroup, bridge, table })
     }
 
     fn request(&self, id: &str) -> MachineRequest {
@@ -103,7 +143,9 @@ impl Drop for World {
             std::fs::write(Path::new(root).join(&self.cgroup).join("cgroup.kill"), "1").ok();
         }
         Command::new("ip").args(["link", "delete", &self.bridge]).output().ok();
-        Command::new("nft").args(["delete", "table", "ip", &self.table]).output().ok();
+        for family in ["ip", "ip6"] {
+            Command::new("nft").args(["delete", "table", family, &self.table]).output().ok();
+        }
     }
 }
 
@@ -246,4 +288,94 @@ async fn one_unreadable_machine_stops_nobody_else_and_can_be_removed() {
 fn cgroups(world: &World, id: &str) -> bool {
     let roots = ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"];
     roots.iter().any(|root| Path::new(root).join(&world.cgroup).join(id).exists())
+}
+
+/// The address by which this machine would reach others.
+fn own_address() -> Ipv4Addr {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    let chosen = socket.connect("198.51.100.1:9").and_then(|()| socket.local_addr());
+    match chosen.map(|address| address.ip()) {
+        Ok(std::net::IpAddr::V4(address)) => address,
+        _ => Ipv4Addr::LOCALHOST,
+    }
+}
+
+/// Major and minor number of the disk under the root directory, as mknod(1) takes them.
+fn disk() -> String {
+    let device = std::os::unix::fs::MetadataExt::dev(&std::fs::metadata("/").unwrap());
+    format!("{} {}", nix::sys::stat::major(device), nix::sys::stat::minor(device))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_of_an_isolated_machine_is_nobody_outside() {
+    let (gateway, listener) = (TcpListener::bind("0.0.0.0:0").unwrap(), TcpListener::bind("0.0.0.0:0").unwrap());
+    let port = |listener: &TcpListener| listener.local_addr().unwrap().port();
+    let script = ATTACKER.replace("DISK", &disk()).replace("NUMBER", "7").replace("HOST", &own_address().to_string());
+    let script =
+        script.replace("GATEWAY", &port(&gateway).to_string()).replace("LISTENER", &port(&listener).to_string());
+    let Some(world) = World::isolated(7, &script, port(&gateway)) else { return };
+    let begun = Instant::now();
+    let tried = world.provider.try_isolation(RANGES).await;
+    eprintln!("isolation was tried in {} ms", begun.elapsed().as_millis());
+    if let Err(error) = tried {
+        eprintln!("NOT RUN: this kernel isolates no machines: {error}");
+        return world.provider.dismantle().await;
+    }
+    let pattern = || std::fs::read_to_string("/proc/sys/kernel/core_pattern").unwrap();
+    let before = pattern();
+    world.provider.ensure(&world.request("nod_a")).await.unwrap();
+    let report = world.report("nod_a").await;
+    if pattern() != before {
+        std::fs::write("/proc/sys/kernel/core_pattern", &before).unwrap();
+        panic!("core_pattern was written:\n{report}");
+    }
+    let seen: Vec<&str> = report.lines().filter(|line| !line.contains(": ")).collect();
+    for wanted in ["fresh-proc", "mounted-tmpfs", "unshared", "reached-gateway", "kept 0", "cgroups"] {
+        assert!(seen.contains(&wanted), "a machine can do that, {wanted}:\n{report}");
+    }
+    let forbidden = ["wrote-", "made-", "read-", "remounted", "touched-", "reached-listener", "reached-host"];
+    let done: Vec<&&str> = seen.iter().filter(|line| forbidden.iter().any(|word| line.starts_with(word))).collect();
+    assert!(done.is_empty(), "{done:?} in:\n{report}");
+    // The first range of slot 64.
+    let ids = format!("user 0 of 0 {} 65536", 0x7100_0000_u32 + 64 * 59 * 65536);
+    assert!(report.contains("Seccomp:\t2") && report.contains(&ids), "{report}");
+    let kept = std::fs::metadata(world.dir.path().join("machines/nod_a/state/kept")).unwrap();
+    assert!(std::os::unix::fs::MetadataExt::uid(&kept) >= 0x7100_0000, "its root's files are of a range of its own");
+    assert!(world.provider.remove("nod_a").await.is_ok());
+    world.provider.dismantle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_machine_without_isolation_does_not_start_where_it_is_the_rule() {
+    let Some(world) = World::new(8) else { return };
+    world.provider.ensure(&world.request("nod_a")).await.unwrap();
+    world.report("nod_a").await;
+    let strict = Local::new(LocalConfig { users: Some(RANGES), ..world.config.clone() });
+    strict.end_unisolated().await.unwrap();
+    assert!(matches!(strict.get("nod_a").await.unwrap().unwrap().state, MachineState::Failed(_)));
+    // However often it is tried: its console has nothing to say of it.
+    for _ in 0..5 {
+        let refused = strict.start("nod_a").await.unwrap_err();
+        assert!(refused.message.contains("without isolation") && refused.remediation.contains("remove"), "{refused:?}");
+    }
+    assert_eq!(strict.remove("nod_a").await.unwrap(), Removal::Gone);
+    strict.dismantle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn where_nothing_can_be_isolated_the_trial_says_why() {
+    let Some(world) = World::new(9) else { return };
+    // As in a container whose root has no CAP_SYS_ADMIN.
+    let weak = world.dir.path().join("weak");
+    let script = format!("#!/bin/sh\nexec setpriv --bounding-set=-sys_admin {} \"$@\"\n", launcher().display());
+    std::fs::write(&weak, script).unwrap();
+    std::fs::set_permissions(&weak, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let provider = Local::new(LocalConfig { launcher: weak, ..world.config.clone() });
+    let error = provider.try_isolation(RANGES).await.unwrap_err();
+    assert!(
+        error.message.contains("cannot isolate local machines") && error.message.contains("not permitted"),
+        "{error:?}"
+    );
+    assert!(!world.dir.path().join("isolation-trial").exists() && !cgroups(&world, "isolation-trial"), "all is gone");
+    world.provider.dismantle().await;
 }

@@ -1,6 +1,8 @@
 //! User ids: each cluster's control plane runs on its host as a user of its own, so that one that breaks out of its container finds nothing
 //! of another's that it may read.
 
+use std::ops::Range;
+
 use sea_orm::{EntityTrait, QueryOrder, QuerySelect};
 
 use crate::db::Tx;
@@ -12,6 +14,8 @@ use crate::error::StoreError;
 pub(crate) const FIRST: i64 = 1_879_100_000;
 /// One past the last, below 2^31, the first that Kubernetes refuses.
 const END: i64 = FIRST + 10_000_000;
+/// The users of clusters' control planes on their host.
+pub const CLUSTER_USERS: Range<i64> = FIRST..END;
 
 /// An id that no cluster has: the one after the highest. The row's transaction holds a lock until it is written.
 pub(super) async fn next(tx: &Tx) -> Result<i64, StoreError> {

@@ -11,7 +11,7 @@ use super::root::{attach, bind};
 use crate::error::LocalError;
 
 /// Name, major and minor number (Linux allocated devices, devices.txt).
-const DEVICES: [(&str, u64, u64); 8] = [
+pub const DEVICES: [(&str, u64, u64); 8] = [
     ("null", 1, 3),
     ("zero", 1, 5),
     ("full", 1, 7),
@@ -29,11 +29,33 @@ const LINKS: [(&str, &str); 5] = [
     ("pts/ptmx", "ptmx"),
 ];
 
-/// Builds `/dev` below `root`.
-pub fn build(root: &Path) -> Result<(), LocalError> {
+/// Builds `/dev` below `root`. In a user namespace nobody makes devices: there the outside's are shown, as far as it has them.
+pub fn build(root: &Path, isolated: bool) -> Result<(), LocalError> {
     let dev = root.join("dev");
     attach("tmpfs", &dev, MsFlags::MS_NOSUID, Some("mode=0755"))?;
     fs::create_dir_all(dev.join("net")).map_err(LocalError::file(dev.join("net")))?;
+    if isolated {
+        show(&dev)?
+    } else {
+        make(&dev)?
+    }
+    for (target, name) in LINKS {
+        symlink(target, dev.join(name)).map_err(LocalError::file(dev.join(name)))?;
+    }
+    attach("devpts", &dev.join("pts"), MsFlags::empty(), Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
+    attach("tmpfs", &dev.join("shm"), MsFlags::empty(), Some("mode=1777"))?;
+    attach("mqueue", &dev.join("mqueue"), MsFlags::empty(), None)?;
+    if isolated {
+        // The kernel's log tells of everybody: kubelet does without in a user namespace.
+        return Ok(());
+    }
+    // kubelet reads the kernel's log for out-of-memory kills.
+    let log = dev.join("kmsg");
+    fs::write(&log, "").map_err(LocalError::file(&log))?;
+    bind(Path::new("/dev/kmsg"), &log)
+}
+
+fn make(dev: &Path) -> Result<(), LocalError> {
     let mask = umask(Mode::empty());
     for (name, major, minor) in DEVICES {
         let path = dev.join(name);
@@ -41,14 +63,16 @@ pub fn build(root: &Path) -> Result<(), LocalError> {
             .map_err(LocalError::call(format!("make {name}")))?;
     }
     umask(mask);
-    for (target, name) in LINKS {
-        symlink(target, dev.join(name)).map_err(LocalError::file(dev.join(name)))?;
+    Ok(())
+}
+
+fn show(dev: &Path) -> Result<(), LocalError> {
+    for (name, ..) in DEVICES {
+        let (outside, path) = (Path::new("/dev").join(name), dev.join(name));
+        if outside.exists() {
+            fs::write(&path, "").map_err(LocalError::file(&path))?;
+            bind(&outside, &path)?;
+        }
     }
-    attach("devpts", &dev.join("pts"), MsFlags::empty(), Some("newinstance,ptmxmode=0666,mode=0620,gid=5"))?;
-    attach("tmpfs", &dev.join("shm"), MsFlags::empty(), Some("mode=1777"))?;
-    attach("mqueue", &dev.join("mqueue"), MsFlags::empty(), None)?;
-    // kubelet reads the kernel's log for out-of-memory kills.
-    let log = dev.join("kmsg");
-    fs::write(&log, "").map_err(LocalError::file(&log))?;
-    bind(Path::new("/dev/kmsg"), &log)
+    Ok(())
 }

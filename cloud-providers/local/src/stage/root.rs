@@ -1,9 +1,11 @@
 //! The machine's file system: an overlay over the shared tree, kernel file systems of its own, and nothing of the outside.
 
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::pivot_root;
 
 use super::devices;
@@ -29,8 +31,15 @@ pub fn build(spec: &Spec) -> Result<(), LocalError> {
     set(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     overlay(spec, &root)?;
     bind(&spec.dir.join("state"), &root.join("var/lib/pilothouse-node"))?;
+    resolvers(spec, &root)?;
     let seed = root.join("var/cache/pilothouse/seed");
-    shown(spec, &seed)?;
+    let isolated = spec.users.is_some();
+    // What the outside mounted read-only stays so for a user namespace.
+    if isolated {
+        bind(&spec.seed, &seed)?
+    } else {
+        shown(spec, &seed)?
+    }
     // The agent is one of the parts.
     let agent = spec.agent.file_name().map(|name| seed.join(name)).filter(|agent| agent.exists());
     bind_file(agent.as_deref().unwrap_or(&spec.agent), &root.join("usr/local/bin/pilothouse-node"))?;
@@ -38,7 +47,7 @@ pub fn build(spec: &Spec) -> Result<(), LocalError> {
         let data = if kind == "tmpfs" { Some("mode=0755") } else { NONE };
         attach(kind, &root.join(target), MsFlags::empty(), data)?;
     }
-    devices::build(&root)?;
+    devices::build(&root, isolated)?;
     cgroups(&root)?;
     read_only(&root.join("sys"))?;
     kernel_values(&root)?;
@@ -46,13 +55,27 @@ pub fn build(spec: &Spec) -> Result<(), LocalError> {
 }
 
 fn overlay(spec: &Spec, root: &Path) -> Result<(), LocalError> {
+    // Attributes of `trusted` are not a user namespace's to write.
+    let attributes = if spec.users.is_some() { ",userxattr" } else { "" };
     let data = format!(
-        "lowerdir={},upperdir={},workdir={}",
+        "lowerdir={},upperdir={},workdir={}{attributes}",
         spec.lower.display(),
         spec.dir.join("upper").display(),
         spec.dir.join("work").display()
     );
     attach("overlay", root, MsFlags::empty(), Some(&data))
+}
+
+/// Gives the machine the resolvers that were written down for it, in a file that is new: what stood there may have been a link.
+fn resolvers(spec: &Spec, root: &Path) -> Result<(), LocalError> {
+    let file = root.join("etc/resolv.conf");
+    let text = fs::read(spec.resolvers()).map_err(LocalError::file(spec.resolvers()))?;
+    match fs::remove_file(&file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(LocalError::file(file)(error)),
+        _ => {}
+    }
+    let made = fs::File::create_new(&file).and_then(|mut new| new.write_all(&text));
+    made.map_err(LocalError::file(file))
 }
 
 /// Shows the parts through an overlay without an upper layer: root in the machine may mount it again as it likes, and still cannot write
@@ -142,11 +165,26 @@ fn bind_file(source: &Path, target: &Path) -> Result<(), LocalError> {
 }
 
 fn read_only(target: &Path) -> Result<(), LocalError> {
-    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    // What the mount forbids already must be said again: in a user namespace nobody may allow it.
+    let flags = MsFlags::MS_BIND | MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY | forbidden(target)?;
     mount(NONE, target, NONE, flags, NONE).map_err(LocalError::call(format!("protect {}", target.display())))
 }
 
-fn set(target: &Path, propagation: MsFlags) -> Result<(), LocalError> {
+fn forbidden(target: &Path) -> Result<MsFlags, LocalError> {
+    let now = statvfs(target).map_err(LocalError::call(format!("look at {}", target.display())))?.flags();
+    let same = [
+        (FsFlags::ST_NOSUID, MsFlags::MS_NOSUID),
+        (FsFlags::ST_NODEV, MsFlags::MS_NODEV),
+        (FsFlags::ST_NOEXEC, MsFlags::MS_NOEXEC),
+        (FsFlags::ST_NOATIME, MsFlags::MS_NOATIME),
+        (FsFlags::ST_NODIRATIME, MsFlags::MS_NODIRATIME),
+        (FsFlags::ST_RELATIME, MsFlags::MS_RELATIME),
+    ];
+    Ok(same.into_iter().filter(|(held, _)| now.contains(*held)).map(|(_, flag)| flag).collect())
+}
+
+/// Sets how mounts travel between mount namespaces.
+pub fn set(target: &Path, propagation: MsFlags) -> Result<(), LocalError> {
     mount(NONE, target, NONE, propagation, NONE)
         .map_err(LocalError::call(format!("set the propagation of {}", target.display())))
 }
