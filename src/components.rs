@@ -1,5 +1,7 @@
 //! Getting the Kubernetes components: what `up` needs before anything runs, and the verbs of `pilothouse bundle`.
 
+mod keys;
+
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -8,11 +10,13 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bundle::node_image::{self, NodeImageOptions};
-use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, PruneOptions, Pruned, Source, Version};
+use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, Keys, PruneOptions, Pruned, Source, Version};
 use nix::unistd::{AccessFlags, access};
 use tenant_controlplane::version::KubernetesVersion;
 
-use crate::options::{BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, PruneArgs, UpArgs};
+use crate::options::{
+    BuildArgs, BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, PruneArgs, UpArgs,
+};
 use crate::progress::{Event, Progress};
 
 /// The workspace this program was built in; the agent is built there when the bundle has none yet.
@@ -46,11 +50,13 @@ impl Bundles {
 /// Opens or builds the bundles of the default version and of those in `wanted`; others are taken when they are in the cache.
 pub async fn obtain(args: &UpArgs, wanted: &[KubernetesVersion], progress: &Progress) -> Result<Bundles> {
     let host = Arc::new(build_for(args, Version::default(), progress).await?);
-    let cache = args.cache.clone().unwrap_or_else(Cache::default_dir);
+    let cache = cache(args.cache.clone(), args.signing_key.clone());
     let mut others = Vec::new();
     for known in KubernetesVersion::known().iter().filter(|known| **known != KubernetesVersion::default()) {
         let version = Version::parse(&known.to_string())?;
-        match Bundle::open(&cache, version) {
+        // Nodes trust one key: that of the host's bundle.
+        let usable = |bundle: Bundle| bundle.statement(host.signer()).map(|_| bundle);
+        match Bundle::open(&cache, version).and_then(usable) {
             Ok(bundle) => others.push((*known, Arc::new(bundle))),
             Err(_) if wanted.contains(known) => {
                 others.push((*known, Arc::new(build_for(args, version, progress).await?)));
@@ -64,20 +70,23 @@ pub async fn obtain(args: &UpArgs, wanted: &[KubernetesVersion], progress: &Prog
 
 /// Opens a bundle, or builds it. Either way its agent is the one that belongs to this program.
 async fn build_for(args: &UpArgs, version: Version, progress: &Progress) -> Result<Bundle> {
-    let options = BuildOptions { source: source(&args.bundle_source)?, ..options(args.cache.clone(), version) };
     let title = format!("components of Kubernetes {version}");
     if let Some(bundle) = of_another_user(args.cache.as_deref(), version) {
         progress.note(format!("{title}: from another user's cache, as they are"));
         return Ok(bundle);
     }
     let report = |event: bundle::Progress| tell(progress, &event);
+    let cache = cache(args.cache.clone(), args.signing_key.clone());
+    // Before the agent is looked for in it.
+    bundle::adopt(&cache, &report).await?;
+    let options = BuildOptions { source: source(&args.bundle_source)?, ..options(cache, version) };
     progress.step(&title, async { Ok(Bundle::build(&options, &report).await?) }).await
 }
 
 /// A bundle that lies ready where this user may read and not write: an instance on somebody else's host needs no root, and
 /// builds nothing that root has built before.
 fn of_another_user(cache: Option<&Path>, version: Version) -> Option<Bundle> {
-    let bundle = cache.map_or_else(|| Bundle::locate(version), |cache| Bundle::open(cache, version)).ok()?;
+    let bundle = cache.map_or_else(|| Bundle::locate(version), |dir| Bundle::open(&Cache::new(dir), version)).ok()?;
     let parts = bundle.path(bundle.artefact(AGENT)?);
     access(parts.parent()?, AccessFlags::W_OK).is_err().then_some(bundle)
 }
@@ -92,15 +101,20 @@ pub async fn node_tree(cache: Option<PathBuf>, progress: &Progress) -> Result<Pa
     progress.step("Debian tree of machine containers", async { Ok(node_image::build(&options, &report).await?) }).await
 }
 
-fn options(cache: Option<PathBuf>, version: Version) -> BuildOptions {
-    let cache = cache.unwrap_or_else(Cache::default_dir);
+/// The cache that was named, or the default one, with the key that signs in it.
+fn cache(dir: Option<PathBuf>, signing_key: Option<PathBuf>) -> Cache {
+    let keys = Keys::new(Keys::default_dir()).with_file(signing_key);
+    Cache::with_keys(dir.unwrap_or_else(Cache::default_dir), keys)
+}
+
+fn options(cache: Cache, version: Version) -> BuildOptions {
     BuildOptions { agent: agent(&cache, version), cache, ..BuildOptions::new(version) }
 }
 
 /// Where the sources lie the agent is built from them; a program that was copied elsewhere takes the one in the cache.
-fn agent(cache: &Path, version: Version) -> AgentSource {
+fn agent(cache: &Cache, version: Version) -> AgentSource {
     let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| ours(dir));
-    let cached = Bundle::open(cache, version).and_then(|bundle| bundle.program(AGENT));
+    let cached = Bundle::open(cache, version).and_then(|bundle| bundle.proven_program(AGENT));
     match (workspace, cached) {
         (None, Ok(path)) => AgentSource::Path(path),
         (workspace, _) => AgentSource::Auto { workspace },
@@ -142,6 +156,9 @@ pub async fn bundle(command: BundleCommand) -> Result<ExitCode> {
         BundleCommand::Export(args) => export(&args),
         BundleCommand::Import(args) => import(args).await,
         BundleCommand::Prune(args) => prune(args).await,
+        BundleCommand::Key(args) => keys::show(&args),
+        BundleCommand::Trust(args) => keys::trust(&args),
+        BundleCommand::RotateKey(args) => keys::rotate(args).await,
         BundleCommand::NodeImage(args) => tree(args).await,
     }
 }
@@ -155,16 +172,19 @@ fn print(output: Output, text: &str, json: &serde_json::Value) -> ExitCode {
 }
 
 fn open(args: &BundleArgs) -> Result<Bundle> {
-    let cache = args.at.cache.clone().unwrap_or_else(Cache::default_dir);
+    let cache = cache(args.at.cache.clone(), None);
     Ok(Bundle::open(&cache, Version::parse(&args.version)?)?)
 }
 
-async fn build(args: BundleArgs) -> Result<ExitCode> {
-    let options =
-        BuildOptions { source: source(&args.source)?, ..options(args.at.cache, Version::parse(&args.version)?) };
-    let made = Bundle::build(&options, &|event| eprintln!("{event}")).await?;
-    let text = format!("{} in {}", made.id(), options.cache.display());
-    let json = serde_json::json!({ "id": made.id(), "cache": options.cache, "size": made.manifest().size() });
+async fn build(args: BuildArgs) -> Result<ExitCode> {
+    let BuildArgs { bundle: args, signing_key } = args;
+    let (version, source) = (Version::parse(&args.version)?, source(&args.source)?);
+    let (cache, report) = (cache(args.at.cache, signing_key), |event: bundle::Progress| eprintln!("{event}"));
+    bundle::adopt(&cache, &report).await?;
+    let made = Bundle::build(&BuildOptions { source, ..options(cache, version) }, &report).await?;
+    let dir = made.cache().dir();
+    let text = format!("{} in {}", made.id(), dir.display());
+    let json = serde_json::json!({ "id": made.id(), "cache": dir, "size": made.manifest().size() });
     Ok(print(args.at.output, &text, &json))
 }
 
@@ -189,8 +209,12 @@ fn list(args: &CacheArgs) -> Result<ExitCode> {
 fn verify(args: &BundleArgs) -> Result<ExitCode> {
     let bundle = open(args)?;
     bundle.verify(&|event| eprintln!("{event}"))?;
-    let text = format!("{}: every file is as it was built", bundle.id());
-    Ok(print(args.at.output, &text, &serde_json::json!({ "id": bundle.id(), "ok": true })))
+    let text = format!("{}: every file is as {} signed it", bundle.id(), bundle.signer());
+    Ok(print(
+        args.at.output,
+        &text,
+        &serde_json::json!({ "id": bundle.id(), "signed_by": bundle.signer(), "ok": true }),
+    ))
 }
 
 fn export(args: &ExportArgs) -> Result<ExitCode> {
@@ -204,10 +228,10 @@ fn export(args: &ExportArgs) -> Result<ExitCode> {
 }
 
 async fn import(args: ImportArgs) -> Result<ExitCode> {
-    let cache = args.at.cache.unwrap_or_else(Cache::default_dir);
-    let bundle = Bundle::import(&cache, &args.file, &|event| eprintln!("{event}")).await?;
-    let text = format!("{} in {}", bundle.id(), cache.display());
-    Ok(print(args.at.output, &text, &serde_json::json!({ "id": bundle.id(), "cache": cache })))
+    let cache = cache(args.at.cache, None);
+    let bundle = Bundle::import(&cache, &args.file, &args.trust, &|event| eprintln!("{event}")).await?;
+    let text = format!("{} in {}", bundle.id(), cache.dir().display());
+    Ok(print(args.at.output, &text, &serde_json::json!({ "id": bundle.id(), "cache": cache.dir() })))
 }
 
 async fn prune(args: PruneArgs) -> Result<ExitCode> {

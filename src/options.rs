@@ -1,5 +1,8 @@
 //! The command line. Words here are promises: scripts rely on them.
 
+mod bench;
+mod components;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -8,6 +11,11 @@ use migrations::Resource;
 use tenant_controlplane::version::KubernetesVersion;
 
 use crate::instance::PortRange;
+pub use bench::{BenchArgs, BenchCommand, BenchCreateArgs, BenchIdleArgs, BenchJoinArgs};
+pub use components::{
+    BuildArgs, BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, KeyArgs, PruneArgs, RotateKeyArgs,
+    TrustArgs,
+};
 
 /// Pilothouse: anyone can run EKS.
 #[derive(Debug, Parser)]
@@ -119,6 +127,10 @@ pub struct UpArgs {
     /// Directory of the bundle cache
     #[arg(long, env = "PILOTHOUSE_CACHE")]
     pub cache: Option<PathBuf>,
+    /// File with the Ed25519 key (PKCS#8, PEM) that signs bundles; kept for every later build [default: one made in
+    /// /etc/pilothouse/signing]
+    #[arg(long, value_name = "FILE", env = "PILOTHOUSE_SIGNING_KEY")]
+    pub signing_key: Option<PathBuf>,
     /// Name missing Debian packages instead of installing them
     #[arg(long)]
     pub no_install: bool,
@@ -194,77 +206,6 @@ pub struct DoctorArgs {
     /// How it is printed
     #[arg(long, default_value = "text")]
     pub output: Output,
-}
-
-/// `pilothouse bundle …`.
-#[derive(Debug, Subcommand)]
-pub enum BundleCommand {
-    /// Get every component of one Kubernetes version into the cache
-    Build(BundleArgs),
-    /// List the bundles in the cache
-    List(CacheArgs),
-    /// Read every file again and name those that changed
-    Verify(BundleArgs),
-    /// Write one bundle to a file, for a machine without internet
-    Export(ExportArgs),
-    /// Read a bundle from a file that `export` wrote
-    Import(ImportArgs),
-    /// Free what no current bundle needs; says what, and removes it with --yes
-    Prune(PruneArgs),
-    /// Build the Debian tree that machine containers and test machines start from
-    NodeImage(CacheArgs),
-}
-
-/// Where the bundle cache is.
-#[derive(Debug, Clone, Args)]
-pub struct CacheArgs {
-    /// Directory of the bundle cache [default: /var/cache/pilothouse]
-    #[arg(long, env = "PILOTHOUSE_CACHE")]
-    pub cache: Option<PathBuf>,
-    /// How it is printed
-    #[arg(long, default_value = "text")]
-    pub output: Output,
-}
-
-/// Which bundle.
-#[derive(Debug, Clone, Args)]
-pub struct BundleArgs {
-    #[command(flatten)]
-    pub at: CacheArgs,
-    /// Kubernetes version
-    #[arg(long, default_value = "1.36.3")]
-    pub version: String,
-    /// auto, release (official files) or modules (built from Go modules)
-    #[arg(long, default_value = "auto", env = "PILOTHOUSE_BUNDLE_SOURCE")]
-    pub source: String,
-}
-
-/// `pilothouse bundle prune`.
-#[derive(Debug, Args)]
-pub struct PruneArgs {
-    #[command(flatten)]
-    pub at: CacheArgs,
-    /// Remove it; without this nothing is changed
-    #[arg(long)]
-    pub yes: bool,
-}
-
-/// `pilothouse bundle export`.
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    #[command(flatten)]
-    pub bundle: BundleArgs,
-    /// The file to write
-    pub file: PathBuf,
-}
-
-/// `pilothouse bundle import`.
-#[derive(Debug, Args)]
-pub struct ImportArgs {
-    #[command(flatten)]
-    pub at: CacheArgs,
-    /// The file to read
-    pub file: PathBuf,
 }
 
 /// `pilothouse admin …`.
@@ -408,57 +349,6 @@ pub struct QuotaDefaultArgs {
     pub resource: Resource,
     /// How many there may be
     pub limit: u64,
-}
-
-/// `pilothouse bench …`.
-#[derive(Debug, Args)]
-pub struct BenchArgs {
-    #[command(subcommand)]
-    pub what: BenchCommand,
-}
-
-/// What is measured.
-#[derive(Debug, Subcommand)]
-pub enum BenchCommand {
-    /// Request → first successful `kubectl get ns` through the gateway
-    Create(BenchCreateArgs),
-    /// Memory and CPU of tenants, host and platform at rest
-    Idle(BenchIdleArgs),
-    /// Line pasted → node Ready → pod Running
-    Join(BenchJoinArgs),
-}
-
-/// `pilothouse bench create`.
-#[derive(Debug, Args)]
-pub struct BenchCreateArgs {
-    #[command(flatten)]
-    pub instance: InstanceArgs,
-    /// Clusters made one after another
-    #[arg(long, default_value_t = 5)]
-    pub count: u16,
-    /// Clusters then made at once
-    #[arg(long, default_value_t = 5)]
-    pub parallel: u16,
-}
-
-/// `pilothouse bench idle`.
-#[derive(Debug, Args)]
-pub struct BenchIdleArgs {
-    #[command(flatten)]
-    pub instance: InstanceArgs,
-    /// Seconds over which CPU is measured
-    #[arg(long, default_value_t = 30)]
-    pub seconds: u64,
-}
-
-/// `pilothouse bench join`.
-#[derive(Debug, Args)]
-pub struct BenchJoinArgs {
-    #[command(flatten)]
-    pub instance: InstanceArgs,
-    /// Machines made one after another
-    #[arg(long, default_value_t = 3)]
-    pub count: u16,
 }
 
 /// The stages of a machine container.

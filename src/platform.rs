@@ -102,7 +102,7 @@ impl Platform {
         let ips = addresses.gateway_names(record.advertise.ip());
         let certificates = certificates::load_or_create(&store, instance, &record.domain, &ips).await?;
         let (releases, known) = watch::channel(releases(&bundles, embedded)?);
-        let mut facts = facts(record, known, &certificates)?;
+        let mut facts = facts(record, known, &certificates, bundles.host.signer().to_string())?;
         if !embedded {
             // Pods of somebody else's host know no wire of ours: they reach the gateway as everybody does.
             facts.placement.gateway_ip = record.advertise.ip();
@@ -137,7 +137,7 @@ impl Platform {
         self.services.go_on("the portal", loopback);
         let housekeeping = portal::housekeeping(self.store.clone(), cancel.clone());
         self.services.go_on("the portal's housekeeping", housekeeping);
-        let agents = Agents::new(self.store.clone(), self.parts(), Arc::new(self.facts.clone()));
+        let agents = Agents::new(self.store.clone(), self.parts()?, Arc::new(self.facts.clone()));
         let gateway = Gateway::new(GatewayConfig {
             listener: doors.gateway,
             domain: self.record.domain.clone(),
@@ -175,6 +175,7 @@ impl Platform {
             agent: AgentFiles {
                 path: self.bundles.host.path(agent),
                 sha256: agent.sha256.clone(),
+                signing_key: self.facts.signing_key.clone(),
                 machine: std::env::consts::ARCH.to_owned(),
             },
             capabilities: Capabilities { local: self.local.into(), dns: self.record.has_dns(), ports: ports.is_some() },
@@ -183,8 +184,8 @@ impl Platform {
         })
     }
 
-    fn parts(&self) -> Arc<parts::BundleParts> {
-        Arc::new(parts::BundleParts { bundles: self.bundles.clone(), dir: self.instance.path("run") })
+    fn parts(&self) -> Result<Arc<parts::BundleParts>> {
+        Ok(Arc::new(parts::BundleParts::new(self.bundles.clone(), self.instance.path("run"))?))
     }
 
     /// Starts the provisioner on a host that is ready, with the providers that this machine can offer.
@@ -334,7 +335,7 @@ fn tuning(args: &UpArgs) -> provisioner::Tuning {
 }
 
 /// What every part of the platform must agree on.
-fn facts(record: &Record, releases: Releases, certificates: &Certificates) -> Result<Facts> {
+fn facts(record: &Record, releases: Releases, certificates: &Certificates, signing_key: String) -> Result<Facts> {
     let addresses = Addresses::of(record.slot);
     let gateway_ip =
         if record.listen.ip().is_unspecified() { IpAddr::V4(addresses.outside()) } else { record.listen.ip() };
@@ -359,6 +360,7 @@ fn facts(record: &Record, releases: Releases, certificates: &Certificates) -> Re
         gateway: SocketAddr::new(dial, record.listen.port()),
         machine_gateway: record.advertise.to_string(),
         platform_ca_pem: certificates.ca_pem.clone(),
+        signing_key,
         direct: record.cluster_ports.map(|_| record.advertise.ip()).into_iter().collect(),
         portal_url: format!("https://{}", record.advertise),
         releases,

@@ -27,6 +27,8 @@ pub struct JoinMaterial {
     pub domain: String,
     /// PEM of the CA that signed the gateway's certificate; the agent trusts nothing else.
     pub ca_pem: String,
+    /// The key that signs the machine's parts, `ed25519:…`; the agent runs nothing else.
+    pub signing_key: String,
     /// A one-use token, bound to this machine's node.
     pub token: SecretString,
 }

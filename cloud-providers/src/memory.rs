@@ -131,6 +131,7 @@ mod tests {
             server: "192.0.2.1:8443".to_owned(),
             domain: "pilothouse.internal".to_owned(),
             ca_pem: String::new(),
+            signing_key: String::new(),
             token: "secret".to_owned().into(),
         };
         MachineRequest {

@@ -9,6 +9,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .btree_map(".pilothouse.agent.v1.NodeConfig")
         .type_attribute(".pilothouse.agent.v1.NodeConfig", KEPT)
         .type_attribute(".pilothouse.agent.v1.Part", KEPT)
+        .type_attribute(".pilothouse.agent.v1.Signed", KEPT)
+        .type_attribute(".pilothouse.agent.v1.Succession", KEPT)
         .type_attribute(".pilothouse.agent.v1.Check", KEPT)
         .compile_fds(files)?;
     Ok(())

@@ -2,6 +2,7 @@
 
 mod desired;
 mod error;
+mod installed;
 mod lone;
 
 use std::collections::BTreeMap;
@@ -17,7 +18,7 @@ use tokio_util::sync::CancellationToken;
 use crate::arrivals::Arrivals;
 use crate::config::{JoinConfig, Paths};
 use crate::connect::Backoff;
-use crate::enroll::{self, Applicant};
+use crate::enroll::{self, Applicant, EnrollError};
 use crate::fetch::{self, PartStore};
 use crate::files;
 use crate::ledger::{self, Accepted, Ledger, Membership};
@@ -28,9 +29,10 @@ use crate::spec::Layout;
 use crate::status::{Board, Phase};
 use crate::supervise::describe;
 use crate::tunnel::target::Targets;
-use crate::{api_proxy, kubelet, machine, network, pki, places, tunables, tunnel};
+use crate::{api_proxy, kubelet, machine, network, pki, signature, tunables, tunnel};
 
 pub use error::AgentError;
+use installed::record;
 
 /// The group of the agent's children on a joined machine.
 pub const SERVICES: &str = "/pilothouse-node/services";
@@ -86,33 +88,14 @@ pub async fn enroll(
     let mut ledger = Ledger::load(&paths.ledger())?;
     let token_id = Membership::token_id(&join.token);
     ledger.membership = Some(Membership { node_id, cluster_id, node_name, labels, token_id });
+    if let Some(config) = &reply.config {
+        ledger.signing_key = signature::check(config, &join.signing_key).map_err(EnrollError::from)?;
+    }
     ledger.config = reply.config;
     record(&mut ledger, paths);
     ledger.save(&paths.ledger())?;
     files::remove(&paths.tombstone())?;
     Ok(ledger)
-}
-
-/// Notes what is about to be put on the machine, before the first deed.
-fn record(ledger: &mut Ledger, paths: &Paths) {
-    let installed = &mut ledger.installed;
-    installed.dirs.extend([paths.state(), paths.run(), paths.bin()]);
-    installed.shared_dirs.extend([
-        paths.at("/opt/pilothouse"),
-        paths.at("/etc/pilothouse"),
-        paths.at("/var/cache/pilothouse"),
-    ]);
-    installed.cgroups.extend([SERVICES.to_owned(), "/kubepods".to_owned()]);
-    installed.network = Some(NETWORK.to_owned());
-    installed.shared_dirs.extend(places::missing(paths));
-    installed.dirs.extend(Some(Layout::joined(paths).pod_logs).filter(|dir| !dir.exists()));
-    let own = std::iter::once(("ip", network::TABLE));
-    installed.tables.extend(own.chain(network::CHILDREN_TABLES).map(|(family, name)| format!("{family} {name}")));
-    if let Some(config) = &ledger.config {
-        let address = config.api_address.parse::<SocketAddr>();
-        installed.addresses.extend(address.map(|address| address.ip().to_string()));
-        installed.addresses.extend(desired::node_ip(config).map(|address| address.to_string()));
-    }
 }
 
 /// Runs the agent until `stop`. `checks`: what preflight found, for the reports.
@@ -292,16 +275,25 @@ impl Agent {
         }
     }
 
-    /// Puts an offered configuration before the fence.
+    /// Puts an offered configuration before the fence. One whose parts nobody trusted signed is not even written down.
     fn consider(&mut self, offered: NodeConfig) -> Result<(), AgentError> {
+        let key = match signature::check(&offered, &self.ledger.signing_key) {
+            Ok(key) => key,
+            Err(refused) => {
+                tracing::error!(error = describe(&refused), generation = offered.generation, "configuration refused");
+                self.board.refusal(Some(refused.check(offered.generation)));
+                return Ok(());
+            }
+        };
         match self.ledger.accept(offered) {
             Ok(Accepted::Same) => return Ok(()),
-            Ok(Accepted::New) => {}
+            Ok(Accepted::New) => self.ledger.signing_key = key,
             Err(refused) => {
                 tracing::warn!(error = describe(&refused), "configuration refused");
                 return Ok(());
             }
         }
+        self.board.refusal(None);
         record(&mut self.ledger, &self.paths);
         self.ledger.save(&self.paths.ledger())?;
         if let Some(config) = &self.ledger.config {
@@ -397,15 +389,49 @@ impl Agent {
 mod tests {
     use super::desired::tests::config;
     use super::*;
+    use crate::signature::tests::Stranger;
 
-    #[test]
-    fn what_will_be_installed_is_recorded_first() {
-        let paths = Paths::new("/");
-        let mut ledger = Ledger { config: Some(config()), ..Ledger::default() };
-        record(&mut ledger, &paths);
-        assert!(ledger.installed.addresses.contains("198.18.0.1"));
-        assert!(ledger.installed.tables.contains("ip pilothouse_node"));
-        assert!(ledger.installed.cgroups.contains("/kubepods"));
+    /// Nothing of a refused configuration reaches the disk, so nothing of it is ever fetched, unpacked or run.
+    #[tokio::test]
+    async fn a_configuration_that_is_not_signed_changes_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let paths = Paths::new(dir.path());
+        files::make_dir(&paths.run()).unwrap();
+        files::make_dir(&paths.state()).unwrap();
+        let (platform, stranger) = (Stranger::new(), Stranger::new());
+        let offer = |generation, sum: &str, signed| {
+            let parts = signature::tests::config("1.36.3", &sum.repeat(64));
+            let (kubernetes_version, parts) = (parts.kubernetes_version, parts.parts);
+            NodeConfig { generation, kubernetes_version, parts, signed, ..config() }
+        };
+        let signed = |by: &Stranger, sum: &str| Some(by.signed(&signature::tests::manifest("1.36.3", &sum.repeat(64))));
+        let membership = Membership {
+            node_id: "nod_x".into(),
+            cluster_id: "cls_x".into(),
+            node_name: "n1".into(),
+            labels: BTreeMap::new(),
+            token_id: String::new(),
+        };
+        let first = offer(1, "a", signed(&platform, "a"));
+        let ledger = Ledger {
+            membership: Some(membership),
+            config: Some(first.clone()),
+            signing_key: platform.key(),
+            ..Ledger::default()
+        };
+        ledger.save(&paths.ledger()).unwrap();
+        let mut agent = Agent::new(&paths, ledger.clone(), Vec::new()).unwrap();
+        let attacks =
+            [offer(2, "b", signed(&platform, "a")), offer(2, "b", signed(&stranger, "b")), offer(2, "b", None)];
+        for attack in attacks {
+            agent.consider(attack).unwrap();
+            assert_eq!((&agent.ledger, &Ledger::load(&paths.ledger()).unwrap()), (&ledger, &ledger));
+            let told = agent.board.status().failing();
+            assert!(told[0].id == "signature" && told[0].observed.contains("configuration 2 was refused"), "{told:?}");
+        }
+        agent.consider(offer(3, "c", signed(&platform, "c"))).unwrap();
+        assert_eq!(Ledger::load(&paths.ledger()).unwrap().config.unwrap().generation, 3);
+        assert!(agent.board.status().failing().is_empty());
     }
 
     #[tokio::test]

@@ -92,6 +92,9 @@ pub struct JoinConfig {
     /// The wished node name; empty: the hostname.
     #[serde(default)]
     pub node_name: String,
+    /// The platform's signing key: only parts that it signed are used. Empty in a line of before there were signatures.
+    #[serde(default)]
+    pub signing_key: String,
 }
 
 fn secret<'de, D: Deserializer<'de>>(text: D) -> Result<Zeroizing<String>, D::Error> {
@@ -136,6 +139,7 @@ mod tests {
             ca_pem: String::new(),
             token: Zeroizing::new("pilothouse_join_secret".into()),
             node_name: String::new(),
+            signing_key: String::new(),
         };
         assert!(!format!("{join:?}").contains("secret"));
     }

@@ -12,6 +12,7 @@ use tower::service_fn;
 use crate::config::JoinConfig;
 use crate::connect::{ConnectError, Dialer, tls_config};
 use crate::pki::{PkiError, Store};
+use crate::signature::{self, SignatureError};
 
 /// The longest name Kubernetes takes for a node here: one DNS label.
 const NAME_MAX: usize = 63;
@@ -34,6 +35,11 @@ pub enum EnrollError {
     /// Keys.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// The platform's parts are not what its signing key signed.
+    #[error(
+        "the platform's first configuration was refused, and nothing was installed: {0}; ask the platform's operator to run `pilothouse bundle verify`, then paste a new join line"
+    )]
+    Signature(#[from] SignatureError),
     /// The answer misses what a node needs.
     #[error("the platform's answer has no {0}")]
     Incomplete(&'static str),
@@ -56,7 +62,7 @@ impl EnrollError {
             }
             Self::Connect(ConnectError::Tcp { .. } | ConnectError::Slow { .. } | ConnectError::Proxy { .. }) => true,
             Self::Transport(_) => true,
-            Self::Connect(_) | Self::Pki(_) | Self::Incomplete(_) => false,
+            Self::Connect(_) | Self::Pki(_) | Self::Signature(_) | Self::Incomplete(_) => false,
         }
     }
 }
@@ -115,9 +121,8 @@ async fn enroll_by(dialer: &Dialer, join: &JoinConfig, applicant: &Applicant) ->
     let reply =
         client.enroll(request).await.map_err(|status| EnrollError::Refused { status: Box::new(status) })?.into_inner();
     let certificates = reply.certificates.as_ref().ok_or(EnrollError::Incomplete("certificates"))?;
-    if reply.config.is_none() {
-        return Err(EnrollError::Incomplete("configuration"));
-    }
+    let config = reply.config.as_ref().ok_or(EnrollError::Incomplete("configuration"))?;
+    signature::check(config, &join.signing_key)?;
     applicant.keys.accept(&pending, certificates)?;
     Ok(reply)
 }

@@ -15,8 +15,9 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::link::tests::{Authority, proxy, soon};
+use crate::signature::tests::{Stranger, config, manifest};
 
-struct Platform(Arc<Authority>);
+struct Platform(Arc<Authority>, NodeConfig);
 
 #[tonic::async_trait]
 impl Enrollment for Platform {
@@ -32,13 +33,13 @@ impl Enrollment for Platform {
             cluster_id: "cls_x".into(),
             node_name: asked.node_name,
             certificates: Some(Certificates { link_cert, kubelet_cert, proxy_cert, serving_cert }),
-            config: Some(NodeConfig::default()),
+            config: Some(self.1.clone()),
         }))
     }
 }
 
 /// A gateway that ends TLS as `link.test.internal` and serves enrolment.
-async fn gateway(authority: Arc<Authority>) -> String {
+async fn gateway(authority: Arc<Authority>, first: NodeConfig) -> String {
     let (certificate, key) = authority.leaf("link.test.internal");
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
@@ -50,7 +51,8 @@ async fn gateway(authority: Arc<Authority>) -> String {
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
-            let service = TowerToHyperService::new(EnrollmentServer::new(Platform(Arc::clone(&authority))));
+            let service =
+                TowerToHyperService::new(EnrollmentServer::new(Platform(Arc::clone(&authority), first.clone())));
             tokio::spawn(async move {
                 Builder::new(TokioExecutor::new()).http2_only().serve_connection(TokioIo::new(stream), service).await
             });
@@ -63,7 +65,7 @@ async fn gateway(authority: Arc<Authority>) -> String {
 async fn a_machine_enrols_through_a_proxy() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let authority = Arc::new(Authority::new());
-    let server = gateway(Arc::clone(&authority)).await;
+    let server = gateway(Arc::clone(&authority), NodeConfig::default()).await;
     let served: Arc<AtomicUsize> = Arc::default();
     let through = format!("http://{}", proxy(server.clone(), Arc::clone(&served)).await);
     let dialer = Dialer::new(&server, Some(through), None).unwrap();
@@ -79,6 +81,7 @@ async fn a_machine_enrols_through_a_proxy() {
         ca_pem: authority.pem.clone(),
         token: Zeroizing::new(token.to_owned()),
         node_name: String::new(),
+        signing_key: String::new(),
     };
     let refused = soon(enroll_by(&dialer, &join("pilothouse_join_bad"), &applicant)).await.unwrap_err();
     assert!(!refused.may_pass() && !dir.path().join("pki/current").exists(), "{refused}");
@@ -89,6 +92,38 @@ async fn a_machine_enrols_through_a_proxy() {
     let stranger = JoinConfig { ca_pem: Authority::new().pem, ..join("pilothouse_join_good") };
     let intercepted = soon(enroll_by(&dialer, &stranger, &applicant)).await.unwrap_err();
     assert!(intercepted.to_string().contains("intercept"), "{intercepted}");
+}
+
+/// A platform that gives out what its signing key did not sign gets no node: neither certificates nor anything else is kept.
+#[tokio::test]
+async fn a_machine_does_not_join_for_parts_that_are_not_signed() {
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    let (platform, stranger) = (Stranger::new(), Stranger::new());
+    let (authority, sum) = (Arc::new(Authority::new()), "a".repeat(64));
+    let good = NodeConfig { signed: Some(platform.signed(&manifest("1.36.3", &sum))), ..config("1.36.3", &sum) };
+    let changed = NodeConfig { signed: good.signed.clone(), ..config("1.36.3", &"b".repeat(64)) };
+    let foreign = NodeConfig { signed: Some(stranger.signed(&manifest("1.36.3", &sum))), ..good.clone() };
+    let stripped = NodeConfig { signed: None, ..good.clone() };
+    for (first, joins) in [(changed, false), (foreign, false), (stripped, false), (good, true)] {
+        let server = gateway(Arc::clone(&authority), first).await;
+        let dir = tempfile::tempdir().unwrap();
+        let keys = Store::new(dir.path().join("pki"));
+        let applicant = Applicant { fingerprint: "f".into(), facts: MachineFacts::default(), keys };
+        let join = JoinConfig {
+            server: server.clone(),
+            domain: "test.internal".into(),
+            ca_pem: authority.pem.clone(),
+            token: Zeroizing::new("pilothouse_join_good".to_owned()),
+            node_name: "n1".into(),
+            signing_key: platform.key(),
+        };
+        let outcome = soon(enroll_by(&Dialer::new(&server, None, None).unwrap(), &join, &applicant)).await;
+        assert_eq!(outcome.is_ok(), joins, "{outcome:?}");
+        assert_eq!(applicant.keys.link().is_ok(), joins, "certificates are kept only of a platform that is believed");
+        if let Err(error) = outcome {
+            assert!(matches!(error, EnrollError::Signature(_)) && !error.may_pass(), "{error}");
+        }
+    }
 }
 
 #[test]

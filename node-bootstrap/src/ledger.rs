@@ -73,6 +73,8 @@ pub struct Ledger {
     pub membership: Option<Membership>,
     /// The last accepted configuration.
     pub config: Option<NodeConfig>,
+    /// The signing key that this node trusts for its parts: from the line that joined, then each successor. Empty: none was told yet.
+    pub signing_key: String,
     /// Everything put on the machine.
     pub installed: Installed,
 }

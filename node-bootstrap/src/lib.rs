@@ -39,6 +39,7 @@ pub mod preflight;
 pub mod reset;
 pub mod runtime;
 pub mod service;
+pub mod signature;
 pub mod spec;
 pub mod static_node;
 pub mod status;

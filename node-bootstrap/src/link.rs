@@ -383,8 +383,8 @@ impl Told {
         let phase = match status.phase {
             Phase::Starting => "joining",
             // The platform shows what fails; whether the node is ready is Kubernetes' word.
-            Phase::Ready if !status.checks.is_empty() => {
-                return NodeReport { checks: status.checks, ..self.say("failed", "") };
+            Phase::Ready if !status.failing().is_empty() => {
+                return NodeReport { checks: status.failing(), ..self.say("failed", "") };
             }
             Phase::Ready => "ready",
             Phase::Degraded | Phase::Stopping | Phase::Stopped => "failed",

@@ -15,7 +15,7 @@ use node_bootstrap::config::{JoinConfig, Paths};
 use node_bootstrap::ledger::{Ledger, Membership, Tombstone};
 use node_bootstrap::spec::Layout;
 use node_bootstrap::static_node::{self, StaticNode};
-use node_bootstrap::{child, files, halt, init, labels, preflight, reset, service, status};
+use node_bootstrap::{child, files, halt, init, labels, preflight, reset, service, signature, status};
 use node_protocol::Check;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -90,6 +90,9 @@ struct Join {
     /// Node labels, key=value,key=value
     #[arg(long, value_delimiter = ',', value_parser = labels::parse)]
     labels: Vec<(String, String)>,
+    /// The platform's signing key (ed25519:…): only parts that it signed are used
+    #[arg(long, value_name = "KEY", value_parser = signature::parse_key)]
+    signing_key: Option<String>,
     /// Checks whose failure you accept, by id
     #[arg(long, value_delimiter = ',')]
     ignore_preflight_errors: Vec<String>,
@@ -305,7 +308,8 @@ fn join_config(options: &Join) -> anyhow::Result<JoinConfig> {
         (None, None) => bail!("--ca-file or --ca-pem-base64 is needed"),
     };
     let (server, domain, node_name) = (options.server.clone(), options.domain.clone(), options.node_name.clone());
-    Ok(JoinConfig { server, domain, ca_pem, token: token(options)?, node_name })
+    let signing_key = options.signing_key.clone().unwrap_or_default();
+    Ok(JoinConfig { server, domain, ca_pem, token: token(options)?, node_name, signing_key })
 }
 
 fn token(options: &Join) -> anyhow::Result<Zeroizing<String>> {

@@ -57,8 +57,18 @@ pub struct Status {
     /// What others on the machine do to the node, each with its remedy.
     #[serde(default)]
     pub checks: Vec<Check>,
+    /// Why the platform's last configuration was refused, if it was.
+    #[serde(default)]
+    pub refusal: Option<Check>,
     /// When this was written, in seconds since 1970.
     pub updated_at: u64,
+}
+
+impl Status {
+    /// What is wrong that restarting nothing mends: what others on the machine do, and a configuration that was refused.
+    pub fn failing(&self) -> Vec<Check> {
+        self.checks.iter().chain(&self.refusal).cloned().collect()
+    }
 }
 
 /// The one place where parts of the agent say how they do.
@@ -113,6 +123,11 @@ impl Board {
         self.update(|status| status.checks = checks);
     }
 
+    /// Says why a configuration was refused; `None` when one was accepted.
+    pub fn refusal(&self, refusal: Option<Check>) {
+        self.update(|status| status.refusal = refusal);
+    }
+
     /// Says how a process does.
     pub fn process(&self, process: Process) {
         self.update(|status| {
@@ -149,7 +164,7 @@ pub fn human(status: &Status) -> String {
         let Process { name, pid, state, restarts } = process;
         lines.push(format!("  {name:<12} {state:<8} pid {pid:<8} restarts {restarts}"));
     }
-    for check in &status.checks {
+    for check in status.failing() {
         lines.push(format!("  {}: {}\n    → {}", check.id, check.observed, check.remediation));
     }
     lines.join("\n")

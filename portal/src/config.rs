@@ -49,13 +49,15 @@ impl Default for RequestLimits {
     }
 }
 
-/// The static agent binary and its checksum.
+/// The static agent binary, its checksum, and the key that it is to trust.
 #[derive(Clone, Debug)]
 pub struct AgentFiles {
     /// The file; read at the first download and kept in memory.
     pub path: PathBuf,
     /// SHA-256 of it, 64 lower-case hexadecimal digits.
     pub sha256: String,
+    /// The key that signed the list in which the agent and all parts of nodes stand, `ed25519:…`.
+    pub signing_key: String,
     /// What `uname -m` says on machines it was built for, such as `x86_64`.
     pub machine: String,
 }

@@ -11,6 +11,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use migrations::{Change, Store};
 use secrecy::{ExposeSecret, SecretString};
+use sha2::{Digest, Sha256};
 use std::io;
 use std::sync::Arc;
 use tokio::sync::{OnceCell, broadcast};
@@ -95,13 +96,43 @@ impl AppState {
     }
 
     /// The agent's binary, read once: however many download it, and however slowly, it is in memory once.
+    ///
+    /// # Errors
+    /// The file system's; `InvalidData` for a file that is not what its checksum says, which nobody gets.
     pub(crate) async fn agent(&self) -> io::Result<Bytes> {
-        let read = || async { tokio::fs::read(&self.shared.config.agent.path).await.map(Bytes::from) };
+        let file = &self.shared.config.agent;
+        let read = || async { whole(tokio::fs::read(&file.path).await?, &file.sha256) };
         self.shared.agent.get_or_try_init(read).await.cloned()
     }
 
     /// Hashes and checks passwords.
     pub fn passwords(&self) -> &Passwords {
         &self.shared.passwords
+    }
+}
+
+/// The bytes, if that is their checksum.
+fn whole(bytes: Vec<u8>, sha256: &str) -> io::Result<Bytes> {
+    let found: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    if found == sha256 {
+        return Ok(bytes.into());
+    }
+    let reason = "the agent's program was changed after it was signed: `pilothouse bundle verify` names the file, `pilothouse bundle build` mends it";
+    Err(io::Error::new(io::ErrorKind::InvalidData, reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_that_was_changed_is_not_handed_out() {
+        let sha256 = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(whole(b"abc".to_vec(), sha256).unwrap(), "abc");
+        let refused = whole(b"abd".to_vec(), sha256).unwrap_err();
+        assert!(
+            refused.kind() == io::ErrorKind::InvalidData && refused.to_string().contains("bundle verify"),
+            "{refused}"
+        );
     }
 }

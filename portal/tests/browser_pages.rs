@@ -61,7 +61,12 @@ impl World {
             domain: "pilothouse.internal".into(),
             platform_ca_pem: String::new(),
             versions: KubernetesVersion::known().to_vec(),
-            agent: AgentFiles { path: PathBuf::from("none"), sha256: "0".repeat(64), machine: "x86_64".into() },
+            agent: AgentFiles {
+                path: PathBuf::from("none"),
+                sha256: "0".repeat(64),
+                signing_key: "ed25519:a".into(),
+                machine: "x86_64".into(),
+            },
             capabilities: Capabilities { local: portal::LocalMachines::Off, dns: false, ports: false },
             limits,
             issuer: Arc::new(Signer),

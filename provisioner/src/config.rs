@@ -47,6 +47,8 @@ pub struct Facts {
     pub machine_gateway: String,
     /// PEM of the CA that signed the gateway's own certificate.
     pub platform_ca_pem: String,
+    /// The key that signs machines' parts, `ed25519:…`: machines trust it from their first moment, as they do the CA.
+    pub signing_key: String,
     /// Addresses by which clients dial API servers without asking for a name: their certificates cover them. Empty while no cluster may
     /// have a port of its own.
     pub direct: Vec<IpAddr>,

@@ -3,6 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
+use node_protocol::Signed;
 use tenant_controlplane::version::KubernetesVersion;
 
 /// One piece: a binary or an image.
@@ -26,6 +27,9 @@ pub struct Part {
 pub trait Parts: Send + Sync {
     /// What a node of that version needs; empty for a version that is not there.
     fn list(&self, version: KubernetesVersion) -> Vec<Part>;
+
+    /// Who says that those are the pieces: the list they are taken from, as it was signed.
+    fn signed(&self, version: KubernetesVersion) -> Option<Signed>;
 
     /// Opens one piece by its checksum.
     ///

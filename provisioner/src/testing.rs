@@ -118,6 +118,7 @@ pub fn facts() -> Facts {
         gateway: SocketAddr::from(([127, 0, 0, 1], 8443)),
         machine_gateway: "192.0.2.1:8443".to_owned(),
         platform_ca_pem: "CA".to_owned(),
+        signing_key: "ed25519:a".to_owned(),
         direct: Vec::new(),
         portal_url: "https://192.0.2.1:8443".to_owned(),
         releases,

@@ -1,11 +1,12 @@
 //! What nodes fetch: the bundles' parts, as the provisioner asks for them.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::PathBuf;
 
-use bundle::{Artefact, Kind};
+use bundle::{Artefact, BundleError, Kind, Statement};
 pub use provisioner::PROGRAMS;
-use provisioner::{Part, Parts};
+use provisioner::{Part, Parts, Signed, Succession};
 use tenant_controlplane::version::KubernetesVersion;
 
 use crate::components::Bundles;
@@ -16,10 +17,33 @@ const IMAGES: [&str; 3] = ["pause", "coredns", "busybox"];
 
 /// Parts of all bundles of an instance.
 pub struct BundleParts {
-    /// The bundles.
-    pub bundles: Bundles,
-    /// Where packed parts are kept while the platform runs.
-    pub dir: PathBuf,
+    bundles: Bundles,
+    signed: BTreeMap<KubernetesVersion, Signed>,
+    dir: PathBuf,
+}
+
+impl BundleParts {
+    /// Parts of these bundles, all signed by the key of the host's; `dir` is where packed ones are kept while the platform runs.
+    ///
+    /// # Errors
+    /// One is signed by another key, or the signing key cannot be used.
+    pub fn new(bundles: Bundles, dir: PathBuf) -> Result<Self, BundleError> {
+        let key = bundles.host.signer();
+        let signed = bundles.iter().map(|(version, bundle)| Ok((version, signed(bundle.statement(key)?))));
+        let signed = signed.collect::<Result<_, BundleError>>()?;
+        Ok(Self { bundles, signed, dir })
+    }
+}
+
+fn signed(statement: Statement) -> Signed {
+    let word =
+        |word: bundle::Succession| Succession { from: word.from.into(), to: word.to.into(), signature: word.sig };
+    Signed {
+        manifest: statement.manifest,
+        key: statement.signature.keyid.into(),
+        signature: statement.signature.sig,
+        successions: statement.successions.into_iter().map(word).collect(),
+    }
 }
 
 impl Parts for BundleParts {
@@ -27,6 +51,10 @@ impl Parts for BundleParts {
         let Some(bundle) = self.bundles.of(version) else { return Vec::new() };
         let programs = PROGRAMS.iter().filter_map(|name| bundle.artefact(name));
         programs.chain(IMAGES.iter().filter_map(|name| bundle.image(name))).map(part).collect()
+    }
+
+    fn signed(&self, version: KubernetesVersion) -> Option<Signed> {
+        self.signed.get(&version).cloned()
     }
 
     fn open(&self, sha256: &str) -> std::io::Result<File> {

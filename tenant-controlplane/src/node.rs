@@ -1,6 +1,7 @@
 //! How a machine comes into a cluster: one pasted line, or cloud-init; both fetch one script, which fetches the agent.
 //!
-//! The platform's CA travels inside the line, so the first byte from the network is already checked. The join token travels in the
+//! The platform's CA travels inside the line, so the first byte from the network is already checked; so does the key that signs the
+//! machine's parts. The join token travels in the
 //! environment only: it is never an argument (anybody on a machine may read those), and the agent that stays running does not have it.
 
 mod script;
@@ -29,6 +30,8 @@ pub struct JoinMaterial {
     pub domain: String,
     /// What to trust, PEM.
     pub ca_pem: String,
+    /// Whose signature the machine's parts must have, `ed25519:…`.
+    pub signing_key: String,
     /// The one-use token.
     pub token: SecretString,
 }
@@ -54,17 +57,18 @@ pub fn join_line(join: &JoinMaterial, portal_url: &str) -> String {
             "command -v curl >/dev/null || {{ echo 'curl is missing: install it (apt-get install -y curl), then paste the line again' >&2; exit 1; }}; ",
             "umask 077; export {variable}={token}; d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT; ",
             "printf '%s\\n' {ca} >\"$d/ca.pem\" && ",
-            "curl -fsS --connect-timeout 10 --cacert \"$d/ca.pem\" -o \"$d/agent.sh\" {url} && sh \"$d/agent.sh\" \"$d/ca.pem\" )"
+            "curl -fsS --connect-timeout 10 --cacert \"$d/ca.pem\" -o \"$d/agent.sh\" {url} && sh \"$d/agent.sh\" \"$d/ca.pem\" {key} )"
         ),
         variable = TOKEN_VARIABLE,
         token = quoted(join.token.expose_secret()),
         ca = ca.join(" "),
+        key = quoted(&join.signing_key),
         url = script_url(portal_url),
     )
 }
 
 /// The script cloud-init runs: as the pasted line, but patient, because a machine's network comes up when it likes.
-fn cloud_init_script(portal_url: &str) -> String {
+fn cloud_init_script(portal_url: &str, signing_key: &str) -> String {
     format!(
         "#!/bin/sh
 set -eu
@@ -79,10 +83,11 @@ until curl -fsS --connect-timeout 5 --cacert \"$dir/ca.pem\" -o \"$dir/agent.sh\
 done
 {TOKEN_VARIABLE}=$(cat \"$dir/token\")
 export {TOKEN_VARIABLE}
-sh \"$dir/agent.sh\" \"$dir/ca.pem\"
+sh \"$dir/agent.sh\" \"$dir/ca.pem\" {key}
 rm -f \"$dir/token\"
 ",
         url = script_url(portal_url),
+        key = quoted(signing_key),
     )
 }
 
@@ -92,7 +97,7 @@ pub fn cloud_init(join: &JoinMaterial, portal_url: &str) -> String {
     let files = [
         file("ca.pem", "0644", &join.ca_pem),
         file("token", "0600", join.token.expose_secret()),
-        file("join.sh", "0700", &cloud_init_script(portal_url)),
+        file("join.sh", "0700", &cloud_init_script(portal_url, &join.signing_key)),
     ];
     let run = [["sh".to_owned(), format!("{CLOUD_INIT_DIR}/join.sh")]];
     format!("#cloud-config\n{:#}\n", json!({"runcmd": run, "write_files": files}))

@@ -165,6 +165,7 @@ fn story_bad_bundle() {
     let text = text.split("pilothouse: ").last().unwrap();
     assert!(text.contains("kubelet") && text.contains("bundle build"), "{text}");
     assert!(!text.contains("kube-proxy"), "only what changed is named: {text}");
+    lists_nobody_signed(&cache);
     // With nothing to mend it from, `up` names the sources it tried and starts nothing.
     let mut up = refusal.up(&["--cache", cache.to_str().unwrap()]);
     up.env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("PILOTHOUSE_BUNDLE_SOURCE", "auto");
@@ -173,6 +174,30 @@ fn story_bad_bundle() {
     assert!(text.contains("kubelet") || text.contains("release:"), "{text}");
     assert!(!refusal.data().join("host").exists(), "something was started");
     assert!(!Path::new("/run/pilothouse/refused/netns").exists());
+}
+
+/// Whoever can write to a cache makes all its sums right, takes another version's list or the signature away: it is refused, and whose
+/// fault it is is said.
+fn lists_nobody_signed(cache: &Path) {
+    let verify = || fails(pilothouse().args(["bundle", "verify", "--cache"]).arg(cache)).1;
+    let dir = cache.join("bundles").join(std::fs::read_link(cache.join("bundles/1.36.3")).unwrap());
+    let (list, signature) = (dir.join("bundle.json"), dir.join("bundle.json.sig"));
+    let (text, signed) = (std::fs::read_to_string(&list).unwrap(), std::fs::read(&signature).unwrap());
+    // Never through the links: they are the real cache's too.
+    let replace = |path: &Path, bytes: &[u8]| {
+        std::fs::remove_file(path).unwrap();
+        std::fs::write(path, bytes).unwrap();
+    };
+    let kubelet = program("kubelet").file_name().unwrap().to_string_lossy().into_owned();
+    let kube_proxy = program("kube-proxy").file_name().unwrap().to_string_lossy().into_owned();
+    replace(&list, text.replace(&kubelet, &kube_proxy).as_bytes());
+    let said = verify();
+    assert!(said.contains("is not what ed25519:") && said.contains("who can write to this cache"), "{said}");
+    std::fs::remove_file(&signature).unwrap();
+    let said = verify();
+    assert!(said.contains("has no signature; nothing of it was used"), "{said}");
+    std::fs::write(&signature, signed).unwrap();
+    replace(&list, text.as_bytes());
 }
 
 /// Another organization's ids answer 404; names, versions and tokens are checked, join tokens by machines.

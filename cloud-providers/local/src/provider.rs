@@ -309,7 +309,10 @@ async fn end(cgroup: String) -> Result<(), LocalError> {
 
 /// What the agent reads at its first start, and then removes.
 fn join_file(join: &JoinMaterial) -> Vec<u8> {
-    let text = json!({ "server": join.server, "domain": join.domain, "ca_pem": join.ca_pem, "token": join.token.expose_secret() });
+    let text = json!({
+        "server": join.server, "domain": join.domain, "ca_pem": join.ca_pem, "signing_key": join.signing_key,
+        "token": join.token.expose_secret(),
+    });
     text.to_string().into_bytes()
 }
 

@@ -108,6 +108,7 @@ impl World {
             server: "s".into(),
             domain: "d".into(),
             ca_pem: "c".into(),
+            signing_key: "k".into(),
             token: "t-secret".to_owned().into(),
         };
         MachineRequest {

@@ -122,6 +122,7 @@ fn commands(state: &AppState, secret: &SecretString) -> JoinCommands {
         server: config.gateway_address.clone(),
         domain: config.domain.clone(),
         ca_pem: config.platform_ca_pem.clone(),
+        signing_key: config.agent.signing_key.clone(),
         token: secret.clone(),
     };
     JoinCommands {

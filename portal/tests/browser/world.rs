@@ -253,7 +253,12 @@ fn config(store: &Store, url: &str, dir: &Path) -> PortalConfig {
         domain: "pilothouse.internal".into(),
         platform_ca_pem: "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n".into(),
         versions: KubernetesVersion::known().to_vec(),
-        agent: AgentFiles { path: dir.join("agent"), sha256: "0".repeat(64), machine: "x86_64".into() },
+        agent: AgentFiles {
+            path: dir.join("agent"),
+            sha256: "0".repeat(64),
+            signing_key: "ed25519:a".into(),
+            machine: "x86_64".into(),
+        },
         capabilities: Capabilities { local: portal::LocalMachines::Isolated, dns: false, ports: false },
         limits: RequestLimits { reads: 100_000, writes: 100_000, cluster_creates: 100_000 },
         issuer: Arc::new(Signer(store.clone())),

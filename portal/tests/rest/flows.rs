@@ -1,6 +1,6 @@
 //! The first day: set-up, a token, a cluster, a kubeconfig, a machine.
 
-use crate::world::{Things, World};
+use crate::world::{AGENT, AGENT_SHA256, Things, World};
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use migrations::{Actor, ExposeSecret, Role};
@@ -210,10 +210,10 @@ async fn machines_fetch_script_agent_and_checksum() {
     let world = World::new().await;
     let ask = async |path: &str| world.send(Request::get(path).body(Body::empty()).unwrap()).await;
     let script = ask("/install/agent.sh").await;
-    assert!(script.text.starts_with("#!/bin/sh") && script.text.contains(&"ab".repeat(32)), "{}", script.text);
+    assert!(script.text.starts_with("#!/bin/sh") && script.text.contains(AGENT_SHA256), "{}", script.text);
     let agent = ask("/install/pilothouse-node").await;
-    assert_eq!((agent.text.as_str(), agent.header("content-length")), ("the agent", "9"));
-    assert_eq!(agent.header("x-checksum-sha256"), "ab".repeat(32));
+    assert_eq!((agent.text.as_str(), agent.header("content-length")), (AGENT, "9"));
+    assert_eq!(agent.header("x-checksum-sha256"), AGENT_SHA256);
     assert!(ask("/install/pilothouse-node.sha256").await.text.ends_with("  pilothouse-node\n"));
     assert_eq!((ask("/healthz").await.status, ask("/readyz").await.status), (StatusCode::OK, StatusCode::OK));
 }

@@ -22,6 +22,10 @@ use tower::ServiceExt;
 /// Signs nothing, but says what was asked for; "signing" is the provisioner's business and tested there.
 struct Echo(Store);
 
+/// What stands for the agent's program, and its checksum.
+pub const AGENT: &str = "the agent";
+pub const AGENT_SHA256: &str = "c770ef7d03b6965625b626eb0871705a566d6a89a39bb670f0cccffbac97270d";
+
 #[async_trait]
 impl Issuer for Echo {
     async fn kubeconfig(&self, kubeconfig: &Kubeconfig, _: KubeconfigEndpoint) -> Result<String, IssueError> {
@@ -83,7 +87,7 @@ impl World {
         let dir = TempDir::new().unwrap();
         let kek = Kek::load_or_create(&dir.path().join("kek")).unwrap();
         let store = Store::connect(&format!("sqlite://{}", dir.path().join("db").display()), kek).await.unwrap();
-        std::fs::write(dir.path().join("pilothouse-node"), "the agent").unwrap();
+        std::fs::write(dir.path().join("pilothouse-node"), AGENT).unwrap();
         let config = PortalConfig {
             store: store.clone(),
             public_url: "https://portal.test".into(),
@@ -93,7 +97,8 @@ impl World {
             versions: KubernetesVersion::known().to_vec(),
             agent: AgentFiles {
                 path: dir.path().join("pilothouse-node"),
-                sha256: "ab".repeat(32),
+                sha256: AGENT_SHA256.into(),
+                signing_key: "ed25519:a".into(),
                 machine: "x86_64".into(),
             },
             capabilities: Capabilities { local, dns: false, ports: false },

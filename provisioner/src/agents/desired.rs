@@ -81,6 +81,7 @@ impl Agents {
             labels: [(POOL_LABEL.to_owned(), pool.name.to_string())].into(),
             registration: node.registration.number,
             api_address: format!("{NODE_LOCAL_API}:{API_PORT}"),
+            signed: self.inner.parts.signed(cluster.spec.version),
         }
     }
 }

@@ -84,14 +84,15 @@ fn request(ctx: &Context, family: &Family, token: Secret) -> MachineRequest {
     let facts = &ctx.facts;
     let (server, domain) = (facts.machine_gateway.clone(), facts.domain.clone());
     let ca_pem = facts.platform_ca_pem.clone();
-    let material = node::JoinMaterial { server, domain, ca_pem, token };
+    let signing_key = facts.signing_key.clone();
+    let material = node::JoinMaterial { server, domain, ca_pem, signing_key, token };
     let user_data = cloud_init(&material, &facts.portal_url);
-    let node::JoinMaterial { server, domain, ca_pem, token } = material;
+    let node::JoinMaterial { server, domain, ca_pem, signing_key, token } = material;
     MachineRequest {
         id: family.node.id.to_string(),
         name: family.node.name.to_string(),
         cluster: family.cluster.id.to_string(),
-        join: JoinMaterial { server, domain, ca_pem, token },
+        join: JoinMaterial { server, domain, ca_pem, signing_key, token },
         user_data,
     }
 }

@@ -1,19 +1,25 @@
-//! Carries a bundle to another machine as one tar: `bundle.json`, then each blob under `sha256/`.
+//! Carries a bundle to another machine as one tar: `bundle.json`, its signature, then each blob under `sha256/`.
+//!
+//! Whoever carries it may change anything, so the signature is looked at before the list is read, and nothing of the cache
+//! changes before every byte is there and right.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use tar::{Archive, Builder, EntryType, Header};
+use tar::{Archive, Builder, Entries, EntryType, Header};
 
 use crate::bundle::Bundle;
 use crate::cache::{Cache, DATA, PROGRAM};
 use crate::error::At;
+use crate::keys::judge;
 use crate::manifest::{Artefact, Kind, Manifest, arch, is_digest};
-use crate::{BundleError, Progress, Report, Result, disk, free_space};
+use crate::signature::{Envelope, PublicKey};
+use crate::{BundleError, Progress, Report, Result, SignatureFault, adopt, disk, free_space};
 
 const FILE: &str = "bundle.json";
+const SIGNATURE: &str = "bundle.json.sig";
 /// A manifest is some kilobytes; what is larger is none.
 const LONGEST: u64 = 4 << 20;
 
@@ -40,8 +46,11 @@ impl Bundle {
         }
         let file = File::options().write(true).create_new(true).open(to).at("create", to)?;
         let mut out = Builder::new(BufWriter::new(file));
-        let text = self.manifest().to_json();
-        append(&mut out, FILE, (text.len() as u64, DATA), text.as_bytes()).at("write", to)?;
+        let (text, signature) = self.signed();
+        let envelope = Envelope::of_bundle(vec![signature.clone()]).to_json();
+        for (name, text) in [(FILE, text), (SIGNATURE, &envelope)] {
+            append(&mut out, name, (text.len() as u64, DATA), text.as_bytes()).at("write", to)?;
+        }
         for artefact in self.manifest().blobs() {
             let begun = Instant::now();
             let path = self.path(artefact);
@@ -53,18 +62,23 @@ impl Bundle {
         inner.flush().and_then(|()| inner.get_ref().sync_all()).at("write", to)
     }
 
-    /// Takes an exported tar into a cache and makes its bundle the current one of its version. Every byte is checked.
-    /// Reads on the calling thread: run it where a second or two of waiting harms nobody.
+    /// Takes an exported tar into a cache and makes its bundle the current one of its version. It must be signed by a key that is
+    /// trusted here, or by one of `trust`; from then on the own key vouches for it. Every byte is checked. Reads on the calling
+    /// thread: run it where a second or two of waiting harms nobody.
     ///
     /// # Errors
-    /// [`BundleError::Archive`] if it is incomplete, changed or no bundle; the cache's current bundle then stays.
-    pub async fn import(cache: &Path, from: &Path, report: Report<'_>) -> Result<Bundle> {
-        let cache = Cache::new(cache);
+    /// [`BundleError::Archive`] if it is not signed by such a key, incomplete, changed or no bundle; the cache then stays as it is.
+    pub async fn import(cache: &Cache, from: &Path, trust: &[PublicKey], report: Report<'_>) -> Result<Bundle> {
         let _lock = cache.lock(report).await?;
+        adopt::adopt_locked(cache, report).await?;
         let file = BufReader::new(File::open(from).at("open", from)?);
-        let manifest = Import { cache: &cache, from, report }.run(&mut Archive::new(file))?;
+        let mut import = Import { cache, from, trust, report, staged: Vec::new() };
+        let manifest = import.run(&mut Archive::new(file))?;
+        for (scratch, mode) in std::mem::take(&mut import.staged) {
+            cache.adopt(&scratch, mode)?;
+        }
         let recipe = crate::build::recipe_of(&manifest);
-        Bundle::record(&cache, manifest, recipe.as_deref())
+        Bundle::record(cache, manifest, recipe.as_deref())
     }
 }
 
@@ -97,14 +111,28 @@ fn append(out: &mut Builder<impl Write>, path: &str, (size, mode): (u64, u32), f
 struct Import<'a> {
     cache: &'a Cache,
     from: &'a Path,
+    trust: &'a [PublicKey],
     report: Report<'a>,
+    /// What arrived whole, with the mode it is to have.
+    staged: Vec<(PathBuf, u32)>,
+}
+
+impl Drop for Import<'_> {
+    fn drop(&mut self) {
+        for (scratch, _) in &self.staged {
+            // The next build clears what could not be removed.
+            let _ = std::fs::remove_file(scratch);
+        }
+    }
 }
 
 impl Import<'_> {
-    fn run(&self, archive: &mut Archive<impl Read>) -> Result<Manifest> {
+    fn run(&mut self, archive: &mut Archive<impl Read>) -> Result<Manifest> {
         let mut entries = archive.entries().at("read", self.from)?;
-        let first = entries.next().ok_or_else(|| self.refuse("it is empty"))?;
-        let manifest = self.manifest(first.at("read", self.from)?)?;
+        let text = self.text(&mut entries, FILE)?.ok_or_else(|| self.refuse("it is no exported bundle"))?;
+        let envelope = self.text(&mut entries, SIGNATURE)?;
+        self.believe(&text, envelope.as_deref())?;
+        let manifest = Manifest::parse(&text).map_err(|reason| self.refuse(&reason))?;
         if manifest.arch != arch() {
             return Err(self.refuse(&format!("it is for {}, this machine is {}", manifest.arch, arch())));
         }
@@ -123,25 +151,41 @@ impl Import<'_> {
         Ok(manifest)
     }
 
-    fn manifest(&self, entry: impl Read) -> Result<Manifest> {
+    /// The next file, if that is its name.
+    fn text<R: Read>(&self, entries: &mut Entries<'_, R>, name: &str) -> Result<Option<String>> {
+        let Some(entry) = entries.next() else { return Ok(None) };
+        let entry = entry.at("read", self.from)?;
+        if entry.path().at("read", self.from)? != Path::new(name) {
+            return Ok(None);
+        }
         let mut text = String::new();
         entry.take(LONGEST).read_to_string(&mut text).at("read", self.from)?;
-        Manifest::parse(&text).map_err(|reason| self.refuse(&reason))
+        Ok(Some(text))
     }
 
-    /// Stores under its own checksum whatever comes, and refuses it if that is not the one the manifest names.
-    fn blob(&self, artefact: &Artefact, entry: impl Read) -> Result<()> {
+    fn believe(&self, manifest: &str, envelope: Option<&str>) -> Result<()> {
+        let Some(envelope) = envelope else { return Err(self.refuse(&SignatureFault::Missing.in_archive())) };
+        let found = match judge(manifest, envelope, self.trust) {
+            Ok(_) => return Ok(()),
+            // Given for this one archive; what is trusted always counts as well.
+            Err(SignatureFault::Unknown(_)) => self.cache.keys().verify(manifest, envelope)?,
+            Err(fault) => Err(fault),
+        };
+        found.map(drop).map_err(|fault| self.refuse(&fault.in_archive()))
+    }
+
+    /// Keeps whatever comes beside the store, and refuses it if its checksum is not the one the manifest names.
+    fn blob(&mut self, artefact: &Artefact, entry: impl Read) -> Result<()> {
         debug_assert!(is_digest(&artefact.sha256));
         let begun = Instant::now();
         let scratch = self.cache.scratch();
         let mut out = File::create(&scratch).at("create", &scratch)?;
+        self.staged.push((scratch.clone(), mode(artefact)));
         io::copy(&mut entry.take(artefact.size.saturating_add(1)), &mut out).at("read", self.from)?;
         let found = crate::cache::digest(&scratch)?;
         if found.sha256 != artefact.sha256 {
-            std::fs::remove_file(&scratch).at("remove", &scratch)?;
             return Err(self.refuse(&format!("checksum of `{}` is wrong: {}", artefact.name, found.sha256)));
         }
-        self.cache.adopt(&scratch, mode(artefact))?;
         (self.report)(done(artefact, begun));
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::oci::Image;
 use crate::release::{Checksums, Order};
 use crate::source::Plan;
 use crate::{
-    AgentSource, BundleError, FreeSpace, Progress, ReleaseOptions, Report, Result, Source, Version, agent, disk,
+    AgentSource, BundleError, FreeSpace, Progress, ReleaseOptions, Report, Result, Source, Version, adopt, agent, disk,
     free_space, images, oci, release, source,
 };
 
@@ -24,8 +24,8 @@ const PACKING: &str = "1";
 pub struct BuildOptions {
     /// Kubernetes version.
     pub version: Version,
-    /// Cache directory; made if missing.
-    pub cache: PathBuf,
+    /// Cache; made if missing.
+    pub cache: Cache,
     /// Where the programs come from.
     pub source: Source,
     /// Where the agent comes from.
@@ -43,7 +43,7 @@ impl BuildOptions {
     pub fn new(version: Version) -> BuildOptions {
         BuildOptions {
             version,
-            cache: Cache::default_dir(),
+            cache: Cache::default(),
             source: Source::Auto,
             agent: AgentSource::default(),
             release: ReleaseOptions::from_env(),
@@ -70,8 +70,9 @@ impl Bundle {
     /// Any [`BundleError`]; nothing current is replaced then.
     pub async fn build(opts: &BuildOptions, report: Report<'_>) -> Result<Bundle> {
         let begun = Instant::now();
-        let job = Job { opts, catalog: Catalog::load(opts.version)?, cache: Cache::new(&opts.cache), report };
+        let job = Job { opts, catalog: Catalog::load(opts.version)?, cache: opts.cache.clone(), report };
         let _lock = job.cache.lock(report).await?;
+        adopt::adopt_locked(&job.cache, report).await?;
         let mut artefacts = job.parts(source::choose(&job).await?).await?;
         artefacts.extend(agent::add(&job).await?);
         let manifest = Manifest::new(opts.version.as_str(), artefacts);
@@ -121,7 +122,7 @@ impl Job<'_> {
                 Some((work, go))
             }
             None => {
-                disk::check(&[(self.opts.cache.clone(), room)], &self.opts.free_space, self.report)?;
+                disk::check(&[(self.cache.dir().to_owned(), room)], &self.opts.free_space, self.report)?;
                 None
             }
         };

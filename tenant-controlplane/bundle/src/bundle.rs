@@ -1,5 +1,6 @@
 //! A built bundle: opened, asked for its parts, checked, given another agent, listed.
 
+use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::symlink;
@@ -11,9 +12,12 @@ use crate::build::blocking;
 use crate::cache::{Cache, PROGRAM, digest, key};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, Manifest};
-use crate::{BundleError, Damage, Progress, Report, Result, Version, agent, trust};
+use crate::signature::{BUNDLE, Envelope, PublicKey, Signature, SigningKey, Succession};
+use crate::{BundleError, Damage, Progress, Report, Result, SignatureFault, Version, agent, prune, trust};
 
 pub(crate) const FILE: &str = "bundle.json";
+/// Beside the manifest: its signatures.
+pub(crate) const SIGNATURE: &str = "bundle.json.sig";
 /// Beside the manifest: what the bundle was made by, see [`crate::catalog::Catalog::recipe`].
 const RECIPE: &str = "recipe";
 
@@ -23,8 +27,22 @@ pub struct Bundle {
     cache: Cache,
     id: String,
     manifest: Manifest,
+    /// The manifest as it was signed.
+    text: String,
+    signature: Signature,
     /// Locked for sharing.
     _hold: Arc<File>,
+}
+
+/// A manifest with what makes others believe it: for nodes, which trust one key of their installation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Statement {
+    /// The text of `bundle.json` as it was signed.
+    pub manifest: String,
+    /// Signature by the installation's key.
+    pub signature: Signature,
+    /// How that key came to its place, the oldest first.
+    pub successions: Vec<Succession>,
 }
 
 /// One line of [`list`].
@@ -49,10 +67,9 @@ impl Bundle {
     /// it takes a millisecond. [`Bundle::build`] and [`Bundle::verify`] read them.
     ///
     /// # Errors
-    /// [`BundleError::NotBuilt`], [`BundleError::Damaged`], the manifest cannot be read, or
+    /// [`BundleError::NotBuilt`], [`BundleError::Damaged`], [`BundleError::Signature`], the manifest cannot be read, or
     /// [`BundleError::Untrusted`]: others may write to the cache.
-    pub fn open(cache: &Path, version: Version) -> Result<Bundle> {
-        let cache = Cache::new(cache);
+    pub fn open(cache: &Cache, version: Version) -> Result<Bundle> {
         trust::check(cache.dir())?;
         let dir = cache.bundles().join(version.as_str());
         let id = match fs::read_link(&dir) {
@@ -64,11 +81,72 @@ impl Bundle {
             Err(error) => return Err(error).at("read", &dir),
         };
         // By its id: the link may point elsewhere a moment later.
-        let dir = cache.bundles().join(&id);
-        let hold = hold(&dir.join(FILE))?;
-        let bundle = Bundle { manifest: read(&dir.join(FILE))?, id, cache, _hold: hold };
+        let bundle = Bundle::believe(cache, version, id)?;
         bundle.damage(size_differs)?;
         Ok(bundle)
+    }
+
+    /// Reads a manifest after its signature was seen to be right. Looks at no part.
+    fn believe(cache: &Cache, version: Version, id: String) -> Result<Bundle> {
+        let dir = cache.bundles().join(&id);
+        let path = dir.join(FILE);
+        let hold = hold(&path)?;
+        let text = fs::read_to_string(&path).at("read", &path)?;
+        let refused = |fault| BundleError::Signature {
+            bundle: id.clone(),
+            version: version.to_string(),
+            cache: cache.dir().to_owned(),
+            fault,
+        };
+        let signature = match fs::read_to_string(dir.join(SIGNATURE)) {
+            Ok(envelope) => cache.keys().verify(&text, &envelope)?.map_err(refused)?,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(refused(SignatureFault::Missing)),
+            Err(error) => return Err(error).at("read", &dir.join(SIGNATURE)),
+        };
+        let manifest = Manifest::parse(&text).map_err(|reason| BundleError::Table { path, reason })?;
+        if manifest.kubernetes != version.as_str() {
+            return Err(refused(SignatureFault::OtherVersion(manifest.kubernetes)));
+        }
+        Ok(Bundle { cache: cache.clone(), id, manifest, text, signature, _hold: hold })
+    }
+
+    /// Every bundle of a version that a trusted key signed: the current one, then the newest. What is wrong with others is not said.
+    pub(crate) fn believed(cache: &Cache, version: Version) -> Result<Vec<Bundle>> {
+        let current = fs::read_link(cache.bundles().join(version.as_str())).ok();
+        let age = |dir: &Path| fs::metadata(dir.join(FILE)).and_then(|data| data.modified()).ok();
+        let mut dirs = prune::children(&cache.bundles())?;
+        dirs.retain(|dir| dir.is_dir() && !dir.is_symlink());
+        dirs.sort_by_key(|dir| Reverse((current.as_deref() == dir.file_name().map(Path::new), age(dir))));
+        let ids = dirs.iter().filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
+        Ok(ids.filter_map(|id| Bundle::believe(cache, version, id).ok()).collect())
+    }
+
+    /// The manifest for nodes that trust `key`: as that signed it, or, where it is the installation's own, signed by it now.
+    ///
+    /// # Errors
+    /// [`BundleError::Signature`]: somebody else signed it, and `key` is not the own one; or the own key cannot be used.
+    pub fn statement(&self, key: PublicKey) -> Result<Statement> {
+        let keys = self.cache.keys();
+        let signature = if self.signature.keyid == key {
+            self.signature.clone()
+        } else if keys.known_own()? == Some(key) {
+            keys.signer()?.sign(BUNDLE, self.text.as_bytes())
+        } else {
+            let (bundle, version) = (self.id.clone(), self.manifest.kubernetes.clone());
+            let fault = SignatureFault::Unknown(self.signature.keyid);
+            return Err(BundleError::Signature { bundle, version, cache: self.cache.dir().to_owned(), fault });
+        };
+        Ok(Statement { manifest: self.text.clone(), signature, successions: keys.successions(key)? })
+    }
+
+    /// Who signed it.
+    pub fn signer(&self) -> PublicKey {
+        self.signature.keyid
+    }
+
+    /// The manifest as it was signed, and its signature.
+    pub(crate) fn signed(&self) -> (&str, &Signature) {
+        (&self.text, &self.signature)
     }
 
     /// Opens the current bundle of a version from the default cache, or else from the machine's.
@@ -77,8 +155,8 @@ impl Bundle {
     /// As [`Bundle::open`], of the last cache tried.
     pub fn locate(version: Version) -> Result<Bundle> {
         let mut result = Err(BundleError::NotBuilt { version: version.to_string(), cache: Cache::default_dir() });
-        for dir in Cache::candidates() {
-            match Bundle::open(&dir, version) {
+        for cache in Cache::candidates() {
+            match Bundle::open(&cache, version) {
                 Err(BundleError::NotBuilt { .. }) => continue,
                 // Another user's home, left in `HOME` by whatever changed the user.
                 Err(BundleError::Io { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => continue,
@@ -89,7 +167,7 @@ impl Bundle {
         result
     }
 
-    /// Writes the manifest and makes it the current one of its version.
+    /// Writes the manifest, signs it and makes it the current one of its version.
     pub(crate) fn record(cache: &Cache, manifest: Manifest, recipe: Option<&str>) -> Result<Bundle> {
         let text = manifest.to_json();
         let hash: String = key(&[&text]).chars().take(12).collect();
@@ -103,6 +181,8 @@ impl Bundle {
         } else {
             cache.replace(&path, text.as_bytes())?;
         }
+        let signature = sign(cache, &dir, &text, &cache.keys().signer()?)?;
+        cache.keys().note_cache(cache.dir())?;
         if let Some(recipe) = recipe {
             cache.replace(&dir.join(RECIPE), recipe.as_bytes())?;
         }
@@ -110,7 +190,7 @@ impl Bundle {
         let (scratch, pointer) = (cache.scratch(), cache.bundles().join(&manifest.kubernetes));
         symlink(&id, &scratch).at("write", &scratch)?;
         fs::rename(&scratch, &pointer).at("write", &pointer)?;
-        Ok(Bundle { cache: cache.clone(), id, manifest, _hold: hold })
+        Ok(Bundle { cache: cache.clone(), id, manifest, text, signature, _hold: hold })
     }
 
     /// What it was made by, if that was written down.
@@ -171,6 +251,15 @@ impl Bundle {
         self.artefact(name).map(|artefact| self.path(artefact)).ok_or_else(|| self.lacks("binary", name))
     }
 
+    /// [`Bundle::program`], after its bytes were compared with its checksum.
+    ///
+    /// # Errors
+    /// [`BundleError::NoArtefact`], [`BundleError::Damaged`].
+    pub fn proven_program(&self, name: &str) -> Result<PathBuf> {
+        self.damage(|artefact, path| if artefact.name == name { checksum_differs(artefact, path) } else { None })?;
+        self.program(name)
+    }
+
     /// The reference of an image by its component's name: `pilothouse.local/etcd:3.6.16`.
     ///
     /// # Errors
@@ -226,6 +315,17 @@ impl Bundle {
         let manifest = Manifest::new(&self.manifest.kubernetes, artefacts);
         Bundle::record(&self.cache, manifest, self.recipe().as_deref())
     }
+}
+
+/// Writes the own key's signature of a manifest beside it.
+pub(crate) fn sign(cache: &Cache, dir: &Path, text: &str, signer: &SigningKey) -> Result<Signature> {
+    let signature = signer.sign(BUNDLE, text.as_bytes());
+    let envelope = Envelope::of_bundle(vec![signature.clone()]).to_json();
+    let path = dir.join(SIGNATURE);
+    if !fs::read_to_string(&path).is_ok_and(|old| old == envelope) {
+        cache.replace(&path, envelope.as_bytes())?;
+    }
+    Ok(signature)
 }
 
 fn size_differs(artefact: &Artefact, path: &Path) -> Option<String> {

@@ -14,6 +14,8 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::error::At;
+use crate::keys::Keys;
+use crate::signature::{RESULT, Signature, SigningKey, result_text};
 use crate::{Progress, Report, Result, trust};
 
 /// Mode of a stored program: read-only and executable by all.
@@ -23,10 +25,11 @@ pub(crate) const DATA: u32 = 0o444;
 
 const SYSTEM: &str = "/var/cache/pilothouse";
 
-/// A cache directory. Cheap to clone; holds no lock.
+/// A cache directory, and the keys that count in it. Cheap to clone; holds no lock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     dir: PathBuf,
+    keys: Keys,
 }
 
 /// What is known of stored bytes.
@@ -36,15 +39,34 @@ pub(crate) struct Stored {
     pub(crate) size: u64,
 }
 
+/// What a build led to, as it lies in the cache: without a signature of the own key it does not count.
+#[derive(Debug, Serialize, Deserialize)]
+struct Marker {
+    #[serde(flatten)]
+    stored: Stored,
+    #[serde(default)]
+    signatures: Vec<Signature>,
+}
+
 /// Held while a cache is written to; released on drop, and by the kernel when the process dies.
 pub(crate) struct CacheLock(#[allow(dead_code, reason = "held for its drop")] File);
 
 impl Cache {
-    /// The cache in `dir`, which need not exist yet.
+    /// The cache in `dir`, which need not exist yet, with this user's keys.
     pub fn new(dir: impl Into<PathBuf>) -> Cache {
+        Cache::with_keys(dir, Keys::new(Keys::default_dir()))
+    }
+
+    /// The cache in `dir` with other keys.
+    pub fn with_keys(dir: impl Into<PathBuf>, keys: Keys) -> Cache {
         let dir = dir.into();
         // Child processes run in other directories and get paths from here.
-        Cache { dir: std::path::absolute(&dir).unwrap_or(dir) }
+        Cache { dir: std::path::absolute(&dir).unwrap_or(dir), keys }
+    }
+
+    /// The keys that count in it.
+    pub fn keys(&self) -> &Keys {
+        &self.keys
     }
 
     /// `$PILOTHOUSE_CACHE`; else `/var/cache/pilothouse` for root; else `pilothouse` in the user's cache directory.
@@ -61,8 +83,8 @@ impl Cache {
     }
 
     /// Where a bundle is looked for when no cache is named: the default, then the machine's.
-    pub(crate) fn candidates() -> Vec<PathBuf> {
-        let mut all = vec![Cache::default_dir(), PathBuf::from(SYSTEM)];
+    pub(crate) fn candidates() -> Vec<Cache> {
+        let mut all = vec![Cache::default(), Cache::new(SYSTEM)];
         all.dedup();
         all
     }
@@ -152,16 +174,30 @@ impl Cache {
         self.adopt(&scratch, mode)
     }
 
-    /// What an earlier build stored under this input key, if its bytes are still what they were.
+    /// What an earlier build stored under this input key, if this installation signed that and its bytes are still what they were.
     pub(crate) fn done(&self, key: &str) -> Option<Stored> {
-        let stored: Stored = serde_json::from_slice(&fs::read(self.marker(key)).ok()?).ok()?;
+        let stored = self.claimed(key)?;
         let path = self.blob(&stored.sha256);
         (digest(&path).ok()? == stored).then_some(stored)
     }
 
+    /// The same without a look at the bytes.
+    pub(crate) fn claimed(&self, key: &str) -> Option<Stored> {
+        let Marker { stored, signatures } = serde_json::from_slice(&fs::read(self.marker(key)).ok()?).ok()?;
+        let text = result_text(key, &stored.sha256, stored.size);
+        self.keys.vouches(RESULT, text.as_bytes(), &signatures).then_some(stored)
+    }
+
     /// Remembers what the input key led to.
     pub(crate) fn mark_done(&self, key: &str, stored: &Stored) -> Result<()> {
-        let text = serde_json::to_string(stored).unwrap_or_default();
+        self.mark_done_by(key, stored, &[&self.keys.signer()?])
+    }
+
+    /// The same, signed by these.
+    pub(crate) fn mark_done_by(&self, key: &str, stored: &Stored, signers: &[&SigningKey]) -> Result<()> {
+        let text = result_text(key, &stored.sha256, stored.size);
+        let signatures = signers.iter().map(|signer| signer.sign(RESULT, text.as_bytes())).collect();
+        let text = serde_json::to_string(&Marker { stored: stored.clone(), signatures }).unwrap_or_default();
         self.replace(&self.marker(key), text.as_bytes())
     }
 
@@ -184,6 +220,13 @@ impl Cache {
         write().at("write", &scratch)?;
         fs::rename(&scratch, path).at("write", path)?;
         sync_folder(path)
+    }
+}
+
+impl Default for Cache {
+    /// In the default directory, with this user's keys.
+    fn default() -> Cache {
+        Cache::new(Cache::default_dir())
     }
 }
 
@@ -237,7 +280,7 @@ mod tests {
     #[tokio::test]
     async fn stored_bytes_are_found_again_until_they_change() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path());
+        let cache = Cache::with_keys(dir.path(), Keys::new(dir.path().join("signing")));
         let _lock = cache.lock(&|_| {}).await.unwrap();
         let from = dir.path().join("from");
         fs::write(&from, b"abc").unwrap();
@@ -252,9 +295,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_result_that_this_installation_did_not_sign_does_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let keys = |name: &str| Keys::new(dir.path().join(name));
+        let (cache, other) = (Cache::with_keys(dir.path(), keys("a")), Cache::with_keys(dir.path(), keys("b")));
+        let _lock = cache.lock(&|_| {}).await.unwrap();
+        fs::write(dir.path().join("from"), b"abc").unwrap();
+        let stored = cache.copy_in(&dir.path().join("from"), PROGRAM).unwrap();
+        cache.mark_done("k", &stored).unwrap();
+        let marker = fs::read_to_string(cache.marker("k")).unwrap();
+        let written = |text: &str, key: &str| {
+            fs::write(cache.marker(key), text).unwrap();
+            cache.done(key)
+        };
+        assert_eq!(written(&marker, "k"), Some(stored.clone()));
+        assert_eq!(written(&marker, "another"), None, "of another input");
+        assert_eq!(written(&serde_json::to_string(&stored).unwrap(), "k"), None, "without a signature");
+        assert_eq!(written(&marker.replace("\"size\":3", "\"size\":4"), "k"), None);
+        other.mark_done("k", &stored).unwrap();
+        assert_eq!(cache.done("k"), None, "by somebody else");
+    }
+
+    #[tokio::test]
     async fn a_second_build_waits_and_says_so() {
         let dir = tempfile::tempdir().unwrap();
-        let cache = Cache::new(dir.path());
+        let cache = Cache::with_keys(dir.path(), Keys::new(dir.path().join("signing")));
         let first = cache.lock(&|_| {}).await.unwrap();
         let (told, heard) = std::sync::mpsc::channel();
         let report = move |progress: Progress| told.send(progress.to_string()).unwrap();

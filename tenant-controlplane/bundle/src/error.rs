@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use crate::progress::bytes;
+use crate::signature::PublicKey;
 
 /// Why a bundle could not be built, opened, checked or moved. Each message ends in the next step where there is one.
 #[derive(Debug, thiserror::Error)]
@@ -214,6 +215,34 @@ pub enum BundleError {
         /// Who may change it, and what to do.
         reason: String,
     },
+    /// The directory of keys cannot be made where it should be.
+    #[error("create {path} for the signing key; name another place by PILOTHOUSE_SIGNING_DIR")]
+    NoKeys {
+        /// The directory.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A signing key, or the list of keys, cannot be used.
+    #[error("use the signing key {path}: {reason}")]
+    Key {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it, and what to do.
+        reason: String,
+    },
+    /// Nobody trusted says that the bundle is what it should be.
+    #[error("bundle {bundle} in {cache} {fault}; nothing of it was used. {}", fault.in_cache(version))]
+    Signature {
+        /// The bundle's id.
+        bundle: String,
+        /// The Kubernetes version that was asked for.
+        version: String,
+        /// The cache.
+        cache: PathBuf,
+        /// What is wrong.
+        fault: SignatureFault,
+    },
     /// There is no bundle of that version in the cache.
     #[error("no bundle of {version} in {cache}; run `pilothouse bundle build --version {version}`")]
     NotBuilt {
@@ -253,6 +282,53 @@ pub enum BundleError {
         /// What is wrong with it.
         reason: String,
     },
+}
+
+/// Why a bundle's manifest is not believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignatureFault {
+    /// There is none.
+    #[error("has no signature")]
+    Missing,
+    /// It is none.
+    #[error("has a signature that cannot be read: {0}")]
+    Malformed(String),
+    /// It is by somebody of whom nothing is known.
+    #[error("is signed by {0}, which is not trusted here")]
+    Unknown(PublicKey),
+    /// The key never signed this.
+    #[error("is not what {0} signed")]
+    Wrong(PublicKey),
+    /// It is another bundle than was asked for.
+    #[error("is of Kubernetes {0} and stood in the place of another version")]
+    OtherVersion(String),
+}
+
+impl SignatureFault {
+    fn in_cache(&self, version: &str) -> String {
+        let again =
+            format!("`pilothouse bundle build --version {version}` makes it again from what is signed or pinned");
+        match self {
+            SignatureFault::Missing => format!("An older pilothouse made it, or somebody who must not: {again}"),
+            SignatureFault::Unknown(key) => format!(
+                "If you know whose key that is, run `pilothouse bundle trust {key}`. If not, somebody else can write to this cache: {again}"
+            ),
+            _ => format!("It was changed after it was signed: find out who can write to this cache; {again}"),
+        }
+    }
+
+    /// The whole sentence for an archive.
+    pub(crate) fn in_archive(&self) -> String {
+        let next = match self {
+            SignatureFault::Missing => "export it again where it was made, by a pilothouse that signs".to_owned(),
+            SignatureFault::Unknown(key) => format!(
+                "ask whoever exported it for their key (`pilothouse bundle key` prints it), by another way than the archive came; if it \
+                 is this one: `pilothouse bundle import --trust {key} FILE`"
+            ),
+            _ => "it was changed after it was signed: get it again from whoever made it".to_owned(),
+        };
+        format!("the bundle in it {self}; nothing was imported; {next}")
+    }
 }
 
 /// One damaged part of a bundle.

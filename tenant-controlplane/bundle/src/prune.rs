@@ -196,7 +196,7 @@ fn executed() -> BTreeSet<(u64, u64)> {
 }
 
 /// Entries of a directory, sorted; none if it is absent.
-fn children(dir: &Path) -> Result<Vec<PathBuf>> {
+pub(crate) fn children(dir: &Path) -> Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         other => other.at("read", dir)?,

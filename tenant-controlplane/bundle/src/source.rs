@@ -89,6 +89,10 @@ pub(crate) async fn choose(job: &Job<'_>) -> Result<Plan> {
 
 /// What is complete in the cache needs neither network nor toolchain, and is asked for first.
 async fn automatic(job: &Job<'_>) -> Result<(Plan, String)> {
+    let disbelief = disbelief(job);
+    if let Some(error) = &disbelief {
+        (job.report)(Progress::Note(error.to_string()));
+    }
     if let Some((plan, id)) = kept(job, true).await? {
         return Ok((plan, format!("{id} is complete")));
     }
@@ -105,7 +109,8 @@ async fn automatic(job: &Job<'_>) -> Result<(Plan, String)> {
     };
     match kept(job, false).await? {
         Some((plan, id)) => Ok((plan, format!("{id} has the right versions, and nothing newer can be had: {release}"))),
-        None => Err(BundleError::NoSource { release, modules }),
+        // There is one, and nothing else can be had: what to do about it helps more.
+        None => Err(disbelief.unwrap_or(BundleError::NoSource { release, modules })),
     }
 }
 
@@ -132,22 +137,27 @@ fn builder(job: &Job<'_>, table: &Checksums, go: &Result<Go>) -> Result<Option<G
     }
 }
 
-/// The current bundle if it has what the catalogue asks for and every byte of it is right. `exact`: it was also made
-/// by this very recipe. A newer Go toolchain alone is no reason to build again; the source `modules` does.
+/// A signed bundle, the current one first, that has what the catalogue asks for and of which every byte is right. `exact`: it
+/// was also made by this very recipe. A newer Go toolchain alone is no reason to build again; the source `modules` does.
 async fn kept(job: &Job<'_>, exact: bool) -> Result<Option<(Plan, String)>> {
-    let Ok(bundle) = Bundle::open(job.cache.dir(), job.opts.version) else { return Ok(None) };
-    let made = bundle.recipe();
-    if !job.catalog.is_in(bundle.manifest()) || (exact && made != Some(job.recipe()?)) {
-        return Ok(None);
-    }
+    let recipe = Some(job.recipe()?);
+    let mut fitting = Bundle::believed(&job.cache, job.opts.version)?;
+    fitting.retain(|bundle| job.catalog.is_in(bundle.manifest()) && (!exact || bundle.recipe() == recipe));
     blocking(move || {
-        let parts = || bundle.artefacts().iter().filter(|part| part.kind != Kind::Agent);
-        if !parts().all(|part| bundle.is_whole(part)) {
-            return Ok(None);
-        }
-        Ok(Some((Plan::Kept(parts().cloned().collect()), bundle.id().to_owned())))
+        let parts =
+            |bundle: &Bundle| bundle.artefacts().iter().filter(|part| part.kind != Kind::Agent).cloned().collect();
+        let whole = fitting.into_iter().find(|bundle| {
+            let parts: Vec<Artefact> = parts(bundle);
+            parts.iter().all(|part| bundle.is_whole(part))
+        });
+        Ok(whole.map(|bundle| (Plan::Kept(parts(&bundle)), bundle.id().to_owned())))
     })
     .await
+}
+
+/// Says why the current bundle is not believed, if it is not.
+fn disbelief(job: &Job<'_>) -> Option<BundleError> {
+    Bundle::open(&job.cache, job.opts.version).err().filter(|error| matches!(error, BundleError::Signature { .. }))
 }
 
 async fn go(job: &Job<'_>) -> Result<Go> {

@@ -27,6 +27,16 @@ pub(crate) fn check(dir: &Path) -> Result<()> {
     for part in ["sha256", "bundles", "done", "downloads", "tmp", "work"] {
         own(&dir.join(part), false)?;
     }
+    parents(dir)
+}
+
+/// Refuses a file or directory that somebody else than its user and root may change, or whose parents they may.
+pub(crate) fn check_alone(path: &Path) -> Result<()> {
+    own(path, false)?;
+    parents(path)
+}
+
+fn parents(dir: &Path) -> Result<()> {
     let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     for parent in dir.ancestors().skip(1).chain(real.ancestors().skip(1)) {
         own(parent, true)?;

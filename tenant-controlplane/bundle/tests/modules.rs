@@ -2,13 +2,13 @@
 
 use std::sync::{Arc, Mutex};
 
-use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Source, Version};
+use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, Keys, Source, Version};
 
 #[tokio::test]
 async fn the_disk_is_measured_before_a_cold_build() {
     let dir = tempfile::tempdir().unwrap();
     let opts = BuildOptions {
-        cache: dir.path().to_owned(),
+        cache: Cache::with_keys(dir.path(), Keys::new(dir.path().join("signing"))),
         source: Source::Modules,
         agent: AgentSource::Absent,
         free_space: Arc::new(|_| Ok(2_000_000_000)),
@@ -24,7 +24,7 @@ async fn the_disk_is_measured_before_a_cold_build() {
 async fn an_interrupted_build_keeps_what_was_finished() {
     let dir = tempfile::tempdir().unwrap();
     let opts = BuildOptions {
-        cache: dir.path().to_owned(),
+        cache: Cache::with_keys(dir.path(), Keys::new(dir.path().join("signing"))),
         source: Source::Modules,
         agent: AgentSource::Absent,
         free_space: Arc::new(|_| Ok(u64::MAX)),

@@ -3,56 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
 mod server;
+mod setup;
+mod signatures;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use bundle::{
-    AgentSource, BuildOptions, Bundle, BundleError, Kind, Progress, PruneOptions, Pruned, ReleaseOptions, Source,
-    Version, prune,
-};
-use server::Server;
-
-/// Every program of the catalogue; the CNI plugins come in one archive.
-const PLAIN: [&str; 16] = [
-    "pause",
-    "runc",
-    "etcd",
-    "etcdctl",
-    "etcdutl",
-    "containerd",
-    "containerd-shim-runc-v2",
-    "ctr",
-    "kube-apiserver",
-    "kube-controller-manager",
-    "kube-scheduler",
-    "kubelet",
-    "kube-proxy",
-    "kubectl",
-    "local-path-provisioner",
-    "coredns",
-];
-const PLUGINS: [&str; 5] = ["ptp", "bridge", "loopback", "host-local", "portmap"];
-
-struct Setup {
-    dir: tempfile::TempDir,
-    server: Server,
-    table: PathBuf,
-}
-
-/// A program of some size whose bytes tell its name.
-fn content(name: &str) -> Vec<u8> {
-    name.bytes().cycle().take(200_000).collect()
-}
-
-fn sha256(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let mut text = String::new();
-    for byte in <sha2::Sha256 as sha2::Digest>::digest(bytes) {
-        write!(text, "{byte:02x}").unwrap();
-    }
-    text
-}
+use bundle::{AgentSource, Bundle, BundleError, Kind, Progress, PruneOptions, Pruned, Source, Version, prune};
+use setup::{archive, content, setup, sha256};
 
 fn sha512(bytes: &[u8]) -> String {
     <sha2::Sha512 as sha2::Digest>::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
@@ -69,64 +27,6 @@ fn server_archive() -> Vec<u8> {
         out.append_data(&mut header, format!("kubernetes/server/bin/{name}"), bytes.as_slice()).unwrap();
     }
     out.into_inner().unwrap().finish().unwrap()
-}
-
-fn archive() -> Vec<u8> {
-    let mut out = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
-    for name in PLUGINS {
-        let bytes = content(name);
-        let mut header = tar::Header::new_gnu();
-        header.set_size(bytes.len() as u64);
-        header.set_mode(0o755);
-        out.append_data(&mut header, format!("./{name}"), bytes.as_slice()).unwrap();
-    }
-    out.into_inner().unwrap().finish().unwrap()
-}
-
-async fn setup() -> Setup {
-    let dir = tempfile::tempdir().unwrap();
-    let archive = archive();
-    let mut files: Vec<(String, Vec<u8>)> = PLAIN.iter().map(|name| (format!("/bin/{name}"), content(name))).collect();
-    let mut table = String::from("kubernetes = \"1.36.3\"\nbase = \"http://127.0.0.1:9/nobody\"\n");
-    for name in PLAIN {
-        table += &format!("[artefact.{name}]\nurl = \"bin/{name}\"\nsha256 = \"{}\"\n", sha256(&content(name)));
-    }
-    for name in PLUGINS {
-        table +=
-            &format!("[artefact.{name}]\nurl = \"cni.tgz\"\nmember = \"{name}\"\nsha256 = \"{}\"\n", sha256(&archive));
-    }
-    files.push(("/cni.tgz".to_owned(), archive));
-    let path = dir.path().join("checksums.toml");
-    std::fs::write(&path, table).unwrap();
-    Setup { server: Server::start(files).await, table: path, dir }
-}
-
-impl Setup {
-    fn options(&self, source: Source) -> BuildOptions {
-        BuildOptions {
-            cache: self.dir.path().join("cache"),
-            source,
-            agent: AgentSource::Absent,
-            release: ReleaseOptions {
-                checksums: Some(self.table.clone()),
-                base_url: Some(self.server.url()),
-                ..ReleaseOptions::default()
-            },
-            ..BuildOptions::new(Version::default())
-        }
-    }
-
-    /// Takes a program's row out of the table.
-    fn unpin(&self, name: &str) {
-        let text = std::fs::read_to_string(&self.table).unwrap();
-        let begin = text.find(&format!("[artefact.{name}]\n")).unwrap();
-        let end = text[begin + 1..].find("[artefact.").map_or(text.len(), |at| begin + 1 + at);
-        std::fs::write(&self.table, format!("{}{}", &text[..begin], &text[end..])).unwrap();
-    }
-
-    async fn build(&self) -> Result<Bundle, BundleError> {
-        Bundle::build(&self.options(Source::Release), &|_| {}).await
-    }
 }
 
 #[tokio::test]
@@ -152,7 +52,7 @@ async fn a_release_becomes_a_bundle_and_nothing_is_fetched_twice() {
     assert_eq!(second.id(), first.id());
     assert_eq!(*cached.lock().unwrap(), first.artefacts().len());
     assert_eq!(setup.server.hits("/bin/kubelet"), 1);
-    assert_eq!(Bundle::open(&setup.dir.path().join("cache"), Version::default()).unwrap().id(), first.id());
+    assert_eq!(Bundle::open(&setup.cache("cache"), Version::default()).unwrap().id(), first.id());
 }
 
 #[tokio::test]
@@ -168,10 +68,7 @@ async fn wrong_bytes_are_refused_and_not_kept() {
             && text.contains(&sha256(b"something else")),
         "{text}"
     );
-    assert!(matches!(
-        Bundle::open(&setup.dir.path().join("cache"), Version::default()),
-        Err(BundleError::NotBuilt { .. })
-    ));
+    assert!(matches!(Bundle::open(&setup.cache("cache"), Version::default()), Err(BundleError::NotBuilt { .. })));
 
     setup.server.replace("/bin/kubelet", content("kubelet"));
     setup.build().await.unwrap();
@@ -395,14 +292,14 @@ async fn an_imported_bundle_is_used_without_network_and_toolchain() {
     let tar = setup.dir.path().join("one.tar");
     bundle.export(&tar, &|_| {}).unwrap();
     let mut opts = setup.options(Source::Auto);
-    opts.cache = setup.dir.path().join("other");
+    opts.cache = setup.cache("other");
     opts.go = Some(Path::new("/nonexistent/go").to_owned());
-    Bundle::import(&opts.cache, &tar, &|_| {}).await.unwrap();
+    Bundle::import(&opts.cache, &tar, &[], &|_| {}).await.unwrap();
     let before = setup.server.requests();
     assert_eq!(Bundle::build(&opts, &|_| {}).await.unwrap().id(), bundle.id());
     assert_eq!(setup.server.requests(), before);
     // One made by an earlier recipe is better than none.
-    std::fs::remove_file(opts.cache.join("bundles").join(bundle.id()).join("recipe")).unwrap();
+    std::fs::remove_file(opts.cache.bundles().join(bundle.id()).join("recipe")).unwrap();
     opts.release.base_url = Some("http://127.0.0.1:9".to_owned());
     assert_eq!(Bundle::build(&opts, &|_| {}).await.unwrap().id(), bundle.id());
 }
@@ -414,8 +311,7 @@ async fn a_cache_others_can_write_to_is_neither_used_nor_filled() {
     setup.build().await.unwrap();
     let blobs = setup.dir.path().join("cache/sha256");
     std::fs::set_permissions(&blobs, std::fs::Permissions::from_mode(0o777)).unwrap();
-    let cache = setup.dir.path().join("cache");
-    let text = Bundle::open(&cache, Version::default()).unwrap_err().to_string();
+    let text = Bundle::open(&setup.cache("cache"), Version::default()).unwrap_err().to_string();
     assert!(text.ends_with("others may write to it (mode 0777); run `chmod go-w` on it"), "{text}");
     assert!(matches!(setup.build().await, Err(BundleError::Untrusted { .. })));
 }
@@ -515,7 +411,7 @@ async fn a_flipped_bit_is_found_named_and_mended() {
     std::fs::remove_file(&path).unwrap();
     std::fs::write(&path, bytes).unwrap();
     // Opening looks at sizes only; verifying reads.
-    let opened = Bundle::open(&setup.dir.path().join("cache"), Version::default()).unwrap();
+    let opened = Bundle::open(&setup.cache("cache"), Version::default()).unwrap();
     let error = opened.verify(&|_| {}).unwrap_err();
     let BundleError::Damaged { damage, .. } = &error else { panic!("{error}") };
     assert_eq!(damage.iter().map(|damage| damage.name.as_str()).collect::<Vec<_>>(), ["kubelet"]);
@@ -530,7 +426,7 @@ async fn a_flipped_bit_is_found_named_and_mended() {
     assert_eq!((setup.server.hits("/bin/kubelet"), setup.server.hits("/bin/etcd")), (2, 1));
 
     std::fs::remove_file(&path).unwrap();
-    let error = Bundle::open(&setup.dir.path().join("cache"), Version::default()).unwrap_err().to_string();
+    let error = Bundle::open(&setup.cache("cache"), Version::default()).unwrap_err().to_string();
     assert!(error.contains("kubelet") && error.contains("missing"), "{error}");
 }
 
@@ -544,24 +440,24 @@ async fn an_export_carries_everything_and_a_changed_one_is_refused() {
     let bytes = std::fs::read(&one).unwrap();
     assert!(bytes == std::fs::read(&two).unwrap(), "the same bundle makes the same archive");
 
-    let other = setup.dir.path().join("other");
-    let imported = Bundle::import(&other, &one, &|_| {}).await.unwrap();
+    let other = setup.cache("other");
+    let imported = Bundle::import(&other, &one, &[], &|_| {}).await.unwrap();
     assert_eq!((imported.id(), imported.manifest()), (bundle.id(), bundle.manifest()));
     imported.verify(&|_| {}).unwrap();
-    let list = bundle::list(&other).unwrap();
+    let list = bundle::list(other.dir()).unwrap();
     assert!(list.len() == 1 && list[0].current && list[0].id == bundle.id());
 
     let at = bytes.windows(14).position(|window| window == b"kubeletkubelet").unwrap();
     let mut changed = bytes.clone();
     changed[at] ^= 1;
     std::fs::write(&one, &changed).unwrap();
-    let third = setup.dir.path().join("third");
-    let error = Bundle::import(&third, &one, &|_| {}).await.unwrap_err().to_string();
+    let third = setup.cache("third");
+    let error = Bundle::import(&third, &one, &[], &|_| {}).await.unwrap_err().to_string();
     assert!(error.contains("checksum of `kubelet` is wrong"), "{error}");
     assert!(matches!(Bundle::open(&third, Version::default()), Err(BundleError::NotBuilt { .. })));
 
     std::fs::write(&one, &bytes[..bytes.len() / 2]).unwrap();
-    Bundle::import(&third, &one, &|_| {}).await.unwrap_err();
+    Bundle::import(&third, &one, &[], &|_| {}).await.unwrap_err();
 }
 
 #[tokio::test]

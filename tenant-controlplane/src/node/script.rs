@@ -63,9 +63,11 @@ start_agent() {
 
 main() {
   ca=${1:-}
+  # A line of before there were signatures has no key: the agent then takes the platform's first.
+  key=${2:-}
   check
   install_agent
-  "$agent" join --server "$server" --domain "$domain" --ca-file "$ca"
+  "$agent" join --server "$server" --domain "$domain" --ca-file "$ca" ${key:+--signing-key "$key"}
   start_agent
   echo "pilothouse: done; see how it goes with: $agent status"
 }
@@ -73,7 +75,7 @@ main() {
 main "$@"
 "#;
 
-/// The script's text, for POSIX sh. Its first argument is the CA file; the token comes in the environment.
+/// The script's text, for POSIX sh. Its arguments are the CA file and the key that signs the parts; the token comes in the environment.
 pub fn install_script(input: &InstallInput<'_>) -> String {
     let url = format!("{}{AGENT_PATH}", input.portal_url.trim_end_matches('/'));
     let head = [
@@ -88,7 +90,7 @@ pub fn install_script(input: &InstallInput<'_>) -> String {
     format!(
         "#!/bin/sh
 # Makes this machine a node of a Pilothouse cluster: fetches the agent and starts it.
-# Usage: {TOKEN_VARIABLE}=… sh agent.sh CA-FILE
+# Usage: {TOKEN_VARIABLE}=… sh agent.sh CA-FILE [SIGNING-KEY]
 set -eu
 umask 022
 {variables}agent=$bin_dir/pilothouse-node

@@ -10,6 +10,7 @@ use super::*;
 
 const TOKEN: &str = "pilothouse_join_01h455vb4pex5vsknk084sn02q_c2VjcmV0";
 const CA: &str = "-----BEGIN CERTIFICATE-----\nMIIBszCCAVmgAwIBAgIUQWxsIHlvdXIgYmFzZTY0IGFyZSBiZWxvbmcgdG8gdXM\nAQID\n-----END CERTIFICATE-----\n";
+const KEY: &str = "ed25519:jK2m6xguaoCYYy2O7hfkBNr28LDH1w5kjeruPEKbEgw=";
 const PORTAL: &str = "https://192.0.2.1:8443/";
 
 fn material() -> JoinMaterial {
@@ -17,6 +18,7 @@ fn material() -> JoinMaterial {
         server: "192.0.2.1:8443".to_owned(),
         domain: "pilothouse.internal".to_owned(),
         ca_pem: CA.to_owned(),
+        signing_key: KEY.to_owned(),
         token: TOKEN.into(),
     }
 }
@@ -84,6 +86,7 @@ fn the_line_gives_the_script_the_token_and_the_ca_and_curl_neither() {
     assert!(out.status.success(), "{out:?}");
     let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
     assert_eq!((read("token"), read("ca"), read("ca-seen")), (TOKEN.to_owned(), CA.to_owned(), CA.to_owned()));
+    assert!(read("arguments").ends_with(&format!(" {KEY}\n")), "the key is pinned by the line");
     assert!(!read("arguments").contains(TOKEN) && !read("curl").contains(TOKEN));
     let left = fs::read_dir(dir.path())
         .unwrap()
@@ -122,6 +125,11 @@ fn the_script_installs_the_checked_agent_and_joins() {
     let join =
         format!("join --server 192.0.2.1:8443 --domain pilothouse.internal --ca-file {} token={TOKEN}", ca.display());
     assert_eq!(calls[0], join);
+    // By a line with a signing key the agent is told to trust nothing else.
+    fs::remove_file(dir.path().join("calls")).unwrap();
+    sh(dir.path(), &format!("export PILOTHOUSE_JOIN_TOKEN={TOKEN}\n{text}"), &[ca.to_str().unwrap(), KEY]);
+    let pinned = wait_for_calls(dir.path(), 2);
+    assert!(pinned[0].ends_with(&format!("{} --signing-key {KEY} token={TOKEN}", ca.display())), "{pinned:?}");
     assert!(calls[1] == "run token=none" || calls[1] == "install-service token=none", "{calls:?}");
     assert_eq!(fs::metadata(bin.join("pilothouse-node")).unwrap().permissions().mode() & 0o777, 0o755);
 }
@@ -176,7 +184,7 @@ fn cloud_init_holds_files_and_runs_the_script() {
     assert_eq!(modes, ["0644", "0600", "0700"]);
     assert_eq!((files[0]["content"].as_str(), files[1]["content"].as_str()), (Some(CA), Some(TOKEN)));
     let join = files[2]["content"].as_str().unwrap();
-    assert!(!join.contains(TOKEN));
+    assert!(!join.contains(TOKEN) && join.contains(&format!("\"$dir/ca.pem\" '{KEY}'\n")), "{join}");
     syntax_is_right(stage("").path(), join);
     assert_eq!(value["runcmd"][0][1], "/var/lib/pilothouse-join/join.sh");
 }
