@@ -14,6 +14,8 @@ pub mod serve;
 pub mod services;
 pub mod sources;
 pub mod spares;
+#[cfg(test)]
+mod testing;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -206,6 +206,12 @@ pub enum EnrolError {
         "the cluster's pod range has no room for another node: remove a node or make a cluster with a larger range"
     )]
     NoPodRangeLeft,
+    /// As many nodes were removed from the cluster within a day as its API servers can refuse one by one.
+    #[error(
+        "too many nodes of the cluster were removed within the last 25 hours, and certificates of theirs may still be good: try again \
+         later, or make another cluster"
+    )]
+    TooManyRemoved,
     /// The organization has as many nodes as it may.
     #[error("{}: remove a node, or ask the operators of the platform for a higher limit", .0.refusal(1))]
     Quota(QuotaUse),

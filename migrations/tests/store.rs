@@ -80,6 +80,7 @@ on_both! {
     enrolment::a_token_for_one_machine_fills_its_row,
     enrolment::machines_at_once_get_names_and_ranges_of_their_own,
     enrolment::a_full_pod_range_is_said_so,
+    enrolment::a_cluster_that_lost_too_many_nodes_gets_no_more_for_a_day,
     enrolment::links_and_heartbeats,
     enrolment::a_removed_nodes_name_is_nobodys_for_a_while,
     enrolment::a_removal_is_in_writing_longer_than_everything_else,

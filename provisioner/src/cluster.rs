@@ -8,7 +8,7 @@
 mod access;
 mod addons;
 mod apply;
-mod clients;
+pub mod clients;
 mod departed;
 mod hindrance;
 mod observe;

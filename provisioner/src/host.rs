@@ -192,6 +192,8 @@ pub trait Kubernetes: Send + Sync {
     async fn end(&self, key: &ObjectKey) -> Result<(), ApiError>;
     /// Takes an object's finalizers off, so that its deletion waits for nobody; one that is not there is fine.
     async fn release(&self, key: &ObjectKey) -> Result<(), ApiError>;
+    /// Whether a user is denied whatever it asks: not for want of a role, but by an authorizer that says no (SubjectAccessReview).
+    async fn denies(&self, user: &str) -> Result<bool, ApiError>;
     /// Whether an object would be taken if it were applied: asks admission, and changes nothing (`dryRun=All`).
     async fn would_take(&self, object: &Value) -> Result<(), ApiError>;
     /// The pods that are on a node and have not ended, in all namespaces.

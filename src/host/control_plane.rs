@@ -12,6 +12,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd, scheduler};
 use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities};
+use tenant_controlplane::render::RemovedNodes;
 
 use super::{Host, pki, storage};
 use crate::instance::{Instance, write_secret};
@@ -30,7 +31,7 @@ pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
     let data = host.instance.path("host/etcd");
     let audit = logs.join("audit.log");
     let api_dir = write(host, apiserver::NAME, &apiserver::files(pki, None))?;
-    write(host, apiserver::NAME, &apiserver::client_files(pki, &KubeconfigAuthorities::new()))?;
+    write(host, apiserver::NAME, &apiserver::client_files(pki, &KubeconfigAuthorities::new(), &RemovedNodes::new()))?;
     let manager_dir = write(host, controller_manager::NAME, &controller_manager::files(pki, &api))?;
     let scheduler_dir = write(host, scheduler::NAME, &scheduler::files(pki, &api))?;
     let scratch = host.instance.path("host").display().to_string();

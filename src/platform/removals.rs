@@ -8,6 +8,7 @@ use std::time::Duration;
 use gateway::Gateway;
 use migrations::{Change, ChangeKind, Standing, Store, StoreError};
 use tenant_controlplane::id::{ClusterId, NodeId};
+use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +21,17 @@ const AGAIN: Duration = Duration::from_secs(5);
 
 /// Cuts what was removed, until `cancel`.
 pub async fn follow(store: Store, gateway: Gateway, cancel: CancellationToken) {
-    let mut news = store.changes();
+    let news = store.changes();
+    compared(store, gateway, (news, EVERY), cancel).await;
+}
+
+/// The same by these news, and by a comparison once in `every`.
+async fn compared(
+    store: Store,
+    gateway: Gateway,
+    (mut news, every): (Receiver<Change>, Duration),
+    cancel: CancellationToken,
+) {
     let mut due = Instant::now();
     loop {
         let seen = tokio::select! {
@@ -33,7 +44,7 @@ pub async fn follow(store: Store, gateway: Gateway, cancel: CancellationToken) {
             },
         };
         due = match seen {
-            Ok(Seen::All) => Instant::now() + EVERY,
+            Ok(Seen::All) => Instant::now() + every,
             Ok(Seen::News) => continue,
             Err(error) => {
                 warn!("look for what was removed: {error}");
@@ -94,4 +105,58 @@ async fn consider(store: &Store, gateway: &Gateway, change: Change) -> Result<()
         _ => {}
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::broadcast;
+    use uuid::Uuid;
+
+    use super::*;
+    use crate::platform::testing::{World, cut, is_open};
+
+    const NEVER: Duration = Duration::from_secs(86_400);
+
+    const fn change(kind: ChangeKind) -> Change {
+        Change { kind, id: Uuid::nil(), cluster: None, organization: None }
+    }
+
+    #[tokio::test]
+    async fn a_link_is_cut_though_no_news_of_its_removal_came() {
+        let mut world = World::new().await;
+        let (sender, news) = broadcast::channel(1);
+        let (first, mut first_link) = world.linked("first").await;
+        let (resynced, mut resynced_link) = world.linked("resynced").await;
+        let (lagged, mut lagged_link) = world.linked("lagged").await;
+        let (missed, mut missed_link) = world.linked("missed").await;
+        let (_, mut staying) = world.linked("staying").await;
+        let follow = |news, every| {
+            tokio::spawn(compared(world.store.clone(), world.gateway.clone(), (news, every), world.cancel.clone()))
+        };
+        world.other.nodes().purge(first).await.unwrap();
+        follow(news, NEVER);
+        cut(&mut first_link).await;
+
+        world.other.nodes().purge(resynced).await.unwrap();
+        assert!(is_open(&mut resynced_link).await, "nobody told");
+        sender.send(change(ChangeKind::Resync)).unwrap();
+        cut(&mut resynced_link).await;
+
+        world.other.nodes().purge(lagged).await.unwrap();
+        assert!(is_open(&mut lagged_link).await, "nobody told");
+        for _ in 0..2 {
+            sender.send(change(ChangeKind::Project)).unwrap();
+        }
+        cut(&mut lagged_link).await;
+
+        follow(sender.subscribe(), Duration::from_millis(10));
+        assert!(is_open(&mut missed_link).await);
+        world.other.nodes().purge(missed).await.unwrap();
+        cut(&mut missed_link).await;
+
+        assert!(is_open(&mut staying).await);
+        world.other.clusters().purge(world.cluster.id).await.unwrap();
+        cut(&mut staying).await;
+        world.cancel.cancel();
+    }
 }

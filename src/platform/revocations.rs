@@ -1,12 +1,12 @@
-//! What was revoked must not go on: when every API server of a cluster refuses a kubeconfig, the cluster's open client connections are cut
-//! once. A watch was authenticated when it began; whoever may, comes again at once.
+//! What was revoked must not go on: when every API server of a cluster refuses a kubeconfig, or the certificates of a removed node, the
+//! cluster's open client connections are cut once. A watch was authenticated and authorized when it began; whoever may, comes again at once.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use gateway::Gateway;
-use migrations::{ChangeKind, Store};
-use tenant_controlplane::id::KubeconfigId;
+use migrations::{ChangeKind, Store, StoreError};
+use tenant_controlplane::id::{ClusterId, KubeconfigId};
 use time::OffsetDateTime;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
@@ -29,7 +29,7 @@ pub async fn follow(store: Store, gateway: Gateway, cancel: CancellationToken) {
             () = cancel.cancelled() => return,
             _ = sweep.tick() => {}
             change = news.recv() => match change {
-                Ok(change) if !matches!(change.kind, ChangeKind::Kubeconfig | ChangeKind::Resync) => continue,
+                Ok(change) if !is_of_interest(change.kind) => continue,
                 Ok(_) | Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
@@ -38,14 +38,55 @@ pub async fn follow(store: Store, gateway: Gateway, cancel: CancellationToken) {
     }
 }
 
-/// Cuts the clients of each cluster in which a kubeconfig has been refused since the last look.
-async fn cut(store: &Store, gateway: &Gateway, done: &mut HashSet<KubeconfigId>) {
-    let refused = match store.kubeconfigs().refused_since(OffsetDateTime::now_utc() - BACK).await {
+const fn is_of_interest(kind: ChangeKind) -> bool {
+    matches!(kind, ChangeKind::Kubeconfig | ChangeKind::Node | ChangeKind::Resync)
+}
+
+/// Who is refused.
+#[derive(PartialEq, Eq, Hash)]
+enum Refused {
+    Kubeconfig(KubeconfigId),
+    /// By its name, which is nobody's for a day.
+    Node(String),
+}
+
+/// Cuts the clients of each cluster in which somebody has been refused since the last look.
+async fn cut(store: &Store, gateway: &Gateway, done: &mut HashSet<(ClusterId, Refused)>) {
+    let refused = match refused_since(store, OffsetDateTime::now_utc() - BACK).await {
         Ok(refused) => refused,
-        Err(error) => return warn!("ask which kubeconfigs were refused: {error}"),
+        Err(error) => return warn!("ask which kubeconfigs and nodes were refused: {error}"),
     };
-    let clusters: HashSet<_> =
-        refused.iter().filter(|row| !done.contains(&row.id)).map(|row| row.cluster.to_string()).collect();
-    clusters.iter().for_each(|cluster| gateway.drop_clients(cluster));
-    *done = refused.iter().map(|row| row.id).collect();
+    let clusters: HashSet<_> = refused.difference(done).map(|(cluster, _)| *cluster).collect();
+    clusters.iter().for_each(|cluster| gateway.drop_clients(&cluster.to_string()));
+    *done = refused;
+}
+
+/// A node's row goes when its certificates were seen to be refused.
+async fn refused_since(store: &Store, since: OffsetDateTime) -> Result<HashSet<(ClusterId, Refused)>, StoreError> {
+    let kubeconfigs = store.kubeconfigs().refused_since(since).await?;
+    let kubeconfigs = kubeconfigs.into_iter().map(|row| (row.cluster, Refused::Kubeconfig(row.id)));
+    let nodes = store.nodes().departed_since(since).await?;
+    Ok(nodes.into_iter().map(|(cluster, name)| (cluster, Refused::Node(name))).chain(kubeconfigs).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::platform::testing::{World, cut, is_open};
+
+    #[tokio::test]
+    async fn clients_are_cut_once_when_a_node_is_gone() {
+        let mut world = World::new().await;
+        let (node, _link) = world.linked("web").await;
+        let mut before = world.client().await;
+        tokio::spawn(follow(world.store.clone(), world.gateway.clone(), world.cancel.clone()));
+        world.store.tombstones().write(node).await.unwrap();
+        assert!(is_open(&mut before).await, "it is not refused yet");
+        world.store.nodes().purge(node).await.unwrap();
+        cut(&mut before).await;
+        let mut after = world.client().await;
+        let _news = world.linked("other").await;
+        assert!(is_open(&mut after).await, "whoever may, comes again");
+        world.cancel.cancel();
+    }
 }

@@ -23,10 +23,10 @@ pub use kubeconfig_authority::{
 pub use leaf::{Leaf, Subject, Usage, Validity, issue, sign_csr};
 pub use platform::{PlatformNames, PlatformPki};
 pub use renewal::{Cause, end};
-pub(crate) use subject::KUBECONFIG_PREFIX;
+pub(crate) use subject::{KUBECONFIG_PREFIX, NODE_PROXIES, node_proxy_user};
 pub use subject::{
-    PLATFORM_GROUP, kube_proxy, kubeconfig_user_name, kubelet_client, kubelet_serving, link_node, person,
-    platform_access, provisioner_access, role_group,
+    PLATFORM_GROUP, kube_proxy, kubeconfig_user_name, kubelet_client, kubelet_serving, kubelet_user, link_node,
+    node_proxy, person, platform_access, provisioner_access, role_group,
 };
 
 use thiserror::Error;

@@ -17,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use crate::component::apiserver::RemovedNodes;
 use crate::component::{Files, apiserver, controller_manager, etcd, scheduler};
 use crate::id::ClusterId;
 use crate::name::ClusterName;
@@ -46,7 +47,8 @@ pub const ETCD: &str = "etcd";
 /// The name of the control plane's Deployment and Service, and the component's label.
 pub const CONTROL_PLANE: &str = "control-plane";
 
-/// The Secret with the authorities that vouch for the API server's clients: the one object that changes with every file kubeconfig.
+/// The Secret with the authorities that vouch for the API server's clients, and with whom it refuses: the one object that changes with every
+/// file kubeconfig and every removed node.
 pub const CLIENT_AUTHORITIES: &str = "client-authorities";
 
 /// The kinds of which objects in a cluster's namespace are taken away when [`render`] makes them no longer: API version and kind. One
@@ -86,6 +88,8 @@ pub struct RenderInput<'a> {
     pub user: u32,
     /// The authorities of its living file kubeconfigs.
     pub authorities: &'a KubeconfigAuthorities,
+    /// Its nodes that were removed lately.
+    pub removed: &'a RemovedNodes,
     /// Where it runs.
     pub placement: &'a Placement,
 }
@@ -270,7 +274,7 @@ pub fn shared() -> Value {
 
 /// The Secret [`CLIENT_AUTHORITIES`] alone. It is part of [`render`] too.
 pub fn client_authorities(input: &RenderInput<'_>) -> Value {
-    value(&input.secret(CLIENT_AUTHORITIES, &apiserver::client_files(input.pki, input.authorities)))
+    value(&input.secret(CLIENT_AUTHORITIES, &apiserver::client_files(input.pki, input.authorities, input.removed)))
 }
 
 /// What a cluster's control plane looks like in the host. It cannot fail, and the same input gives the same objects.

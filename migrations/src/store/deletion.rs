@@ -128,7 +128,7 @@ pub(super) async fn drop_pool(tx: &mut Tx, row: &node_pool::Model) -> Result<(),
 
 /// How long a removed node's name is given to nobody else, and a node of that name is not let in: longer than the longest certificate that
 /// its cluster takes without asking.
-const DEPARTED: time::Duration = time::Duration::hours(25);
+pub(super) const DEPARTED: time::Duration = time::Duration::hours(25);
 
 /// Remembers the name of a node that had certificates.
 async fn remember(tx: &Tx, row: &node::Model) -> Result<(), StoreError> {

@@ -7,7 +7,7 @@
 use std::collections::HashSet;
 
 use ipnet::Ipv4Net;
-use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, QueryFilter};
+use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use tenant_controlplane::id::{JoinTokenId, NodeId};
 use tenant_controlplane::name::NodeName;
 use tenant_controlplane::spec::ClusterSpec;
@@ -15,6 +15,7 @@ use tenant_controlplane::status::NodeState;
 use uuid::Uuid;
 
 use super::intent::Intent;
+use super::tombstones::{self, Tombstones};
 use super::{Store, deletion, nodes, quotas, work};
 use crate::codec;
 use crate::db::Tx;
@@ -121,7 +122,7 @@ async fn first(
             quotas::require(tx, cluster.organization, Resource::Nodes, 1).await?;
             let place = Place { cluster, pool: token.pool, state: NodeState::Joining };
             let name = wished_name(enrolment);
-            add_node(tx, &place, &name).await?.ok_or(EnrolError::NoPodRangeLeft)?
+            add_node(tx, &place, &name).await?
         }
     };
     node.machine_fingerprint = Some(enrolment.fingerprint.to_owned());
@@ -177,13 +178,16 @@ fn wished_name(enrolment: &Enrolment<'_>) -> String {
     labels.next().map(|name| name.to_string()).unwrap_or_default()
 }
 
-/// Adds a node to a locked cluster with the lowest free pod range; `None` when there is no free one. A wish that ends in `-` always gets
-/// an ending of its own, any other only when the name is taken.
-pub(super) async fn add_node(tx: &mut Tx, place: &Place<'_>, wish: &str) -> Result<Option<node::Model>, StoreError> {
+/// Adds a node to a locked cluster with the lowest free pod range, while one is free and not too many were removed lately. A wish that ends
+/// in `-` always gets an ending of its own, any other only when the name is taken.
+pub(super) async fn add_node(tx: &mut Tx, place: &Place<'_>, wish: &str) -> Result<node::Model, EnrolError> {
     let others = node::Entity::find().filter(node::Column::Cluster.eq(place.cluster.id)).all(tx).await?;
     let spec: ClusterSpec = codec::from_json("cluster spec", &place.cluster.spec)?;
     let taken: HashSet<&str> = others.iter().map(|node| node.pod_cidr.as_str()).collect();
-    let Some(pod_cidr) = lowest_free(spec.pod_cidr, &taken) else { return Ok(None) };
+    let pod_cidr = lowest_free(spec.pod_cidr, &taken).ok_or(EnrolError::NoPodRangeLeft)?;
+    if tombstones::recent(place.cluster.id).count(tx).await? >= Tombstones::RECENT {
+        return Err(EnrolError::TooManyRemoved);
+    }
     let departed = departed(tx, place.cluster.id).await?;
     let names: HashSet<&str> =
         others.iter().map(|node| node.name.as_str()).chain(departed.iter().map(String::as_str)).collect();
@@ -191,7 +195,7 @@ pub(super) async fn add_node(tx: &mut Tx, place: &Place<'_>, wish: &str) -> Resu
     tx.add(node.clone()).await?;
     work::make_due(tx, WorkKind::Node, node.id).await?;
     tx.tell(deletion::node_news(&node));
-    Ok(Some(node))
+    Ok(node)
 }
 
 /// The names of nodes that were removed lately.

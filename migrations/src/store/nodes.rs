@@ -1,5 +1,7 @@
 //! Nodes: single machines, from the row that comes before the machine to the row that goes after it.
 
+use std::collections::BTreeSet;
+
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
@@ -11,7 +13,7 @@ use super::intent::Intent;
 use super::{Store, clusters, deletion, enrol, operations, pools, tombstones, work};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::{EnrolError, StoreError};
 use crate::rows::node::{Enrolled, Enrolment, Node, NodeReport, NodeRoute, Standing};
 use crate::rows::work::WorkKind;
@@ -126,8 +128,8 @@ impl Nodes<'_> {
     /// Makes the row of a machine that a provider is to make next; its name is the pool's and five characters.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] without such a pool; [`StoreError::Conflict`] when the pool or its cluster is going, or the cluster's
-    /// pod range is used up.
+    /// [`StoreError::NotFound`] without such a pool; [`StoreError::Conflict`] when the pool or its cluster is going, the cluster's pod
+    /// range is used up, or too many nodes were removed from it lately ([`tombstones::Tombstones::RECENT`]).
     pub async fn insert_for_pool(self, pool: NodePoolId) -> Result<Node, StoreError> {
         let mut tx = self.0.begin().await?;
         let pool = node_pool::Entity::find_by_id(pool.uuid()).one(&tx).await?;
@@ -135,9 +137,12 @@ impl Nodes<'_> {
         let parent = tx.lock::<cluster::Entity>(pool.cluster).await?.ok_or(StoreError::missing("cluster"))?;
         let parent = clusters::staying(parent)?;
         let place = enrol::Place { cluster: &parent, pool: pool.id, state: NodeState::Pending };
-        let row = enrol::add_node(&mut tx, &place, &format!("{}-", pool.name)).await?;
+        let row = enrol::add_node(&mut tx, &place, &format!("{}-", pool.name)).await.map_err(|error| match error {
+            EnrolError::Store(error) => error,
+            full => StoreError::conflict("cluster", full.to_string()),
+        })?;
         tx.commit().await?;
-        Node::try_from(row.ok_or_else(|| StoreError::conflict("cluster", EnrolError::NoPodRangeLeft.to_string()))?)
+        Node::try_from(row)
     }
 
     /// Lets a machine join: checks its token, binds the token to it, and gives its row, made now unless it was there. The same machine
@@ -295,6 +300,17 @@ impl Nodes<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn departed(self, cluster: ClusterId) -> Result<Vec<String>, StoreError> {
         enrol::departed(self.0.db(), cluster.uuid()).await
+    }
+
+    /// The clusters and names of nodes that were dropped since then, at most 25 hours ago.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn departed_since(self, since: OffsetDateTime) -> Result<BTreeSet<(ClusterId, String)>, StoreError> {
+        let until = codec::millis(since + deletion::DEPARTED);
+        let rows = departed_node::Entity::find().filter(departed_node::Column::Until.gte(until));
+        let rows = rows.all(self.0.db()).await?;
+        Ok(rows.into_iter().map(|row| (ClusterId::from_uuid(row.cluster), row.name)).collect())
     }
 
     /// Drops a node whose machine was *seen* to be gone, or that was told to reset. One that is gone already is fine.

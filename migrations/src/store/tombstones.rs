@@ -4,7 +4,9 @@
 //! node's row, its cluster and every certificate that either ever had. With the last node that a deleted cluster had, what its link
 //! certificates are checked with is kept as long, so that a machine that was off meanwhile can still be told.
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter};
+use std::collections::BTreeSet;
+
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Select};
 use tenant_controlplane::id::{ClusterId, NodeId};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -25,12 +27,26 @@ impl Tombstones<'_> {
     /// How long a tombstone is kept: longer than the longest certificate of a node lasts (30 days).
     pub const LIFE: Duration = Duration::days(45);
 
+    /// As many nodes as may be removed from a cluster within 25 hours: beyond that no node is added, because its API servers are told each
+    /// name, in one Secret of at most 1 MiB.
+    pub const RECENT: u64 = 4000;
+
     /// The tombstone of a node; `None` when it was not removed, or nothing is known of it.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn get(self, node: NodeId) -> Result<Option<Tombstone>, StoreError> {
         rows::maybe(node_tombstone::Entity::find_by_id(node.uuid()).one(self.0.db()).await?)
+    }
+
+    /// The names of a cluster's nodes that were removed within the last 25 hours: certificates in these names may still be good. At most
+    /// [`Tombstones::RECENT`] and as many as the cluster had nodes since.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn recent(self, cluster: ClusterId) -> Result<BTreeSet<String>, StoreError> {
+        let rows = recent(cluster.uuid()).all(self.0.db()).await?;
+        Ok(rows.into_iter().map(|row| row.name).collect())
     }
 
     /// Writes that a node is removed: from then on its machine is told to reset itself. Twice is once.
@@ -57,6 +73,13 @@ impl Tombstones<'_> {
         let row = deleted_cluster::Entity::find_by_id(cluster.uuid()).one(self.0.db()).await?;
         Ok(row.map(|row| DeletedCluster { cluster, link_trust_pem: row.link_trust }))
     }
+}
+
+/// The tombstones of a cluster's nodes whose certificates may still be good.
+pub(super) fn recent(cluster: Uuid) -> Select<node_tombstone::Entity> {
+    let since = codec::millis(codec::now() - deletion::DEPARTED);
+    let rows = node_tombstone::Entity::find().filter(node_tombstone::Column::Cluster.eq(cluster));
+    rows.filter(node_tombstone::Column::RemovedAt.gt(since))
 }
 
 fn until() -> i64 {

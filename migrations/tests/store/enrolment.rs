@@ -141,6 +141,39 @@ pub async fn a_full_pod_range_is_said_so(fixture: Fixture) {
     assert_eq!(token.uses, 0, "the token is not used up by a failure");
 }
 
+pub async fn a_cluster_that_lost_too_many_nodes_gets_no_more_for_a_day(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, cluster) = (&fixture.store, tenant.cluster("demo").await);
+    let pool = tenant.pool(cluster.id, "web").await;
+    let join = async |fingerprint: &str| {
+        let (_, secret) = tenant.join_token(cluster.id).await;
+        tenant.enroll(&secret, fingerprint).await
+    };
+    store.nodes().purge(join("one").await.unwrap().node.id).await.unwrap();
+    let copied = "INSERT INTO node_tombstones (node, cluster, name, removed_at, until)";
+    let more = if fixture.is_sqlite() {
+        format!(
+            "WITH RECURSIVE n(i) AS (SELECT 2 UNION ALL SELECT i + 1 FROM n WHERE i < 4000) {copied}
+             SELECT randomblob(16), cluster, name || i, removed_at, until FROM node_tombstones, n"
+        )
+    } else {
+        format!(
+            "{copied} SELECT gen_random_uuid(), cluster, name || i, removed_at, until FROM node_tombstones, generate_series(2, 4000) i"
+        )
+    };
+    fixture.meddle(&more).await;
+    assert_eq!(store.tombstones().recent(cluster.id).await.unwrap().len() as u64, Tombstones::RECENT);
+    assert!(matches!(join("two").await, Err(EnrolError::TooManyRemoved)));
+    let message = is_conflict(store.nodes().insert_for_pool(pool.id).await);
+    assert!(message.contains("within the last 25 hours"), "{message}");
+    fixture.meddle(&format!("UPDATE node_tombstones SET removed_at = removed_at - {}", 25 * 3_600_000 + 1)).await;
+    assert!(
+        store.tombstones().recent(cluster.id).await.unwrap().is_empty(),
+        "no certificate of theirs is good any more"
+    );
+    join("two").await.unwrap();
+}
+
 pub async fn links_and_heartbeats(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (store, nodes) = (&fixture.store, fixture.store.nodes());
@@ -185,6 +218,9 @@ pub async fn a_removed_nodes_name_is_nobodys_for_a_while(fixture: Fixture) {
     let first = join("one").await;
     fixture.store.nodes().purge(first.id).await.unwrap();
     assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), [first.name.to_string()]);
+    let dropped = [(cluster.id, first.name.to_string())].into();
+    assert_eq!(fixture.store.nodes().departed_since(hence(-60)).await.unwrap(), dropped);
+    assert!(fixture.store.nodes().departed_since(hence(60)).await.unwrap().is_empty());
     let second = join("two").await;
     assert_ne!(second.name, first.name, "certificates in the first one's name may still be shown");
     assert!(second.name.as_str().starts_with(first.name.as_str()));
@@ -215,6 +251,7 @@ pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixtur
     // Other news of the fence may still be on their way.
     let is_its = |change: &Change| (change.kind, change.id) == (ChangeKind::Node, told.id.uuid());
     while !is_its(&soon(news.recv()).await.unwrap()) {}
+    assert_eq!(store.tombstones().recent(cluster.id).await.unwrap(), [told.name.to_string()].into());
     store.nodes().mark_removed(reset.id).await.unwrap();
     store.nodes().purge(purged.id).await.unwrap();
     let first = store.tombstones().get(told.id).await.unwrap().unwrap();

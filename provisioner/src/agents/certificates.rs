@@ -7,7 +7,7 @@ use std::sync::Arc;
 use migrations::Node;
 use node_protocol::Certificates;
 use tenant_controlplane::pki::{
-    Ca, ClusterPki, PkiError, Subject, Validity, kube_proxy, kubelet_client, kubelet_serving, link_node, sign_csr,
+    Ca, ClusterPki, PkiError, Subject, Validity, kubelet_client, kubelet_serving, link_node, node_proxy, sign_csr,
 };
 use time::{Duration, OffsetDateTime};
 use tonic::Status;
@@ -17,8 +17,8 @@ use super::{Agents, unavailable};
 /// How long the link's certificate lasts, and kubelet's as a server: the gateway and the API server ask whether the node is still
 /// one. Agents renew all four in the second half of the shortest; a machine that is off for longer than this joins anew.
 const LINK: Duration = Duration::days(30);
-/// How long a removed node's kubelet and kube-proxy could still talk to its API server, which asks nobody. A machine that was off for
-/// longer renews them over its link before it starts them.
+/// As clients of the API server, which is told whom to refuse for this long. A machine that was off for longer renews them over its link
+/// before it starts them.
 const CLIENT: Duration = Duration::hours(24);
 
 /// The requests, PEM.
@@ -57,7 +57,7 @@ fn sign(pki: &ClusterPki, node: &Node, requests: &Requests) -> Result<Certificat
     Ok(Certificates {
         link_cert: sign((link, LINK), "link", &requests.link, &link_node(node.cluster, node.id))?,
         kubelet_cert: sign((client, CLIENT), "kubelet", &requests.kubelet, &kubelet_client(&node.name))?,
-        proxy_cert: sign((client, CLIENT), "proxy", &requests.proxy, &kube_proxy())?,
+        proxy_cert: sign((client, CLIENT), "proxy", &requests.proxy, &node_proxy(&node.name))?,
         serving_cert: sign((kubelet, LINK), "serving", &requests.serving, &kubelet_serving(&node.name, &own))?,
     })
 }

@@ -189,7 +189,10 @@ async fn a_machine_joins_as_who_the_platform_says() {
     let (link, _) = names(&certificates.link_cert);
     assert!(link.contains(&format!("CN={}", node.id)) && link.contains(&rig.cluster.to_string()), "{link}");
     assert_eq!(names(&certificates.kubelet_cert).0, "O=system:nodes, CN=system:node:web-1".to_owned());
-    assert_eq!(names(&certificates.proxy_cert).0, "CN=system:kube-proxy".to_owned());
+    assert_eq!(
+        names(&certificates.proxy_cert).0,
+        "O=pilothouse:kube-proxies, CN=pilothouse:kube-proxy:web-1".to_owned()
+    );
     let (_, serving) = names(&certificates.serving_cert);
     assert!(
         serving.contains("web-1")
@@ -295,6 +298,9 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
     let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
     assert!(removed(&link.renew(renew).await.unwrap_err()).is_some(), "no certificate after the tombstone");
     link.report(NodeReport { phase: "reset".into(), ..NodeReport::default() }).await.unwrap();
+    rig.world.reconcile_cluster(rig.cluster).await.unwrap();
+    let refused = reconcile().await.unwrap();
+    assert!(matches!(refused, Outcome::Waiting { .. }), "until its API server was seen to refuse its certificates");
     assert_eq!(reconcile().await.unwrap(), Outcome::Gone);
     assert!(rig.world.store.nodes().load(node.id).await.is_err());
     let again = link.watch(WatchRequest::default()).await.unwrap_err();

@@ -12,8 +12,8 @@ use migrations::Cluster;
 use serde_json::Value;
 use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities};
 use tenant_controlplane::render::{
-    CLIENT_AUTHORITIES, CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RenderInput, render,
-    shared,
+    CLIENT_AUTHORITIES, CLUSTER_LABEL, ETCD, MANAGED_BY_LABEL, Manifests, PRUNED, Placement, RemovedNodes, RenderInput,
+    render, shared,
 };
 use tenant_controlplane::sni;
 use tokio::time::{Instant, sleep};
@@ -34,13 +34,14 @@ struct Source<'a> {
     cluster: &'a Cluster,
     pki: &'a ClusterPki,
     authorities: KubeconfigAuthorities,
+    removed: RemovedNodes,
 }
 
 impl Source<'_> {
     fn rendered(&self, placement: &Placement) -> Manifests {
-        let Self { cluster, pki, authorities } = self;
+        let Self { cluster, pki, authorities, removed } = self;
         let Cluster { id, name, spec, user_id, .. } = cluster;
-        render(&RenderInput { cluster: *id, name, spec, pki, authorities, user: *user_id, placement })
+        render(&RenderInput { cluster: *id, name, spec, pki, authorities, removed, user: *user_id, placement })
     }
 }
 
@@ -62,7 +63,8 @@ pub async fn control_plane(
     let mut placement = Placement { etcd_ip: None, images: release.images, ..ctx.facts.placement.clone() };
     clients::prepare(ctx, cluster.id).await?;
     let authorities = clients::authorities(ctx, cluster.id).await?;
-    let source = Source { cluster, pki, authorities };
+    let removed = ctx.store.tombstones().recent(cluster.id).await?;
+    let source = Source { cluster, pki, authorities, removed };
     let manifests = source.rendered(&placement);
     let hash = fingerprint(manifests.objects.iter().filter(is_lasting));
     if ctx.is_applied(cluster.id, Place::Host, hash) && !is_bare(ctx, cluster) {

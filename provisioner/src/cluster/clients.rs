@@ -4,9 +4,12 @@
 //! The bundle is a Secret in the host, mounted into the API servers' pods, watched by them and looked at for every request. The kubelet
 //! looks at a mounted Secret once a minute, and at once when the pod changes: so the pods are touched, which restarts nothing. A TLS server
 //! names the authorities it believes in each handshake (RFC 8446, 4.2.4), and kube-apiserver puts a new bundle to use for its requests
-//! before it names it: so its handshake tells for certain, and no key is needed to ask. Nothing here needs anything inside the tenant.
+//! before it names it: so its handshake tells for certain, and no key is needed to ask. Nothing of that needs anything inside the tenant.
 //!
 //! All that takes two seconds, so the authority of the next kubeconfig is made ahead and believed before anybody asks for the file.
+//!
+//! Beside the bundle lies the API servers' authorization configuration, with the names of nodes that were removed lately. Whether it is in
+//! force is asked by a SubjectAccessReview: a tenant can keep us from knowing, and not from refusing.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -16,8 +19,9 @@ use futures::future::join_all;
 use migrations::{Cluster, Kubeconfig, PreparedAuthority};
 use serde_json::{Value, json};
 use tenant_controlplane::id::{ClusterId, KubeconfigId};
+use tenant_controlplane::name::NodeName;
 use tenant_controlplane::pki::{
-    ClusterPki, KubeconfigAuthorities, PkiError, generate_kubeconfig_authority, subject_der,
+    ClusterPki, KubeconfigAuthorities, PkiError, generate_kubeconfig_authority, kubelet_user, subject_der,
 };
 use tenant_controlplane::render::{RenderInput, client_authorities};
 use tenant_controlplane::sni;
@@ -28,7 +32,8 @@ use uuid::Uuid;
 
 use crate::context::{Context, Place, fingerprint};
 use crate::host::facts::Component;
-use crate::host::{Announced, PodFact};
+use crate::host::{Announced, ApiError, PodFact};
+use crate::tenants::Identity;
 use crate::trouble::Trouble;
 
 /// Between two looks at the API servers while a change is on its way.
@@ -151,15 +156,42 @@ async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<
     Ok(clients)
 }
 
-/// The bundle into the host, unless it is there.
+/// Whether every API server refuses a removed node whatever it asks; they are hurried where they do not yet.
+///
+/// # Errors
+/// [`Trouble`] of the store or the tenant's API servers.
+pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &NodeName) -> Result<bool, Trouble> {
+    let (Some(pki), Some(pods)) = (ctx.store.pki().get(cluster.id).await?, servers(ctx, cluster)) else {
+        return Ok(false);
+    };
+    let refused = |error| Trouble::api("cluster", error);
+    for pod in &pods {
+        let Some(address) = pod.address else { continue };
+        let api = ctx.tenants.door(cluster.id, &pki, &format!("{address}:{API_PORT}"), Identity::Platform)?;
+        match api.denies(&kubelet_user(node.as_str())).await {
+            Ok(true) => {}
+            // It takes no new connections either.
+            Err(ApiError::Unreachable(_) | ApiError::Timeout) if pod.leaving => {}
+            Ok(false) => {
+                touch(ctx, cluster).await;
+                return Ok(false);
+            }
+            Err(error) => return Err(refused(error)),
+        }
+    }
+    Ok(!pods.is_empty())
+}
+
+/// The bundle and the names of removed nodes into the host, unless they are there.
 async fn put(
     ctx: &Context,
     cluster: &Cluster,
     pki: &ClusterPki,
     authorities: &KubeconfigAuthorities,
 ) -> Result<(), Trouble> {
+    let removed = &ctx.store.tombstones().recent(cluster.id).await?;
     let (Cluster { id, name, spec, user_id, .. }, placement) = (cluster, &ctx.facts.placement);
-    let input = RenderInput { cluster: *id, name, spec, pki, authorities, user: *user_id, placement };
+    let input = RenderInput { cluster: *id, name, spec, pki, authorities, removed, user: *user_id, placement };
     let secret = client_authorities(&input);
     let hash = fingerprint([&secret]);
     if !ctx.is_applied(cluster.id, Place::Clients, hash) {

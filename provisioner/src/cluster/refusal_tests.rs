@@ -138,6 +138,23 @@ async fn a_node_that_something_keeps_says_what_and_force_ends_it() {
 }
 
 #[tokio::test]
+async fn a_removed_node_is_gone_when_its_certificates_are_refused() {
+    let world = World::new().await;
+    let cluster = running(&world).await;
+    let (id, key) = joined(&world, &cluster).await;
+    remove(&world, id).await;
+    let visit = async || world.ctx.reconcile(WorkKind::Node, id.uuid()).await.unwrap();
+    let waits = |outcome: &Outcome| matches!(outcome, Outcome::Waiting { reason, .. } if reason.contains("refuse its certificates"));
+    assert!(waits(&visit().await), "no API server knows its name");
+    world.connector.mounted.deaf.store(true, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert!(waits(&visit().await), "nobody has read the file yet");
+    assert!(!world.tenant.names().contains(&format!("Node {}", key.name)), "it is deleted all the same");
+    world.connector.mounted.deaf.store(false, std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(visit().await, Outcome::Gone, "the pod was touched, so the file was read");
+}
+
+#[tokio::test]
 async fn a_node_that_a_webhook_keeps_says_so() {
     let world = World::new().await;
     let cluster = running(&world).await;

@@ -202,7 +202,7 @@ async fn a_kubeconfig_of_a_cluster_at_rest_is_believed_before_anybody_asks_for_i
     let next = kubeconfigs.prepared(cluster.id).await.unwrap().remove(0);
     assert!(bundle(&world).contains(&next.certificate));
     // The kubelet does not look at the Secret any more: what the API server believes stays as it is.
-    world.connector.deaf.store(true, Ordering::SeqCst);
+    world.connector.mounted.deaf.store(true, Ordering::SeqCst);
     let first = world.kubeconfig(cluster.id, AccessRole::Admin).await;
     assert_eq!((first.id, first.authority.as_deref()), (next.id, Some(next.certificate.as_str())));
     assert!(kubeconfigs.prepared_authority(first.id).await.unwrap().is_none(), "its key is gone with the signature");
@@ -212,7 +212,7 @@ async fn a_kubeconfig_of_a_cluster_at_rest_is_believed_before_anybody_asks_for_i
     let second = world.kubeconfig(cluster.id, AccessRole::Admin).await;
     world.reconcile_cluster(cluster.id).await.unwrap();
     assert!(!kubeconfigs.load(second.id).await.unwrap().bound, "that one is not believed yet");
-    world.connector.deaf.store(false, Ordering::SeqCst);
+    world.connector.mounted.deaf.store(false, Ordering::SeqCst);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
     assert!(kubeconfigs.load(second.id).await.unwrap().bound);
 }
@@ -226,12 +226,12 @@ async fn revoked_is_told_when_it_is_seen_and_whatever_the_tenant_does() {
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
     world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
     // The kubelet has not looked yet, and the API server still believes it.
-    world.connector.deaf.store(true, Ordering::SeqCst);
+    world.connector.mounted.deaf.store(true, Ordering::SeqCst);
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     let state = async || world.store.kubeconfigs().load(row.id).await.unwrap().state(OffsetDateTime::now_utc());
     assert_eq!(state().await, migrations::KubeconfigState::Revoking);
     // An admin of the tenant took our rights away and refuses them to us.
-    world.connector.deaf.store(false, Ordering::SeqCst);
+    world.connector.mounted.deaf.store(false, Ordering::SeqCst);
     *world.tenant.health.lock().unwrap() = Health::Down("nothing answers us".to_owned());
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     assert_eq!(state().await, migrations::KubeconfigState::Revoked);

@@ -5,7 +5,9 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::kube::api::{Api, DeleteParams, DynamicObject, EvictParams, ListParams, ObjectList, Patch, PatchParams};
+use ::kube::api::{
+    Api, DeleteParams, DynamicObject, EvictParams, ListParams, ObjectList, Patch, PatchParams, PostParams,
+};
 use ::kube::client::{Body, ClientBuilder};
 use ::kube::config::AuthInfo;
 use ::kube::core::Status;
@@ -13,6 +15,7 @@ use ::kube::runtime::watcher::{self, Event, watcher};
 use ::kube::{Client, Config};
 use async_trait::async_trait;
 use futures::{Stream, StreamExt};
+use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
@@ -257,6 +260,15 @@ impl Kubernetes for KubeApi {
         let what = format!("{} {}", key.kind, key.name);
         let params = PatchParams::default();
         unless_gone(self.call("patch", &what, api.patch_metadata(&key.name, &params, &Patch::Merge(&none))).await)
+    }
+
+    async fn denies(&self, user: &str) -> Result<bool, ApiError> {
+        let non_resource_attributes = Some(NonResourceAttributes { path: Some("/".into()), verb: Some("get".into()) });
+        let spec =
+            SubjectAccessReviewSpec { user: Some(user.to_owned()), non_resource_attributes, ..Default::default() };
+        let (api, review) = (Api::all(self.client.clone()), SubjectAccessReview { spec, ..Default::default() });
+        let answer = self.call("create", "SubjectAccessReview", api.create(&PostParams::default(), &review)).await?;
+        Ok(answer.status.and_then(|status| status.denied) == Some(true))
     }
 
     async fn would_take(&self, object: &Value) -> Result<(), ApiError> {

@@ -57,6 +57,8 @@ pub struct Scripted {
     pub hangs: AtomicBool,
     /// Pods that a disruption budget keeps, by name; evicting others ends them.
     pub guarded: Mutex<Vec<String>>,
+    /// The authorization configuration in force.
+    authorization: Mutex<String>,
     pods: watch::Sender<Vec<PodFact>>,
     nodes: watch::Sender<Vec<NodeFact>>,
 }
@@ -72,6 +74,7 @@ impl Scripted {
             webhook: AtomicBool::default(),
             hangs: AtomicBool::default(),
             guarded: Mutex::default(),
+            authorization: Mutex::default(),
             pods: watch::Sender::new(Vec::new()),
             nodes: watch::Sender::new(Vec::new()),
         })
@@ -244,6 +247,12 @@ impl Kubernetes for Scripted {
         self.struck()
     }
 
+    async fn denies(&self, user: &str) -> Result<bool, ApiError> {
+        self.admitted(&json!({"kind": "SubjectAccessReview", "metadata": {}}))?;
+        let denies = self.authorization.lock().unwrap().contains(&format!("\\\"{user}\\\""));
+        self.struck().map(|()| denies)
+    }
+
     async fn would_take(&self, object: &Value) -> Result<(), ApiError> {
         self.admitted(object)?;
         self.struck()
@@ -298,12 +307,7 @@ fn meta(object: &Value) -> Meta {
 /// Leads every door to one tenant, and remembers which were opened.
 pub struct ScriptedConnector {
     pub tenant: Arc<Scripted>,
-    /// Whose Secret the tenant's API server reads when its pod is touched.
-    pub host: Arc<Scripted>,
-    /// What it read last.
-    bundles: Mutex<HashMap<String, (Value, String)>>,
-    /// Whether the kubelet does not hear of touches.
-    pub deaf: AtomicBool,
+    pub mounted: Arc<Mounted>,
     /// Where to, and whether as one of `system:masters`.
     pub opened: Mutex<Vec<(String, bool)>>,
     /// Whether somebody took the platform's own binding away.
@@ -313,33 +317,36 @@ pub struct ScriptedConnector {
 
 impl ScriptedConnector {
     pub fn new(tenant: Arc<Scripted>, host: Arc<Scripted>) -> Self {
-        let (bundles, deaf) = (Mutex::default(), AtomicBool::default());
-        Self {
-            tenant,
-            host,
-            bundles,
-            deaf,
-            opened: Mutex::default(),
-            unbound: Arc::default(),
-            full: AtomicBool::default(),
-        }
+        let mounted = Arc::new(Mounted { host, read: Mutex::default(), deaf: AtomicBool::default() });
+        Self { tenant, mounted, opened: Mutex::default(), unbound: Arc::default(), full: AtomicBool::default() }
     }
+}
 
-    /// As the kubelet does: the mounted Secret is read when the pod starts, again after the pod was touched, and not before.
-    fn mounted(&self, site: &Site) -> String {
+/// The Secrets that tenants' API servers read, as the kubelet mounts them.
+pub struct Mounted {
+    host: Arc<Scripted>,
+    /// By namespace: the pod as it was when the Secret was read last, and what was read.
+    read: Mutex<HashMap<String, (Value, Value)>>,
+    /// Whether the kubelet does not hear of touches.
+    pub deaf: AtomicBool,
+}
+
+impl Mounted {
+    /// One of its files: the Secret is read when the pod starts, again after the pod was touched, and not before.
+    fn file(&self, site: &Site, name: &str) -> String {
         let namespace = format!("ph-{}", site.server_name.split('.').next().unwrap());
         let objects = self.host.objects.lock().unwrap();
         let own = || objects.iter().filter(|(key, _)| key.namespace.as_ref() == Some(&namespace));
         let touched = own().find(|(key, _)| key.kind == "Pod").map(|(_, pod)| pod.clone()).unwrap_or_default();
         let secret = own().find(|(key, _)| key.name == "client-authorities").map(|(_, secret)| secret);
-        let data = secret.and_then(|secret| secret["data"]["client-ca.crt"].as_str()).unwrap_or_default();
-        let data = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
-        let mut bundles = self.bundles.lock().unwrap();
-        let is_read = |(seen, _): &(Value, String)| *seen == touched || self.deaf.load(Ordering::SeqCst);
-        if !bundles.get(&namespace).is_some_and(is_read) {
-            bundles.insert(namespace.clone(), (touched, String::from_utf8(data).unwrap()));
+        let mut all = self.read.lock().unwrap();
+        let is_read = |(seen, _): &(Value, Value)| *seen == touched || self.deaf.load(Ordering::SeqCst);
+        if !all.get(&namespace).is_some_and(is_read) {
+            all.insert(namespace.clone(), (touched, secret.map(|secret| secret["data"].clone()).unwrap_or_default()));
         }
-        bundles[&namespace].1.clone()
+        let data = all[&namespace].1[name].as_str().unwrap_or_default();
+        let data = base64::Engine::decode(&base64::engine::general_purpose::STANDARD, data).unwrap();
+        String::from_utf8(data).unwrap()
     }
 }
 
@@ -351,7 +358,7 @@ impl Connector for ScriptedConnector {
 
     async fn announced(&self, site: &Site) -> Result<Announced, ApiError> {
         self.tenant.struck()?;
-        let certificates = x509_parser::pem::Pem::iter_from_buffer(self.mounted(site).as_bytes())
+        let certificates = x509_parser::pem::Pem::iter_from_buffer(self.mounted.file(site, "client-ca.crt").as_bytes())
             .map(Result::unwrap)
             .collect::<Vec<_>>();
         Ok(certificates.iter().map(|pem| pem.parse_x509().unwrap().subject().as_raw().to_vec()).collect())
@@ -364,13 +371,17 @@ impl Connector for ScriptedConnector {
         if is_master {
             return Ok(Arc::clone(&self.tenant) as Arc<dyn Kubernetes>);
         }
-        Ok(Arc::new(Bound { tenant: Arc::clone(&self.tenant), unbound: Arc::clone(&self.unbound) }))
+        let (tenant, mounted, unbound) = (&self.tenant, &self.mounted, &self.unbound);
+        let (tenant, mounted, unbound) = (Arc::clone(tenant), Arc::clone(mounted), Arc::clone(unbound));
+        Ok(Arc::new(Bound { tenant, mounted, unbound, site: door.site.clone() }))
     }
 }
 
 /// The tenant as one sees it whose rights come from a binding.
 struct Bound {
     tenant: Arc<Scripted>,
+    mounted: Arc<Mounted>,
+    site: Site,
     unbound: Arc<AtomicBool>,
 }
 
@@ -431,6 +442,12 @@ impl Kubernetes for Bound {
 
     async fn release(&self, key: &ObjectKey) -> Result<(), ApiError> {
         self.allowed()?.release(key).await
+    }
+
+    async fn denies(&self, user: &str) -> Result<bool, ApiError> {
+        let tenant = self.allowed()?;
+        *tenant.authorization.lock().unwrap() = self.mounted.file(&self.site, "authorization.json");
+        tenant.denies(user).await
     }
 
     async fn would_take(&self, object: &Value) -> Result<(), ApiError> {

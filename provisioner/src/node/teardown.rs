@@ -1,5 +1,6 @@
 //! A node's end. Its pods move away, unless its cluster goes as well; a provider's machine is destroyed; a user's own is told to reset
-//! itself and given a while. Then the Kubernetes node is deleted and seen to be gone, and only then the row goes.
+//! itself and given a while. Then the API servers are seen to refuse its certificates and its Kubernetes node to be gone, and only then the
+//! row goes.
 
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use tenant_controlplane::text::printable;
 use time::OffsetDateTime;
 
 use super::drain::{self, Drain};
+use crate::cluster::clients;
 use crate::context::{Context, leaving};
 use crate::engine::Outcome;
 use crate::family::Family;
@@ -42,6 +44,8 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     steps.running("machine", "").await?;
     // From here on the agent is told to reset the machine, whenever it asks; this also wakes whoever tells it.
     ctx.store.tombstones().write(node.id).await?;
+    // Whoever tells the API servers whom to refuse reads it too.
+    ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
     let message = "waiting for its machine to leave";
     going(ctx, node, message, held_up(family, message, "The platform's log says what its provider answers.")).await?;
     let gone = match ctx.provider(family.pool.kind)? {
@@ -169,7 +173,8 @@ const fn refuses(error: &ApiError) -> bool {
     matches!(error, ApiError::Rejected { .. } | ApiError::Timeout | ApiError::Slow(_) | ApiError::TooLong(_))
 }
 
-/// Asks the Kubernetes node to go; answers what keeps it. A cluster that was never reached has none.
+/// Asks the Kubernetes node to go once its own certificates are refused, which would make it anew; answers what keeps it. A cluster that was
+/// never reached has none.
 async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Trouble> {
     if family.node.machine_fingerprint.is_none() {
         return Ok(None);
@@ -179,14 +184,16 @@ async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Tro
         let unreachable = || Trouble::api("cluster", ApiError::Unreachable("it has no address".into()));
         return if has_none { Ok(None) } else { Err(unreachable()) };
     };
+    let is_refused = clients::refuse(ctx, &family.cluster, &family.node.name).await?;
     let key = ObjectKey::global("v1", "Node", family.node.name.as_str());
     api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
     let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    Ok(left.map(|node| {
+    let refusal = (!is_refused).then(|| "waiting for the cluster's API server to refuse its certificates".to_owned());
+    Ok(left.map_or(refusal, |node| {
         let names = node["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let names = printable(&names.collect::<Vec<_>>().join(", "));
         let finalizers = if names.is_empty() { String::new() } else { format!(", which has finalizers: {names}") };
-        format!("waiting for its Kubernetes node to go{finalizers}")
+        Some(format!("waiting for its Kubernetes node to go{finalizers}"))
     }))
 }
 

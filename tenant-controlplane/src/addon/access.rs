@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::edit::{EDIT, EDIT_WORKLOADS};
 use super::{global, value};
 use crate::id::KubeconfigId;
-use crate::pki::{KUBELET_API_USER, PLATFORM_GROUP, kubeconfig_user_name, role_group};
+use crate::pki::{KUBELET_API_USER, NODE_PROXIES, PLATFORM_GROUP, kubeconfig_user_name, role_group};
 use crate::status::AccessRole;
 
 const API_GROUP: &str = "rbac.authorization.k8s.io";
@@ -83,7 +83,8 @@ pub(super) fn objects() -> Vec<Value> {
         let name = if *role == AccessRole::Edit { EDIT } else { group.as_str() };
         binding(name, &Who::Group(&group), cluster_role(*role))
     };
-    [platform, kubelets].into_iter().chain(AccessRole::ALL.iter().map(role)).collect()
+    let proxies = binding(NODE_PROXIES, &Who::Group(NODE_PROXIES), "system:node-proxier");
+    [platform, kubelets, proxies].into_iter().chain(AccessRole::ALL.iter().map(role)).collect()
 }
 
 /// The name of the binding that file kubeconfigs had before each had an authority of its own: what to delete to revoke such a one.

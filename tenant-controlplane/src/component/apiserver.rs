@@ -5,6 +5,7 @@
 //!
 //! It cannot stop without etcd: whoever stops both stops it first, or it hangs until it is killed.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use base64::Engine;
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Files, flag};
-use crate::pki::{ClusterPki, KubeconfigAuthorities, LeafKind, client_trust_pem};
+use crate::pki::{ClusterPki, KubeconfigAuthorities, LeafKind, client_trust_pem, kubelet_user, node_proxy_user};
 
 /// The binary's and the component's name.
 pub const NAME: &str = "kube-apiserver";
@@ -107,7 +108,8 @@ fn authentication(settings: &Settings<'_>) -> Vec<String> {
         // connections that are open.
         flag("client-ca-file", format_args!("{}/{CLIENT_CA}", settings.client_files)),
         file(settings, "authentication-config", "authentication.json"),
-        flag("authorization-mode", "Node,RBAC"),
+        // Watched as well.
+        flag("authorization-config", format_args!("{}/{AUTHORIZATION}", settings.client_files)),
         flag("enable-admission-plugins", "NodeRestriction"),
         file(settings, "requestheader-client-ca-file", "front-proxy-ca.crt"),
         flag("requestheader-allowed-names", crate::pki::FRONT_PROXY_NAME),
@@ -190,9 +192,14 @@ pub fn files(pki: &ClusterPki, egress: Option<&Egress<'_>>) -> Files {
     }
 }
 
-/// Whom it believes, apart from its other files because it changes with every file kubeconfig: no pod is restarted for that.
-pub fn client_files(pki: &ClusterPki, authorities: &KubeconfigAuthorities) -> Files {
-    Files::new([(CLIENT_CA, &client_trust_pem(&pki.client, authorities))])
+/// Whom it believes and whom it refuses, apart from its other files because it changes with every file kubeconfig and every removed node:
+/// no pod is restarted for that.
+pub fn client_files(pki: &ClusterPki, authorities: &KubeconfigAuthorities, removed: &RemovedNodes) -> Files {
+    Files::new([
+        (CLIENT_CA, &client_trust_pem(&pki.client, authorities)),
+        (AUTHORIZATION, &authorization_config(removed).to_string()),
+        (WEBHOOK, &webhook_kubeconfig().to_string()),
+    ])
 }
 
 fn egress_files(pki: &ClusterPki, egress: &Egress<'_>) -> Files {
@@ -224,6 +231,63 @@ fn authentication_config() -> Value {
         "anonymous": {"conditions": [{"path": "/livez"}, {"path": "/readyz"}, {"path": "/healthz"}], "enabled": true},
         "apiVersion": "apiserver.config.k8s.io/v1",
         "kind": "AuthenticationConfiguration",
+    })
+}
+
+/// Names of nodes that were removed, for as long as certificates in these names last.
+pub type RemovedNodes = BTreeSet<String>;
+
+/// The most nodes in one expression: of one, 100,000 characters are parsed at most (cel-go's `ExpressionSizeCodePointLimit`), and a node
+/// takes up to 168.
+const NODES_PER_EXPRESSION: usize = 500;
+
+/// Who may do what: nodes what they run needs, everybody else what roles say (KEP-3221). Before that, nobody may do anything in the name of
+/// a removed node, whatever a role inside the cluster says.
+///
+/// Why not an authority for each node in the client-CA bundle, as kubeconfigs have: a machine would join seconds later, when every API server
+/// has taken its authority up, each handshake would name every living node's, and renewal would need the authorities' keys kept. Names cost
+/// nothing before a removal, and are forgotten a day after it.
+fn authorization_config(removed: &RemovedNodes) -> Value {
+    let names: Vec<&String> = removed.iter().collect();
+    let refusing = names.chunks(NODES_PER_EXPRESSION).enumerate();
+    let refusing = refusing.map(
+        |(n, nodes)| json!({"name": format!("removed-nodes-{n}"), "type": "Webhook", "webhook": refusal_of(nodes)}),
+    );
+    let usual = [json!({"name": "node", "type": "Node"}), json!({"name": "rbac", "type": "RBAC"})];
+    json!({
+        "apiVersion": "apiserver.config.k8s.io/v1",
+        "authorizers": refusing.chain(usual).collect::<Vec<_>>(),
+        "kind": "AuthorizationConfiguration",
+    })
+}
+
+/// A webhook that is never called: for others than removed nodes its first condition is false, and it has no opinion; for them the second one
+/// fails, and `failurePolicy` refuses (match conditions of AuthorizationConfiguration). The API server answers 500 with the error's words,
+/// as after every authorizer that denies with an error; nothing but a webhook that is called denies with 403.
+fn refusal_of(nodes: &[&String]) -> Value {
+    let users: Vec<String> = nodes.iter().flat_map(|node| [kubelet_user(node), node_proxy_user(node)]).collect();
+    let named = format!("request.user in {}", json!(users));
+    // There is no such key: the error says so.
+    let fails = "{'': false}['this node was removed: ' + request.user]";
+    json!({
+        "connectionInfo": {"kubeConfigFile": format!("{POD_CLIENT_FILES}/{WEBHOOK}"), "type": "KubeConfigFile"},
+        "failurePolicy": "Deny",
+        "matchConditionSubjectAccessReviewVersion": "v1",
+        "matchConditions": [{"expression": named}, {"expression": fails}],
+        "subjectAccessReviewVersion": "v1",
+        "timeout": "1s",
+    })
+}
+
+/// Where the webhook is, which is never called: nowhere. The configuration must name one.
+fn webhook_kubeconfig() -> Value {
+    json!({
+        "apiVersion": "v1",
+        "clusters": [{"cluster": {"server": "https://127.0.0.1:1"}, "name": "nowhere"}],
+        "contexts": [{"context": {"cluster": "nowhere", "user": "nobody"}, "name": "nowhere"}],
+        "current-context": "nowhere",
+        "kind": "Config",
+        "users": [{"name": "nobody", "user": {}}],
     })
 }
 
@@ -265,5 +329,9 @@ fn egress_config(url: &str) -> Value {
 pub(crate) const POD_FILES: &str = "/etc/kubernetes/apiserver";
 /// Where a tenant's pod has [`client_files`].
 pub(crate) const POD_CLIENT_FILES: &str = "/etc/kubernetes/client-authorities";
+/// Who may do what.
+const AUTHORIZATION: &str = "authorization.json";
+/// The kubeconfig of the webhook that refuses removed nodes.
+const WEBHOOK: &str = "removed-nodes.kubeconfig";
 /// The bundle of the authorities that vouch for clients.
 const CLIENT_CA: &str = "client-ca.crt";

@@ -25,9 +25,22 @@ fn client(cn: impl Into<String>, o: &[&str]) -> Subject {
     Subject { cn: cn.into(), o: o.iter().map(ToString::to_string).collect(), ..Subject::default() }
 }
 
+/// The group of nodes' kube-proxies; an addon binds it to `system:node-proxier`.
+pub(crate) const NODE_PROXIES: &str = "pilothouse:kube-proxies";
+
+/// The user that a node's kubelet is to the API server.
+pub fn kubelet_user(node: &str) -> String {
+    format!("system:node:{node}")
+}
+
+/// The user that a node's kube-proxy is: each its own, so that it can be refused alone.
+pub(crate) fn node_proxy_user(node: &str) -> String {
+    format!("pilothouse:kube-proxy:{node}")
+}
+
 /// A kubelet towards the API server: user `system:node:<name>`, held to its own objects by NodeRestriction.
 pub fn kubelet_client(node: &NodeName) -> Subject {
-    client(format!("system:node:{node}"), &["system:nodes"])
+    client(kubelet_user(node.as_str()), &["system:nodes"])
 }
 
 /// A kubelet towards the API server that dials it; by the kubelet CA. `addresses` must be the machine's recorded ones.
@@ -36,7 +49,12 @@ pub fn kubelet_serving(node: &NodeName, addresses: &[IpAddr]) -> Subject {
     Subject { dns_sans: vec![node.to_string()], ip_sans: addresses.to_vec(), usage: Usage::Server, ..names }
 }
 
-/// kube-proxy; Kubernetes binds this user to `system:node-proxier` by itself.
+/// The kube-proxy of a node that joined.
+pub fn node_proxy(node: &NodeName) -> Subject {
+    client(node_proxy_user(node.as_str()), &[NODE_PROXIES])
+}
+
+/// kube-proxy where there is one node; Kubernetes binds this user to `system:node-proxier` by itself.
 pub fn kube_proxy() -> Subject {
     client("system:kube-proxy", &[])
 }

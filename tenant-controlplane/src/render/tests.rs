@@ -63,7 +63,8 @@ fn rendered(version: &str, change: impl FnOnce(&mut ClusterSpec, &mut Placement,
     let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
     let authorities = authorities(&[7]);
     let (pki, authorities) = (&pki, &authorities);
-    render(&RenderInput { cluster, name: &name, spec: &spec, pki, authorities, user: USER, placement: &placement })
+    let (removed, placement) = (&RemovedNodes::new(), &placement);
+    render(&RenderInput { cluster, name: &name, spec: &spec, pki, authorities, removed, user: USER, placement })
 }
 
 fn authorities(kubeconfigs: &[u128]) -> KubeconfigAuthorities {
@@ -254,11 +255,12 @@ fn a_changed_file_rolls_the_pods_that_read_it() {
 #[test]
 fn a_kubeconfig_comes_and_goes_without_a_restart() {
     let with = |kubeconfigs: &[u128]| {
+        let removed = &RemovedNodes::new();
         let (placement, pki, authorities) = (placement(), pki(), authorities(kubeconfigs));
         let spec = ClusterSpec::new(KubernetesVersion::default());
         let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
         let (pki, authorities, placement) = (&pki, &authorities, &placement);
-        let input = RenderInput { cluster, name: &name, spec: &spec, pki, authorities, user: USER, placement };
+        let input = RenderInput { cluster, name: &name, spec: &spec, pki, authorities, removed, user: USER, placement };
         (render(&input), client_authorities(&input))
     };
     let ((none, bare), (two, both)) = (with(&[]), with(&[9, 7]));
@@ -267,6 +269,39 @@ fn a_kubeconfig_comes_and_goes_without_a_restart() {
     assert_eq!(different.collect::<Vec<_>>(), [(&bare, &both)], "nothing else changes, so nothing restarts");
     let bundle = readable(two)[10]["data"]["client-ca.crt"].clone();
     assert_eq!(bundle, "<client CA>\n<authority of kubeconfig 7>\n<authority of kubeconfig 9>\n");
+}
+
+#[test]
+fn a_removed_node_is_refused_without_a_restart() {
+    let with = |names: &[&str]| {
+        let removed = &names.iter().map(|name| (*name).to_owned()).collect();
+        let (placement, pki, authorities) = (&placement(), &pki(), &authorities(&[]));
+        let spec = ClusterSpec::new(KubernetesVersion::default());
+        let (cluster, name) = (ClusterId::from_uuid(Uuid::from_u128(42)), ClusterName::parse("demo").unwrap());
+        render(&RenderInput { cluster, name: &name, spec: &spec, pki, authorities, removed, user: USER, placement })
+    };
+    let (none, two, many) = (with(&[]), with(&["web-1", "web-2"]), (0..1001).map(|n| format!("{n:a>63}")));
+    let many = with(&many.collect::<Vec<_>>().iter().map(String::as_str).collect::<Vec<_>>());
+    let different = none.objects.iter().zip(&two.objects).filter(|(one, other)| one != other);
+    let different: Vec<_> = different.map(|(_, other)| other["metadata"]["name"].as_str().unwrap()).collect();
+    assert_eq!(different, [CLIENT_AUTHORITIES], "nothing else changes, so nothing restarts");
+    let config = |manifests| -> Value {
+        serde_json::from_str(readable(manifests)[10]["data"]["authorization.json"].as_str().unwrap()).unwrap()
+    };
+    let types = |config: &Value| -> Vec<String> {
+        config["authorizers"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!(types(&config(none)), ["Node", "RBAC"]);
+    let refusing = config(two);
+    assert_eq!(types(&refusing), ["Webhook", "Node", "RBAC"], "before anything may allow");
+    let webhook = &refusing["authorizers"][0]["webhook"];
+    assert_eq!(webhook["failurePolicy"], "Deny");
+    let named = "request.user in [\"system:node:web-1\",\"pilothouse:kube-proxy:web-1\",\"system:node:web-2\",\"pilothouse:kube-proxy:web-2\"]";
+    assert_eq!(webhook["matchConditions"][0]["expression"], named);
+    let many = config(many);
+    assert_eq!(types(&many), ["Webhook", "Webhook", "Webhook", "Node", "RBAC"]);
+    let longest = many["authorizers"][0]["webhook"]["matchConditions"][0]["expression"].as_str().unwrap();
+    assert!(longest.len() < 100_000, "of a longer expression nothing is parsed: {}", longest.len());
 }
 
 #[test]
