@@ -34,6 +34,13 @@ impl Network {
         self.subnet.hosts().next().unwrap_or(self.subnet.addr())
     }
 
+    /// The bridge's own MAC address, locally administered. Without one it would take the lowest of its ports': whenever that machine goes, all
+    /// others would lose their way out until they ask for the address again, half a minute later.
+    fn mac(&self) -> String {
+        let [a, b, c, d] = self.gateway().octets();
+        format!("02:00:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
     /// Makes bridge and rules, or finds them. Runs any number of times.
     pub async fn ensure(&self) -> Result<(), LocalError> {
         for (path, least) in RAISED {
@@ -44,7 +51,7 @@ impl Network {
         }
         let address = format!("{}/{}", self.gateway(), self.subnet.prefix_len());
         run(&["ip", "address", "replace", &address, "dev", &self.bridge]).await?;
-        run(&["ip", "link", "set", &self.bridge, "up"]).await?;
+        run(&["ip", "link", "set", &self.bridge, "address", &self.mac(), "up"]).await?;
         self.apply_rules().await
     }
 

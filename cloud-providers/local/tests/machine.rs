@@ -175,8 +175,11 @@ async fn a_machine_lives_stops_starts_and_leaves_nothing() {
     world.report("nod_a").await;
     assert!(world.dir.path().join("machines/nod_a/state/kept").exists(), "the disk outlives a stop");
 
+    let mac = || std::fs::read_to_string("/sys/class/net/phtbr1/address").unwrap();
+    let known = mac();
     assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
     assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
+    assert_eq!(mac(), known, "other machines know their way out by it");
     assert!(world.provider.get("nod_a").await.unwrap().is_none());
     world.provider.dismantle().await;
     assert!(
