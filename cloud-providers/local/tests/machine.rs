@@ -19,7 +19,8 @@ echo began >> /starts
 { echo pid $$; hostname; ip -4 -o address show dev eth0; cat /etc/pilothouse/join.json; echo; touch /var/lib/pilothouse-node/kept
   for part in /var/cache/pilothouse/seed /usr/local/bin/pilothouse-node; do mount -o remount,bind,rw $part; done
   { echo >> /var/cache/pilothouse/seed/agent || echo >> /usr/local/bin/pilothouse-node; } 2>/dev/null && echo parts-writable
-  [ -w /sys/kernel ] && echo sys-writable; cat /proc/sys/vm/overcommit_memory; mkdir /sys/fs/cgroup/unified/inner /sys/fs/cgroup/inner 2>/dev/null && echo cgroups; } > /report 2>&1
+  [ -w /sys/kernel ] && echo sys-writable; cat /proc/sys/vm/overcommit_memory; if [ -d /sys/fs/cgroup/unified ]; then cd /sys/fs/cgroup/unified; else cd /sys/fs/cgroup; fi
+  mkdir inner && rmdir inner && echo cgroups; echo end; } > /report 2>&1
 trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
 ";
 
@@ -46,8 +47,8 @@ reach() { timeout 2 bash -c \"exec 3<>/dev/tcp/$1/$2\" && echo reached-$3; }
   grep CapBnd /proc/self/status; grep Seccomp: /proc/self/status
   reach 100.127.NUMBER.1 GATEWAY gateway; reach 100.127.NUMBER.1 LISTENER listener; reach HOST LISTENER host-listener
   touch /var/lib/pilothouse-node/kept && stat -c 'kept %u' /var/lib/pilothouse-node/kept
-  mkdir /sys/fs/cgroup/unified/inner /sys/fs/cgroup/inner && echo cgroups
-  mkdir /sys/fs/cgroup/unified/inner 2>/dev/null || echo cgroups
+  if [ -d /sys/fs/cgroup/unified ]; then cd /sys/fs/cgroup/unified; else cd /sys/fs/cgroup; fi
+  mkdir inner && rmdir inner && echo cgroups; echo end
 } > /report 2>&1
 trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
 ";
@@ -123,10 +124,10 @@ impl World {
     /// Waits for what the script wrote.
     async fn report(&self, id: &str) -> String {
         let path = self.dir.path().join("machines").join(id).join("upper/report");
-        let end = Instant::now() + Duration::from_secs(20);
+        let end = Instant::now() + Duration::from_secs(90);
         loop {
             let text = std::fs::read_to_string(&path).unwrap_or_default();
-            if text.contains("cgroups") {
+            if text.lines().any(|line| line == "end") {
                 return text;
             }
             let console = std::fs::read_to_string(path.parent().unwrap().parent().unwrap().join("console.log"))
