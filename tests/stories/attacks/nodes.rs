@@ -229,7 +229,7 @@ fn sleepers() -> Vec<u32> {
     let entries = std::fs::read_dir("/proc").unwrap().flatten();
     let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
     let command = |pid: &u32| std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-    pids.filter(|pid| command(pid) == b"sleep\0100000\0").collect()
+    pids.filter(|pid| command(pid) == b"sleep\x00100000\x00").collect()
 }
 
 /// A machine is off while its cluster is deleted. When it is on again it hears of it, ends what it runs and resets itself.
