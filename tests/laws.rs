@@ -198,11 +198,14 @@ fn sources(dir: &Path, found: &mut Vec<PathBuf>) {
 
 fn is_test(path: &Path) -> bool {
     let name = path.file_stem().unwrap().to_string_lossy();
-    name == "tests" || name.ends_with("_tests") || path.components().any(|part| part.as_os_str() == "tests")
+    name == "tests"
+        || name == "testing"
+        || name.ends_with("_tests")
+        || path.components().any(|part| part.as_os_str() == "tests")
 }
 
 #[test]
-fn every_file_tells_its_story_and_is_short() {
+fn every_file_says_what_it_is_for_and_is_short() {
     let mut all = Vec::new();
     sources(Path::new(env!("CARGO_MANIFEST_DIR")), &mut all);
     assert!(all.len() > 100, "the sources were not found");
@@ -211,7 +214,7 @@ fn every_file_tells_its_story_and_is_short() {
         let text = std::fs::read_to_string(&path).unwrap();
         let lines = text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count();
         if !text.starts_with("//!") {
-            broken.push(format!("{}: begins without its //! story", path.display()));
+            broken.push(format!("{}: begins without a //! line that says what it is for", path.display()));
         }
         if lines > LONGEST_FILE && !is_test(&path) {
             broken.push(format!("{}: {lines} lines, {LONGEST_FILE} are allowed", path.display()));

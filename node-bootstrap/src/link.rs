@@ -4,22 +4,21 @@
 //! Everything here survives a gateway that goes away: the channel dials anew by itself, the watch is taken up again after a pause
 //! with jitter, a report that fails is simply overtaken by the next one.
 
+mod report;
+
 use std::collections::HashMap;
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use ipnet::Ipv4Net;
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::refusal::Reason;
-use node_protocol::{
-    ALPN_GRPC, Check, MachineFacts, NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest,
-};
+use node_protocol::{ALPN_GRPC, NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest};
 use rustls::ClientConfig;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tokio_rustls::client::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
@@ -27,10 +26,10 @@ use tower::service_fn;
 
 use crate::connect::{Backoff, ConnectError, Dialer, tls_config};
 use crate::files::FileError;
-use crate::machine;
 use crate::pki::{self, PkiError, Store};
-use crate::status::{Board, Phase};
 use crate::supervise::describe;
+
+pub use report::Told;
 
 /// The heartbeat.
 const REPORT: Duration = Duration::from_secs(10);
@@ -361,54 +360,6 @@ fn channel(dial: Dial) -> Result<Channel, ConnectError> {
         async move { dial.tls(ALPN_GRPC).await.map(TokioIo::new) }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
-}
-
-/// What a report is made of.
-#[derive(Clone)]
-pub struct Told {
-    /// How the node does.
-    pub board: Board,
-    /// Which generation is in force.
-    pub observed: watch::Receiver<u64>,
-    /// What preflight found.
-    pub checks: Vec<Check>,
-    /// The pods' range: addresses in it are no addresses of the machine.
-    pub pods: Ipv4Net,
-}
-
-impl Told {
-    /// The report of this moment.
-    pub fn report(&self) -> NodeReport {
-        let status = self.board.status();
-        let phase = match status.phase {
-            Phase::Starting => "joining",
-            // The platform shows what fails; whether the node is ready is Kubernetes' word.
-            Phase::Ready if !status.failing().is_empty() => {
-                return NodeReport { checks: status.failing(), ..self.say("failed", "") };
-            }
-            Phase::Ready => "ready",
-            Phase::Degraded | Phase::Stopping | Phase::Stopped => "failed",
-        };
-        self.say(phase, &status.message)
-    }
-
-    fn facts(&self) -> MachineFacts {
-        let mut facts = machine::facts(std::path::Path::new("/"));
-        facts.addresses.retain(|text| !text.parse().is_ok_and(|address: Ipv4Addr| self.pods.contains(&address)));
-        facts
-    }
-
-    /// A report with other words.
-    pub fn say(&self, phase: &str, message: &str) -> NodeReport {
-        NodeReport {
-            observed_generation: *self.observed.borrow(),
-            phase: phase.into(),
-            message: message.into(),
-            facts: Some(self.facts()),
-            checks: self.checks.clone(),
-            agent_version: env!("CARGO_PKG_VERSION").into(),
-        }
-    }
 }
 
 #[cfg(test)]
