@@ -353,7 +353,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new("checks", Some(dir.path().join("deep/er"))).unwrap();
         let all = machine(&instance, &dir.path().join("cache")).await;
-        assert_eq!(all.len(), 15, "one file system is asked once");
+        assert_eq!(all.len(), 16, "one file system is asked once");
         for check in all {
             assert!(check.status == Verdict::Pass || !check.remediation.is_empty(), "{check:?}");
         }
