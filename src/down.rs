@@ -22,6 +22,7 @@ use crate::network;
 use crate::options::DownArgs;
 use crate::platform::machines;
 use crate::progress::Progress;
+use crate::run::run;
 use crate::sysctl;
 
 /// What `up` makes in a data directory before it writes its record.
@@ -113,7 +114,7 @@ async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) ->
         bail!("{left} is still mounted, so {} is not removed: unmount it and run this again", instance.dir.display());
     }
     footprint::remove(&instance.cgroup(), &record.map(|record| record.made).unwrap_or_default());
-    remove_all_but_record(instance)?;
+    remove_all_but_record(instance).await?;
     fs::remove_dir_all(instance.run_dir()).ok();
     if let Some(slot) = slot {
         instance.release_slot(slot);
@@ -128,16 +129,15 @@ async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) ->
 }
 
 /// The record stays until the end: a purge that was cut off is repeated by it.
-fn remove_all_but_record(instance: &Instance) -> Result<()> {
+async fn remove_all_but_record(instance: &Instance) -> Result<()> {
     let entries = fs::read_dir(&instance.dir).with_context(|| format!("read {}", instance.dir.display()))?;
     for entry in entries {
         let path = entry?.path();
         if path.file_name().is_some_and(|name| name == "instance.json") {
             continue;
         }
-        let removed =
-            if path.is_dir() && !path.is_symlink() { fs::remove_dir_all(&path) } else { fs::remove_file(&path) };
-        removed.with_context(|| format!("remove {}", path.display()))?;
+        // Local machines made some of it as deep as they liked: a walk that recurses would not come to its end.
+        run(&["rm", "-rf", "--one-file-system", "--", &path.to_string_lossy()]).await?;
     }
     Ok(())
 }
@@ -191,8 +191,8 @@ mod tests {
         assert_eq!(unmount_below(&ours).unwrap(), Vec::<PathBuf>::new());
     }
 
-    #[test]
-    fn the_record_is_the_last_to_go() {
+    #[tokio::test]
+    async fn the_record_is_the_last_to_go() {
         let dir = tempfile::tempdir().unwrap();
         let instance = Instance::new("last", Some(dir.path().to_owned())).unwrap();
         fs::create_dir_all(instance.path("volumes/etcd")).unwrap();
@@ -200,7 +200,7 @@ mod tests {
             fs::write(instance.path(file), "").unwrap();
         }
         std::os::unix::fs::symlink(instance.path("volumes"), instance.path("link")).unwrap();
-        remove_all_but_record(&instance).unwrap();
+        remove_all_but_record(&instance).await.unwrap();
         let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left, ["instance.json"]);
     }

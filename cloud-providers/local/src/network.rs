@@ -64,6 +64,15 @@ impl Network {
         run_with_input(&["nft", "-f", "-"], &rules).await.map(drop)
     }
 
+    /// Sets the rules again where somebody flushed them, as a restart of Debian's `nftables` service does.
+    pub async fn keep_rules(&self) -> Result<(), LocalError> {
+        if run(&["nft", "list", "table", "ip", &self.table]).await.is_ok() {
+            return Ok(());
+        }
+        tracing::warn!(table = self.table, "somebody took the rules around local machines away; put back");
+        self.apply_rules().await
+    }
+
     /// Takes bridge and rules away.
     pub async fn remove(&self) {
         run(&["ip", "link", "delete", &self.bridge]).await.ok();

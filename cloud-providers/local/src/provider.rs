@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::net::Ipv4Addr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -178,16 +178,13 @@ impl Local {
     /// machine's namespace.
     async fn remove_unread(&self, id: &str) -> Result<Removal, LocalError> {
         end(format!("{}/{id}", self.config.cgroup)).await?;
-        self.forget(id)
+        self.forget(id).await
     }
 
     /// Removes what a creation that broke off has left before the machine was written down: its join material.
-    fn forget(&self, id: &str) -> Result<Removal, LocalError> {
-        let dir = self.config.dir.join(id);
-        match fs::remove_dir_all(&dir) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(LocalError::file(dir)(error)),
-            _ => Ok(Removal::Gone),
-        }
+    async fn forget(&self, id: &str) -> Result<Removal, LocalError> {
+        delete_tree(&self.config.dir.join(id)).await?;
+        Ok(Removal::Gone)
     }
 
     fn describe(&self, spec: &Spec) -> Machine {
@@ -307,6 +304,13 @@ async fn end(cgroup: String) -> Result<(), LocalError> {
     stopped.await.map_err(|_| LocalError::Stuck { id })?
 }
 
+/// Deletes a directory and all below it, in a process of its own: whoever was root in the machine made the tree as deep and as full as they
+/// liked, and a walk that recurses would end this process.
+async fn delete_tree(dir: &Path) -> Result<(), LocalError> {
+    let dir = dir.to_string_lossy();
+    run(&["rm", "-rf", "--one-file-system", "--", &dir]).await.map(drop)
+}
+
 /// What the agent reads at its first start, and then removes.
 fn join_file(join: &JoinMaterial) -> Vec<u8> {
     let text = json!({
@@ -334,7 +338,11 @@ impl Provider for Local {
     }
 
     async fn get(&self, id: &str) -> Result<Option<Machine>, ProviderError> {
-        Ok(self.load(id)?.map(|spec| self.describe(&spec)))
+        let spec = self.load(id)?;
+        if spec.is_some() {
+            self.config.network.keep_rules().await?;
+        }
+        Ok(spec.map(|spec| self.describe(&spec)))
     }
 
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
@@ -375,14 +383,14 @@ impl Provider for Local {
     async fn remove(&self, id: &str) -> Result<Removal, ProviderError> {
         let spec = match self.load(id) {
             Ok(Some(spec)) => spec,
-            Ok(None) => return Ok(self.forget(id)?),
+            Ok(None) => return Ok(self.forget(id).await?),
             Err(LocalError::Corrupt { .. }) => return Ok(self.remove_unread(id).await?),
             Err(error) => return Err(error.into()),
         };
         self.want(id, false).await?;
         self.clear(&spec).await?;
         // Its mounts lived in its own namespace and went with it: the directory holds nothing of anybody else's.
-        fs::remove_dir_all(&spec.dir).map_err(LocalError::file(&spec.dir))?;
+        delete_tree(&spec.dir).await?;
         Ok(Removal::Gone)
     }
 }

@@ -384,3 +384,62 @@ async fn where_nothing_can_be_isolated_the_trial_says_why() {
     assert!(!world.dir.path().join("isolation-trial").exists() && !cgroups(&world, "isolation-trial"), "all is gone");
     world.provider.dismantle().await;
 }
+
+/// Says where it has mounts, and what it sees where nothing should be.
+const LOOKS: &str = "#!/bin/bash
+{ touch /var/lib/pilothouse-node/kept; ls -A /hidden; cut -d' ' -f5 /proc/self/mountinfo; echo end; } > /report 2>&1
+trap 'exit 0' TERM; while :; do sleep 1000 & wait $!; done
+";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn links_that_a_machine_left_lead_nowhere_at_its_next_start() {
+    let Some(world) = World::isolated(11, LOOKS, 1) else { return };
+    if let Err(error) = world.provider.try_isolation(RANGES).await {
+        eprintln!("NOT RUN: this kernel isolates no machines: {error}");
+        return world.provider.dismantle().await;
+    }
+    world.provider.ensure(&world.request("nod_a")).await.unwrap();
+    world.report("nod_a").await;
+    world.provider.stop("nod_a").await.unwrap();
+    // As its root could have left it: the old root would be hidden there, and a decoy taken off in its place.
+    let dir = world.dir.path().join("machines/nod_a");
+    let (upper, kept) = (dir.join("upper"), std::fs::metadata(dir.join("state/kept")).unwrap());
+    let root = Some(std::os::unix::fs::MetadataExt::uid(&kept));
+    let own = |path: &Path| std::os::unix::fs::lchown(path, root, root).unwrap();
+    for hidden in ["hidden", "root/hidden"] {
+        std::fs::create_dir_all(upper.join(hidden)).unwrap();
+    }
+    let seed = upper.join("var/cache/pilothouse/seed");
+    std::fs::remove_dir(&seed).unwrap();
+    for (target, link) in [("../root/hidden", upper.join("mnt")), ("../../../root/hidden", seed)] {
+        std::fs::remove_dir(&link).ok();
+        std::os::unix::fs::symlink(target, &link).unwrap();
+        own(&link);
+    }
+    for path in ["hidden", "root", "root/hidden", "report"] {
+        own(&upper.join(path));
+    }
+    std::fs::remove_file(upper.join("report")).unwrap();
+    world.provider.start("nod_a").await.unwrap();
+    let report = world.report("nod_a").await;
+    assert!(report.starts_with("/\n") && report.contains("/var/cache/pilothouse/seed\n"), "{report}");
+    assert!(!report.contains("hidden"), "nothing of the outside is there:\n{report}");
+    world.provider.remove("nod_a").await.unwrap();
+    world.provider.dismantle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tree_of_any_depth_is_removed() {
+    let Some(world) = World::new(10) else { return };
+    world.provider.ensure(&world.request("nod_a")).await.unwrap();
+    world.report("nod_a").await;
+    let top = world.dir.path().join("machines/nod_a/upper");
+    let mut dir: std::os::fd::OwnedFd = std::fs::File::open(&top).unwrap().into();
+    for _ in 0..20_000 {
+        nix::sys::stat::mkdirat(&dir, "d", nix::sys::stat::Mode::S_IRWXU).unwrap();
+        dir = nix::fcntl::openat(&dir, "d", nix::fcntl::OFlag::O_DIRECTORY, nix::sys::stat::Mode::empty()).unwrap();
+    }
+    assert_eq!(world.provider.remove("nod_a").await.unwrap(), Removal::Gone);
+    assert!(!top.exists());
+    world.provider.dismantle().await;
+}

@@ -54,7 +54,7 @@ entity! {
         certificate: String,
         sealed: Vec<u8>,
         taken: bool,
-        created_at: i64,
+        since: i64,
     }
 
     cluster_port = "cluster_ports" {

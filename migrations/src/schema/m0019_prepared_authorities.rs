@@ -17,7 +17,7 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut table = Table::create();
         table.table("kubeconfig_authorities").col(uuid("id").primary_key()).col(uuid("cluster"));
-        table.col(text("certificate")).col(binary("sealed")).col(boolean("taken")).col(big_integer("created_at"));
+        table.col(text("certificate")).col(binary("sealed")).col(boolean("taken")).col(big_integer("since"));
         manager.create_table(table.foreign_key(&mut belongs("cluster", "clusters")).take()).await?;
         manager.create_index(index("kubeconfig_authorities", &["cluster"], false)).await
     }

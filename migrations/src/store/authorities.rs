@@ -3,7 +3,7 @@
 //!
 //! Its id becomes the kubeconfig's. Its key is kept sealed until the one certificate it is there for is signed, and is deleted then.
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, KubeconfigId};
 use tenant_controlplane::pki::Ca;
 use time::Duration;
@@ -19,6 +19,8 @@ use crate::error::StoreError;
 pub(super) const WHAT: &str = "kubeconfig authority";
 /// How long after it was made an authority may be used: it has to outlive the longest kubeconfig.
 const USABLE: Duration = Duration::days(30);
+/// How long one that is taken is kept for the signature, which follows at once. A request that is broken off in between leaves it behind.
+const UNSIGNED: Duration = Duration::minutes(2);
 
 /// An authority that is kept for a kubeconfig.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,7 +49,7 @@ impl Kubeconfigs<'_> {
         Ok(rows.into_iter().map(prepared).collect())
     }
 
-    /// Keeps an authority for the next kubeconfig of a cluster, and deletes those that are too old to be used.
+    /// Keeps an authority for the next kubeconfig of a cluster, and deletes those that are too old to be used or were never signed with.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a cluster.
@@ -60,11 +62,10 @@ impl Kubeconfigs<'_> {
             certificate: authority.cert_pem.clone(),
             sealed: self.0.kek().seal(&owner(id), &plain)?,
             taken: false,
-            created_at: codec::millis(codec::now()),
+            since: codec::millis(codec::now()),
         };
         let tx = self.0.begin().await?;
-        let old = Entity::delete_many().filter(Column::Cluster.eq(row.cluster));
-        old.filter(Column::CreatedAt.lte(oldest())).exec(&tx).await?;
+        Entity::delete_many().filter(Column::Cluster.eq(row.cluster)).filter(is_usable().not()).exec(&tx).await?;
         tx.add(row).await.map_err(orphan)?;
         tx.commit().await
     }
@@ -85,8 +86,8 @@ impl Kubeconfigs<'_> {
 pub(super) async fn take(tx: &Tx, cluster: Uuid) -> Result<Option<Uuid>, StoreError> {
     let row = usable(cluster).filter(Column::Taken.eq(false)).lock_exclusive().one(tx).await?;
     let Some(row) = row else { return Ok(None) };
-    let id = row.id;
-    tx.save(kubeconfig_authority::Model { taken: true, ..row }).await?;
+    let (id, since) = (row.id, codec::millis(codec::now()));
+    tx.save(kubeconfig_authority::Model { taken: true, since, ..row }).await?;
     Ok(Some(id))
 }
 
@@ -101,10 +102,11 @@ pub(super) fn owner(id: KubeconfigId) -> String {
 }
 
 fn usable(cluster: Uuid) -> sea_orm::Select<Entity> {
-    let query = Entity::find().filter(Column::Cluster.eq(cluster)).filter(Column::CreatedAt.gt(oldest()));
-    query.order_by_asc(Column::Id)
+    Entity::find().filter(Column::Cluster.eq(cluster)).filter(is_usable()).order_by_asc(Column::Id)
 }
 
-fn oldest() -> i64 {
-    codec::millis(codec::now() - USABLE)
+fn is_usable() -> Condition {
+    let after = |age: Duration| Column::Since.gt(codec::millis(codec::now() - age));
+    let waits = Condition::all().add(Column::Taken.eq(false)).add(after(USABLE));
+    Condition::any().add(waits).add(Condition::all().add(Column::Taken.eq(true)).add(after(UNSIGNED)))
 }

@@ -142,12 +142,13 @@ impl Kubeconfigs<'_> {
         rows::all(query.filter(kubeconfig::Column::Released.eq(false)).all(self.0.db()).await?)
     }
 
-    /// Those of all clusters that were seen to be refused since `since`.
+    /// Those of all clusters that were signed and seen to be refused since `since`.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn refused_since(self, since: OffsetDateTime) -> Result<Vec<Kubeconfig>, StoreError> {
         let query = kubeconfig::Entity::find().filter(kubeconfig::Column::RefusedAt.gte(codec::millis(since)));
+        let query = query.filter(kubeconfig::Column::Serial.is_not_null());
         rows::all(query.order_by_asc(kubeconfig::Column::Id).all(self.0.db()).await?)
     }
 

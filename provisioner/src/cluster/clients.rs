@@ -125,7 +125,10 @@ pub async fn settle(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Resul
         put(ctx, cluster, pki, &wanted.authorities()).await?;
         let Some(servers) = ask(ctx, cluster, pki).await else { return Ok(clients) };
         let is_ready = wanted.is_ready(&servers);
-        let (done, waiting): (Vec<_>, Vec<_>) = wanted.open().into_iter().partition(|row| is_in_force(row, &servers));
+        // One that is starting may have mounted the Secret of before.
+        let is_starting = is_starting(ctx, cluster);
+        let is_done = |row: &Kubeconfig| is_in_force(row, &servers) && !(is_starting && row.revoked_at.is_some());
+        let (done, waiting): (Vec<_>, Vec<_>) = wanted.open().into_iter().partition(is_done);
         note(ctx, &mut clients, done).await?;
         clients.settled = waiting.is_empty() && is_ready;
         let is_over = clients.settled || (waiting.is_empty() && !clients.accepted.is_empty());
@@ -205,6 +208,12 @@ fn servers(ctx: &Context, cluster: &Cluster) -> Option<Vec<PodFact>> {
     let mut pods = ctx.pods.of(cluster.id)?;
     pods.retain(|pod| pod.component == Component::ControlPlane && pod.address.is_some());
     Some(pods)
+}
+
+/// Whether an API server has no address yet, so that it cannot be asked whom it believes.
+fn is_starting(ctx: &Context, cluster: &Cluster) -> bool {
+    let starts = |pod: &PodFact| pod.component == Component::ControlPlane && !pod.leaving && pod.address.is_none();
+    ctx.pods.of(cluster.id).is_some_and(|pods| pods.iter().any(starts))
 }
 
 /// A pod that goes just now, or a host that is slow, is touched again.

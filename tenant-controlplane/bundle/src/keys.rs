@@ -210,10 +210,19 @@ impl Keys {
     /// Puts the new key in the place of the old one, which signs that; then the old private key goes.
     pub(crate) fn succeed(&self, old: &SigningKey, (new, file): (PublicKey, PathBuf)) -> Result<()> {
         let mut former = None;
+        let mut is_first = true;
         self.change(|state| {
-            state.successions.push(Succession::of(old, new));
-            former = state.own.replace(Own { key: new, file }).map(|own| own.file);
+            // Another rotation was quicker: two successors of one key would lead nodes astray.
+            is_first = state.own.as_ref().is_some_and(|own| own.key == old.public());
+            if is_first {
+                state.successions.push(Succession::of(old, new));
+                former = state.own.replace(Own { key: new, file: file.clone() }).map(|own| own.file);
+            }
         })?;
+        if !is_first {
+            let reason = "the key was rotated by somebody else meanwhile".to_owned();
+            return Err(BundleError::Key { path: file, reason });
+        }
         // A file of the operator's own is his to remove.
         match former.filter(|file| file.starts_with(&self.dir)) {
             Some(file) => fs::remove_file(&file).at("remove", &file),

@@ -142,15 +142,16 @@ async fn c_toolchain() -> Result<()> {
 /// Writes the group's `go.mod`, `go.sum` and, for our own programs, `main.go`.
 fn lay_out(job: &Job<'_>, group: &Group) -> Result<()> {
     let dir = folder(job, group);
+    // What lies there besides would be compiled with it.
+    match fs::remove_dir_all(&dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("empty", &dir)?,
+        _ => {}
+    }
     fs::create_dir_all(&dir).at("create", &dir)?;
     let lock = group.lock()?;
     let main = group.main().map(|text| ("main.go", text));
     for (name, text) in [("go.mod", lock.modules), ("go.sum", lock.sums)].into_iter().chain(main) {
         let path = dir.join(name);
-        // Unchanged files keep their times; Go then has less to look at.
-        if fs::read_to_string(&path).is_ok_and(|old| old == text) {
-            continue;
-        }
         fs::write(&path, text).at("write", &path)?;
     }
     Ok(())

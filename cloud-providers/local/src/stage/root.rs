@@ -24,12 +24,26 @@ const SYSCTLS: [(&str, &str); 6] = [
     ("kernel/keys/root_maxbytes", "25000000"),
 ];
 
+/// Directories of the tree on which something is mounted, or into which something is written, before the tree is `/`.
+const TOUCHED: [&str; 9] = [
+    "etc",
+    "proc",
+    "sys",
+    "run",
+    "tmp",
+    "dev",
+    "usr/local/bin",
+    "var/lib/pilothouse-node",
+    "var/cache/pilothouse/seed",
+];
+
 /// Builds the tree and makes it `/`.
 pub fn build(spec: &Spec) -> Result<(), LocalError> {
     let root = spec.dir.join("root");
     // Slave: what the outside unmounts must go here too, or its pods could never be removed.
     set(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     overlay(spec, &root)?;
+    TOUCHED.iter().try_for_each(|path| keep_inside(&root, path))?;
     bind(&spec.dir.join("state"), &root.join("var/lib/pilothouse-node"))?;
     resolvers(spec, &root)?;
     let seed = root.join("var/cache/pilothouse/seed");
@@ -52,6 +66,23 @@ pub fn build(spec: &Spec) -> Result<(), LocalError> {
     read_only(&root.join("sys"))?;
     kernel_values(&root)?;
     enter(&root)
+}
+
+/// Makes every step of a path below `root` a directory. Whoever was root in the machine may have left a link there, which would lead the
+/// mounts of its next start out of its tree. Nothing of it runs now.
+fn keep_inside(root: &Path, path: &str) -> Result<(), LocalError> {
+    let mut step = root.to_path_buf();
+    for name in Path::new(path) {
+        step.push(name);
+        match fs::symlink_metadata(&step) {
+            Ok(found) if found.is_dir() => continue,
+            Ok(_) => fs::remove_file(&step).map_err(LocalError::file(&step))?,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(LocalError::file(step)(error)),
+        }
+        fs::create_dir(&step).map_err(LocalError::file(&step))?;
+    }
+    Ok(())
 }
 
 fn overlay(spec: &Spec, root: &Path) -> Result<(), LocalError> {
@@ -129,11 +160,11 @@ fn enter(root: &Path) -> Result<(), LocalError> {
     fs::create_dir_all(&netns).map_err(LocalError::file(&netns))?;
     bind(&netns, &netns)?;
     set(&netns, MsFlags::MS_PRIVATE | MsFlags::MS_REC)?;
-    let old = root.join("mnt");
-    fs::create_dir_all(&old).map_err(LocalError::file(&old))?;
-    pivot_root(root, &old).map_err(LocalError::call("change the root"))?;
+    // Without a place for the old root: it comes to lie on the new one, is what `.` means then, and is taken off (pivot_root(2), "NOTES").
+    std::env::set_current_dir(root).map_err(LocalError::file(root))?;
+    pivot_root(".", ".").map_err(LocalError::call("change the root"))?;
+    umount2(".", MntFlags::MNT_DETACH).map_err(LocalError::call("leave the old root"))?;
     std::env::set_current_dir("/").map_err(LocalError::file("/"))?;
-    umount2("/mnt", MntFlags::MNT_DETACH).map_err(LocalError::call("leave the old root"))?;
     // Shared, so that mounts made for pods appear in containers that ask for it (bidirectional propagation).
     set(Path::new("/"), MsFlags::MS_SHARED | MsFlags::MS_REC)
 }
@@ -155,10 +186,12 @@ pub fn bind(source: &Path, target: &Path) -> Result<(), LocalError> {
 }
 
 fn bind_file(source: &Path, target: &Path) -> Result<(), LocalError> {
-    if !target.exists() {
+    if !fs::symlink_metadata(target).is_ok_and(|found| found.is_file()) {
         let parent = target.parent().unwrap_or(Path::new("/"));
         fs::create_dir_all(parent).map_err(LocalError::file(parent))?;
-        fs::write(target, "").map_err(LocalError::file(target))?;
+        // A link, or nothing; a directory is left, and the machine does not start.
+        fs::remove_file(target).ok();
+        fs::File::create_new(target).map_err(LocalError::file(target))?;
     }
     bind(source, target)?;
     read_only(target)
