@@ -24,7 +24,7 @@ const KUBELET: u16 = 10250;
 /// `TCP_LISTEN` in `/proc/net/tcp` (proc_net(5)).
 const LISTENS: &str = "0A";
 
-/// Says the mode; from isolated machines it tries every listener of this one, and the other machines.
+/// Says the mode; from up to [`MACHINES`] isolated machines it tries up to [`LISTENERS`] listeners of this one, and the other machines.
 pub async fn probe(instance: &Instance, record: &Record) -> Check {
     match read_ready(instance).map(|ready| ready.local_machines) {
         Ok(Mode::Isolated) => tried(instance, record).await,
