@@ -256,7 +256,7 @@ fn a_machine_that_was_off_learns_of_its_clusters_end(world: &World) {
     assert!(!off.join("state/ledger.json").exists() && !off.join("state/pki").exists(), "nothing of the node is left");
 }
 
-/// Ends everything that runs in a machine's cgroup at once, as a power cut does.
+/// Ends everything that runs in a machine's cgroup at once, as a power cut does, and leaves no cgroup.
 fn turn_off(cgroup: &str) {
     for root in ["/sys/fs/cgroup/unified", "/sys/fs/cgroup"] {
         std::fs::write(Path::new(root).join(cgroup).join("cgroup.kill"), "1").ok();
@@ -271,4 +271,17 @@ fn turn_off(cgroup: &str) {
             entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(runs).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     });
+    let hierarchies = std::fs::read_dir("/sys/fs/cgroup").unwrap().flatten().map(|entry| entry.path());
+    for hierarchy in hierarchies.chain([PathBuf::from("/sys/fs/cgroup")]) {
+        remove_cgroups(&hierarchy.join(cgroup));
+    }
+}
+
+fn remove_cgroups(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().unwrap().is_dir() {
+            remove_cgroups(&entry.path());
+        }
+    }
+    std::fs::remove_dir(dir).ok();
 }
