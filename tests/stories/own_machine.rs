@@ -90,7 +90,8 @@ impl OwnMachine {
         self.wait("the machine to be a node", || node(world, kubeconfig, READY, "True"));
         println!("own machine: power-on to Ready seen after {:.1} s", self.begun.elapsed().as_secs_f64());
         let root = json!({ "privileged": true });
-        let spec = json!({ "nodeName": NAME, "hostPID": true });
+        // A machine that takes longer than five minutes to boot again would lose it otherwise.
+        let spec = json!({ "nodeName": NAME, "hostPID": true, "tolerations": [{ "operator": "Exists" }] });
         world.sleeper(kubeconfig, "root", (spec, json!({ "securityContext": root })));
         NAME.to_owned()
     }
