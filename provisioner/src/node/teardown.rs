@@ -173,8 +173,8 @@ const fn refuses(error: &ApiError) -> bool {
     matches!(error, ApiError::Rejected { .. } | ApiError::Timeout | ApiError::Slow(_) | ApiError::TooLong(_))
 }
 
-/// Asks the Kubernetes node to go once its own certificates are refused, which would make it anew; answers what keeps it. A cluster that was
-/// never reached has none.
+/// Asks the Kubernetes node to go, and whether its own certificates are refused, which would make it anew; answers what keeps it. A cluster
+/// that was never reached has none.
 async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Trouble> {
     if family.node.machine_fingerprint.is_none() {
         return Ok(None);
