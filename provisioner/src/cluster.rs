@@ -143,8 +143,8 @@ struct Run<'a> {
     granted: Vec<Kubeconfig>,
     access_known: bool,
     clients: Clients,
-    /// Whether etcd takes writes, and when the certificates end: asked once a visit.
-    etcd_writable: Option<bool>,
+    /// Whether etcd takes writes: asked once a visit, after what people wait for.
+    etcd_writable: Option<Option<bool>>,
     certificates_end: Option<OffsetDateTime>,
     swept: bool,
     /// What the host's events said, and when.
@@ -165,7 +165,7 @@ impl<'a> Run<'a> {
         // What cannot be applied is taken as it is.
         let furnished = release::find(ctx, cluster).is_none();
         let (access_known, granted) = (false, Vec::new());
-        let (etcd_writable, certificates_end) = (observe::etcd_writable(ctx, cluster).await, pki.earliest_end());
+        let (etcd_writable, certificates_end) = (None, pki.earliest_end());
         let (swept, heard) = (false, None);
         Ok(Self {
             ctx,
@@ -252,7 +252,6 @@ impl<'a> Run<'a> {
         let mut look = observe::inside(self.ctx, self.cluster, self.pki, self.told.endpoint.as_deref()).await?;
         let mut failed = None;
         look.observed.nodes = Some(self.nodes);
-        look.observed.etcd_writable = self.etcd_writable;
         look.observed.certificates_end = self.certificates_end;
         if look.observed.endpoint != self.told.endpoint && look.pods_known {
             report::endpoint(self, look.observed.endpoint.clone()).await?;
@@ -263,13 +262,11 @@ impl<'a> Run<'a> {
             let listed = ctx.visit(access::list_left_behind(ctx, refused, &*api)).await;
             let set_up = ctx.visit(self.set_up(&look, &*api)).await;
             look.observed.addons = Some(self.furnished).filter(|_| set_up.is_ok());
-            // What was just applied to a new cluster was written.
-            let new = self.furnished && self.cluster.observed_generation == 0;
-            look.observed.etcd_writable = look.observed.etcd_writable.or(new.then_some(true));
             let shut_out = ctx.visit(self.shut_out(&*api)).await;
             failed = self.failure(set_up.and(listed).and(shut_out), &*api).await?;
             observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
+        look.observed.etcd_writable = self.is_etcd_writable().await;
         self.forbear(&mut look);
         let waited = self.waited(&look);
         if look.hindrance.is_none()
@@ -302,6 +299,17 @@ impl<'a> Run<'a> {
             self.heard = Some((Instant::now(), observe::warning(self.ctx, self.cluster.id).await));
         }
         self.heard.as_ref().and_then(|(_, hindrance)| hindrance.clone())
+    }
+
+    /// What was just applied to a new cluster was written.
+    async fn is_etcd_writable(&mut self) -> Option<bool> {
+        if self.cluster.observed_generation == 0 {
+            return self.furnished.then_some(true);
+        }
+        if self.etcd_writable.is_none() {
+            self.etcd_writable = Some(observe::etcd_writable(self.ctx, self.cluster.id).await);
+        }
+        self.etcd_writable.flatten()
     }
 
     /// [`Run::furnish`]; where the platform's own rights were taken away they are given again first.

@@ -8,7 +8,6 @@ use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -198,6 +197,8 @@ pub trait Kubernetes: Send + Sync {
     async fn would_take(&self, object: &Value) -> Result<(), ApiError>;
     /// The pods that are on a node and have not ended, in all namespaces.
     async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError>;
+    /// What a pod answers to a plain GET at one of its ports, asked for by the API server: status and text.
+    async fn ask_pod(&self, pod: &ObjectKey, port: u16, path: &str) -> Result<(u16, String), ApiError>;
     /// Asks a pod to end, unless a disruption budget forbids it (429); one that is not there is fine.
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError>;
     /// How far the API server has come.
@@ -236,9 +237,6 @@ pub type Announced = BTreeSet<Vec<u8>>;
 /// Opens doors to tenants.
 #[async_trait]
 pub trait Connector: Send + Sync {
-    /// Whether the etcd at this address has reached its quota; `None` when that cannot be told.
-    async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool>;
-
     /// Whom the API server behind that address says it believes: asked by a handshake, without a certificate.
     ///
     /// # Errors

@@ -3,7 +3,6 @@
 //! Clients are kept while their short certificates last. A cluster that has nodes is watched; one without is left alone.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -118,11 +117,6 @@ impl Tenants {
     /// [`ApiError`] when it does not answer.
     pub async fn announced(&self, cluster: ClusterId, pki: &ClusterPki, address: &str) -> Result<Announced, ApiError> {
         self.connector.announced(&self.site(cluster, pki, address)).await
-    }
-
-    /// Whether the etcd at this address has reached its quota; `None` when that cannot be told.
-    pub async fn is_full(&self, etcd: Ipv4Addr) -> Option<bool> {
-        self.connector.is_full(etcd).await
     }
 
     /// The way to a cluster that has an endpoint and keys; `None` while it has none.

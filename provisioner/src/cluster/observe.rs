@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use futures::future::join_all;
 use migrations::Cluster;
+use tenant_controlplane::component::etcd::{HEALTH_PORT, is_full};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::plan::{NodeCount, Observed};
@@ -16,7 +17,7 @@ use time::OffsetDateTime;
 use super::hindrance::Hindrance;
 use crate::context::Context;
 use crate::host::facts::Component;
-use crate::host::{Health, Kubernetes, PodFact};
+use crate::host::{Health, Kubernetes, ObjectKey, PodFact};
 use crate::tenants::Identity;
 use crate::trouble::Trouble;
 
@@ -163,14 +164,14 @@ pub async fn nodes(ctx: &Context, cluster: ClusterId) -> Result<NodeCount, Troub
     Ok(NodeCount { ready: count(ready), total: count(nodes.len()) })
 }
 
-/// Whether etcd takes writes. `None` for a cluster that is still being made, which nobody has had time to fill.
-pub async fn etcd_writable(ctx: &Context, cluster: &Cluster) -> Option<bool> {
-    if cluster.observed_generation == 0 {
-        return None;
-    }
-    let pods = ctx.pods.of(cluster.id)?;
+/// Whether etcd takes writes. `None` when that cannot be told.
+pub async fn etcd_writable(ctx: &Context, cluster: ClusterId) -> Option<bool> {
+    let pods = ctx.pods.of(cluster)?;
     let etcd = pods.iter().find(|pod| pod.component == Component::Etcd && pod.ready && !pod.leaving)?;
-    ctx.tenants.is_full(etcd.address?).await.map(|full| !full)
+    let pod = ObjectKey::namespaced("v1", "Pod", &sni::namespace(cluster), &etcd.name);
+    // Its health port asks nobody who they are, so it is open to the host's API server and kubelet only.
+    let (_, answer) = ctx.host.ask_pod(&pod, HEALTH_PORT, "/health").await.ok()?;
+    is_full(&answer).map(|full| !full)
 }
 
 /// The host's latest warning about the cluster's pods. What cannot be asked is not told.

@@ -265,7 +265,7 @@ async fn a_full_datastore_is_told_and_forgotten() {
     world.start_pods(cluster.id, API);
     world.reconcile_cluster(cluster.id).await.unwrap();
     let visit = async |full: bool| {
-        world.connector.full.store(full, std::sync::atomic::Ordering::SeqCst);
+        world.host.full.store(full, std::sync::atomic::Ordering::SeqCst);
         assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
         let row = world.store.clusters().load(cluster.id).await.unwrap();
         let writable = row.conditions.iter().find(|condition| condition.kind == "DatastoreWritable").unwrap().status;

@@ -31,8 +31,6 @@ use super::{
 
 /// How long one probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
-/// The most of an answer of etcd's that is read, bytes.
-const HEALTH_LIMIT: u64 = 4096;
 /// How long a connection may take: a pod that is there answers or refuses at once.
 const CONNECT_LIMIT: Duration = Duration::from_secs(1);
 /// Objects on one page of a list: of whole ones, and of metadata, which a tenant can make a quarter of a mebibyte each.
@@ -279,6 +277,11 @@ impl Kubernetes for KubeApi {
         let api = Api::<Pod>::all(self.client.clone());
         let page = async |next: ListParams| api.list_metadata(&next.fields(&there).limit(METADATA_PAGE)).await;
         self.pages("Pod", page, |pod| Meta::of(pod.metadata)).await
+    }
+
+    async fn ask_pod(&self, pod: &ObjectKey, port: u16, path: &str) -> Result<(u16, String), ApiError> {
+        let namespace = pod.namespace.as_deref().unwrap_or_default();
+        self.plain(&format!("/api/v1/namespaces/{namespace}/pods/{}:{port}/proxy{path}", pod.name)).await
     }
 
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {

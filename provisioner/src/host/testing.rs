@@ -1,7 +1,6 @@
 //! A Kubernetes API that is a map, for tests: it fails at any call it is told to, and pods come up by themselves.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -57,6 +56,8 @@ pub struct Scripted {
     pub hangs: AtomicBool,
     /// Pods that a disruption budget keeps, by name; evicting others ends them.
     pub guarded: Mutex<Vec<String>>,
+    /// Whether every etcd has reached its quota.
+    pub full: AtomicBool,
     /// The authorization configuration in force.
     authorization: Mutex<String>,
     pods: watch::Sender<Vec<PodFact>>,
@@ -74,6 +75,7 @@ impl Scripted {
             webhook: AtomicBool::default(),
             hangs: AtomicBool::default(),
             guarded: Mutex::default(),
+            full: AtomicBool::default(),
             authorization: Mutex::default(),
             pods: watch::Sender::new(Vec::new()),
             nodes: watch::Sender::new(Vec::new()),
@@ -264,6 +266,14 @@ impl Kubernetes for Scripted {
         Ok(pods.iter().filter(|pod| pod["spec"]["nodeName"] == node && !ended(pod)).map(meta).collect())
     }
 
+    async fn ask_pod(&self, _: &ObjectKey, _: u16, _: &str) -> Result<(u16, String), ApiError> {
+        self.struck()?;
+        Ok(match self.full.load(Ordering::SeqCst) {
+            true => (503, r#"{"health":"false","reason":"ALARM NOSPACE"}"#.to_owned()),
+            false => (200, r#"{"health":"true","reason":""}"#.to_owned()),
+        })
+    }
+
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {
         if self.guarded.lock().unwrap().iter().any(|name| name == pod) {
             let message = "Cannot evict pod as it would violate the pod's disruption budget.".to_owned();
@@ -312,13 +322,12 @@ pub struct ScriptedConnector {
     pub opened: Mutex<Vec<(String, bool)>>,
     /// Whether somebody took the platform's own binding away.
     pub unbound: Arc<AtomicBool>,
-    pub full: AtomicBool,
 }
 
 impl ScriptedConnector {
     pub fn new(tenant: Arc<Scripted>, host: Arc<Scripted>) -> Self {
         let mounted = Arc::new(Mounted { host, read: Mutex::default(), deaf: AtomicBool::default() });
-        Self { tenant, mounted, opened: Mutex::default(), unbound: Arc::default(), full: AtomicBool::default() }
+        Self { tenant, mounted, opened: Mutex::default(), unbound: Arc::default() }
     }
 }
 
@@ -352,10 +361,6 @@ impl Mounted {
 
 #[async_trait]
 impl Connector for ScriptedConnector {
-    async fn is_full(&self, _: Ipv4Addr) -> Option<bool> {
-        Some(self.full.load(Ordering::SeqCst))
-    }
-
     async fn announced(&self, site: &Site) -> Result<Announced, ApiError> {
         self.tenant.struck()?;
         let certificates = x509_parser::pem::Pem::iter_from_buffer(self.mounted.file(site, "client-ca.crt").as_bytes())
@@ -456,6 +461,10 @@ impl Kubernetes for Bound {
 
     async fn pods_on(&self, node: &str) -> Result<Vec<Meta>, ApiError> {
         self.allowed()?.pods_on(node).await
+    }
+
+    async fn ask_pod(&self, pod: &ObjectKey, port: u16, path: &str) -> Result<(u16, String), ApiError> {
+        self.allowed()?.ask_pod(pod, port, path).await
     }
 
     async fn evict(&self, namespace: &str, pod: &str) -> Result<(), ApiError> {

@@ -25,6 +25,14 @@ pub const CLIENT_PORT: u16 = 2379;
 /// The port of health and metrics in tenants.
 pub const HEALTH_PORT: u16 = 2381;
 
+/// Whether etcd has reached its quota, as it answers `/health` (`{"health":"false","reason":"ALARM NOSPACE"}`); none for what is no such
+/// answer.
+pub fn is_full(health: &str) -> Option<bool> {
+    let answer: serde_json::Value = serde_json::from_str(health).ok()?;
+    let reason = answer["reason"].as_str().unwrap_or_default();
+    answer["health"].as_str().map(|_| reason.contains("NOSPACE"))
+}
+
 const MIB: u64 = 1024 * 1024;
 /// The volume a tenant's etcd asks for, bytes.
 pub const VOLUME: u64 = 1024 * MIB;
@@ -124,4 +132,18 @@ pub fn files(pki: &ClusterPki) -> Files {
         ("server.key", pki.key(LeafKind::EtcdServing)),
         ("ca.crt", &pki.etcd.trust_pem()),
     ])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_etcd_says_so() {
+        assert_eq!(is_full(r#"{"health":"true","reason":""}"#), Some(false));
+        assert_eq!(is_full(r#"{"health":"false","reason":"ALARM NOSPACE"}"#), Some(true));
+        assert_eq!(is_full(r#"{"health":"false","reason":"RAFT NO LEADER"}"#), Some(false));
+        assert_eq!(is_full("404 page not found"), None);
+        assert_eq!(is_full(r#"{"kind":"Status","code":503,"reason":"ServiceUnavailable"}"#), None);
+    }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::process::Command;
 
-use crate::world::{World, fails, ok, text};
+use crate::world::{World, fails, ok, text, until};
 
 /// A tight mask, a user's search path (`su` without `-`), and a proxy that leads nowhere.
 const SHELL: &str = "umask 077; export PATH=$(printf %s \"$PATH\" | tr : '\\n' | grep -v sbin | paste -sd :) \
@@ -71,6 +71,17 @@ fn story_attack_process() {
     for port in [10250, 10256] {
         refused(&dial(&host, port));
     }
+
+    // And still the platform knows whether etcd takes writes.
+    until("the datastore's condition", || {
+        let seen = ok(&mut world.user(&["cluster", "get", "demo", "-o", "json"]));
+        let seen: serde_json::Value = serde_json::from_str(&seen).unwrap();
+        let mut conditions = seen["conditions"].as_array().unwrap().iter();
+        match conditions.find(|condition| condition["type"] == "DatastoreWritable") {
+            Some(condition) if condition["status"] == "True" => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
 
     // A user of its own, also on the disk.
     assert!(etcd_user == api_user && etcd_user >= FIRST_USER, "{etcd_user} and {api_user}");
