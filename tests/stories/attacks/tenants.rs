@@ -29,6 +29,7 @@ fn story_attack_tenants() {
     let gateway = world.field("gateway");
     ok(&mut world.command(&["down"]));
     world.start();
+    settled(&world);
     let beside = create(&world, "beside");
     let problem = within(60, "the webhook to be named", || {
         let hostile = get(&world, "hostile");
@@ -61,6 +62,15 @@ fn story_attack_tenants() {
     close(&world, &kubeconfig);
     ok(&mut world.user(&["cluster", "delete", "hostile", "--yes", "--wait=2m"]));
     world.down();
+}
+
+/// Waits until every control plane has started again: what that costs is not what a hostile tenant costs.
+fn settled(world: &World) {
+    let ready = "jsonpath={range .items[*]}{.metadata.name}={.status.conditions[?(@.type=='Ready')].status} {end}";
+    within(120, "all pods of the host to be ready", || {
+        let seen = ok(&mut world.host_kubectl(&["get", "pods", "-A", "-o", ready]));
+        if seen.split_whitespace().all(|pod| pod.ends_with("=True")) { Ok(()) } else { Err(seen) }
+    });
 }
 
 fn create(world: &World, name: &str) -> Duration {
