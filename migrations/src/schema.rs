@@ -20,6 +20,7 @@ mod m0015_user_ids;
 mod m0016_force;
 mod m0018_local_machines;
 mod m0019_prepared_authorities;
+mod m0020_refused_nodes;
 
 use sea_orm_migration::prelude::*;
 
@@ -51,6 +52,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0016_force::Migration),
             Box::new(m0018_local_machines::Migration),
             Box::new(m0019_prepared_authorities::Migration),
+            Box::new(m0020_refused_nodes::Migration),
         ]
     }
 }

@@ -38,6 +38,7 @@ use crate::tenants::Identity;
 use crate::trouble::{Trouble, present};
 
 use clients::Clients;
+use departed::Departed;
 use hindrance::Hindrance;
 use observe::Look;
 
@@ -146,7 +147,7 @@ struct Run<'a> {
     /// Whether etcd takes writes: asked once a visit, after what people wait for.
     etcd_writable: Option<Option<bool>>,
     certificates_end: Option<OffsetDateTime>,
-    swept: bool,
+    departed: Departed,
     /// What the host's events said, and when.
     heard: Option<(Instant, Option<Hindrance>)>,
     /// What the row says, so that only news are written.
@@ -166,7 +167,6 @@ impl<'a> Run<'a> {
         let furnished = release::find(ctx, cluster).is_none();
         let (access_known, granted) = (false, Vec::new());
         let (etcd_writable, certificates_end) = (None, pki.earliest_end());
-        let (swept, heard) = (false, None);
         Ok(Self {
             ctx,
             cluster,
@@ -178,8 +178,8 @@ impl<'a> Run<'a> {
             clients: Clients::default(),
             etcd_writable,
             certificates_end,
-            swept,
-            heard,
+            departed: Departed::default(),
+            heard: None,
             told,
             nodes,
         })
@@ -190,7 +190,7 @@ impl<'a> Run<'a> {
         let begun = Instant::now();
         loop {
             let look = self.pass().await?;
-            if look.is_settled() && self.granted.is_empty() && self.clients.settled {
+            if look.is_settled() && self.granted.is_empty() && self.clients.settled && self.departed.refused {
                 self.ctx.at_rest(self.cluster.id);
                 return Ok(Outcome::Done);
             }
@@ -213,6 +213,7 @@ impl<'a> Run<'a> {
     fn reason(&self, look: &Look) -> String {
         let access = match () {
             () if !self.clients.settled => Some("the API servers to take up the kubeconfigs' authorities"),
+            () if !self.departed.refused => Some("the API servers to refuse nodes that were removed"),
             () if !self.granted.is_empty() => Some("Kubernetes to fill its roles"),
             () => None,
         };
@@ -262,7 +263,7 @@ impl<'a> Run<'a> {
             let listed = ctx.visit(access::list_left_behind(ctx, refused, &*api)).await;
             let set_up = ctx.visit(self.set_up(&look, &*api)).await;
             look.observed.addons = Some(self.furnished).filter(|_| set_up.is_ok());
-            let shut_out = ctx.visit(self.shut_out(&*api)).await;
+            let shut_out = ctx.visit(self.departed.visit(ctx, self.cluster, &*api)).await;
             failed = self.failure(set_up.and(listed).and(shut_out), &*api).await?;
             observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
         }
@@ -352,15 +353,6 @@ impl<'a> Run<'a> {
             self.access_known = true;
         }
         self.granted = access::confirm(self.ctx, std::mem::take(&mut self.granted), api).await?;
-        Ok(())
-    }
-
-    /// Once a visit, where there may be any: nodes that were removed stay removed.
-    async fn shut_out(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
-        if self.cluster.observed_generation > 0 && !self.swept {
-            departed::shut_out(self.ctx, self.cluster.id, api).await?;
-            self.swept = true;
-        }
         Ok(())
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use gateway::Gateway;
 use migrations::{ChangeKind, Store, StoreError};
-use tenant_controlplane::id::{ClusterId, KubeconfigId};
+use tenant_controlplane::id::{ClusterId, KubeconfigId, NodeId};
 use time::OffsetDateTime;
 use tokio::sync::broadcast::error::RecvError;
 use tokio::time::{MissedTickBehavior, interval};
@@ -46,8 +46,7 @@ const fn is_of_interest(kind: ChangeKind) -> bool {
 #[derive(PartialEq, Eq, Hash)]
 enum Refused {
     Kubeconfig(KubeconfigId),
-    /// By its name, which is nobody's for a day.
-    Node(String),
+    Node(NodeId),
 }
 
 /// Cuts the clients of each cluster in which somebody has been refused since the last look.
@@ -61,12 +60,11 @@ async fn cut(store: &Store, gateway: &Gateway, done: &mut HashSet<(ClusterId, Re
     *done = refused;
 }
 
-/// A node's row goes when its certificates were seen to be refused.
 async fn refused_since(store: &Store, since: OffsetDateTime) -> Result<HashSet<(ClusterId, Refused)>, StoreError> {
     let kubeconfigs = store.kubeconfigs().refused_since(since).await?;
     let kubeconfigs = kubeconfigs.into_iter().map(|row| (row.cluster, Refused::Kubeconfig(row.id)));
-    let nodes = store.nodes().departed_since(since).await?;
-    Ok(nodes.into_iter().map(|(cluster, name)| (cluster, Refused::Node(name))).chain(kubeconfigs).collect())
+    let nodes = store.tombstones().refused_since(since).await?;
+    Ok(nodes.into_iter().map(|(cluster, node)| (cluster, Refused::Node(node))).chain(kubeconfigs).collect())
 }
 
 #[cfg(test)]
@@ -75,14 +73,15 @@ mod tests {
     use crate::platform::testing::{World, cut, is_open};
 
     #[tokio::test]
-    async fn clients_are_cut_once_when_a_node_is_gone() {
+    async fn clients_are_cut_once_when_a_removed_node_is_refused() {
         let mut world = World::new().await;
         let (node, _link) = world.linked("web").await;
         let mut before = world.client().await;
         tokio::spawn(follow(world.store.clone(), world.gateway.clone(), world.cancel.clone()));
         world.store.tombstones().write(node).await.unwrap();
-        assert!(is_open(&mut before).await, "it is not refused yet");
         world.store.nodes().purge(node).await.unwrap();
+        assert!(is_open(&mut before).await, "it is gone by force, and not refused yet");
+        world.store.tombstones().mark_refused(node).await.unwrap();
         cut(&mut before).await;
         let mut after = world.client().await;
         let _news = world.linked("other").await;

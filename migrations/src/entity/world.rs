@@ -68,6 +68,7 @@ entity! {
         cluster: Uuid,
         name: String,
         removed_at: i64,
+        refused_at: Option<i64>,
         until: i64,
     }
 

@@ -109,6 +109,8 @@ pub struct Tombstone {
     pub name: String,
     /// Since when.
     pub removed_at: OffsetDateTime,
+    /// When every API server of its cluster was seen to refuse its certificates.
+    pub refused_at: Option<OffsetDateTime>,
 }
 
 /// What is left of a deleted cluster whose nodes may not know yet.
@@ -238,6 +240,7 @@ impl TryFrom<table::node_tombstone::Model> for Tombstone {
             cluster: ClusterId::from_uuid(model.cluster),
             name: model.name,
             removed_at: codec::time("tombstone time", model.removed_at)?,
+            refused_at: codec::maybe_time("tombstone time", model.refused_at)?,
         })
     }
 }

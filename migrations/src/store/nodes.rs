@@ -1,7 +1,5 @@
 //! Nodes: single machines, from the row that comes before the machine to the row that goes after it.
 
-use std::collections::BTreeSet;
-
 use sea_orm::sea_query::Expr;
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
@@ -13,7 +11,7 @@ use super::intent::Intent;
 use super::{Store, clusters, deletion, enrol, operations, pools, tombstones, work};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::world::{cluster, departed_node, node, node_pool};
+use crate::entity::world::{cluster, node, node_pool};
 use crate::error::{EnrolError, StoreError};
 use crate::rows::node::{Enrolled, Enrolment, Node, NodeReport, NodeRoute, Standing};
 use crate::rows::work::WorkKind;
@@ -300,17 +298,6 @@ impl Nodes<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn departed(self, cluster: ClusterId) -> Result<Vec<String>, StoreError> {
         enrol::departed(self.0.db(), cluster.uuid()).await
-    }
-
-    /// The clusters and names of nodes that were dropped since then, at most 25 hours ago.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn departed_since(self, since: OffsetDateTime) -> Result<BTreeSet<(ClusterId, String)>, StoreError> {
-        let until = codec::millis(since + deletion::DEPARTED);
-        let rows = departed_node::Entity::find().filter(departed_node::Column::Until.gte(until));
-        let rows = rows.all(self.0.db()).await?;
-        Ok(rows.into_iter().map(|row| (ClusterId::from_uuid(row.cluster), row.name)).collect())
     }
 
     /// Drops a node whose machine was *seen* to be gone, or that was told to reset. One that is gone already is fine.

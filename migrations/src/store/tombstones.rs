@@ -6,12 +6,13 @@
 
 use std::collections::BTreeSet;
 
-use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, Select};
+use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, Select};
 use tenant_controlplane::id::{ClusterId, NodeId};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Store, deletion};
+use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::world::{cluster_pki, deleted_cluster, node, node_tombstone};
@@ -47,6 +48,39 @@ impl Tombstones<'_> {
     pub async fn recent(self, cluster: ClusterId) -> Result<BTreeSet<String>, StoreError> {
         let rows = recent(cluster.uuid()).all(self.0.db()).await?;
         Ok(rows.into_iter().map(|row| row.name).collect())
+    }
+
+    /// A cluster's removed nodes whose certificates may still be good, and that not every API server is known to refuse.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unrefused(self, cluster: ClusterId) -> Result<Vec<Tombstone>, StoreError> {
+        let open = recent(cluster.uuid()).filter(node_tombstone::Column::RefusedAt.is_null());
+        rows::all(open.order_by_asc(node_tombstone::Column::Node).all(self.0.db()).await?)
+    }
+
+    /// The clusters and nodes that were seen to be refused since then.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn refused_since(self, since: OffsetDateTime) -> Result<BTreeSet<(ClusterId, NodeId)>, StoreError> {
+        let rows = node_tombstone::Entity::find();
+        let rows = rows.filter(node_tombstone::Column::RefusedAt.gte(codec::millis(since))).all(self.0.db()).await?;
+        Ok(rows.into_iter().map(|row| (ClusterId::from_uuid(row.cluster), NodeId::from_uuid(row.node))).collect())
+    }
+
+    /// Notes that every API server was seen to refuse a removed node's certificates. Twice is once.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn mark_refused(self, node: NodeId) -> Result<(), StoreError> {
+        let mut tx = self.0.begin().await?;
+        let row = tx.lock::<node_tombstone::Entity>(node.uuid()).await?;
+        let Some(mut row) = row.filter(|row| row.refused_at.is_none()) else { return Ok(()) };
+        tx.tell(Change { cluster: Some(ClusterId::from_uuid(row.cluster)), ..Change::of(ChangeKind::Node, row.node) });
+        row.refused_at = Some(codec::millis(codec::now()));
+        tx.save(row).await?;
+        tx.commit().await
     }
 
     /// Writes that a node is removed: from then on its machine is told to reset itself. Twice is once.
@@ -92,8 +126,14 @@ pub(super) async fn bury(tx: &Tx, row: &node::Model) -> Result<(), StoreError> {
         return Ok(());
     }
     let (removed_at, until) = (codec::millis(codec::now()), until());
-    let tombstone =
-        node_tombstone::Model { node: row.id, cluster: row.cluster, name: row.name.clone(), removed_at, until };
+    let tombstone = node_tombstone::Model {
+        node: row.id,
+        cluster: row.cluster,
+        name: row.name.clone(),
+        removed_at,
+        refused_at: None,
+        until,
+    };
     Ok(tx.add(tombstone).await?)
 }
 

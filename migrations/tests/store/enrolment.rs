@@ -218,9 +218,6 @@ pub async fn a_removed_nodes_name_is_nobodys_for_a_while(fixture: Fixture) {
     let first = join("one").await;
     fixture.store.nodes().purge(first.id).await.unwrap();
     assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), [first.name.to_string()]);
-    let dropped = [(cluster.id, first.name.to_string())].into();
-    assert_eq!(fixture.store.nodes().departed_since(hence(-60)).await.unwrap(), dropped);
-    assert!(fixture.store.nodes().departed_since(hence(60)).await.unwrap().is_empty());
     let second = join("two").await;
     assert_ne!(second.name, first.name, "certificates in the first one's name may still be shown");
     assert!(second.name.as_str().starts_with(first.name.as_str()));
@@ -256,6 +253,15 @@ pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixtur
     store.nodes().purge(purged.id).await.unwrap();
     let first = store.tombstones().get(told.id).await.unwrap().unwrap();
     assert_eq!((first.node, first.cluster, first.name.as_str()), (told.id, cluster.id, told.name.as_str()));
+    let unrefused = async || store.tombstones().unrefused(cluster.id).await.unwrap();
+    assert!(unrefused().await.contains(&first));
+    store.tombstones().mark_refused(told.id).await.unwrap();
+    while !is_its(&soon(news.recv()).await.unwrap()) {}
+    let first = store.tombstones().get(told.id).await.unwrap().unwrap();
+    assert!(first.refused_at.is_some() && !unrefused().await.contains(&first));
+    assert_eq!(store.tombstones().refused_since(hence(-60)).await.unwrap(), [(cluster.id, told.id)].into());
+    assert!(store.tombstones().refused_since(hence(60)).await.unwrap().is_empty());
+    store.tombstones().mark_refused(told.id).await.unwrap();
     store.tombstones().write(told.id).await.unwrap();
     store.nodes().purge(told.id).await.unwrap();
     assert_eq!(store.tombstones().get(told.id).await.unwrap(), Some(first), "twice is once");

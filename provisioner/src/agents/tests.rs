@@ -298,9 +298,9 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
     let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
     assert!(removed(&link.renew(renew).await.unwrap_err()).is_some(), "no certificate after the tombstone");
     link.report(NodeReport { phase: "reset".into(), ..NodeReport::default() }).await.unwrap();
-    rig.world.reconcile_cluster(rig.cluster).await.unwrap();
-    let refused = reconcile().await.unwrap();
-    assert!(matches!(refused, Outcome::Waiting { .. }), "until its API server was seen to refuse its certificates");
+    let unrefused = reconcile().await.unwrap();
+    assert!(matches!(unrefused, Outcome::Waiting { .. }), "until its API server was seen to refuse its certificates");
+    rig.world.converge().await;
     assert_eq!(reconcile().await.unwrap(), Outcome::Gone);
     assert!(rig.world.store.nodes().load(node.id).await.is_err());
     let again = link.watch(WatchRequest::default()).await.unwrap_err();

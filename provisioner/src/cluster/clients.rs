@@ -19,7 +19,6 @@ use futures::future::join_all;
 use migrations::{Cluster, Kubeconfig, PreparedAuthority};
 use serde_json::{Value, json};
 use tenant_controlplane::id::{ClusterId, KubeconfigId};
-use tenant_controlplane::name::NodeName;
 use tenant_controlplane::pki::{
     ClusterPki, KubeconfigAuthorities, PkiError, generate_kubeconfig_authority, kubelet_user, subject_der,
 };
@@ -163,7 +162,7 @@ async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<
 ///
 /// # Errors
 /// [`Trouble`] of the store or the tenant's API servers.
-pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &NodeName) -> Result<bool, Trouble> {
+pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool, Trouble> {
     let (Some(pki), Some(pods)) = (ctx.store.pki().get(cluster.id).await?, servers(ctx, cluster)) else {
         return Ok(false);
     };
@@ -171,7 +170,7 @@ pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &NodeName) -> Result
     for pod in &pods {
         let Some(address) = pod.address else { continue };
         let api = ctx.tenants.door(cluster.id, &pki, &format!("{address}:{API_PORT}"), Identity::Platform)?;
-        match api.denies(&kubelet_user(node.as_str())).await {
+        match api.denies(&kubelet_user(node)).await {
             Ok(true) => {}
             // It takes no new connections either.
             Err(ApiError::Unreachable(_) | ApiError::Timeout) if pod.leaving => {}

@@ -147,11 +147,30 @@ async fn a_removed_node_is_gone_when_its_certificates_are_refused() {
     let waits = |outcome: &Outcome| matches!(outcome, Outcome::Waiting { reason, .. } if reason.contains("refuse its certificates"));
     assert!(waits(&visit().await), "no API server knows its name");
     world.connector.mounted.deaf.store(true, std::sync::atomic::Ordering::SeqCst);
-    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    let cluster_waits = world.reconcile_cluster(cluster.id).await.unwrap();
+    assert!(
+        matches!(cluster_waits, Outcome::Waiting { reason, .. } if reason.contains("refuse nodes that were removed"))
+    );
     assert!(waits(&visit().await), "nobody has read the file yet");
+    assert_eq!(world.store.tombstones().get(id).await.unwrap().unwrap().refused_at, None);
     assert!(!world.tenant.names().contains(&format!("Node {}", key.name)), "it is deleted all the same");
     world.connector.mounted.deaf.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(visit().await, Outcome::Gone, "the pod was touched, so the file was read");
+    assert!(world.store.tombstones().get(id).await.unwrap().unwrap().refused_at.is_some());
+}
+
+#[tokio::test]
+async fn a_node_that_went_by_force_is_seen_to_be_refused_afterwards() {
+    let world = World::new().await;
+    let cluster = running(&world).await;
+    let (id, _) = joined(&world, &cluster).await;
+    remove(&world, id).await;
+    world.store.nodes().force_deletion(world.organization.id, id, Actor::System).await.unwrap();
+    assert_eq!(world.ctx.reconcile(WorkKind::Node, id.uuid()).await.unwrap(), Outcome::Gone);
+    let refused = async || world.store.tombstones().get(id).await.unwrap().unwrap().refused_at.is_some();
+    assert!(!refused().await, "no API server knows its name");
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
+    assert!(refused().await);
 }
 
 #[tokio::test]

@@ -184,7 +184,10 @@ async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Tro
         let unreachable = || Trouble::api("cluster", ApiError::Unreachable("it has no address".into()));
         return if has_none { Ok(None) } else { Err(unreachable()) };
     };
-    let is_refused = clients::refuse(ctx, &family.cluster, &family.node.name).await?;
+    let is_refused = clients::refuse(ctx, &family.cluster, family.node.name.as_str()).await?;
+    if is_refused {
+        ctx.store.tombstones().mark_refused(family.node.id).await?;
+    }
     let key = ObjectKey::global("v1", "Node", family.node.name.as_str());
     api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
     let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
