@@ -23,7 +23,7 @@ use crate::progress::{Event, Progress};
 const WORKSPACE: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The node agent's artefact.
-pub const AGENT: &str = "pilothouse-node";
+pub const AGENT: &str = node_protocol::program::AGENT;
 
 /// The bundles of an instance: one of each Kubernetes version on offer.
 #[derive(Clone)]

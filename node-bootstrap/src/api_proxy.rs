@@ -8,7 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use node_protocol::ALPN_API;
+use node_protocol::alpn;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -81,7 +81,7 @@ fn abort(client: &TcpStream) {
 }
 
 async fn forward(mut client: TcpStream, link: &Link) -> Result<(), LinkError> {
-    let dialled = link.dial(ALPN_API).await;
+    let dialled = link.dial(alpn::API).await;
     if dialled.is_err() {
         abort(&client);
     }

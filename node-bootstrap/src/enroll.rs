@@ -5,7 +5,7 @@
 
 use hyper_util::rt::TokioIo;
 use node_protocol::enrollment_client::EnrollmentClient;
-use node_protocol::{ALPN_GRPC, EnrollReply, EnrollRequest, MachineFacts};
+use node_protocol::{EnrollReply, EnrollRequest, MachineFacts, alpn, server_name};
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
@@ -128,8 +128,8 @@ async fn enroll_by(dialer: &Dialer, join: &JoinConfig, applicant: &Applicant) ->
 }
 
 async fn channel(dialer: &Dialer, join: &JoinConfig) -> Result<Channel, EnrollError> {
-    let config = tls_config(&join.ca_pem, None, ALPN_GRPC)?;
-    let name = format!("link.{}", join.domain);
+    let config = tls_config(&join.ca_pem, None, alpn::GRPC)?;
+    let name = server_name::enrollment(&join.domain);
     // Dialled here and not by the channel, so that its error keeps its type.
     let stream = dialer.tls(config, &name).await?;
     let mut ready = Some(TokioIo::new(stream));

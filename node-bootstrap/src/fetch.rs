@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{PROGRAMS, Part};
+use node_protocol::{Part, program};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
@@ -29,7 +29,7 @@ const ATTEMPTS: u32 = 8;
 
 /// What this node has a use for.
 pub fn needed(parts: &[Part]) -> Vec<Part> {
-    parts.iter().filter(|part| part.kind != "binary" || PROGRAMS.contains(&part.name.as_str())).cloned().collect()
+    parts.iter().filter(|part| part.kind != "binary" || program::ALL.contains(&part.name.as_str())).cloned().collect()
 }
 
 /// A part that is not there, or not itself.

@@ -14,7 +14,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::refusal::Reason;
-use node_protocol::{ALPN_GRPC, NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest};
+use node_protocol::{NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest, alpn, server_name};
 use rustls::ClientConfig;
 use time::OffsetDateTime;
 use tokio::net::TcpStream;
@@ -121,7 +121,7 @@ pub struct Link {
 }
 
 fn peer(config: &NodeConfig) -> Result<Peer, ConnectError> {
-    let name = format!("{}.link.{}", config.label, config.domain);
+    let name = server_name::link(&config.label, &config.domain);
     Ok(Peer { dialer: Dialer::from_env(&config.server)?, name, ca_pem: config.platform_ca.clone() })
 }
 
@@ -357,7 +357,7 @@ fn channel(dial: Dial) -> Result<Channel, ConnectError> {
         .initial_connection_window_size(1 << 20);
     let connector = service_fn(move |_| {
         let dial = dial.clone();
-        async move { dial.tls(ALPN_GRPC).await.map(TokioIo::new) }
+        async move { dial.tls(alpn::GRPC).await.map(TokioIo::new) }
     });
     Ok(endpoint.connect_with_connector_lazy(connector))
 }

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
-use node_protocol::{ALPN_TUNNEL, Certificates, Chunk, FetchRequest, ReportReply};
+use node_protocol::{alpn, Certificates, Chunk, FetchRequest, ReportReply};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -99,14 +99,14 @@ async fn gateway(platform: Platform) -> SocketAddr {
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
     let mut config =
         rustls::ServerConfig::builder().with_client_cert_verifier(clients).with_single_cert(chain, key).unwrap();
-    config.alpn_protocols = vec![ALPN_GRPC.to_vec(), ALPN_TUNNEL.to_vec()];
+    config.alpn_protocols = vec![alpn::GRPC.to_vec(), alpn::TUNNEL.to_vec()];
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
-            if stream.get_ref().1.alpn_protocol() == Some(ALPN_GRPC) {
+            if stream.get_ref().1.alpn_protocol() == Some(alpn::GRPC) {
                 let service = TowerToHyperService::new(NodeLinkServer::new(platform.clone()));
                 tokio::spawn(async move {
                     Builder::new(TokioExecutor::new())
@@ -245,7 +245,7 @@ async fn certificates_are_renewed_in_time_and_the_link_goes_on() {
     assert!(soon(young.link.renew_if_due("n1", later)).await.unwrap());
     let (after, _) = young.pki.link().unwrap();
     assert_ne!(before, after);
-    soon(young.link.dial(ALPN_TUNNEL)).await.unwrap();
+    soon(young.link.dial(alpn::TUNNEL)).await.unwrap();
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn an_ended_link_certificate_is_said_with_the_way_out() {
     let watching = tokio::spawn(scene.link.clone().watch(3, events, stop.clone()));
     let Some(Event::Linked(text)) = soon(heard.recv()).await else { panic!("nothing was said") };
     assert!(text.contains("ended at") && text.contains("join command"), "{text}");
-    let error = soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap_err();
+    let error = soon(scene.link.dial(alpn::TUNNEL)).await.unwrap_err();
     assert!(matches!(error, LinkError::Ended { .. }), "the tunnel does not try either: {error}");
     assert!(error.is_final() && said(Removal::default().status()).is_final());
     assert!(!said(Status::permission_denied("node n1 was removed from its cluster")).is_final());
@@ -316,7 +316,7 @@ async fn orders_and_tunnel_go_through_a_proxy() {
     let (_, platform) = soon(scene.watches.recv()).await.unwrap();
     platform.send(Ok(NodeConfig { generation: 1, ..NodeConfig::default() })).await.unwrap();
     assert!(matches!(next(&mut heard).await, Some(Event::Config(_))));
-    soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap();
+    soon(scene.link.dial(alpn::TUNNEL)).await.unwrap();
     assert_eq!(served.load(std::sync::atomic::Ordering::SeqCst), 2);
     stop.cancel();
     soon(watching).await.unwrap();
@@ -333,6 +333,6 @@ async fn another_ca_is_not_trusted() {
         ..NodeConfig::default()
     };
     scene.link.follow(&config).unwrap();
-    let error = soon(scene.link.dial(ALPN_TUNNEL)).await.unwrap_err();
+    let error = soon(scene.link.dial(alpn::TUNNEL)).await.unwrap_err();
     assert!(error.to_string().contains("intercept"), "{error}");
 }

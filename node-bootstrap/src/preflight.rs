@@ -7,14 +7,11 @@ use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
 use node_linux::{resolver, storage, system};
-use node_protocol::Check;
+use node_protocol::{Check, port};
 
 use crate::cgroup::Cgroups;
 use crate::enroll::node_name;
 use crate::{kubelet, machine};
-
-/// The ports a node needs for itself; 6443 at its node-local address, where kubelet finds the API server.
-pub const PORTS: [u16; 5] = [6443, 10250, 10256, 10248, 10249];
 
 /// The oldest kernel whose nftables carries kube-proxy ("kube-proxy's nftables mode", Kubernetes' documentation).
 const KERNEL: (u32, u32) = (5, 13);
@@ -54,7 +51,7 @@ pub struct Probe {
     pub clock: u64,
     /// Swap is on.
     pub swap: bool,
-    /// Ports of [`PORTS`] that are taken.
+    /// Ports of [`port::NODE`] that are taken.
     pub taken_ports: Vec<u16>,
     /// A kubelet, k3s or the like that runs here.
     pub other_node: Option<String>,
@@ -92,7 +89,7 @@ impl Probe {
                 .duration_since(std::time::UNIX_EPOCH)
                 .map_or(0, |since| since.as_secs()),
             swap: fs::read_to_string("/proc/swaps").is_ok_and(|text| text.lines().count() > 1),
-            taken_ports: PORTS.into_iter().filter(|port| taken(*port)).collect(),
+            taken_ports: port::NODE.into_iter().filter(|port| taken(*port)).collect(),
             other_node: other_node(),
             addresses: machine::addresses(),
             inotify_instances: number("/proc/sys/fs/inotify/max_user_instances"),

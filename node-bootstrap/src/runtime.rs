@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::TryFutureExt;
-use node_protocol::PROGRAMS;
+use node_protocol::program;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
@@ -86,7 +86,7 @@ impl Runtime {
         let placed = spec.clone();
         let (texts, forward_before) = tokio::task::spawn_blocking(move || place(&placed)).await??;
         // With all it runs: it asks the shim and runc at its start what they can, and never again.
-        arrivals.of(|name| PROGRAMS.contains(&name) && ![kubelet::NAME, kube_proxy::NAME].contains(&name)).await;
+        arrivals.of(|name| program::ALL.contains(&name) && ![kubelet::NAME, kube_proxy::NAME].contains(&name)).await;
         let began = Instant::now();
         self.keep(containerd::child(spec, &texts.containerd));
         await_containerd(&spec.layout).await?;

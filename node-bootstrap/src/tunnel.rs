@@ -14,7 +14,8 @@ use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use node_protocol::ALPN_TUNNEL;
+use node_protocol::alpn;
+use node_protocol::header::TUNNEL_REASON;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::sync::watch;
@@ -43,8 +44,6 @@ const DIAL: Duration = Duration::from_secs(4);
 /// Between two pings, and until an answer is overdue.
 const PINGS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
 
-/// The header with a reason for people; the gateway makes it the reason phrase, which kubectl shows.
-pub const REASON_HEADER: &str = "x-pilothouse-reason";
 
 /// A tunnel that ended.
 #[derive(Debug, thiserror::Error)]
@@ -77,7 +76,7 @@ pub async fn run(link: Link, targets: watch::Receiver<Targets>, stop: Cancellati
 }
 
 async fn session(link: &Link, targets: watch::Receiver<Targets>, backoff: &mut Backoff) -> Result<(), TunnelError> {
-    let stream = link.dial(ALPN_TUNNEL).await?;
+    let stream = link.dial(alpn::TUNNEL).await?;
     let socket = socket2::SockRef::from(stream.get_ref().0);
     if let Err(error) = socket.set_tcp_notsent_lowat(FRAME) {
         tracing::debug!(%error, "TCP_NOTSENT_LOWAT not set; interactive streams may lag behind bulk ones");
@@ -174,7 +173,7 @@ fn refuse(mut respond: SendResponse<Bytes>, Refusal(status, reason): Refusal) {
     *answer.status_mut() = status;
     let visible: String = reason.chars().map(|c| if c.is_ascii_graphic() || c == ' ' { c } else { '?' }).collect();
     if let Ok(value) = HeaderValue::from_str(&visible) {
-        answer.headers_mut().insert(REASON_HEADER, value);
+        answer.headers_mut().insert(TUNNEL_REASON, value);
     }
     if respond.send_response(answer, true).is_err() {
         respond.send_reset(Reason::CONNECT_ERROR);

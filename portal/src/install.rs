@@ -12,14 +12,15 @@ use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use node_protocol::{header, path, program};
 use tenant_controlplane::node::{self, InstallInput};
 
 /// Routes for machines and probes.
 pub fn routes() -> Router<AppState> {
     Router::new()
-        .route("/install/agent.sh", get(script))
-        .route("/install/pilothouse-node", get(agent))
-        .route("/install/pilothouse-node.sha256", get(checksum))
+        .route(path::INSTALL_SCRIPT, get(script))
+        .route(path::AGENT, get(agent))
+        .route(path::AGENT_CHECKSUM, get(checksum))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
 }
@@ -47,13 +48,13 @@ async fn agent(State(state): State<AppState>, from: Connection) -> Result<Respon
         (CACHE_CONTROL, "no-cache".to_owned()),
         (ETAG, format!("\"{sha256}\"")),
     ];
-    let checksum = [("x-checksum-sha256", sha256.clone())];
+    let checksum = [(header::CHECKSUM, sha256.clone())];
     Ok((headers, checksum, downloads::body(binary, place)).into_response())
 }
 
 /// In the form `sha256sum --check` reads.
 async fn checksum(State(state): State<AppState>) -> String {
-    format!("{}  pilothouse-node\n", state.config().agent.sha256)
+    format!("{}  {}\n", state.config().agent.sha256, program::AGENT)
 }
 
 /// Ready means: the database answers.

@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use node_protocol::program;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -15,7 +16,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Host, NODE, control_plane, pki};
 use crate::components::AGENT;
 use crate::instance::{Instance, write_atomic};
-use crate::platform::parts::PROGRAMS;
 use crate::run::run;
 use crate::supervise::Process;
 
@@ -76,7 +76,7 @@ fn kubelet_config() -> Value {
 }
 
 fn parts(host: &Host) -> Result<Vec<Value>> {
-    let programs = PROGRAMS.iter().map(|name| (host.bundle.artefact(name), *name, "binary"));
+    let programs = program::ALL.iter().map(|name| (host.bundle.artefact(name), *name, "binary"));
     let images = IMAGES.iter().map(|name| (host.bundle.image(name), *name, "image"));
     programs.chain(images).map(|(found, name, kind)| {
         let artefact = found.with_context(|| format!("the bundle has no {name}: build it again"))?;

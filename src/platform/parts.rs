@@ -5,7 +5,7 @@ use std::fs::File;
 use std::path::PathBuf;
 
 use bundle::{Artefact, BundleError, Kind, Statement};
-pub use provisioner::PROGRAMS;
+use node_protocol::program;
 use provisioner::{Part, Parts, Signed, Succession};
 use tenant_controlplane::version::KubernetesVersion;
 
@@ -49,7 +49,7 @@ fn signed(statement: Statement) -> Signed {
 impl Parts for BundleParts {
     fn list(&self, version: KubernetesVersion) -> Vec<Part> {
         let Some(bundle) = self.bundles.of(version) else { return Vec::new() };
-        let programs = PROGRAMS.iter().filter_map(|name| bundle.artefact(name));
+        let programs = program::ALL.iter().filter_map(|name| bundle.artefact(name));
         programs.chain(IMAGES.iter().filter_map(|name| bundle.image(name))).map(part).collect()
     }
 

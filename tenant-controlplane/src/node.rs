@@ -6,6 +6,7 @@
 
 mod script;
 
+use node_protocol::path;
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
@@ -13,10 +14,6 @@ pub use script::{InstallInput, install_script};
 
 /// The environment variable that holds the token.
 pub const TOKEN_VARIABLE: &str = "PILOTHOUSE_JOIN_TOKEN";
-/// The path of the script at the portal.
-pub const SCRIPT_PATH: &str = "/install/agent.sh";
-/// The path of the agent's binary at the portal.
-pub const AGENT_PATH: &str = "/install/pilothouse-node";
 
 /// Where cloud-init puts what joining needs.
 const CLOUD_INIT_DIR: &str = "/var/lib/pilothouse-join";
@@ -42,7 +39,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn script_url(portal_url: &str) -> String {
-    quoted(&format!("{}{SCRIPT_PATH}", portal_url.trim_end_matches('/')))
+    quoted(&format!("{}{}", portal_url.trim_end_matches('/'), path::INSTALL_SCRIPT))
 }
 
 /// The line to paste on a machine, for a POSIX shell as root. It begins with a space, which keeps it out of most shells' history.

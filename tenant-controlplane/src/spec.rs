@@ -17,7 +17,7 @@ pub const DEFAULT_SERVICE_CIDR: Ipv4Net = Ipv4Net::new_assert(Ipv4Addr::new(10, 
 /// (198.18.0.0/15 is reserved for benchmarks by RFC 2544; the API refuses loopback and link-local endpoints).
 pub const NODE_LOCAL_API: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
 /// The port of every API server, and of [`NODE_LOCAL_API`].
-pub const API_PORT: u16 = 6443;
+pub const API_PORT: u16 = node_protocol::port::API_SERVER;
 
 const MAX_LABELS: usize = 32;
 const MAX_LABEL_LENGTH: usize = 63;

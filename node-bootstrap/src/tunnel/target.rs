@@ -4,9 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use ipnet::Ipv4Net;
-
-/// kubelet's port.
-pub const KUBELET_PORT: u16 = 10250;
+use node_protocol::port;
 
 /// What the agent dials.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,7 +24,7 @@ pub struct Targets {
 impl Targets {
     /// The targets of a node whose kubelet listens on its usual port.
     pub fn new(node_name: &str, node_ip: Ipv4Addr, pods: Ipv4Net, services: Ipv4Net) -> Self {
-        let kubelet = SocketAddr::from((Ipv4Addr::LOCALHOST, KUBELET_PORT));
+        let kubelet = SocketAddr::from((Ipv4Addr::LOCALHOST, port::KUBELET));
         Self { node_name: node_name.to_owned(), node_ip, pods, services, kubelet }
     }
 
@@ -37,7 +35,7 @@ impl Targets {
         let address: Option<IpAddr> = host.trim_matches(['[', ']']).parse().ok();
         let own = host.eq_ignore_ascii_case(&self.node_name) || address == Some(self.node_ip.into());
         match address {
-            _ if own && port == KUBELET_PORT => Ok(self.kubelet),
+            _ if own && port == port::KUBELET => Ok(self.kubelet),
             Some(IpAddr::V4(v4)) if self.pods.contains(&v4) || self.services.contains(&v4) => {
                 Ok(SocketAddr::from((v4, port)))
             }

@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
 use super::target::Targets;
-use super::{REASON_HEADER, serve};
+use super::serve;
+use node_protocol::header::TUNNEL_REASON;
 
 const LIMIT: Duration = Duration::from_secs(20);
 
@@ -94,7 +95,7 @@ async fn other_targets_are_refused_with_a_reason() {
     for asked in ["n1:22", "192.0.2.1:80", "other:10250"] {
         let (response, _body) = connect(&client, asked).await;
         assert_eq!(response.status(), StatusCode::FORBIDDEN);
-        let reason = response.headers()[REASON_HEADER].to_str().unwrap();
+        let reason = response.headers()[TUNNEL_REASON].to_str().unwrap();
         assert!(reason.contains("n1") && reason.contains(asked), "{reason}");
         assert!(response.body().is_end_stream());
     }
@@ -107,7 +108,7 @@ async fn nobody_at_the_target_is_said() {
     let client = tunnel(address).await;
     let (response, _body) = connect(&client, "n1:10250").await;
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
-    assert!(response.headers()[REASON_HEADER].to_str().unwrap().contains("refused"));
+    assert!(response.headers()[TUNNEL_REASON].to_str().unwrap().contains("refused"));
 }
 
 #[tokio::test]

@@ -9,6 +9,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use node_protocol::server_name::ServerName;
 use rustls::ServerConfig;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -27,7 +28,6 @@ use crate::{
     egress,
     hello::{self, Alert, Hello, HelloError},
     link,
-    name::{Target, target},
     passthrough,
     places::{Place, Taken},
     socket,
@@ -100,7 +100,7 @@ async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: 
     match timeout(hello_time(&door), hello::read(&mut tcp)).await {
         Ok(Ok(hello)) => {
             let visitor = Visitor { tcp, address, hello, place };
-            let target = only.map_or_else(|| target(visitor.hello.server_name().as_deref(), &door.domain), Target::Api);
+            let target = only.map_or_else(|| ServerName::parse(visitor.hello.server_name().as_deref(), &door.domain), ServerName::Api);
             route(&door, visitor, target).await;
         }
         Ok(Err(error)) => turn_away(&door, tcp, error).await,
@@ -127,24 +127,24 @@ async fn turn_away(door: &Door, tcp: TcpStream, error: HelloError) {
     dismiss(tcp, answer).await;
 }
 
-async fn route(door: &Arc<Door>, visitor: Visitor, target: Target) {
+async fn route(door: &Arc<Door>, visitor: Visitor, target: ServerName) {
     match target {
-        Target::Portal => portal(door, visitor).await,
-        Target::Enrolment => link::enrolment(door, visitor).await,
-        Target::Nowhere => visitor.refuse(door, Refused::UnknownName).await,
-        Target::Api(label) => {
+        ServerName::Portal => portal(door, visitor).await,
+        ServerName::Enrollment => link::enrolment(door, visitor).await,
+        ServerName::Unknown => visitor.refuse(door, Refused::UnknownName).await,
+        ServerName::Api(label) => {
             let found = door.routes.cluster(&label).await;
             if let Some((visitor, cluster)) = known(door, visitor, found).await {
                 passthrough::serve(door, visitor, cluster).await;
             }
         }
-        Target::Link(label) => {
+        ServerName::Link(label) => {
             let found = door.routes.cluster_of_nodes(&label).await;
             if let Some((visitor, cluster)) = known(door, visitor, found).await {
                 link::serve(door, visitor, cluster).await;
             }
         }
-        Target::Egress(label) => {
+        ServerName::Egress(label) => {
             let found = door.routes.cluster(&label).await;
             if let Some((visitor, cluster)) = known(door, visitor, found).await {
                 egress::serve(door, visitor, cluster).await;

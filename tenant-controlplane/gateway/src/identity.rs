@@ -1,15 +1,9 @@
-//! Who a client certificate speaks for. The chain is verified elsewhere; here its subject is read and compared.
-//!
-//! Nodes: CN node id, O cluster id, OU `node`. The API server's egress: CN cluster id, O `egress`. Both come from the
-//! same link CA, so neither may pass for the other; a subject with an attribute twice is refused as ambiguous.
+//! Who a client certificate speaks for. The chain is verified elsewhere; here its subject is read and compared. A subject with an attribute
+//! twice is refused as ambiguous.
 
+use node_protocol::subject::{Attributes, LinkPeer};
 use rustls_pki_types::CertificateDer;
 use x509_parser::{parse_x509_certificate, x509::AttributeTypeAndValue};
-
-/// Organization of an egress certificate.
-const EGRESS: &str = "egress";
-/// Organizational unit of a node's certificate.
-const NODE: &str = "node";
 
 /// Why a certificate speaks for nobody.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -34,16 +28,10 @@ pub(crate) enum Expected {
 impl Expected {
     /// Whether the certificate's subject is the expected one.
     pub(crate) fn check(&self, certificate: &CertificateDer<'_>) -> Result<(), IdentityError> {
-        let subject = Subject::of(certificate)?;
-        let fits = match self {
-            Self::NodeOf(cluster) => {
-                subject.unit.as_deref() == Some(NODE)
-                    && subject.organization.as_ref() == Some(cluster)
-                    && subject.common_name.is_some_and(|name| !name.is_empty())
-            }
-            Self::EgressOf(cluster) => {
-                subject.organization.as_deref() == Some(EGRESS) && subject.common_name.as_ref() == Some(cluster)
-            }
+        let fits = match (self, peer(certificate)?) {
+            (Self::NodeOf(own), Some(LinkPeer::Node { cluster, .. }))
+            | (Self::EgressOf(own), Some(LinkPeer::Egress { cluster })) => *own == cluster,
+            _ => false,
         };
         if fits { Ok(()) } else { Err(IdentityError::NotForThis) }
     }
@@ -51,25 +39,21 @@ impl Expected {
 
 /// The node id of a certificate that [`Expected::NodeOf`] accepted.
 pub(crate) fn node_id(certificate: &CertificateDer<'_>) -> Option<String> {
-    Subject::of(certificate).ok()?.common_name
-}
-
-struct Subject {
-    common_name: Option<String>,
-    organization: Option<String>,
-    unit: Option<String>,
-}
-
-impl Subject {
-    fn of(certificate: &CertificateDer<'_>) -> Result<Self, IdentityError> {
-        let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| IdentityError::Unreadable)?;
-        let subject = parsed.subject();
-        Ok(Self {
-            common_name: only(subject.iter_common_name())?,
-            organization: only(subject.iter_organization())?,
-            unit: only(subject.iter_organizational_unit())?,
-        })
+    match peer(certificate).ok()?? {
+        LinkPeer::Node { node, .. } => Some(node),
+        LinkPeer::Egress { .. } => None,
     }
+}
+
+/// Whom a certificate names; none when its subject is neither a node's nor an egress selector's.
+fn peer(certificate: &CertificateDer<'_>) -> Result<Option<LinkPeer>, IdentityError> {
+    let (_, parsed) = parse_x509_certificate(certificate).map_err(|_| IdentityError::Unreadable)?;
+    let subject = parsed.subject();
+    Ok(LinkPeer::of(Attributes {
+        common_name: only(subject.iter_common_name())?,
+        organization: only(subject.iter_organization())?,
+        organizational_unit: only(subject.iter_organizational_unit())?,
+    }))
 }
 
 fn only<'a>(mut values: impl Iterator<Item = &'a AttributeTypeAndValue<'a>>) -> Result<Option<String>, IdentityError> {
@@ -117,7 +101,7 @@ mod tests {
         assert!(Expected::EgressOf("cls_2".into()).check(&egress).is_err());
         assert!(Expected::NodeOf("cls_1".into()).check(&egress).is_err());
         assert!(Expected::NodeOf("egress".into()).check(&egress).is_err());
-        assert!(Expected::EgressOf("nod_1".into()).check(&node("egress")).is_ok(), "only the CA hands out O=egress");
+        assert!(Expected::EgressOf("nod_1".into()).check(&node("egress")).is_err());
         assert!(Expected::EgressOf("cls_1".into()).check(&node("cls_1")).is_err());
     }
 

@@ -29,7 +29,6 @@ mod hello;
 mod identity;
 mod limits;
 mod link;
-mod name;
 mod passthrough;
 mod places;
 mod routes;
@@ -67,11 +66,6 @@ use crate::{
     tls::Tls,
     tunnel::{notify::Notifier, registry::Registry},
 };
-
-/// ALPN name of the reverse tunnel on `<label>.link.<domain>`: the agent is the HTTP/2 server.
-pub const ALPN_TUNNEL: &[u8] = b"pilothouse-tunnel/1";
-/// ALPN name of the API splice on `<label>.link.<domain>`: raw bytes to the tenant API server after the handshake.
-pub const ALPN_API: &[u8] = b"pilothouse-api/1";
 
 /// After the cut, how long owners of streams get to notice and drop them.
 const LAST_MOMENT: Duration = Duration::from_secs(1);

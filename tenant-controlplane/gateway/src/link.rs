@@ -2,11 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use node_protocol::alpn;
 use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::{
-    ALPN_API, ALPN_TUNNEL, Door, Peer,
+    Door, Peer,
     accept::Visitor,
     api_splice,
     conn::TlsStream,
@@ -100,9 +101,9 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
 
 fn purpose(stream: &TlsStream) -> Option<Purpose> {
     match stream.get_ref().1.alpn_protocol()? {
-        b"h2" => Some(Purpose::Grpc),
-        ALPN_TUNNEL => Some(Purpose::Tunnel),
-        ALPN_API => Some(Purpose::Api),
+        alpn::GRPC => Some(Purpose::Grpc),
+        alpn::TUNNEL => Some(Purpose::Tunnel),
+        alpn::API => Some(Purpose::Api),
         _ => None,
     }
 }

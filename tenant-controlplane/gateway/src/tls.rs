@@ -22,12 +22,10 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
+use node_protocol::alpn;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
-use crate::{ALPN_API, ALPN_TUNNEL, directory::ClusterRoute, error::GatewayError, identity::Expected};
-
-const H2: &[u8] = b"h2";
-const HTTP1: &[u8] = b"http/1.1";
+use crate::{directory::ClusterRoute, error::GatewayError, identity::Expected};
 
 /// Why a cluster's configuration could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -63,8 +61,8 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(GatewayError::UseCertificate)?;
         let own = Arc::new(OwnCertificate(RwLock::new(Arc::new(key))));
-        let portal = open(&provider, &own, &[&TLS13, &TLS12], &[H2, HTTP1]).map_err(GatewayError::UseCertificate)?;
-        let enrolment = open(&provider, &own, &[&TLS13], &[H2]).map_err(GatewayError::UseCertificate)?;
+        let portal = open(&provider, &own, &[&TLS13, &TLS12], &[alpn::GRPC, alpn::HTTP1]).map_err(GatewayError::UseCertificate)?;
+        let enrolment = open(&provider, &own, &[&TLS13], &[alpn::GRPC]).map_err(GatewayError::UseCertificate)?;
         Ok(Self { provider, own, portal, enrolment, clusters: Mutex::default() })
     }
 
@@ -124,8 +122,8 @@ impl Tls {
         let egress = Expected::EgressOf(route.cluster_id.clone());
         Ok(ClusterTls {
             trust: route.link_trust.clone(),
-            link: self.closed(&roots, node, &[H2, ALPN_TUNNEL, ALPN_API])?,
-            egress: self.closed(&roots, egress, &[HTTP1])?,
+            link: self.closed(&roots, node, &[alpn::GRPC, alpn::TUNNEL, alpn::API])?,
+            egress: self.closed(&roots, egress, &[alpn::HTTP1])?,
         })
     }
 

@@ -1,6 +1,8 @@
 //! The script a joining machine runs: fetch the agent, check it, start it. The agent does the rest and knows how to undo it.
 
-use super::{AGENT_PATH, TOKEN_VARIABLE, quoted};
+use node_protocol::path;
+
+use super::{TOKEN_VARIABLE, quoted};
 
 /// What the script carries; nothing of it is a secret.
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +79,7 @@ main "$@"
 
 /// The script's text, for POSIX sh. Its arguments are the CA file and the key that signs the parts; the token comes in the environment.
 pub fn install_script(input: &InstallInput<'_>) -> String {
-    let url = format!("{}{AGENT_PATH}", input.portal_url.trim_end_matches('/'));
+    let url = format!("{}{}", input.portal_url.trim_end_matches('/'), path::AGENT);
     let head = [
         ("server", input.server),
         ("domain", input.domain),

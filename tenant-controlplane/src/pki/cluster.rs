@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 
+use node_protocol::subject::LinkPeer;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -135,7 +136,7 @@ impl<'a> PkiContext<'a> {
             LeafKind::FrontProxyClient => client(FRONT_PROXY_NAME),
             LeafKind::ControllerManager => client("system:kube-controller-manager"),
             LeafKind::Scheduler => client("system:kube-scheduler"),
-            LeafKind::Egress => Subject { o: vec!["egress".to_owned()], ..client(&self.cluster.to_string()) },
+            LeafKind::Egress => LinkPeer::Egress { cluster: self.cluster.to_string() }.into(),
         }
     }
 }

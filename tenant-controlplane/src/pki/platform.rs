@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use node_protocol::server_name;
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -9,7 +10,6 @@ use zeroize::Zeroizing;
 use super::ca::{Ca, CaBundle};
 use super::leaf::{Leaf, Subject, Usage, Validity, issue};
 use super::{KeySource, PkiError};
-use crate::sni;
 
 const LIFETIME: Duration = Duration::days(365);
 
@@ -30,14 +30,12 @@ impl PlatformNames<'_> {
         let own = [
             domain.to_owned(),
             format!("portal.{domain}"),
-            sni::enrolment(domain),
-            format!("*.link.{domain}"),
-            format!("*.egress.{domain}"),
             "localhost".to_owned(),
         ];
+        let own = own.into_iter().chain(server_name::served_by_gateway(domain));
         Subject {
             cn: format!("pilothouse {domain}"),
-            dns_sans: own.into_iter().chain(self.names.iter().cloned()).collect(),
+            dns_sans: own.chain(self.names.iter().cloned()).collect(),
             ip_sans: self.ips.to_vec(),
             usage: Usage::Server,
             ..Subject::default()

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use node_protocol::subject::{Attributes, LinkPeer};
 use time::{Duration, OffsetDateTime};
 
 use super::cluster::ClusterPki;
@@ -23,6 +24,14 @@ const PLATFORM_ACCESS: Duration = Duration::hours(24);
 
 fn client(cn: impl Into<String>, o: &[&str]) -> Subject {
     Subject { cn: cn.into(), o: o.iter().map(ToString::to_string).collect(), ..Subject::default() }
+}
+
+impl From<LinkPeer> for Subject {
+    fn from(peer: LinkPeer) -> Self {
+        let Attributes { common_name, organization, organizational_unit } = peer.attributes();
+        let (cn, o) = (common_name.unwrap_or_default(), organization.into_iter().collect());
+        Self { cn, o, ou: organizational_unit, ..Self::default() }
+    }
 }
 
 /// The group of nodes' kube-proxies; an addon binds it to `system:node-proxier`.
@@ -61,7 +70,7 @@ pub fn kube_proxy() -> Subject {
 
 /// A joined agent at the gateway; by the link CA.
 pub fn link_node(cluster: ClusterId, node: NodeId) -> Subject {
-    Subject { ou: Some("node".to_owned()), ..client(node.to_string(), &[&cluster.to_string()]) }
+    LinkPeer::Node { cluster: cluster.to_string(), node: node.to_string() }.into()
 }
 
 /// The name of the user a file kubeconfig acts as: unique to the file, so that audit logs and bindings tell files apart.

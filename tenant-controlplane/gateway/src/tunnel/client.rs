@@ -9,6 +9,7 @@ use h2::{
 };
 use http::{HeaderMap, Method, Request, StatusCode, Uri};
 use ipnet::Ipv4Net;
+use node_protocol::header::TUNNEL_REASON;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -26,8 +27,6 @@ use crate::{
     },
 };
 
-/// The header in which an agent says why it refused.
-const REASON: &str = "x-pilothouse-reason";
 /// Window of a whole connection: so large that stalled streams, each held by its own window, never stop the others.
 const CONNECTION_WINDOW: u32 = 1 << 30;
 /// Frames this small let an echo pass between bulk data.
@@ -198,7 +197,7 @@ fn request(target: &Target) -> Result<Request<()>, Refusal> {
 
 /// The agent's own words.
 fn told(status: StatusCode, headers: &HeaderMap) -> Refusal {
-    let reason = headers.get(REASON).and_then(|value| value.to_str().ok());
+    let reason = headers.get(TUNNEL_REASON).and_then(|value| value.to_str().ok());
     let status = if status.is_client_error() || status.is_server_error() { status } else { StatusCode::BAD_GATEWAY };
     Refusal::new(status.as_u16(), reason.or(status.canonical_reason()).unwrap_or("refused by the agent"))
 }

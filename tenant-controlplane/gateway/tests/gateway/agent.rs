@@ -74,7 +74,7 @@ impl Agent {
 
     /// An agent with this certificate that allows so many streams.
     pub async fn start(world: &World, leaf: Leaf, streams: u32) -> Self {
-        let tls = world.joined(gateway::ALPN_TUNNEL, leaf).await.unwrap();
+        let tls = world.joined(node_protocol::alpn::TUNNEL, leaf).await.unwrap();
         let seen = Arc::new(Seen::default());
         let task = tokio::spawn(serve(tls, seen.clone(), streams));
         Self { seen, task }

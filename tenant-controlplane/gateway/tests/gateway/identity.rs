@@ -1,6 +1,7 @@
 //! Who may open a link or an egress connection.
 
-use gateway::{ALPN_API, ALPN_TUNNEL, Kind, Refused};
+use gateway::{Kind, Refused};
+use node_protocol::alpn;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::{
@@ -91,8 +92,8 @@ async fn a_node_that_is_none_is_answered_on_grpc_and_closed_elsewhere() {
     let _client = link(&world, LABEL_A, Some(leaf.clone())).await.unwrap();
     let (_served, peer) = next(&mut world.link).await;
     assert_eq!(peer.node, Some((A.to_owned(), "nod_gone".to_owned())));
-    for alpn in [ALPN_TUNNEL, ALPN_API] {
-        let mut client = world.joined(alpn, leaf.clone()).await.unwrap();
+    for protocol in [alpn::TUNNEL, alpn::API] {
+        let mut client = world.joined(protocol, leaf.clone()).await.unwrap();
         let mut rest = Vec::new();
         let _ = client.read_to_end(&mut rest).await;
         assert!(rest.is_empty());
@@ -112,7 +113,7 @@ async fn a_deleted_clusters_node_is_heard_and_reaches_nothing() {
     let _client = link(&world, LABEL_A, Some(leaf.clone())).await.unwrap();
     let (_served, peer) = next(&mut world.link).await;
     assert_eq!(peer.node, Some((A.to_owned(), "nod_1".to_owned())));
-    let mut splice = world.joined(ALPN_API, leaf).await.unwrap();
+    let mut splice = world.joined(alpn::API, leaf).await.unwrap();
     assert!(!matches!(splice.read(&mut [0; 1]).await, Ok(1..)), "there is no API server behind it");
     for kind in ["api", "egress"] {
         let name = format!("{LABEL_A}.{kind}.{DOMAIN}");
@@ -124,7 +125,7 @@ async fn a_deleted_clusters_node_is_heard_and_reaches_nothing() {
 #[tokio::test]
 async fn a_cut_node_loses_its_api_connections() {
     let world = World::new().await;
-    let outer = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let outer = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(format!("{LABEL_A}.api.{DOMAIN}")).unwrap();
     let config = crate::world::client_config(world.api_ca.roots(), &[], None);
     let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
@@ -134,7 +135,7 @@ async fn a_cut_node_loses_its_api_connections() {
     world.gateway.drop_node(A, "nod_1");
     assert!(!matches!(inner.read(&mut [0; 1]).await, Ok(1..)), "cut");
     until(|| world.gateway.counters().live(Kind::Api) == 0).await;
-    let mut again = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut again = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     assert!(!matches!(again.read(&mut [0; 1]).await, Ok(1..)), "and stays so");
 }
 
@@ -144,7 +145,7 @@ async fn strangers_do_not_take_a_nodes_api_connections() {
     let name = format!("{LABEL_A}.api.{DOMAIN}");
     let _person = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap();
     assert!(world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.is_err(), "people have one place");
-    let outer = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let outer = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(name).unwrap();
     let config = crate::world::client_config(world.api_ca.roots(), &[], None);
     let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
@@ -154,7 +155,7 @@ async fn strangers_do_not_take_a_nodes_api_connections() {
 #[tokio::test]
 async fn the_api_splice_is_raw_bytes_to_the_api_server() {
     let world = World::new().await;
-    let outer = world.joined(ALPN_API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let outer = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(format!("{LABEL_A}.api.{DOMAIN}")).unwrap();
     let config = crate::world::client_config(world.api_ca.roots(), &[], None);
     let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();

@@ -5,7 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use gateway::{ALPN_TUNNEL, GatewayError, Kind, Limits, Refused};
+use node_protocol::alpn;
+use gateway::{GatewayError, Kind, Limits, Refused};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -46,7 +47,7 @@ async fn a_frozen_agent_is_noticed_while_idle() {
         ..Limits::default()
     };
     let world = World::with(limits).await;
-    let client = world.joined(ALPN_TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
+    let client = world.joined(alpn::TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
     let mut connection = h2::server::handshake(client).await.unwrap();
     // Alive for a while, idle, with nothing but pings.
     let alive = timeout(Duration::from_millis(600), connection.accept()).await;
@@ -64,7 +65,7 @@ async fn a_frozen_agent_is_noticed_while_idle() {
 async fn an_agent_that_never_speaks_is_never_linked() {
     let limits = Limits { ping_timeout: Duration::from_millis(200), ..Limits::default() };
     let world = World::with(limits).await;
-    let mut silent = world.joined(ALPN_TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut silent = world.joined(alpn::TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
     let mut rest = Vec::new();
     let _ = timeout(Duration::from_secs(10), silent.read_to_end(&mut rest)).await.expect("closed in time");
     assert!(world.book.events.lock().unwrap().is_empty());

@@ -1,14 +1,15 @@
-//! How a [`Refusal`] travels: as binary metadata of a gRPC status (gRPC over HTTP/2, "Custom-Metadata"), beside a text for people.
+//! How a [`Refusal`] travels: as metadata of a gRPC status, beside a text for people.
 
 use prost::Message;
 use tonic::metadata::MetadataValue;
 use tonic::{Code, Status};
 
-use crate::refusal::Reason;
-use crate::{Refusal, Removal, Unknown};
+use super::refusal::Reason;
+use super::{Refusal, Removal, Unknown};
+use crate::header::REFUSAL;
 
-/// The key of the metadata.
-const KEY: &str = "pilothouse-refusal-bin";
+
+
 
 impl Removal {
     /// The status that says so.
@@ -29,7 +30,7 @@ impl Unknown {
 impl Refusal {
     /// The refusal that a status carries, if it carries one.
     pub fn of(status: &Status) -> Option<Reason> {
-        let bytes = status.metadata().get_bin(KEY)?.to_bytes().ok()?;
+        let bytes = status.metadata().get_bin(REFUSAL)?.to_bytes().ok()?;
         Self::decode(bytes).ok()?.reason
     }
 }
@@ -37,7 +38,7 @@ impl Refusal {
 fn status(code: Code, text: String, reason: Reason) -> Status {
     let mut status = Status::new(code, text);
     let value = MetadataValue::from_bytes(&Refusal { reason: Some(reason) }.encode_to_vec());
-    status.metadata_mut().insert_bin(KEY, value);
+    status.metadata_mut().insert_bin(REFUSAL, value);
     status
 }
 
@@ -58,8 +59,8 @@ mod tests {
     fn the_same_configuration_has_the_same_bytes() {
         let keys: Vec<String> = (0..40).map(|number| format!("key-{number}")).collect();
         let labels = |keys: &mut dyn Iterator<Item = &String>| keys.map(|key| (key.clone(), key.clone())).collect();
-        let forth = crate::NodeConfig { labels: labels(&mut keys.iter()), ..Default::default() };
-        let back = crate::NodeConfig { labels: labels(&mut keys.iter().rev()), ..Default::default() };
+        let forth = super::super::NodeConfig { labels: labels(&mut keys.iter()), ..Default::default() };
+        let back = super::super::NodeConfig { labels: labels(&mut keys.iter().rev()), ..Default::default() };
         assert_eq!(forth.encode_to_vec(), back.encode_to_vec());
     }
 }
