@@ -138,12 +138,16 @@ const NEVER: [(&str, &[&str]); 12] = [
     ("provisioner", &["portal", "gateway", "bundle", "cloud-local", "node-bootstrap", "sea-orm", "sqlx", "axum"]),
 ];
 
-fn direct() -> BTreeMap<String, Vec<String>> {
+fn metadata() -> Value {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let output =
         Command::new(cargo).args(["metadata", "--no-deps", "--format-version", "1", "--offline"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+fn direct() -> BTreeMap<String, Vec<String>> {
+    let metadata = metadata();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let normal = |package: &Value| {
         let all = package["dependencies"].as_array().unwrap().iter();
@@ -169,6 +173,19 @@ fn only_migrations_speaks_sql_and_only_the_provisioner_and_the_root_speak_kubern
         let may_kube = ["provisioner", "pilothouse"].contains(&name.as_str());
         assert!(may_sql || !uses.iter().any(|one| one.starts_with("sea-orm") || one == "sqlx"), "{name} speaks SQL");
         assert!(may_kube || !uses.contains(&"kube".to_owned()), "{name} speaks Kubernetes");
+    }
+}
+
+#[test]
+fn only_the_agent_and_the_provisioner_speak_the_node_links_grpc() {
+    for package in metadata()["packages"].as_array().unwrap() {
+        let name = package["name"].as_str().unwrap();
+        let may = ["node-bootstrap", "provisioner"].contains(&name);
+        for protocol in package["dependencies"].as_array().unwrap().iter().filter(|one| one["name"] == "node-protocol")
+        {
+            let has = protocol["features"].as_array().unwrap().iter().any(|feature| feature == "grpc");
+            assert!(has == may, "{name}: node-protocol is names and constants but for those who speak gRPC");
+        }
     }
 }
 

@@ -12,6 +12,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .type_attribute(".pilothouse.agent.v1.Signed", KEPT)
         .type_attribute(".pilothouse.agent.v1.Succession", KEPT)
         .type_attribute(".pilothouse.agent.v1.Check", KEPT)
+        .field_attribute(".pilothouse.agent.v1.Part.kind", "#[serde(with = \"crate::grpc::words::part_kind\")]")
+        .field_attribute(".pilothouse.agent.v1.Check.status", "#[serde(with = \"crate::grpc::words::check_status\")]")
         .compile_fds(files)?;
     Ok(())
 }

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use node_protocol::{Check, NodeConfig, Part};
+use node_protocol::{Check, NodeConfig, NodePhase, Part};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -370,7 +370,7 @@ impl Agent {
         tracing::info!(node, why, "removed; resetting this machine");
         ledger::bury(&self.paths.tombstone(), &node)?;
         let told = self.told();
-        let _ = self.link.report_once(told.say("resetting", "removing the node from this machine")).await;
+        let _ = self.link.report_once(told.say(NodePhase::Resetting, "removing the node from this machine")).await;
         // The link's own tasks end before the files they use do; the report after the reset goes over the open connection.
         background.cancel();
         self.runtime.stop(&Layout::joined(&self.paths)).await;
@@ -380,7 +380,7 @@ impl Agent {
         for line in &left {
             tracing::warn!(left = line, "left on the machine");
         }
-        let _ = self.link.report_once(told.say("reset", &left.join("; "))).await;
+        let _ = self.link.report_once(told.say(NodePhase::Reset, &left.join("; "))).await;
         Err(AgentError::Removed(node))
     }
 }

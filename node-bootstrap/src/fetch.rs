@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{Part, program};
+use node_protocol::{Part, PartKind, program};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
@@ -29,7 +29,11 @@ const ATTEMPTS: u32 = 8;
 
 /// What this node has a use for.
 pub fn needed(parts: &[Part]) -> Vec<Part> {
-    parts.iter().filter(|part| part.kind != "binary" || program::ALL.contains(&part.name.as_str())).cloned().collect()
+    parts
+        .iter()
+        .filter(|part| part.kind() != PartKind::Binary || program::ALL.contains(&part.name.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// A part that is not there, or not itself.
@@ -183,11 +187,12 @@ impl PartStore {
     pub fn in_two_goes(&self, parts: &[Part]) -> (Vec<Part>, Vec<Part>) {
         let here =
             |part: &Part| self.path(&part.sha256).exists() || self.seeded(part).is_some_and(|path| path.exists());
-        let makes_ready = |part: &Part| part.name == "pause" || part.kind == "binary" && part.name != kube_proxy::NAME;
+        let makes_ready =
+            |part: &Part| part.name == "pause" || part.kind() == PartKind::Binary && part.name != kube_proxy::NAME;
         let (mut first, mut later): (Vec<Part>, Vec<Part>) =
             parts.iter().cloned().partition(|part| makes_ready(part) || here(part));
         first.sort_by_key(|part| part.name == kubelet::NAME);
-        later.sort_by_key(|part| part.kind != "binary");
+        later.sort_by_key(|part| part.kind() != PartKind::Binary);
         (first, later)
     }
 
@@ -226,7 +231,7 @@ impl PartStore {
             return Ok(false);
         }
         let path = self.path(&part.sha256);
-        adopt_file(&seeded, &path, part.kind == "binary")?;
+        adopt_file(&seeded, &path, part.kind() == PartKind::Binary)?;
         Ok(true)
     }
 
@@ -298,7 +303,7 @@ pub fn install(
     let mut programs: Vec<String> = Vec::new();
     let mut images = Vec::new();
     for part in parts.iter().filter(|part| is_plain(&part.name)) {
-        if part.kind == "binary" {
+        if part.kind() == PartKind::Binary {
             files::relink(&path_of(part), &spec_bin.join(&part.name))?;
             programs.push(format!("{}={}", part.name, part.sha256));
         } else {

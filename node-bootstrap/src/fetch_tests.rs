@@ -83,7 +83,7 @@ async fn serve(platform: Platform) -> NodeLinkClient<Channel> {
     NodeLinkClient::connect(format!("http://{address}")).await.unwrap()
 }
 
-fn part(content: &[u8], kind: &str) -> Part {
+fn part(content: &[u8], kind: PartKind) -> Part {
     let (sha256, size) = (sha256_hex(content), content.len() as u64);
     Part { name: "kubelet".into(), kind: kind.into(), version: "1".into(), sha256, size, image: String::new() }
 }
@@ -94,7 +94,7 @@ async fn a_broken_transfer_is_resumed_and_verified() {
     let platform = Platform { content: Arc::new(content.clone()), breaks_after: Some(15_000), ..Platform::default() };
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().join("parts"), None);
-    let wanted = part(&content, "binary");
+    let wanted = part(&content, PartKind::Binary);
     store
         .ensure_all(std::slice::from_ref(&wanted), &serve(platform.clone()).await, &Arrivals::default())
         .await
@@ -109,7 +109,7 @@ async fn what_a_killed_agent_left_is_gone_on_with_unless_it_is_too_much() {
     let content: Vec<u8> = (0..5_000_u32).flat_map(u32::to_le_bytes).collect();
     let platform = Platform { content: Arc::new(content.clone()), ..Platform::default() };
     let link = serve(platform.clone()).await;
-    let wanted = part(&content, "image");
+    let wanted = part(&content, PartKind::Image);
     for left in [content[..7_000].to_vec(), content.clone(), [&content[..], b"more"].concat()] {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(format!("{}.partial", wanted.sha256)), &left).unwrap();
@@ -128,7 +128,7 @@ async fn what_is_verified_is_not_fetched_again_and_a_changed_byte_is() {
     let link = serve(platform.clone()).await;
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().to_owned(), None);
-    let wanted = [part(&content, "image")];
+    let wanted = [part(&content, PartKind::Image)];
     store.ensure_all(&wanted, &link, &Arrivals::default()).await.unwrap();
     store.ensure_all(&wanted, &link, &Arrivals::default()).await.unwrap();
     assert_eq!(platform.calls.load(Ordering::SeqCst), 1);
@@ -146,7 +146,7 @@ async fn the_wrong_bytes_are_thrown_away() {
     let platform = Platform { content: Arc::new(b"something else".to_vec()), ..Platform::default() };
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().to_owned(), None);
-    let mut wanted = part(b"what was promised", "binary");
+    let mut wanted = part(b"what was promised", PartKind::Binary);
     wanted.sha256 = "f".repeat(64);
     let error = store.ensure_all(&[wanted.clone()], &serve(platform).await, &Arrivals::default()).await.unwrap_err();
     assert!(matches!(error, FetchError::Mismatch { .. }), "{error}");
@@ -162,7 +162,7 @@ async fn a_seed_is_used_in_place_and_a_bad_seed_is_not() {
     let dir = tempfile::tempdir().unwrap();
     let seed = dir.path().join("seed");
     fs::create_dir(&seed).unwrap();
-    let wanted = part(&content, "binary");
+    let wanted = part(&content, PartKind::Binary);
     let seeded = seed.join(&wanted.sha256);
     fs::write(&seeded, &content).unwrap();
     fs::set_permissions(&seeded, fs::Permissions::from_mode(0o555)).unwrap();
@@ -181,7 +181,7 @@ async fn a_seed_is_used_in_place_and_a_bad_seed_is_not() {
 async fn a_name_that_is_no_checksum_never_becomes_a_path() {
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().to_owned(), None);
-    let wanted = Part { sha256: "../../etc/passwd".into(), ..part(b"", "binary") };
+    let wanted = Part { sha256: "../../etc/passwd".into(), ..part(b"", PartKind::Binary) };
     let error = store.ensure_all(&[wanted], &serve(Platform::default()).await, &Arrivals::default()).await.unwrap_err();
     assert!(matches!(error, FetchError::BadChecksum { .. }));
 }
@@ -189,8 +189,8 @@ async fn a_name_that_is_no_checksum_never_becomes_a_path() {
 #[test]
 fn programs_are_linked_by_name_and_images_listed() {
     let dir = tempfile::tempdir().unwrap();
-    let pause = Part { name: "pause".into(), image: "x/pause:1".into(), ..part(b"p", "image") };
-    let parts = [part(b"k", "binary"), pause];
+    let pause = Part { name: "pause".into(), image: "x/pause:1".into(), ..part(b"p", PartKind::Image) };
+    let parts = [part(b"k", PartKind::Binary), pause];
     let (images, digest) = install(&parts, dir.path(), |part| PathBuf::from("/parts").join(&part.sha256)).unwrap();
     assert_eq!(images[0].reference, "x/pause:1");
     assert!(digest.starts_with("kubelet="));
@@ -201,13 +201,13 @@ fn programs_are_linked_by_name_and_images_listed() {
 fn what_is_here_and_what_a_node_starts_with_comes_first() {
     let dir = tempfile::tempdir().unwrap();
     let store = PartStore::new(dir.path().join("parts"), Some(dir.path().to_owned()));
-    let named = |name: &str, kind: &str| Part { name: name.into(), ..part(name.as_bytes(), kind) };
+    let named = |name: &str, kind: PartKind| Part { name: name.into(), ..part(name.as_bytes(), kind) };
     let parts = [
-        ("kubelet", "binary"),
-        ("coredns", "image"),
-        ("pause", "image"),
-        ("kube-proxy", "binary"),
-        ("busybox", "image"),
+        ("kubelet", PartKind::Binary),
+        ("coredns", PartKind::Image),
+        ("pause", PartKind::Image),
+        ("kube-proxy", PartKind::Binary),
+        ("busybox", PartKind::Image),
     ]
     .map(|(name, kind)| named(name, kind));
     fs::write(dir.path().join(&parts[4].sha256), "seeded").unwrap();

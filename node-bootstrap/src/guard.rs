@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use node_linux::firewall::{self, Closed, Hook};
-use node_protocol::Check;
+use node_protocol::{Check, CheckStatus};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -144,7 +144,7 @@ impl Guard {
         let Some(closed) = closed_chains(hook)?.into_iter().next() else { return Ok(None) };
         Ok(Some(Check {
             id: id.into(),
-            status: "fail".into(),
+            status: CheckStatus::Fail.into(),
             observed: format!("the last {count} {what} were dropped on this machine, by {closed}"),
             remediation: format!("let them pass: {}", firewall::remedy(&closed, hook, &range, &to)),
         }))

@@ -136,7 +136,7 @@ fn a_forward_policy_of_drop_is_named_until_its_remedy() {
         assert_eq!(rig.look(), [], "nobody was dropped yet");
         rig.pod.call("192.0.2.2:80");
         let [check] = &rig.look()[..] else { panic!("the drop is named") };
-        assert_eq!((check.id.as_str(), check.status.as_str()), ("firewall-forward", "fail"));
+        assert_eq!((check.id.as_str(), check.status()), ("firewall-forward", CheckStatus::Fail));
         assert!(check.observed.contains("chain FORWARD of table ip docker"), "{}", check.observed);
         // What it says to do is done, word for word.
         must(check.remediation.strip_prefix("let them pass: ").unwrap());

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioExecutor;
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use node_protocol::node_link_server::{NodeLink, NodeLinkServer};
-use node_protocol::{alpn, Certificates, Chunk, FetchRequest, ReportReply};
+use node_protocol::{Certificates, Chunk, FetchRequest, NodePhase, ReportReply, alpn};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, PKCS_ECDSA_P256_SHA256};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -226,10 +226,10 @@ async fn a_change_is_reported_at_once() {
         async move { link.report(told, stop).await }
     });
     let first = soon(scene.reports.recv()).await.unwrap();
-    assert_eq!((first.phase.as_str(), first.observed_generation), ("joining", 4));
+    assert_eq!((first.phase(), first.observed_generation), (NodePhase::Joining, 4));
     board.phase(Phase::Ready, "well");
     let second = soon(scene.reports.recv()).await.unwrap();
-    assert_eq!((second.phase.as_str(), second.message.as_str()), ("ready", "well"));
+    assert_eq!((second.phase(), second.message.as_str()), (NodePhase::Ready, "well"));
     assert!(second.facts.unwrap().cpus > 0);
     stop.cancel();
     soon(reporting).await.unwrap();

@@ -8,7 +8,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use node_protocol::node_link_client::NodeLinkClient;
-use node_protocol::{Chunk, FetchRequest, Part};
+use node_protocol::{Chunk, FetchRequest, Part, PartKind};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 use tonic::transport::Channel;
@@ -129,7 +129,7 @@ impl Partial {
             files::remove(&partial)?;
             return Err(error);
         }
-        let mode = if self.part.kind == "binary" { 0o755 } else { 0o644 };
+        let mode = if self.part.kind() == PartKind::Binary { 0o755 } else { 0o644 };
         let target = self.dir.join(&self.part.sha256);
         let ready = fs::set_permissions(&partial, fs::Permissions::from_mode(mode))
             .and_then(|()| fs::rename(&partial, &target));

@@ -6,8 +6,8 @@ use std::fs;
 use std::net::{IpAddr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 
-use node_linux::{resolver, storage, system};
-use node_protocol::{Check, port};
+use node_linux::{Verdict, resolver, storage, system};
+use node_protocol::{Check, CheckStatus, port};
 
 use crate::cgroup::Cgroups;
 use crate::enroll::node_name;
@@ -142,22 +142,27 @@ fn other_node() -> Option<String> {
     rivals.next()
 }
 
-fn check(id: &str, status: &str, observed: String, remediation: &str) -> Check {
+fn check(id: &str, status: CheckStatus, observed: String, remediation: &str) -> Check {
     Check { id: id.into(), status: status.into(), observed, remediation: remediation.into() }
 }
 
 fn verdict(id: &str, good: bool, observed: String, remediation: &str) -> Check {
-    if good { check(id, "pass", observed, "") } else { check(id, "fail", observed, remediation) }
+    if good { check(id, CheckStatus::Pass, observed, "") } else { check(id, CheckStatus::Fail, observed, remediation) }
 }
 
 fn advise(id: &str, good: bool, observed: String, remediation: &str) -> Check {
-    if good { check(id, "pass", observed, "") } else { check(id, "warn", observed, remediation) }
+    if good { check(id, CheckStatus::Pass, observed, "") } else { check(id, CheckStatus::Warn, observed, remediation) }
 }
 
 /// A check of the list that the platform's own machine is asked too.
 fn shared(check: node_linux::Check) -> Check {
     let node_linux::Check { id, status, observed, remediation } = check;
-    Check { id: id.into(), status: status.as_str().into(), observed, remediation }
+    let status = match status {
+        Verdict::Pass => CheckStatus::Pass,
+        Verdict::Warn => CheckStatus::Warn,
+        Verdict::Fail => CheckStatus::Fail,
+    };
+    Check { id: id.into(), status: status.into(), observed, remediation }
 }
 
 /// Judges a machine.
@@ -194,7 +199,7 @@ fn resources(probe: &Probe) -> Vec<Check> {
     let (free, total) = probe.disk;
     let (memory, room) = (probe.memory, format!("{:.1} GiB free of {:.1}", gib(free), gib(total)));
     let disk = if free < 2 * GIB {
-        check("disk", "fail", room, "free at least 2 GiB below /var/lib/pilothouse-node")
+        check("disk", CheckStatus::Fail, room, "free at least 2 GiB below /var/lib/pilothouse-node")
     } else {
         advise(
             "disk",
@@ -269,16 +274,16 @@ fn surroundings(probe: &Probe) -> Vec<Check> {
 
 /// Turns failures the user wants to live with into warnings.
 pub fn ignore(checks: &mut [Check], ids: &[String]) {
-    for check in checks.iter_mut().filter(|check| check.status == "fail" && ids.contains(&check.id)) {
-        check.status = "warn".into();
+    for check in checks.iter_mut().filter(|check| check.status() == CheckStatus::Fail && ids.contains(&check.id)) {
+        check.set_status(CheckStatus::Warn);
         check.remediation = format!("ignored; {}", check.remediation);
     }
 }
 
 /// How many failed and how many warn.
 pub fn count(checks: &[Check]) -> (usize, usize) {
-    let with = |status: &str| checks.iter().filter(|check| check.status == status).count();
-    (with("fail"), with("warn"))
+    let with = |status: CheckStatus| checks.iter().filter(|check| check.status() == status).count();
+    (with(CheckStatus::Fail), with(CheckStatus::Warn))
 }
 
 /// The text for people.
@@ -292,10 +297,10 @@ pub fn human(checks: &[Check]) -> String {
 }
 
 fn line(check: &Check) -> String {
-    let mark = match check.status.as_str() {
-        "pass" => '✔',
-        "warn" => '‼',
-        _ => '×',
+    let mark = match check.status() {
+        CheckStatus::Pass => '✔',
+        CheckStatus::Warn => '‼',
+        CheckStatus::Fail | CheckStatus::Unspecified => '×',
     };
     let arrow = if check.remediation.is_empty() { String::new() } else { format!("  → {}", check.remediation) };
     format!(" {mark} {:<11} {}{arrow}", check.id, check.observed)
@@ -337,35 +342,35 @@ mod tests {
 
     #[test]
     fn every_fault_has_a_name_and_a_way_out() {
-        type Row = (&'static str, &'static str, fn(&mut Probe));
+        type Row = (&'static str, CheckStatus, fn(&mut Probe));
         let table: [Row; 19] = [
-            ("root", "fail", |p| p.root = false),
-            ("arch", "fail", |p| p.arch = "riscv64".into()),
-            ("kernel", "fail", |p| p.kernel = "5.10.0".into()),
-            ("kernel", "fail", |p| p.kernel = "strange".into()),
-            ("cgroups", "fail", |p| p.cgroups = false),
-            ("overlayfs", "fail", |p| p.overlay = false),
-            ("programs", "fail", |p| p.missing_programs = vec!["nft".into()]),
-            ("memory", "fail", |p| p.memory = 512 * MIB),
-            ("disk", "fail", |p| p.disk = (GIB, 40 * GIB)),
-            ("disk", "warn", |p| p.disk = (5 * GIB, 100 * GIB)),
-            ("swap", "warn", |p| p.swap = true),
-            ("inotify", "warn", |p| p.inotify_instances = 8),
-            ("resolver", "warn", |p| p.resolver = "nameserver 127.0.0.1".into()),
-            ("resolver", "warn", |p| p.resolver = "search example.org".into()),
-            ("storage", "fail", |p| p.storage = node_linux::Check::fail("storage", "noexec", "remount it")),
-            ("machine-id", "fail", |p| p.machine_id = String::new()),
-            ("clock", "fail", |p| p.clock = 0),
-            ("ports", "fail", |p| p.taken_ports = vec![10250]),
-            ("other-node", "fail", |p| p.other_node = Some("k3s-agent".into())),
+            ("root", CheckStatus::Fail, |p| p.root = false),
+            ("arch", CheckStatus::Fail, |p| p.arch = "riscv64".into()),
+            ("kernel", CheckStatus::Fail, |p| p.kernel = "5.10.0".into()),
+            ("kernel", CheckStatus::Fail, |p| p.kernel = "strange".into()),
+            ("cgroups", CheckStatus::Fail, |p| p.cgroups = false),
+            ("overlayfs", CheckStatus::Fail, |p| p.overlay = false),
+            ("programs", CheckStatus::Fail, |p| p.missing_programs = vec!["nft".into()]),
+            ("memory", CheckStatus::Fail, |p| p.memory = 512 * MIB),
+            ("disk", CheckStatus::Fail, |p| p.disk = (GIB, 40 * GIB)),
+            ("disk", CheckStatus::Warn, |p| p.disk = (5 * GIB, 100 * GIB)),
+            ("swap", CheckStatus::Warn, |p| p.swap = true),
+            ("inotify", CheckStatus::Warn, |p| p.inotify_instances = 8),
+            ("resolver", CheckStatus::Warn, |p| p.resolver = "nameserver 127.0.0.1".into()),
+            ("resolver", CheckStatus::Warn, |p| p.resolver = "search example.org".into()),
+            ("storage", CheckStatus::Fail, |p| p.storage = node_linux::Check::fail("storage", "noexec", "remount it")),
+            ("machine-id", CheckStatus::Fail, |p| p.machine_id = String::new()),
+            ("clock", CheckStatus::Fail, |p| p.clock = 0),
+            ("ports", CheckStatus::Fail, |p| p.taken_ports = vec![10250]),
+            ("other-node", CheckStatus::Fail, |p| p.other_node = Some("k3s-agent".into())),
         ];
         for (id, status, fault) in table {
             let mut probe = good();
             fault(&mut probe);
             let checks = judge(&probe);
-            let found: Vec<&Check> = checks.iter().filter(|check| check.status != "pass").collect();
+            let found: Vec<&Check> = checks.iter().filter(|check| check.status() != CheckStatus::Pass).collect();
             assert_eq!(found.len(), 1, "{id}");
-            assert_eq!((found[0].id.as_str(), found[0].status.as_str()), (id, status));
+            assert_eq!((found[0].id.as_str(), found[0].status()), (id, status));
             assert!(!found[0].remediation.is_empty(), "{id} says no way out");
         }
     }

@@ -8,7 +8,7 @@
 use aws_lc_rs::signature::{ED25519, UnparsedPublicKey};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use node_protocol::{Check, NodeConfig, Part, Signed, Succession};
+use node_protocol::{Check, CheckStatus, NodeConfig, Part, PartKind, Signed, Succession};
 use serde::Deserialize;
 
 use crate::machine;
@@ -55,7 +55,7 @@ impl SignatureError {
     pub fn check(&self, generation: u64) -> Check {
         Check {
             id: "signature".into(),
-            status: "fail".into(),
+            status: CheckStatus::Fail.into(),
             observed: format!("configuration {generation} was refused: {self}; the node goes on with what it has"),
             remediation: "the platform's operator runs `pilothouse bundle verify`; where its signing key was lost, this machine joins again: \
                           `pilothouse-node reset`, then a new join command"
@@ -84,8 +84,13 @@ struct Artefact {
 
 impl Artefact {
     fn is(&self, part: &Part) -> bool {
-        let own = (&self.name, &self.kind, &self.version, &self.sha256, self.size, &self.image);
-        own == (&part.name, &part.kind, &part.version, &part.sha256, part.size, &part.image)
+        let kind = match part.kind() {
+            PartKind::Binary => "binary",
+            PartKind::Image => "image",
+            PartKind::Unspecified => return false,
+        };
+        let own = (&self.name, self.kind.as_str(), &self.version, &self.sha256, self.size, &self.image);
+        own == (&part.name, kind, &part.version, &part.sha256, part.size, &part.image)
     }
 }
 

@@ -43,7 +43,7 @@ pub(crate) fn manifest(version: &str, sha256: &str) -> String {
 
 /// A configuration with one kubelet.
 pub(crate) fn config(version: &str, sha256: &str) -> NodeConfig {
-    let (name, kind, version, sha256) = ("kubelet".into(), "binary".into(), version.into(), sha256.into());
+    let (name, kind, version, sha256) = ("kubelet".into(), PartKind::Binary.into(), version.into(), sha256.into());
     let part = Part { name, kind, version, sha256, size: 3, image: String::new() };
     NodeConfig { kubernetes_version: part.version.clone(), parts: vec![part], ..NodeConfig::default() }
 }
@@ -51,7 +51,7 @@ pub(crate) fn config(version: &str, sha256: &str) -> NodeConfig {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn what_openssl_signed_is_verified_and_a_named_successor_is_followed() {
-    let part = |name: &str, kind: &str, version: &str, sha: &str, size, image: &str| Part {
+    let part = |name: &str, kind: PartKind, version: &str, sha: &str, size, image: &str| Part {
         name: name.into(),
         kind: kind.into(),
         version: version.into(),
@@ -59,8 +59,8 @@ fn what_openssl_signed_is_verified_and_a_named_successor_is_followed() {
         size,
         image: image.into(),
     };
-    let kubelet = part("kubelet", "binary", "1.36.3", "a", 3, "");
-    let pause = part("pause", "image", "1.0", "b", 4, "pilothouse.local/pause:1.0");
+    let kubelet = part("kubelet", PartKind::Binary, "1.36.3", "a", 3, "");
+    let pause = part("pause", PartKind::Image, "1.0", "b", 4, "pilothouse.local/pause:1.0");
     let (old, new) = (golden("old_public"), golden("new_public"));
     let word = Succession { from: old.clone(), to: new.clone(), signature: golden("succession") };
     let signed = Signed {
@@ -111,7 +111,7 @@ fn each_change_of_the_parts_is_refused() {
         "a listed file under another name"
     );
     let mut image = config("1.36.3", &good);
-    image.parts[0].kind = "image".into();
+    image.parts[0].kind = PartKind::Image.into();
     assert_eq!(offer(image, signed.clone()), part, "a program as an image");
 
     let changed = Signed { manifest: manifest("1.36.3", &bad), ..signed.clone() };

@@ -8,7 +8,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
-use node_protocol::Part;
+use node_protocol::{Part, PartKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +34,8 @@ pub struct LocalPart {
     /// `kubelet`, `containerd`, …; `pause` is the sandbox image.
     pub name: String,
     /// `binary` or `image`.
-    pub kind: String,
+    #[serde(with = "node_protocol::words::part_kind")]
+    pub kind: i32,
     /// Its version.
     #[serde(default)]
     pub version: String,
@@ -239,9 +240,9 @@ impl StaticNode {
         let promised: Vec<(&Path, Part)> = promised.map(|local| (local.path.as_path(), local.part())).collect();
         store.verify_in_place(&promised)?;
         for (local, part) in self.parts.iter().zip(&parts) {
-            places.insert((part.name.clone(), part.kind.clone()), local.place(&store)?);
+            places.insert((part.name.clone(), part.kind), local.place(&store)?);
         }
-        let place_of = |part: &Part| places.get(&(part.name.clone(), part.kind.clone())).cloned().unwrap_or_default();
+        let place_of = |part: &Part| places.get(&(part.name.clone(), part.kind)).cloned().unwrap_or_default();
         let (images, digest) = fetch::install(&parts, &spec.layout.bin, place_of)?;
         if !images.iter().any(|image| image.name == "pause") {
             let reason = "no image part is named pause (the sandbox image)".into();
@@ -260,7 +261,7 @@ impl LocalPart {
 
     /// Where the part is usable: in place, or as an executable copy.
     fn place(&self, store: &fetch::PartStore) -> Result<PathBuf, StaticError> {
-        if self.kind != "binary" {
+        if self.part().kind() != PartKind::Binary {
             return Ok(self.path.clone());
         }
         let key = if self.sha256.is_empty() { &self.name } else { &self.sha256 };

@@ -44,7 +44,6 @@ const DIAL: Duration = Duration::from_secs(4);
 /// Between two pings, and until an answer is overdue.
 const PINGS: (Duration, Duration) = (Duration::from_secs(3), Duration::from_secs(5));
 
-
 /// A tunnel that ended.
 #[derive(Debug, thiserror::Error)]
 pub enum TunnelError {

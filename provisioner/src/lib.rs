@@ -42,7 +42,7 @@ pub use isolation::IsolationState;
 pub use keys::SystemKeys;
 pub use kubeconfig::{KubeconfigError, Server, issue_kubeconfig};
 /// The programs a node is made of, as agents know them.
-pub use node_protocol::{Signed, Succession};
+pub use node_protocol::{PartKind, Signed, Succession};
 pub use parts::{Part, Parts};
 pub use trouble::Trouble;
 

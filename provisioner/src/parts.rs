@@ -3,7 +3,7 @@
 use std::fs::File;
 use std::path::PathBuf;
 
-use node_protocol::Signed;
+use node_protocol::{PartKind, Signed};
 use tenant_controlplane::version::KubernetesVersion;
 
 /// One piece: a binary or an image.
@@ -11,8 +11,8 @@ use tenant_controlplane::version::KubernetesVersion;
 pub struct Part {
     /// `kubelet`, `containerd`, `pause`, …
     pub name: String,
-    /// `binary` or `image`.
-    pub kind: String,
+    /// A program or an image.
+    pub kind: PartKind,
     /// Its version.
     pub version: String,
     /// SHA-256 of its content, lower-case hex.

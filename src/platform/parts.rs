@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use bundle::{Artefact, BundleError, Kind, Statement};
 use node_protocol::program;
-use provisioner::{Part, Parts, Signed, Succession};
+use provisioner::{Part, PartKind, Parts, Signed, Succession};
 use tenant_controlplane::version::KubernetesVersion;
 
 use crate::components::Bundles;
@@ -70,7 +70,7 @@ impl Parts for BundleParts {
 fn part(artefact: &Artefact) -> Part {
     Part {
         name: artefact.name.clone(),
-        kind: if artefact.kind == Kind::Image { "image".to_owned() } else { "binary".to_owned() },
+        kind: if artefact.kind == Kind::Image { PartKind::Image } else { PartKind::Binary },
         version: artefact.version.clone(),
         sha256: artefact.sha256.clone(),
         size: artefact.size,

@@ -79,11 +79,7 @@ mod tests {
     fn no_other_subject_names_anybody() {
         let subject = |cn: Option<&str>, o: Option<&str>, ou: Option<&str>| {
             let text = |text: Option<&str>| text.map(ToOwned::to_owned);
-            LinkPeer::of(Attributes {
-                common_name: text(cn),
-                organization: text(o),
-                organizational_unit: text(ou),
-            })
+            LinkPeer::of(Attributes { common_name: text(cn), organization: text(o), organizational_unit: text(ou) })
         };
         assert_eq!(subject(None, Some("cls_1"), Some("node")), None);
         assert_eq!(subject(Some(""), Some("cls_1"), Some("node")), None);

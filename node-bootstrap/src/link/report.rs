@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::path::Path;
 
 use ipnet::Ipv4Net;
-use node_protocol::{Check, MachineFacts, NodeReport};
+use node_protocol::{Check, MachineFacts, NodePhase, NodeReport};
 use tokio::sync::watch;
 
 use crate::machine;
@@ -28,13 +28,13 @@ impl Told {
     pub fn report(&self) -> NodeReport {
         let status = self.board.status();
         let phase = match status.phase {
-            Phase::Starting => "joining",
+            Phase::Starting => NodePhase::Joining,
             // The platform shows what fails; whether the node is ready is Kubernetes' word.
             Phase::Ready if !status.failing().is_empty() => {
-                return NodeReport { checks: status.failing(), ..self.say("failed", "") };
+                return NodeReport { checks: status.failing(), ..self.say(NodePhase::Failed, "") };
             }
-            Phase::Ready => "ready",
-            Phase::Degraded | Phase::Stopping | Phase::Stopped => "failed",
+            Phase::Ready => NodePhase::Ready,
+            Phase::Degraded | Phase::Stopping | Phase::Stopped => NodePhase::Failed,
         };
         self.say(phase, &status.message)
     }
@@ -46,7 +46,7 @@ impl Told {
     }
 
     /// A report with other words.
-    pub fn say(&self, phase: &str, message: &str) -> NodeReport {
+    pub fn say(&self, phase: NodePhase, message: &str) -> NodeReport {
         NodeReport {
             observed_generation: *self.observed.borrow(),
             phase: phase.into(),

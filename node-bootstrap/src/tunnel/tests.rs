@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use super::target::Targets;
 use super::serve;
+use super::target::Targets;
 use node_protocol::header::TUNNEL_REASON;
 
 const LIMIT: Duration = Duration::from_secs(20);

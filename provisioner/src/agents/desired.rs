@@ -20,7 +20,7 @@ const POOL_LABEL: &str = "pilothouse.dev/pool";
 
 fn wire(part: Part) -> WirePart {
     let Part { name, kind, version, sha256, size, image } = part;
-    WirePart { name, kind, version, sha256, size, image }
+    WirePart { name, kind: kind.into(), version, sha256, size, image }
 }
 
 /// SHA-256 of a configuration as it travels, hex; its generation is not part of it.

@@ -1,7 +1,7 @@
 //! What a machine says of itself; also its heartbeat. Rows are written only for news; the node's reconcile draws the conclusions.
 
 use migrations::{Node, NodeReport as RowReport, StoreError, WorkKind};
-use node_protocol::{Check, NodeReport, ReportReply};
+use node_protocol::{Check, CheckStatus, NodePhase, NodeReport, ReportReply};
 use tenant_controlplane::status::{Class, Problem};
 use tenant_controlplane::text::printable;
 use time::{Duration, OffsetDateTime};
@@ -26,7 +26,7 @@ pub async fn report(agents: &Agents, node: Node, report: NodeReport) -> Result<R
 
 async fn take(agents: &Agents, node: &Node, report: NodeReport) -> Result<(), StoreError> {
     let store = &agents.inner.store;
-    if report.phase == "reset" {
+    if report.phase() == NodePhase::Reset {
         tracing::info!(node = %node.id, name = %node.name, "the machine has reset itself");
         store.nodes().mark_removed(node.id).await?;
         return store.work().due(WorkKind::Node, node.id.uuid()).await;
@@ -51,15 +51,15 @@ fn is_noted(node: &Node) -> bool {
 /// The problem to show: the agent's own while it fails, none of the agent's when it does not, and others' as they are.
 fn problem(node: &Node, report: &NodeReport) -> Option<Problem> {
     let is_agents = node.problem.as_ref().is_some_and(|problem| problem.code == REPORTED_BY_AGENT);
-    match report.phase.as_str() {
-        "failed" => Some(told(report)),
+    match report.phase() {
+        NodePhase::Failed => Some(told(report)),
         _ if is_agents => None,
         _ => node.problem.clone(),
     }
 }
 
 fn told(report: &NodeReport) -> Problem {
-    let failed: Vec<&Check> = report.checks.iter().filter(|check| check.status == "fail").collect();
+    let failed: Vec<&Check> = report.checks.iter().filter(|check| check.status() == CheckStatus::Fail).collect();
     let observed = failed.iter().map(|check| format!("{}: {}", check.id, check.observed));
     let detail: Vec<String> =
         Some(report.message.clone()).filter(|text| !text.is_empty()).into_iter().chain(observed).collect();

@@ -9,7 +9,7 @@ use migrations::{Actor, ConfigVersion, ExposeSecret, NewJoinToken, Node, PoolKin
 use node_protocol::enrollment_client::EnrollmentClient;
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::refusal::Reason;
-use node_protocol::{Check, MachineFacts, Refusal, Signed};
+use node_protocol::{Check, CheckStatus, MachineFacts, NodePhase, PartKind, Refusal, Signed};
 use tenant_controlplane::status::NodeState;
 use tenant_controlplane::version::KubernetesVersion;
 use time::OffsetDateTime;
@@ -39,7 +39,7 @@ impl OnePart {
 
 impl Parts for OnePart {
     fn list(&self, version: KubernetesVersion) -> Vec<Part> {
-        let (name, kind, image) = ("kubelet".to_owned(), "binary".to_owned(), String::new());
+        let (name, kind, image) = ("kubelet".to_owned(), PartKind::Binary, String::new());
         vec![Part {
             name,
             kind,
@@ -297,7 +297,7 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
     assert_eq!(removed(&told), Some((node.id, rig.cluster)));
     let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
     assert!(removed(&link.renew(renew).await.unwrap_err()).is_some(), "no certificate after the tombstone");
-    link.report(NodeReport { phase: "reset".into(), ..NodeReport::default() }).await.unwrap();
+    link.report(NodeReport { phase: NodePhase::Reset.into(), ..NodeReport::default() }).await.unwrap();
     let unrefused = reconcile().await.unwrap();
     assert!(matches!(unrefused, Outcome::Waiting { .. }), "until its API server was seen to refuse its certificates");
     rig.world.converge().await;
@@ -418,12 +418,12 @@ async fn reports_are_kept_and_taken_back() {
     let row = || rig.world.store.nodes().load(node.id);
     let check = Check {
         id: "swap".into(),
-        status: "fail".into(),
+        status: CheckStatus::Fail.into(),
         observed: "swap is on".into(),
         remediation: "Turn it off.".into(),
     };
     let failed = NodeReport {
-        phase: "failed".into(),
+        phase: NodePhase::Failed.into(),
         message: "preflight".into(),
         checks: vec![check],
         ..NodeReport::default()
@@ -433,10 +433,10 @@ async fn reports_are_kept_and_taken_back() {
     let told = row().await.unwrap();
     assert_eq!(told.problem.unwrap().remediation, "Turn it off.");
     assert_eq!(told.state, NodeState::Joining);
-    link.report(NodeReport { phase: "ready".into(), ..NodeReport::default() }).await.unwrap();
+    link.report(NodeReport { phase: NodePhase::Ready.into(), ..NodeReport::default() }).await.unwrap();
     assert_eq!(row().await.unwrap().problem, None);
     let before = row().await.unwrap();
-    link.report(NodeReport { phase: "ready".into(), ..NodeReport::default() }).await.unwrap();
+    link.report(NodeReport { phase: NodePhase::Ready.into(), ..NodeReport::default() }).await.unwrap();
     assert_eq!(row().await.unwrap().updated_at, before.updated_at, "a heartbeat is no news");
 }
 
@@ -524,7 +524,7 @@ async fn a_node_has_one_watch_and_a_report_a_second() {
     assert_eq!(soon(first.message()).await.unwrap_err().code(), Code::Aborted);
     let mut refused = 0;
     for _ in 0..40 {
-        let answer = link.report(NodeReport { phase: "joining".into(), ..NodeReport::default() }).await;
+        let answer = link.report(NodeReport { phase: NodePhase::Joining.into(), ..NodeReport::default() }).await;
         refused += usize::from(answer.is_err_and(|status| status.code() == Code::ResourceExhausted));
     }
     assert!(refused > 0, "forty at once");

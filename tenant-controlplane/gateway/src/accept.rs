@@ -27,8 +27,7 @@ use crate::{
     directory::{ClusterRoute, DirectoryError},
     egress,
     hello::{self, Alert, Hello, HelloError},
-    link,
-    passthrough,
+    link, passthrough,
     places::{Place, Taken},
     socket,
 };
@@ -100,7 +99,10 @@ async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: 
     match timeout(hello_time(&door), hello::read(&mut tcp)).await {
         Ok(Ok(hello)) => {
             let visitor = Visitor { tcp, address, hello, place };
-            let target = only.map_or_else(|| ServerName::parse(visitor.hello.server_name().as_deref(), &door.domain), ServerName::Api);
+            let target = only.map_or_else(
+                || ServerName::parse(visitor.hello.server_name().as_deref(), &door.domain),
+                ServerName::Api,
+            );
             route(&door, visitor, target).await;
         }
         Ok(Err(error)) => turn_away(&door, tcp, error).await,

@@ -10,6 +10,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
+use node_protocol::alpn;
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore, ServerConfig,
     SignatureScheme, SupportedProtocolVersion,
@@ -22,7 +23,6 @@ use rustls::{
     sign::CertifiedKey,
     version::{TLS12, TLS13},
 };
-use node_protocol::alpn;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 
 use crate::{directory::ClusterRoute, error::GatewayError, identity::Expected};
@@ -61,7 +61,8 @@ impl Tls {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let key = CertifiedKey::from_der(chain, key, &provider).map_err(GatewayError::UseCertificate)?;
         let own = Arc::new(OwnCertificate(RwLock::new(Arc::new(key))));
-        let portal = open(&provider, &own, &[&TLS13, &TLS12], &[alpn::GRPC, alpn::HTTP1]).map_err(GatewayError::UseCertificate)?;
+        let portal = open(&provider, &own, &[&TLS13, &TLS12], &[alpn::GRPC, alpn::HTTP1])
+            .map_err(GatewayError::UseCertificate)?;
         let enrolment = open(&provider, &own, &[&TLS13], &[alpn::GRPC]).map_err(GatewayError::UseCertificate)?;
         Ok(Self { provider, own, portal, enrolment, clusters: Mutex::default() })
     }

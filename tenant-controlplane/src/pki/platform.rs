@@ -27,11 +27,7 @@ pub struct PlatformNames<'a> {
 impl PlatformNames<'_> {
     fn subject(&self) -> Subject {
         let domain = self.domain;
-        let own = [
-            domain.to_owned(),
-            format!("portal.{domain}"),
-            "localhost".to_owned(),
-        ];
+        let own = [domain.to_owned(), format!("portal.{domain}"), "localhost".to_owned()];
         let own = own.into_iter().chain(server_name::served_by_gateway(domain));
         Subject {
             cn: format!("pilothouse {domain}"),

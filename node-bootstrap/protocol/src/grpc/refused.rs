@@ -8,9 +8,6 @@ use super::refusal::Reason;
 use super::{Refusal, Removal, Unknown};
 use crate::header::REFUSAL;
 
-
-
-
 impl Removal {
     /// The status that says so.
     pub fn status(self) -> Status {

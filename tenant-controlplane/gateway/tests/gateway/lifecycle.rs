@@ -5,8 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use node_protocol::alpn;
 use gateway::{GatewayError, Kind, Limits, Refused};
+use node_protocol::alpn;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
