@@ -1,5 +1,7 @@
 //! Finds our own node agent: one static program that runs on machines we know nothing about.
 
+use std::fs;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -10,7 +12,7 @@ use crate::cache::PROGRAM;
 use crate::command::run;
 use crate::error::At;
 use crate::manifest::{Artefact, Kind};
-use crate::{BundleError, Progress, Result, elf};
+use crate::{BundleError, Progress, Result, elf, trust};
 
 /// The agent's name, as a file and in the bundle.
 pub(crate) const NAME: &str = "pilothouse-node";
@@ -49,6 +51,12 @@ pub(crate) async fn add(job: &Job<'_>) -> Result<Option<Artefact>> {
     let begun = Instant::now();
     check(&path)?;
     let stored = job.copy_in(&path, PROGRAM).await?;
+    // One of the cache is named by what was proven; it must not have become another since.
+    let proven = path.file_name().filter(|_| path.starts_with(job.cache.blobs()));
+    if let Some(name) = proven.filter(|name| *name != stored.sha256.as_str()) {
+        let (expected, actual) = (name.to_string_lossy().into_owned(), stored.sha256);
+        return Err(BundleError::Checksum { name: NAME.to_owned(), url: path.display().to_string(), expected, actual });
+    }
     job.done_report(NAME, &stored, begun);
     Ok(Some(artefact(&stored)))
 }
@@ -75,6 +83,9 @@ fn beside() -> Option<PathBuf> {
 
 async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let targets = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let out = workspace.join(targets).join(&target).join("agent");
+    check_cargo(workspace, &out)?;
     (job.report)(Progress::Started { name: NAME.to_owned(), action: "build" });
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
@@ -98,6 +109,46 @@ async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
         ["Compiling", "Downloaded", "Blocking"].iter().any(|word| step.starts_with(word)).then(|| step.to_owned())
     };
     run(command, NAME, job.report, &mut describe).await?;
-    let targets = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    Ok(workspace.join(targets).join(target).join("agent").join(NAME))
+    Ok(out.join(NAME))
+}
+
+/// Cargo takes what it compiled and unpacked earlier as it lies there. A fresh place each time would compile hundreds of crates at each
+/// `up` from sources, so these are looked at instead: nobody may change them but root, this user and whoever owns the sources.
+fn check_cargo(workspace: &Path, out: &Path) -> Result<()> {
+    let owner = Some(fs::metadata(workspace).at("look at", workspace)?.uid());
+    let check = |path: &Path, variable| {
+        trust::check_for(path, owner).map_err(|error: BundleError| error.while_building(variable))
+    };
+    for dir in [workspace, out, &out.join("deps"), &out.join("build"), &out.join(".fingerprint")] {
+        check(dir, "CARGO_TARGET_DIR")?;
+    }
+    let variable = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let home = variable("CARGO_HOME").or_else(|| variable("HOME").map(|home| home.join(".cargo")));
+    let Some(home) = home else { return Ok(()) };
+    for dir in ["", "bin", "registry/src", "git/checkouts"] {
+        check(&home.join(dir), "CARGO_HOME")?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn an_agent_is_not_built_where_others_may_change_what_was_compiled() {
+        let temp = tempfile::tempdir().unwrap();
+        let out = temp.path().join("target/triple/agent");
+        fs::create_dir_all(out.join("deps")).unwrap();
+        check_cargo(temp.path(), &out).unwrap();
+        for dir in ["target", "target/triple/agent", "target/triple/agent/deps"].map(|dir| temp.path().join(dir)) {
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o777)).unwrap();
+            let error = check_cargo(temp.path(), &out).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("{} is no safe place to build programs", dir.display())), "{error}");
+            assert!(error.ends_with("run `chmod go-w` on it, or name another place by CARGO_TARGET_DIR"), "{error}");
+            fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).unwrap();
+        }
+    }
 }

@@ -16,7 +16,7 @@ use crate::error::At;
 use crate::keys::judge;
 use crate::manifest::{Artefact, Kind, Manifest, arch, is_digest};
 use crate::signature::{Envelope, PublicKey};
-use crate::{BundleError, Progress, Report, Result, SignatureFault, adopt, disk, free_space};
+use crate::{BundleError, Progress, Report, Result, SignatureFault, disk, free_space};
 
 const FILE: &str = "bundle.json";
 const SIGNATURE: &str = "bundle.json.sig";
@@ -70,7 +70,6 @@ impl Bundle {
     /// [`BundleError::Archive`] if it is not signed by such a key, incomplete, changed or no bundle; the cache then stays as it is.
     pub async fn import(cache: &Cache, from: &Path, trust: &[PublicKey], report: Report<'_>) -> Result<Bundle> {
         let _lock = cache.lock(report).await?;
-        adopt::adopt_locked(cache, report).await?;
         let file = BufReader::new(File::open(from).at("open", from)?);
         let mut import = Import { cache, from, trust, report, staged: Vec::new() };
         let manifest = import.run(&mut Archive::new(file))?;

@@ -23,29 +23,35 @@ pub(crate) fn create(dir: &Path) -> Result<()> {
 /// Refuses a cache whose directory, parts or parents somebody else than its user and root may change. An absent cache
 /// is nobody's. Costs a dozen `stat` calls.
 pub(crate) fn check(dir: &Path) -> Result<()> {
-    own(dir, false)?;
+    own(dir, false, None)?;
     for part in ["sha256", "bundles", "done", "downloads", "tmp", "work"] {
-        own(&dir.join(part), false)?;
+        own(&dir.join(part), false, None)?;
     }
-    parents(dir)
+    parents(dir, None)
 }
 
 /// Refuses a file or directory that somebody else than its user and root may change, or whose parents they may.
 pub(crate) fn check_alone(path: &Path) -> Result<()> {
-    own(path, false)?;
-    parents(path)
+    check_for(path, None)
 }
 
-fn parents(dir: &Path) -> Result<()> {
+/// The same, where one more user may.
+pub(crate) fn check_for(path: &Path, also: Option<u32>) -> Result<()> {
+    own(path, false, also)?;
+    parents(path, also)
+}
+
+/// Refuses a path whose parents somebody else may change; others may add to one that is sticky.
+pub(crate) fn parents(dir: &Path, also: Option<u32>) -> Result<()> {
     let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     for parent in dir.ancestors().skip(1).chain(real.ancestors().skip(1)) {
-        own(parent, true)?;
+        own(parent, true, also)?;
     }
     Ok(())
 }
 
 /// `parent`: a sticky directory will do, nobody but the owner of an entry can rename it there.
-fn own(path: &Path, parent: bool) -> Result<()> {
+fn own(path: &Path, parent: bool, also: Option<u32>) -> Result<()> {
     let link = match fs::symlink_metadata(path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied) => {
             return Ok(());
@@ -54,7 +60,7 @@ fn own(path: &Path, parent: bool) -> Result<()> {
     };
     let data = fs::metadata(path).at("look at", path)?;
     let me = Uid::effective().as_raw();
-    let foreign = [link.uid(), data.uid()].into_iter().find(|uid| *uid != 0 && *uid != me);
+    let foreign = [link.uid(), data.uid()].into_iter().find(|uid| ![Some(0), Some(me), also].contains(&Some(*uid)));
     let open = data.mode() & OTHERS_WRITE != 0 && !(parent && data.mode() & STICKY != 0);
     let reason = match foreign {
         Some(uid) => format!("it belongs to user {uid}; `chown` it to the user who runs this"),
