@@ -125,6 +125,10 @@ impl Job<'_> {
     /// Checks everything, then fetches, then builds what is not pinned: a wrong checksum shows before minutes of compiling.
     async fn fetch(&self, table: &Checksums, go: Option<&Go>) -> Result<Vec<Artefact>> {
         let order = Order::look(self, table).await?;
+        if !order.is_complete() {
+            // Whether there is a place to work in shows before anything is fetched.
+            self.workdir()?;
+        }
         let room = if order.is_complete() { 0 } else { release::ROOM };
         let work = match go {
             Some(go) => {
