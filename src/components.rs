@@ -77,8 +77,6 @@ async fn build_for(args: &UpArgs, version: Version, progress: &Progress) -> Resu
     }
     let report = |event: bundle::Progress| tell(progress, &event);
     let cache = cache(args.cache.clone(), args.signing_key.clone());
-    // Before the agent is looked for in it.
-    bundle::adopt(&cache, &report).await?;
     let options = BuildOptions { source: source(&args.bundle_source)?, ..options(cache, version) };
     progress.step(&title, async { Ok(Bundle::build(&options, &report).await?) }).await
 }
@@ -180,7 +178,6 @@ async fn build(args: BuildArgs) -> Result<ExitCode> {
     let BuildArgs { bundle: args, signing_key } = args;
     let (version, source) = (Version::parse(&args.version)?, source(&args.source)?);
     let (cache, report) = (cache(args.at.cache, signing_key), |event: bundle::Progress| eprintln!("{event}"));
-    bundle::adopt(&cache, &report).await?;
     let made = Bundle::build(&BuildOptions { source, ..options(cache, version) }, &report).await?;
     let dir = made.cache().dir();
     let text = format!("{} in {}", made.id(), dir.display());

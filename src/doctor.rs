@@ -6,6 +6,7 @@ pub mod isolation;
 mod machines;
 pub mod ports;
 pub mod ranges;
+mod wall;
 
 use std::process::ExitCode;
 

@@ -115,7 +115,7 @@ pub(super) async fn address_of(pid: i32) -> Option<Ipv4Addr> {
 }
 
 /// Whether a TCP connection opens from the network namespace of a process.
-pub(super) async fn reaches(pid: i32, to: Ipv4Addr, port: u16) -> bool {
+async fn reaches(pid: i32, to: Ipv4Addr, port: u16) -> bool {
     let net = format!("--net=/proc/{pid}/ns/net");
     succeeds(&["nsenter", &net, "timeout", "0.5", "bash", "-c", &format!("exec 3<>/dev/tcp/{to}/{port}")]).await
 }

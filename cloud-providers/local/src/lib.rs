@@ -21,6 +21,7 @@ mod tool;
 mod users;
 
 pub use error::LocalError;
+pub use machine::resolver_addresses;
 pub use network::{Network, RAISED};
 pub use provider::{Local, LocalConfig};
 pub use users::Ranges;

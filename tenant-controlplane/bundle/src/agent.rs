@@ -49,6 +49,12 @@ pub(crate) async fn add(job: &Job<'_>) -> Result<Option<Artefact>> {
     let begun = Instant::now();
     check(&path)?;
     let stored = job.copy_in(&path, PROGRAM).await?;
+    // One of the cache is named by what was proven; it must not have become another since.
+    let proven = path.file_name().filter(|_| path.starts_with(job.cache.blobs()));
+    if let Some(name) = proven.filter(|name| *name != stored.sha256.as_str()) {
+        let (expected, actual) = (name.to_string_lossy().into_owned(), stored.sha256);
+        return Err(BundleError::Checksum { name: NAME.to_owned(), url: path.display().to_string(), expected, actual });
+    }
     job.done_report(NAME, &stored, begun);
     Ok(Some(artefact(&stored)))
 }
@@ -75,6 +81,8 @@ fn beside() -> Option<PathBuf> {
 
 async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let targets = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
+    let out = workspace.join(targets).join(&target).join("agent");
     (job.report)(Progress::Started { name: NAME.to_owned(), action: "build" });
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command
@@ -98,6 +106,5 @@ async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
         ["Compiling", "Downloaded", "Blocking"].iter().any(|word| step.starts_with(word)).then(|| step.to_owned())
     };
     run(command, NAME, job.report, &mut describe).await?;
-    let targets = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
-    Ok(workspace.join(targets).join(target).join("agent").join(NAME))
+    Ok(out.join(NAME))
 }

@@ -1,7 +1,8 @@
 //! Carries a bundle to another machine as one tar: `bundle.json`, its signature, then each blob under `sha256/`.
 //!
-//! Whoever carries it may change anything, so the signature is looked at before the list is read, and nothing of the cache
-//! changes before every byte is there and right.
+//! Whoever carries it may change anything. Before the signature is believed two headers of 512 bytes and the two files behind them are
+//! read, each within its bound, and nothing of the list is understood; extended headers, which say their own length, never are.
+//! Nothing of the cache changes before every byte is there and right.
 
 use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Write};
@@ -16,12 +17,13 @@ use crate::error::At;
 use crate::keys::judge;
 use crate::manifest::{Artefact, Kind, Manifest, arch, is_digest};
 use crate::signature::{Envelope, PublicKey};
-use crate::{BundleError, Progress, Report, Result, SignatureFault, adopt, disk, free_space};
+use crate::{BundleError, Progress, Report, Result, SignatureFault, disk, free_space};
 
 const FILE: &str = "bundle.json";
 const SIGNATURE: &str = "bundle.json.sig";
-/// A manifest is some kilobytes; what is larger is none.
+/// A manifest is some kilobytes and signatures are some hundred bytes; what is larger is neither.
 const LONGEST: u64 = 4 << 20;
+const LONGEST_SIGNATURE: u64 = 64 << 10;
 
 impl Bundle {
     /// Writes one tar with everything in it, the same bytes for the same bundle. `to` appears when it is complete.
@@ -70,7 +72,6 @@ impl Bundle {
     /// [`BundleError::Archive`] if it is not signed by such a key, incomplete, changed or no bundle; the cache then stays as it is.
     pub async fn import(cache: &Cache, from: &Path, trust: &[PublicKey], report: Report<'_>) -> Result<Bundle> {
         let _lock = cache.lock(report).await?;
-        adopt::adopt_locked(cache, report).await?;
         let file = BufReader::new(File::open(from).at("open", from)?);
         let mut import = Import { cache, from, trust, report, staged: Vec::new() };
         let manifest = import.run(&mut Archive::new(file))?;
@@ -128,9 +129,10 @@ impl Drop for Import<'_> {
 
 impl Import<'_> {
     fn run(&mut self, archive: &mut Archive<impl Read>) -> Result<Manifest> {
-        let mut entries = archive.entries().at("read", self.from)?;
-        let text = self.text(&mut entries, FILE)?.ok_or_else(|| self.refuse("it is no exported bundle"))?;
-        let envelope = self.text(&mut entries, SIGNATURE)?;
+        // Raw: an extended header is an entry like others, and none of ours.
+        let mut entries = archive.entries().at("read", self.from)?.raw(true);
+        let text = self.text(&mut entries, FILE, LONGEST)?.ok_or_else(|| self.refuse("it is no exported bundle"))?;
+        let envelope = self.text(&mut entries, SIGNATURE, LONGEST_SIGNATURE)?;
         self.believe(&text, envelope.as_deref())?;
         let manifest = Manifest::parse(&text).map_err(|reason| self.refuse(&reason))?;
         if manifest.arch != arch() {
@@ -143,6 +145,9 @@ impl Import<'_> {
             let path = entry.path().at("read", self.from)?.display().to_string();
             let position = wanted.iter().position(|artefact| artefact.file == path);
             let artefact = wanted.swap_remove(position.ok_or_else(|| self.refuse(&format!("unexpected `{path}`")))?);
+            if entry.header().entry_type() != EntryType::Regular || entry.size() != artefact.size {
+                return Err(self.refuse(&format!("`{}` is no file of {} bytes", artefact.name, artefact.size)));
+            }
             self.blob(artefact, entry)?;
         }
         if let Some(artefact) = wanted.first() {
@@ -152,14 +157,17 @@ impl Import<'_> {
     }
 
     /// The next file, if that is its name.
-    fn text<R: Read>(&self, entries: &mut Entries<'_, R>, name: &str) -> Result<Option<String>> {
+    fn text<R: Read>(&self, entries: &mut Entries<'_, R>, name: &str, longest: u64) -> Result<Option<String>> {
         let Some(entry) = entries.next() else { return Ok(None) };
         let entry = entry.at("read", self.from)?;
-        if entry.path().at("read", self.from)? != Path::new(name) {
+        if entry.header().entry_type() != EntryType::Regular || *entry.path_bytes() != *name.as_bytes() {
             return Ok(None);
         }
+        if entry.size() > longest {
+            return Err(self.refuse(&format!("its `{name}` is larger than any: {} bytes", entry.size())));
+        }
         let mut text = String::new();
-        entry.take(LONGEST).read_to_string(&mut text).at("read", self.from)?;
+        entry.take(longest).read_to_string(&mut text).at("read", self.from)?;
         Ok(Some(text))
     }
 

@@ -1,18 +1,22 @@
 //! Builds a bundle: programs from a source, images from programs, the agent, and the manifest over all of them.
 
+use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
 use std::time::Instant;
 
 use crate::bundle::Bundle;
 use crate::cache::{Cache, DATA, Stored, key};
 use crate::catalog::{Catalog, ImageRecipe};
+use crate::error::At;
 use crate::manifest::{Artefact, Kind, Manifest};
 use crate::modules::{Go, Work};
 use crate::oci::Image;
 use crate::release::{Checksums, Order};
 use crate::source::Plan;
+use crate::workdir::Workdir;
 use crate::{
-    AgentSource, BundleError, FreeSpace, Progress, ReleaseOptions, Report, Result, Source, Version, adopt, agent, disk,
+    AgentSource, BundleError, FreeSpace, Progress, ReleaseOptions, Report, Result, Source, Version, agent, disk,
     free_space, images, oci, release, source,
 };
 
@@ -34,6 +38,8 @@ pub struct BuildOptions {
     pub release: ReleaseOptions,
     /// The Go toolchain for the source `modules`; `None` looks on `PATH`.
     pub go: Option<PathBuf>,
+    /// In it a fresh directory is made to build in: `$TMPDIR`, else `/var/tmp`.
+    pub build_dir: PathBuf,
     /// How free disk space is measured.
     pub free_space: FreeSpace,
 }
@@ -48,6 +54,7 @@ impl BuildOptions {
             agent: AgentSource::default(),
             release: ReleaseOptions::from_env(),
             go: None,
+            build_dir: Workdir::default_parent(),
             free_space: free_space(),
         }
     }
@@ -59,6 +66,8 @@ pub(crate) struct Job<'a> {
     pub(crate) catalog: Catalog,
     pub(crate) cache: Cache,
     pub(crate) report: Report<'a>,
+    /// Made when something is built; see [`Job::workdir`].
+    workdir: OnceLock<Workdir>,
 }
 
 impl Bundle {
@@ -70,9 +79,11 @@ impl Bundle {
     /// Any [`BundleError`]; nothing current is replaced then.
     pub async fn build(opts: &BuildOptions, report: Report<'_>) -> Result<Bundle> {
         let begun = Instant::now();
-        let job = Job { opts, catalog: Catalog::load(opts.version)?, cache: opts.cache.clone(), report };
+        let (catalog, cache) = (Catalog::load(opts.version)?, opts.cache.clone());
+        let job = Job { opts, catalog, cache, report, workdir: OnceLock::new() };
         let _lock = job.cache.lock(report).await?;
-        adopt::adopt_locked(&job.cache, report).await?;
+        // Results count as signed from the first one on: a change of keys must find them.
+        job.cache.keys().note_cache(job.cache.dir())?;
         let mut artefacts = job.parts(source::choose(&job).await?).await?;
         artefacts.extend(agent::add(&job).await?);
         let manifest = Manifest::new(opts.version.as_str(), artefacts);
@@ -114,6 +125,10 @@ impl Job<'_> {
     /// Checks everything, then fetches, then builds what is not pinned: a wrong checksum shows before minutes of compiling.
     async fn fetch(&self, table: &Checksums, go: Option<&Go>) -> Result<Vec<Artefact>> {
         let order = Order::look(self, table).await?;
+        if !order.is_complete() {
+            // Whether there is a place to work in shows before anything is fetched.
+            self.workdir()?;
+        }
         let room = if order.is_complete() { 0 } else { release::ROOM };
         let work = match go {
             Some(go) => {
@@ -122,7 +137,9 @@ impl Job<'_> {
                 Some((work, go))
             }
             None => {
-                disk::check(&[(self.cache.dir().to_owned(), room)], &self.opts.free_space, self.report)?;
+                let archives = if order.is_complete() { 0 } else { release::ARCHIVES };
+                let wants = [(self.cache.dir().to_owned(), room), (self.opts.build_dir.clone(), archives)];
+                disk::check(&wants, &self.opts.free_space, self.report)?;
                 None
             }
         };
@@ -155,10 +172,13 @@ impl Job<'_> {
         blocking(move || Ok(cache.done(&key))).await
     }
 
-    /// [`Cache::adopt`], off the runtime.
-    pub(crate) async fn adopt(&self, from: &Path, mode: u32) -> Result<Stored> {
-        let (cache, from) = (self.cache.clone(), from.to_owned());
-        blocking(move || cache.adopt(&from, mode)).await
+    /// Where this build works.
+    pub(crate) fn workdir(&self) -> Result<&Workdir> {
+        if let Some(made) = self.workdir.get() {
+            return Ok(made);
+        }
+        let made = Workdir::make(&self.opts.build_dir)?;
+        Ok(self.workdir.get_or_init(|| made))
     }
 
     /// [`Cache::copy_in`], off the runtime.
@@ -188,15 +208,14 @@ impl Job<'_> {
         let parts = recipe.files.iter().map(find).collect::<Result<Vec<&Artefact>>>()?;
         let version = parts.first().map(|part| part.version.clone()).unwrap_or_default();
         let digests = parts.iter().map(|part| part.sha256.as_str()).collect::<Vec<_>>().join(",");
-        let files = parts.iter().map(|part| self.cache.blob(&part.sha256)).collect::<Vec<_>>();
-        let image = images::component(recipe, &version, &files);
+        let image = images::component(recipe, &self.cache, &parts);
         self.pack((&recipe.name, &version), image, ("bundle".to_owned(), digests)).await
     }
 
     async fn busybox(&self, program: &Path, version: &str) -> Result<Artefact> {
         let digest = crate::cache::digest(program)?.sha256;
         let source = format!("file:{}", program.display());
-        self.pack(("busybox", version), images::busybox(version, program), (source, digest)).await
+        self.pack(("busybox", version), images::busybox(version, program, &digest), (source, digest)).await
     }
 
     async fn pack(
@@ -218,14 +237,17 @@ impl Job<'_> {
             return Ok(part);
         }
         let begun = Instant::now();
-        let (cache, out, layer) = (self.cache.clone(), self.cache.scratch(), self.cache.scratch());
+        let (cache, workdir) = (self.cache.clone(), self.workdir()?);
+        let (out, layer) = (workdir.file(), workdir.file());
         let stored = blocking(move || {
             oci::write(&image, &out, &layer).map_err(|source| BundleError::Io {
                 verb: "write",
                 path: out.clone(),
                 source,
             })?;
-            cache.adopt(&out, DATA)
+            let stored = cache.copy_in(&out, DATA)?;
+            fs::remove_file(&out).at("remove", &out)?;
+            Ok(stored)
         })
         .await?;
         self.cache.mark_done(&key, &stored)?;

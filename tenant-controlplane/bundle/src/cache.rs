@@ -4,7 +4,7 @@
 //! (removed by the next build) but never half an artefact.
 
 use std::fs::{self, File, Permissions, TryLockError};
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use crate::error::At;
 use crate::keys::Keys;
 use crate::signature::{RESULT, Signature, SigningKey, result_text};
-use crate::{Progress, Report, Result, trust};
+use crate::{Progress, Report, Result, trust, workdir};
 
 /// Mode of a stored program: read-only and executable by all.
 pub(crate) const PROGRAM: u32 = 0o555;
@@ -109,6 +109,11 @@ impl Cache {
         self.dir.join("bundles")
     }
 
+    /// Go modules as they were downloaded; each is compared with its pin when it is used.
+    pub(crate) fn modules(&self) -> PathBuf {
+        self.work().join("modules")
+    }
+
     pub(crate) fn work(&self) -> PathBuf {
         self.dir.join("work")
     }
@@ -159,19 +164,25 @@ impl Cache {
     /// Moves a finished file of this cache's own disk into the store.
     pub(crate) fn adopt(&self, from: &Path, mode: u32) -> Result<Stored> {
         let stored = digest(from)?;
+        self.place(from, &stored, mode)?;
+        Ok(stored)
+    }
+
+    fn place(&self, from: &Path, stored: &Stored, mode: u32) -> Result<()> {
         fs::set_permissions(from, Permissions::from_mode(mode)).at("change the mode of", from)?;
         File::open(from).and_then(|file| file.sync_all()).at("sync", from)?;
         let to = self.blob(&stored.sha256);
         fs::rename(from, &to).at("rename", from)?;
-        sync_folder(&to)?;
-        Ok(stored)
+        sync_folder(&to)
     }
 
-    /// Copies a foreign file into the store.
+    /// Copies a foreign file into the store. What is known of it is what was read there, whatever becomes of the copy.
     pub(crate) fn copy_in(&self, from: &Path, mode: u32) -> Result<Stored> {
         let scratch = self.scratch();
-        fs::copy(from, &scratch).at("copy", from)?;
-        self.adopt(&scratch, mode)
+        let (sha256, size) = workdir::copy::<Sha256>(from, &scratch)?;
+        let stored = Stored { sha256, size };
+        self.place(&scratch, &stored, mode)?;
+        Ok(stored)
     }
 
     /// What an earlier build stored under this input key, if this installation signed that and its bytes are still what they were.
@@ -238,20 +249,20 @@ fn sync_folder(path: &Path) -> Result<()> {
 
 /// SHA-256 and size of a file.
 pub(crate) fn digest(path: &Path) -> Result<Stored> {
-    let (sha256, size) = digest_with::<Sha256>(path)?;
+    let (sha256, size) = pass::<Sha256>(path, &mut io::sink())?;
     Ok(Stored { sha256, size })
 }
 
-/// Checksum, in lower-case hex, and size of a file.
-pub(crate) fn digest_with<D: Digest>(path: &Path) -> Result<(String, u64)> {
-    let file = File::open(path).at("open", path)?;
-    let mut reader = BufReader::with_capacity(1 << 18, file);
+/// Checksum, in lower-case hex, and size of what is passed on of a file.
+pub(crate) fn pass<D: Digest>(path: &Path, to: &mut impl Write) -> Result<(String, u64)> {
+    let mut file = File::open(path).at("open", path)?;
     let (mut hasher, mut size, mut buffer) = (D::new(), 0u64, vec![0u8; 1 << 18]);
     loop {
-        match reader.read(&mut buffer).at("read", path)? {
+        match file.read(&mut buffer).at("read", path)? {
             0 => return Ok((hex(hasher), size)),
             count => {
                 hasher.update(&buffer[..count]);
+                to.write_all(&buffer[..count]).at("copy", path)?;
                 size += count as u64;
             }
         }

@@ -130,7 +130,7 @@ pub enum BundleError {
     },
     /// The disk is too small.
     #[error(
-        "disk too small at {path}: {} needed, {} free; free some, or choose a larger disk by PILOTHOUSE_CACHE, GOCACHE and GOMODCACHE",
+        "disk too small at {path}: {} needed, {} free; free some, or choose a larger disk by PILOTHOUSE_CACHE and TMPDIR",
         bytes(*need),
         bytes(*free)
     )]
@@ -210,6 +210,14 @@ pub enum BundleError {
     /// Somebody else could choose what is executed from the cache.
     #[error("{path} is not safe for a cache of programs: {reason}")]
     Untrusted {
+        /// The directory.
+        path: PathBuf,
+        /// Who may change it, and what to do.
+        reason: String,
+    },
+    /// Somebody else could choose what is built there.
+    #[error("{path} is no safe place to build programs: {reason}")]
+    UnsafeBuild {
         /// The directory.
         path: PathBuf,
         /// Who may change it, and what to do.
@@ -304,12 +312,26 @@ pub enum SignatureFault {
     OtherVersion(String),
 }
 
+impl BundleError {
+    /// The same of a directory that builds are made in.
+    pub(crate) fn while_building(self) -> BundleError {
+        match self {
+            BundleError::Untrusted { path, reason } => {
+                BundleError::UnsafeBuild { path, reason: format!("{reason}, or name another place by TMPDIR") }
+            }
+            other => other,
+        }
+    }
+}
+
 impl SignatureFault {
     fn in_cache(&self, version: &str) -> String {
         let again =
             format!("`pilothouse bundle build --version {version}` makes it again from what is signed or pinned");
         match self {
-            SignatureFault::Missing => format!("An older pilothouse made it, or somebody who must not: {again}"),
+            SignatureFault::Missing => format!(
+                "An older pilothouse made it, or somebody who must not: {again}; `pilothouse bundle import FILE` takes one from another machine"
+            ),
             SignatureFault::Unknown(key) => format!(
                 "If you know whose key that is, run `pilothouse bundle trust {key}`. If not, somebody else can write to this cache: {again}"
             ),

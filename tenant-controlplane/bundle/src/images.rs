@@ -7,9 +7,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::cache::Cache;
 use crate::catalog::ImageRecipe;
 use crate::error::At;
-use crate::manifest::arch;
+use crate::manifest::{Artefact, arch};
 use crate::oci::{Entry, Image};
 use crate::{BundleError, Result, elf};
 
@@ -34,25 +35,27 @@ pub(crate) fn reference(name: &str, version: &str) -> String {
     format!("{REGISTRY}/{name}:{version}")
 }
 
-/// The image of a recipe, from programs in the order of its `files`.
-pub(crate) fn component(recipe: &ImageRecipe, version: &str, programs: &[PathBuf]) -> Image {
+/// The image of a recipe, from programs of the cache in the order of its `files`.
+pub(crate) fn component(recipe: &ImageRecipe, cache: &Cache, programs: &[&Artefact]) -> Image {
     let mut entries = base();
     for dir in ["usr", "usr/local", "usr/local/bin"] {
         entries.insert(dir.to_owned(), Entry::Dir(0o755));
     }
     for (name, program) in recipe.files.iter().zip(programs) {
-        entries.insert(format!("usr/local/bin/{name}"), Entry::Program(program.clone()));
+        let entry = Entry::Program(cache.blob(&program.sha256), program.sha256.clone());
+        entries.insert(format!("usr/local/bin/{name}"), entry);
     }
     let entrypoint = recipe.files.first().map(|name| format!("/usr/local/bin/{name}")).into_iter().collect();
-    let reference = reference(&recipe.name, version);
+    let reference =
+        reference(&recipe.name, programs.first().map(|program| program.version.as_str()).unwrap_or_default());
     Image { reference, arch: arch(), entrypoint, command: Vec::new(), user: recipe.user.clone(), entries }
 }
 
 /// The busybox image: one program with many names.
-pub(crate) fn busybox(version: &str, program: &Path) -> Image {
+pub(crate) fn busybox(version: &str, program: &Path, sha256: &str) -> Image {
     let mut entries = base();
     entries.insert("bin".to_owned(), Entry::Dir(0o755));
-    entries.insert("bin/busybox".to_owned(), Entry::Program(program.to_owned()));
+    entries.insert("bin/busybox".to_owned(), Entry::Program(program.to_owned(), sha256.to_owned()));
     for applet in APPLETS.split_whitespace() {
         entries.insert(format!("bin/{applet}"), Entry::Link("busybox".to_owned()));
     }
@@ -117,7 +120,11 @@ mod tests {
     fn the_first_file_is_the_entrypoint() {
         let recipe =
             ImageRecipe { name: "etcd".into(), files: vec!["etcd".into(), "etcdctl".into()], user: "1:1".into() };
-        let image = component(&recipe, "3.6.16", &["/a".into(), "/b".into()]);
+        let program = |name| {
+            let stored = crate::cache::Stored { sha256: "00".to_owned(), size: 1 };
+            Artefact::stored((name, crate::manifest::Kind::Binary), "3.6.16", String::new(), &stored)
+        };
+        let image = component(&recipe, &Cache::new("/c"), &[&program("etcd"), &program("etcdctl")]);
         assert_eq!(image.reference, "pilothouse.local/etcd:3.6.16");
         assert_eq!(image.entrypoint, ["/usr/local/bin/etcd"]);
         assert!(image.entries.contains_key("usr/local/bin/etcdctl"));

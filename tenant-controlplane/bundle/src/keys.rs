@@ -41,7 +41,7 @@ struct State {
     trusted: Vec<PublicKey>,
     /// How the own key came to its place, the oldest first.
     successions: Vec<Succession>,
-    /// Caches in which everything that counts is signed: what has no signature there was not made by this installation.
+    /// Caches that were signed in, which a new key must sign in too.
     caches: Vec<PathBuf>,
 }
 
@@ -246,14 +246,7 @@ impl Keys {
         })
     }
 
-    /// Whether what has no signature in this cache was perhaps made before there were signatures: neither was the cache ever
-    /// signed in, nor does the operator trust a key explicitly.
-    pub(crate) fn is_new(&self, cache: &Path) -> Result<bool> {
-        let state = self.state()?;
-        Ok(state.trusted.is_empty() && !state.caches.iter().any(|known| known == cache))
-    }
-
-    /// From now on nothing counts in this cache that has no signature.
+    /// From now on this cache is signed in.
     pub(crate) fn note_cache(&self, cache: &Path) -> Result<()> {
         if self.state()?.caches.iter().any(|known| known == cache) {
             return Ok(());

@@ -23,7 +23,6 @@
 //! Deliberately not here: starting any of it, talking to a registry, and command-line parsing. Building is slow, so
 //! it reports through a callback ([`Progress`]) and stops, with its child processes, when its future is dropped.
 
-mod adopt;
 mod agent;
 mod archive;
 mod build;
@@ -43,12 +42,13 @@ mod oci;
 mod progress;
 mod prune;
 mod release;
+mod rotate;
 mod signature;
 mod source;
 mod trust;
 mod version;
+mod workdir;
 
-pub use adopt::{adopt, rotate};
 pub use agent::AgentSource;
 pub use build::BuildOptions;
 pub use bundle::{Bundle, Statement, Summary, list};
@@ -60,6 +60,7 @@ pub use manifest::{Artefact, Kind, Manifest};
 pub use progress::{Progress, Report};
 pub use prune::{PruneOptions, Pruned, PrunedItem, prune};
 pub use release::ReleaseOptions;
+pub use rotate::rotate;
 pub use signature::{PublicKey, Signature, Succession};
 pub use source::Source;
 pub use version::Version;

@@ -1,7 +1,10 @@
 //! The `modules` source: builds every program from its pinned Go module graph with the machine's Go toolchain.
 //!
-//! An interruption costs at most the program at hand: Go's own cache keeps what was compiled, and each finished
-//! program leaves a marker named by all that went into it (module hashes, flags, toolchain).
+//! Go works in the build's own directory ([`crate::workdir`]), with caches of its own there: nobody checks what lies in Go's build
+//! cache, nor modules once they are unpacked. Modules that were downloaded earlier, by us or by whoever runs this, serve as a proxy
+//! does: each is compared with the pins in `go.sum`.
+//!
+//! An interruption costs the program at hand and what was compiled for those after it; each finished program leaves a marker named by all that went into it (module hashes, flags, toolchain).
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -10,12 +13,13 @@ use std::time::Instant;
 use tokio::process::Command;
 
 use crate::build::Job;
-use crate::cache::{PROGRAM, Stored, key};
+use crate::cache::{Cache, PROGRAM, Stored, key};
 use crate::catalog::{Entry, Group, Program};
 use crate::command::{find, output, run};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, arch};
-use crate::{BundleError, Progress, Result, disk};
+use crate::workdir::Workdir;
+use crate::{BundleError, Progress, Result, disk, prune, trust};
 
 const MIB: u64 = 1 << 20;
 /// What the images of all programs weigh, beside the programs themselves.
@@ -28,25 +32,41 @@ const RECIPE: &str = "1";
 pub(crate) struct Go {
     exe: PathBuf,
     version: String,
-    build_cache: PathBuf,
-    module_cache: PathBuf,
+    /// Where the person who runs this gets modules from (`GOPROXY`).
+    proxy: String,
+    /// Where theirs are kept (`GOMODCACHE`).
+    modules: PathBuf,
 }
 
 impl Go {
     /// The named one, or that on `PATH`, or that in Go's own place of installation.
-    pub(crate) async fn find(named: Option<&Path>, work: &Path) -> Result<Go> {
+    pub(crate) async fn find(named: Option<&Path>) -> Result<Go> {
         let usual = Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.is_file());
         let exe = named.map(Path::to_owned).or_else(|| find("go")).or(usual);
         let hint = "install a Go toolchain (1.26 or newer) and put it on PATH".to_owned();
         let exe = exe.ok_or(BundleError::Tool { tool: "go", hint })?;
         let mut ask = Command::new(&exe);
-        environment(&mut ask, work);
-        ask.args(["env", "GOVERSION", "GOCACHE", "GOMODCACHE"]);
+        environment(&mut ask);
+        // No `go.mod` that happens to lie here has a say; without a home there are no modules of before.
+        ask.current_dir("/").args(["env", "GOVERSION", "GOPROXY", "GOMODCACHE"]);
+        if std::env::var_os("HOME").is_none_or(|home| home.is_empty()) {
+            ask.env("HOME", "/nonexistent");
+        }
         let text = output(ask, "ask go for its version").await?;
         let mut lines = text.lines().map(str::to_owned);
         let mut next = || lines.next().unwrap_or_default();
         let version = next().trim_start_matches("go").to_owned();
-        Ok(Go { exe, version, build_cache: next().into(), module_cache: next().into() })
+        Ok(Go { exe, version, proxy: next(), modules: next().into() })
+    }
+
+    /// Modules of earlier builds, then the person's own, then from where they get theirs.
+    fn proxies(&self, cache: &Cache) -> String {
+        let plain = |text: &&str| text.chars().all(|one| one.is_ascii_alphanumeric() || "/._-+@".contains(one));
+        let dirs = [cache.modules(), self.modules.join("cache/download")];
+        // Others would have to be written as an address is.
+        let near = dirs.iter().filter_map(|dir| dir.to_str().filter(plain)).map(|dir| format!("file://{dir}"));
+        let far = Some(self.proxy.clone()).filter(|proxy| !proxy.is_empty());
+        near.chain(far).collect::<Vec<_>>().join(",")
     }
 
     fn check(&self, group: &Group) -> Result<()> {
@@ -105,12 +125,7 @@ impl<'a> Work<'a> {
             lay_out(job, group)?;
         }
         let images = if size > 0 && beside == 0 { IMAGES } else { 0 };
-        // Go's caches fill about half and half with compiled packages and module sources.
-        let wants = [
-            (job.cache.dir().to_owned(), size + images + beside),
-            (go.build_cache.clone(), cold / 2),
-            (go.module_cache.clone(), cold / 2),
-        ];
+        let wants = [(job.cache.dir().to_owned(), size + images + beside), (job.opts.build_dir.clone(), cold)];
         disk::check(&wants, &job.opts.free_space, job.report)
     }
 
@@ -141,13 +156,7 @@ async fn c_toolchain() -> Result<()> {
 
 /// Writes the group's `go.mod`, `go.sum` and, for our own programs, `main.go`.
 fn lay_out(job: &Job<'_>, group: &Group) -> Result<()> {
-    let dir = folder(job, group);
-    // What lies there besides would be compiled with it.
-    match fs::remove_dir_all(&dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error).at("empty", &dir)?,
-        _ => {}
-    }
-    fs::create_dir_all(&dir).at("create", &dir)?;
+    let dir = job.workdir()?.dir(&group.lock)?;
     let lock = group.lock()?;
     let main = group.main().map(|text| ("main.go", text));
     for (name, text) in [("go.mod", lock.modules), ("go.sum", lock.sums)].into_iter().chain(main) {
@@ -157,22 +166,28 @@ fn lay_out(job: &Job<'_>, group: &Group) -> Result<()> {
     Ok(())
 }
 
-fn folder(job: &Job<'_>, group: &Group) -> PathBuf {
-    job.cache.work().join(&group.lock)
-}
-
 async fn one(job: &Job<'_>, go: &Go, group: &Group, program: &Program) -> Result<Stored> {
     let begun = Instant::now();
     (job.report)(Progress::Started { name: program.name.clone(), action: "build" });
-    let out = job.cache.scratch();
+    let workdir = job.workdir()?;
+    let out = workdir.file();
     let mut command = Command::new(&go.exe);
-    environment(&mut command, &job.cache.work());
-    command.current_dir(folder(job, group)).env("CGO_ENABLED", if group.cgo { "1" } else { "0" });
+    environment(&mut command);
+    let modules = confine(&mut command, workdir)?;
+    command.env("GOPROXY", go.proxies(&job.cache));
+    command.current_dir(workdir.dir(&group.lock)?).env("CGO_ENABLED", if group.cgo { "1" } else { "0" });
     command.arg("build").args(flags(group)).arg("-v").arg("-o").arg(&out).arg(&program.package);
     let mut compiled = 0u32;
     let mut describe = |line: &str| describe(line, &mut compiled);
-    run(command, &program.name, job.report, &mut describe).await?;
-    let stored = job.adopt(&out, PROGRAM).await?;
+    let built = run(command, &program.name, job.report, &mut describe).await;
+    // Fetched anew next time, if it was one of ours that is not what its pin says.
+    if matches!(&built, Err(BundleError::Command { tail, .. }) if tail.contains("checksum mismatch")) {
+        let _ = prune::remove(&job.cache.modules());
+    }
+    built?;
+    let stored = job.copy_in(&out, PROGRAM).await?;
+    fs::remove_file(&out).at("remove", &out)?;
+    keep(&modules.join("cache/download"), &job.cache.modules(), &job.cache)?;
     job.done_report(&program.name, &stored, begun);
     Ok(stored)
 }
@@ -203,17 +218,50 @@ fn flags(group: &Group) -> Vec<String> {
     flags
 }
 
-/// The person's proxy settings stay; what would change the result is fixed. Without a home Go gets one in the cache.
-fn environment(command: &mut Command, work: &Path) {
+/// Keeps what was downloaded for builds to come.
+fn keep(from: &Path, to: &Path, cache: &Cache) -> Result<()> {
+    trust::create(to)?;
+    for path in prune::children(from)? {
+        let kept = to.join(path.file_name().unwrap_or_default());
+        if path.is_dir() {
+            keep(&path, &kept, cache)?;
+        } else if path.extension().is_some_and(|end| end == "zip" || end == "mod" || end == "info") && !kept.exists() {
+            let scratch = cache.scratch();
+            fs::copy(&path, &scratch).at("copy", &path)?;
+            fs::rename(&scratch, &kept).at("rename", &scratch)?;
+        }
+    }
+    Ok(())
+}
+
+/// Everything that Go and compilers keep or look for at home is in the build's own directory. Returns where modules are.
+fn confine(command: &mut Command, workdir: &Workdir) -> Result<PathBuf> {
+    if let (None, Some(home)) = (std::env::var_os("NETRC"), std::env::var_os("HOME")) {
+        // Passwords of module proxies.
+        command.env("NETRC", Path::new(&home).join(".netrc"));
+    }
+    for name in ["XDG_CACHE_HOME", "XDG_CONFIG_HOME", "GOCACHEPROG"] {
+        command.env_remove(name);
+    }
+    for (name, dir) in
+        [("HOME", "home"), ("GOPATH", "go"), ("GOCACHE", "compiled"), ("GOTMPDIR", "tmp"), ("TMPDIR", "tmp")]
+    {
+        command.env(name, workdir.dir(dir)?);
+    }
+    command.env("CCACHE_DISABLE", "1").env("GOENV", "off");
+    let modules = workdir.dir("modules")?;
+    command.env("GOMODCACHE", &modules);
+    Ok(modules)
+}
+
+/// What would change the result is fixed.
+fn environment(command: &mut Command) {
     for name in ["GOEXPERIMENT", "GOAMD64", "GOARM64", "GODEBUG", "CGO_CFLAGS", "CGO_LDFLAGS"] {
         command.env_remove(name);
     }
     command.env("GOOS", "linux").env("GOARCH", arch()).env("GOWORK", "off").env("GO111MODULE", "on");
     // Not merely unset: Go would then take the value from its own configuration file.
-    command.env("GOFLAGS", "-buildvcs=false");
-    if std::env::var_os("HOME").is_none_or(|home| home.is_empty()) {
-        command.env("HOME", work);
-    }
+    command.env("GOFLAGS", "-buildvcs=false").env("GOTOOLCHAIN", "local");
 }
 
 fn input_key(go: &Go, group: &Group, program: &Program) -> Result<String> {
@@ -264,7 +312,7 @@ mod tests {
         let (group, program) = newest.programs().find(|(_, program)| program.name == "kubelet").unwrap();
         let link = flags(group).pop().unwrap();
         assert!(link.starts_with("-ldflags=-s -w -X=") && link.contains("version.gitVersion=v1.36.3"), "{link}");
-        let go = Go { exe: "go".into(), version: "1.26.8".into(), build_cache: "/".into(), module_cache: "/".into() };
+        let go = Go { exe: "go".into(), version: "1.26.8".into(), proxy: String::new(), modules: "/m".into() };
         let newer = Go { version: "1.26.9".into(), ..go.clone() };
         assert_ne!(input_key(&go, group, program).unwrap(), input_key(&newer, group, program).unwrap());
     }

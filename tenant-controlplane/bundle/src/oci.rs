@@ -26,8 +26,8 @@ pub(crate) enum Entry {
     Dir(u32),
     /// A small file with its mode.
     Text(u32, String),
-    /// A copy of a file, mode 0755.
-    Program(PathBuf),
+    /// A copy of a file with this SHA-256 (lower-case hex), mode 0755.
+    Program(PathBuf, String),
     /// A symbolic link to a target.
     Link(String),
 }
@@ -123,11 +123,7 @@ fn layer(image: &Image, to: &mut impl Write) -> io::Result<()> {
         match entry {
             Entry::Dir(mode) => directory(&mut out, &format!("{path}/"), *mode)?,
             Entry::Text(mode, text) => bytes(&mut out, path, text.as_bytes(), *mode)?,
-            Entry::Program(from) => {
-                let mut file = File::open(from)?;
-                let size = file.metadata()?.len();
-                stream(&mut out, path, &mut file, (size, 0o755))?;
-            }
+            Entry::Program(from, sha256) => program(&mut out, path, from, sha256)?,
             Entry::Link(target) => {
                 let mut header = header(EntryType::Symlink, 0, 0o777);
                 out.append_link(&mut header, path, target)?;
@@ -135,6 +131,19 @@ fn layer(image: &Image, to: &mut impl Write) -> io::Result<()> {
         }
     }
     out.finish()
+}
+
+/// Who can write to a cache could change a file after it was looked at, and have it signed as part of the image.
+fn program(out: &mut Builder<impl Write>, path: &str, from: &Path, sha256: &str) -> io::Result<()> {
+    let file = File::open(from)?;
+    let size = file.metadata()?.len();
+    let mut file = Hashing { inner: file, hasher: Sha256::new(), count: 0 };
+    stream(out, path, &mut file, (size, 0o755))?;
+    if hex(file.hasher) == sha256 {
+        return Ok(());
+    }
+    let said = format!("{} was changed while it was packed: find out who can write to it", from.display());
+    Err(io::Error::new(io::ErrorKind::InvalidData, said))
 }
 
 fn header(kind: EntryType, size: u64, mode: u32) -> Header {
@@ -178,6 +187,15 @@ impl<W: Write> Write for Hashing<W> {
 
     fn flush(&mut self) -> io::Result<()> {
         self.inner.flush()
+    }
+}
+
+impl<R: Read> Read for Hashing<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.inner.read(buffer)?;
+        self.hasher.update(&buffer[..count]);
+        self.count += count as u64;
+        Ok(count)
     }
 }
 

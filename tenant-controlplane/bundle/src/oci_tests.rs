@@ -15,7 +15,7 @@ fn image(program: &Path) -> Image {
         ("etc".to_owned(), Entry::Dir(0o755)),
         ("etc/passwd".to_owned(), Entry::Text(0o644, "root:x:0:0::/:/none\n".to_owned())),
         ("bin".to_owned(), Entry::Dir(0o755)),
-        ("bin/app".to_owned(), Entry::Program(program.to_owned())),
+        ("bin/app".to_owned(), Entry::Program(program.to_owned(), digest(program).unwrap().sha256)),
         ("bin/sh".to_owned(), Entry::Link("app".to_owned())),
     ]);
     Image {

@@ -216,7 +216,7 @@ fn size(path: &Path) -> Result<u64> {
 }
 
 /// Removes a file or a tree, without following links. Go makes the directories of its module cache read-only.
-fn remove(path: &Path) -> Result<()> {
+pub(crate) fn remove(path: &Path) -> Result<()> {
     let data = fs::symlink_metadata(path).at("look at", path)?;
     if !data.is_dir() {
         return fs::remove_file(path).at("remove", path);

@@ -5,6 +5,7 @@
 
 mod table;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -26,6 +27,8 @@ const SILENCE: Duration = Duration::from_secs(30);
 const ATTEMPTS: u32 = 4;
 /// Programs and images of one version with the archives they come in; what fetching needs at most.
 pub(crate) const ROOM: u64 = 2200 << 20;
+/// What archives and the image at hand take outside the cache.
+pub(crate) const ARCHIVES: u64 = 900 << 20;
 
 /// Where official artefacts and their checksums are.
 #[derive(Debug, Clone)]
@@ -125,12 +128,16 @@ impl<'a> Order<'a> {
     /// Fetches what is missing. Archives that several programs came from have served then.
     pub(crate) async fn fetch(mut self, job: &Job<'_>) -> Result<Vec<Artefact>> {
         self.ready.iter().for_each(|part| job.cached(part));
-        let mut proven = Vec::new();
+        let mut proven = Proven::new();
         for item in &self.missing {
             let begun = Instant::now();
             (job.report)(Progress::Started { name: item.name().to_owned(), action: "fetch" });
             let file = download(job, item, &mut proven).await?;
             let stored = unpack(job, item, &file).await?;
+            if item.pin.member.is_none() {
+                proven.remove(item.pin.sum.hex());
+                fs::remove_file(&file).at("remove", &file)?;
+            }
             job.cache.mark_done(&item.key(), &stored)?;
             job.done_report(item.name(), &stored, begun);
             self.ready.push(item.artefact(&stored));
@@ -170,42 +177,53 @@ fn shown(url: &str) -> String {
     }
 }
 
-/// The file as fetched, proven by its checksum; begun again where an earlier attempt stopped. Only what was proven in
-/// this run is taken as it is: what an earlier run left may have changed since.
-async fn download(job: &Job<'_>, item: &Item<'_>, proven: &mut Vec<PathBuf>) -> Result<PathBuf> {
-    let whole = job.cache.downloads().join(item.pin.sum.hex());
-    if proven.contains(&whole) {
-        return Ok(whole);
+/// Copies outside the cache of what was fetched, by checksum.
+type Proven = HashMap<String, PathBuf>;
+
+/// The file as fetched, proven by its checksum; begun again where an earlier attempt stopped. What is in the cache may change
+/// any time: taken is the copy that was proven.
+async fn download(job: &Job<'_>, item: &Item<'_>, proven: &mut Proven) -> Result<PathBuf> {
+    let sum = item.pin.sum.hex();
+    if let Some(copy) = proven.get(sum) {
+        return Ok(copy.clone());
     }
+    let copy = fetch(job, item, &job.cache.downloads().join(sum)).await?;
+    proven.insert(sum.to_owned(), copy.clone());
+    Ok(copy)
+}
+
+async fn fetch(job: &Job<'_>, item: &Item<'_>, whole: &Path) -> Result<PathBuf> {
     let part = whole.with_extension("part");
-    if whole.exists() && prove(item, &whole).await.is_ok() {
-        proven.push(whole.clone());
-        return Ok(whole);
+    if whole.exists()
+        && let Ok(copy) = prove(job, item, whole).await
+    {
+        return Ok(copy);
     }
     let resumed = fs::metadata(&part).is_ok_and(|data| data.len() > 0);
     receive_all(job, item, &part).await?;
-    if let Err(error) = prove(item, &part).await {
-        if !resumed {
-            return Err(error);
+    let copy = match prove(job, item, &part).await {
+        Err(_) if resumed => {
+            // The beginning came from an earlier run, and perhaps of another file.
+            receive_all(job, item, &part).await?;
+            prove(job, item, &part).await?
         }
-        // The beginning came from an earlier run, and perhaps of another file.
-        receive_all(job, item, &part).await?;
-        prove(item, &part).await?;
-    }
-    fs::rename(&part, &whole).at("rename", &part)?;
-    proven.push(whole.clone());
-    Ok(whole)
+        other => other?,
+    };
+    fs::rename(&part, whole).at("rename", &part)?;
+    Ok(copy)
 }
 
-/// Compares with the pin; what differs is removed.
-async fn prove(item: &Item<'_>, part: &Path) -> Result<()> {
-    let (sum, path) = (item.pin.sum.clone(), part.to_owned());
-    let actual = blocking(move || sum.of(&path)).await?;
+/// Copies it out of the cache and compares the copy with the pin; what differs is removed.
+async fn prove(job: &Job<'_>, item: &Item<'_>, part: &Path) -> Result<PathBuf> {
+    let (sum, path, copy) = (item.pin.sum.clone(), part.to_owned(), job.workdir()?.file());
+    let to = copy.clone();
+    let actual = blocking(move || sum.of_copy(&path, &to)).await?;
     let expected = item.pin.sum.hex().to_owned();
     if actual == expected {
-        return Ok(());
+        return Ok(copy);
     }
     fs::remove_file(part).at("remove", part)?;
+    fs::remove_file(&copy).at("remove", &copy)?;
     Err(BundleError::Checksum { name: item.name().to_owned(), url: shown(&item.url), expected, actual })
 }
 
@@ -300,18 +318,16 @@ fn fetch_error(item: &Item<'_>, source: reqwest::Error) -> BundleError {
 
 /// Takes the program out of the proven file and into the store.
 async fn unpack(job: &Job<'_>, item: &Item<'_>, file: &Path) -> Result<Stored> {
-    let (from, out, member) = (file.to_owned(), job.cache.scratch(), item.pin.member.clone());
+    let (from, out, member) = (file.to_owned(), job.workdir()?.file(), item.pin.member.clone());
     let (cache, name) = (job.cache.clone(), item.name().to_owned());
     blocking(move || {
-        match member {
-            None => fs::copy(&from, &out).map(drop).at("copy", &from)?,
-            Some(member) => {
-                if !extract(&from, &member, &out)? {
-                    return Err(BundleError::Member { name, member });
-                }
-            }
+        let Some(member) = member else { return cache.copy_in(&from, PROGRAM) };
+        if !extract(&from, &member, &out)? {
+            return Err(BundleError::Member { name, member });
         }
-        cache.adopt(&out, PROGRAM)
+        let stored = cache.copy_in(&out, PROGRAM)?;
+        fs::remove_file(&out).at("remove", &out)?;
+        Ok(stored)
     })
     .await
 }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::build::{Job, blocking};
+use crate::error::SignatureFault::Missing;
 use crate::modules::{Go, Work};
 use crate::release::{Checksums, Order, unpinned};
 use crate::{Artefact, Bundle, BundleError, Kind, Progress, Result};
@@ -109,8 +110,11 @@ async fn automatic(job: &Job<'_>) -> Result<(Plan, String)> {
     };
     match kept(job, false).await? {
         Some((plan, id)) => Ok((plan, format!("{id} has the right versions, and nothing newer can be had: {release}"))),
-        // There is one, and nothing else can be had: what to do about it helps more.
-        None => Err(disbelief.unwrap_or(BundleError::NoSource { release, modules })),
+        // There is one, and nothing else can be had: what to do about it helps more, unless it is to be made again.
+        None => {
+            let helps = disbelief.filter(|error| !matches!(error, BundleError::Signature { fault: Missing, .. }));
+            Err(helps.unwrap_or(BundleError::NoSource { release, modules }))
+        }
     }
 }
 
@@ -161,5 +165,5 @@ fn disbelief(job: &Job<'_>) -> Option<BundleError> {
 }
 
 async fn go(job: &Job<'_>) -> Result<Go> {
-    Go::find(job.opts.go.as_deref(), &job.cache.work()).await
+    Go::find(job.opts.go.as_deref()).await
 }

@@ -36,7 +36,8 @@ pub(crate) fn check_alone(path: &Path) -> Result<()> {
     parents(path)
 }
 
-fn parents(dir: &Path) -> Result<()> {
+/// Refuses a path whose parents somebody else may change; others may add to one that is sticky.
+pub(crate) fn parents(dir: &Path) -> Result<()> {
     let real = fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned());
     for parent in dir.ancestors().skip(1).chain(real.ancestors().skip(1)) {
         own(parent, true)?;

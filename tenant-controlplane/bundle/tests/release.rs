@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a helper that fails is a test that fails")]
 
+mod archives;
+mod meanwhile;
 mod server;
 mod setup;
 mod signatures;

@@ -26,9 +26,9 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use sha2::{Sha256, Sha512};
 
-use crate::cache::digest_with;
 use crate::error::At;
 use crate::manifest::{arch, is_hex};
+use crate::workdir::copy;
 use crate::{BundleError, ReleaseOptions, Result, Version};
 
 const SHIPPED: [(&str, &str); 2] = [
@@ -97,11 +97,11 @@ impl Sum {
         }
     }
 
-    /// The same kind of checksum over a file.
-    pub(crate) fn of(&self, path: &Path) -> Result<String> {
+    /// The same kind of checksum over a file that is copied.
+    pub(crate) fn of_copy(&self, from: &Path, to: &Path) -> Result<String> {
         Ok(match self {
-            Sum::Sha256(_) => digest_with::<Sha256>(path)?.0,
-            Sum::Sha512(_) => digest_with::<Sha512>(path)?.0,
+            Sum::Sha256(_) => copy::<Sha256>(from, to)?.0,
+            Sum::Sha512(_) => copy::<Sha512>(from, to)?.0,
         })
     }
 }

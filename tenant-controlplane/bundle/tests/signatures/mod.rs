@@ -142,63 +142,37 @@ async fn what_is_said_to_have_been_built_counts_only_when_signed() {
 }
 
 #[tokio::test]
-async fn a_cache_of_before_there_were_signatures_is_signed_once() {
+async fn nothing_unsigned_is_taken_over_and_up_says_so_and_builds_anew() {
     let setup = setup().await;
     let bundle = setup.build().await.unwrap();
     let (cache, id) = (setup.cache("cache"), bundle.id().to_owned());
     drop(bundle);
-    let strip = || {
-        fs::remove_file(signature(&cache, &id)).unwrap();
-        for marker in fs::read_dir(cache.dir().join("done")).unwrap().flatten() {
-            let mut value: serde_json::Value = serde_json::from_slice(&fs::read(marker.path()).unwrap()).unwrap();
-            value.as_object_mut().unwrap().remove("signatures");
-            fs::write(marker.path(), value.to_string()).unwrap();
-        }
-    };
-    strip();
+    // As an earlier pilothouse left it, or whoever wrote to it before this machine ever signed: all sums are right.
+    fs::remove_file(signature(&cache, &id)).unwrap();
+    for marker in fs::read_dir(cache.dir().join("done")).unwrap().flatten() {
+        let mut value: serde_json::Value = serde_json::from_slice(&fs::read(marker.path()).unwrap()).unwrap();
+        value.as_object_mut().unwrap().remove("signatures");
+        fs::write(marker.path(), value.to_string()).unwrap();
+    }
+    let new = stranger(&setup, "cache");
+    let mut opts = setup.options(Source::Auto);
+    opts.cache = new.clone();
+    opts.go = Some("/nonexistent/go".into());
+    let reachable = opts.release.base_url.replace("http://127.0.0.1:9".to_owned());
     let heard = Arc::new(Mutex::new(Vec::new()));
     let told = heard.clone();
     let report = move |progress: Progress| told.lock().unwrap().push(progress.to_string());
-    // A machine that never signed: nothing is built or fetched again, and it is said.
-    let old = stranger(&setup, "cache");
-    let mut opts = setup.options(Source::Auto);
-    opts.cache = old.clone();
-    opts.go = Some("/nonexistent/go".into());
-    let before = setup.server.requests();
-    assert_eq!(Bundle::build(&opts, &report).await.unwrap().id(), id);
-    assert_eq!(setup.server.requests(), before);
-    assert!(heard.lock().unwrap().iter().any(|line| line.contains("taken as they lie there")), "{heard:?}");
-    assert_eq!(open(&old).unwrap().signer(), old.keys().own().unwrap());
-    // The second time it is an attack.
-    strip();
-    bundle::adopt(&old, &|_| {}).await.unwrap();
-    assert!(open(&old).unwrap_err().to_string().contains("has no signature"));
-}
-
-#[tokio::test]
-async fn what_is_not_itself_any_more_or_was_signed_elsewhere_is_not_taken_over() {
-    let setup = setup().await;
-    let bundle = setup.build().await.unwrap();
-    let (cache, id) = (setup.cache("cache"), bundle.id().to_owned());
-    // Signed by another installation: a new one does not take it for one of before.
-    let new = stranger(&setup, "cache");
-    bundle::adopt(&new, &|_| {}).await.unwrap();
-    assert!(open(&new).unwrap_err().to_string().contains("is not trusted here"));
-    // Unsigned, and a byte of it differs.
-    fs::remove_file(signature(&cache, &id)).unwrap();
-    let kubelet = bundle.program("kubelet").unwrap();
-    fs::remove_file(&kubelet).unwrap();
-    fs::write(&kubelet, evil()).unwrap();
-    let third = Cache::with_keys(cache.dir(), Keys::new(setup.dir.path().join("third")));
-    bundle::adopt(&third, &|_| {}).await.unwrap();
-    assert!(open(&third).unwrap_err().to_string().contains("has no signature"));
-    // Where the operator trusts keys, nothing at all is taken over.
-    fs::remove_file(&kubelet).unwrap();
-    fs::write(&kubelet, content("kubelet")).unwrap();
-    let fourth = Cache::with_keys(cache.dir(), Keys::new(setup.dir.path().join("fourth")));
-    fourth.keys().trust(new.keys().own().unwrap()).unwrap();
-    bundle::adopt(&fourth, &|_| {}).await.unwrap();
-    assert!(open(&fourth).unwrap_err().to_string().contains("has no signature"));
+    let said = Bundle::build(&opts, &report).await.unwrap_err().to_string();
+    assert!(said.contains("no answer from") && said.contains("modules: start /nonexistent/go"), "{said}");
+    let why = heard.lock().unwrap().concat();
+    assert!(why.contains("has no signature; nothing of it was used"), "{why}");
+    assert!(why.contains("pilothouse bundle build --version 1.36.3"), "{why}");
+    assert!(open(&new).unwrap_err().to_string().contains("has no signature"));
+    // Where there is something to build from, `up` does it.
+    opts.release.base_url = reachable;
+    let made = Bundle::build(&opts, &|_| {}).await.unwrap();
+    assert_eq!((made.id(), made.signer()), (id.as_str(), new.keys().own().unwrap()));
+    assert_eq!(setup.server.hits("/bin/kubelet"), 2, "no byte of it was believed");
 }
 
 /// The archive with some of its files changed, added or left out.
