@@ -147,7 +147,10 @@ fn verdict(found: &Found) -> Check {
             "ask again when this machine is less busy",
         );
     }
-    let heard = format!("{answering} of {udp} UDP ports answer here, so their silence there counts");
+    let heard = match udp {
+        0 => "no UDP port is listened on here".to_owned(),
+        _ => format!("{answering} of {udp} UDP ports answer here, so their silence there counts"),
+    };
     Check::pass(ID, format!("isolated: {counted} all failed; {heard}"))
 }
 
