@@ -32,19 +32,19 @@ pub enum Command {
     Up(UpArgs),
     /// Stop the platform; clusters come back with the next `up`
     Down(DownArgs),
-    /// Say what runs and where
+    /// Show what runs and where
     Status(StatusArgs),
     /// Show logs of the platform and of the embedded host
     Logs(LogsArgs),
-    /// Find what is wrong on this machine, and what to do
+    /// Diagnose problems on this machine, with remedies
     Doctor(DoctorArgs),
-    /// Get, check and pack the Kubernetes components
+    /// Manage bundles of Kubernetes components
     #[command(subcommand)]
     Bundle(BundleCommand),
-    /// Work of the operator, on the machine itself
+    /// Operator commands, local to this machine
     #[command(subcommand)]
     Admin(AdminCommand),
-    /// Measure on this machine; JSON lines
+    /// Run benchmarks on this machine; prints JSON lines
     Bench(BenchArgs),
     /// First stage of a machine container (internal)
     #[command(name = "machine-run", hide = true)]
@@ -62,10 +62,10 @@ pub enum Command {
 /// Which instance.
 #[derive(Debug, Clone, Args)]
 pub struct InstanceArgs {
-    /// Name of the instance; two of them run side by side under two names
+    /// Name of the instance; instances of different names run side by side
     #[arg(long, default_value = "pilothouse", env = "PILOTHOUSE_NAME")]
     pub name: String,
-    /// Where its state lives [default: /var/lib/pilothouse/NAME]
+    /// Data directory [default: /var/lib/pilothouse/NAME]
     #[arg(long, env = "PILOTHOUSE_DATA_DIR")]
     pub data_dir: Option<PathBuf>,
 }
@@ -131,13 +131,13 @@ pub struct UpArgs {
     /// /etc/pilothouse/signing]
     #[arg(long, value_name = "FILE", env = "PILOTHOUSE_SIGNING_KEY")]
     pub signing_key: Option<PathBuf>,
-    /// Name missing Debian packages instead of installing them
+    /// Report missing Debian packages instead of installing them
     #[arg(long)]
     pub no_install: bool,
-    /// Return once it is ready and leave it running
+    /// Run in the background; return once it is ready
     #[arg(long)]
     pub detach: bool,
-    /// How the last line is printed
+    /// Format of the last line
     #[arg(long, default_value = "text")]
     pub output: Output,
     /// Write progress there (internal)
@@ -165,10 +165,10 @@ pub enum Output {
 pub struct DownArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
-    /// Remove the data directory and everything else of this instance as well
+    /// Also remove the data directory and everything else of this instance
     #[arg(long)]
     pub purge: bool,
-    /// Do not ask
+    /// Skip the confirmation prompt
     #[arg(long)]
     pub yes: bool,
 }
@@ -178,7 +178,7 @@ pub struct DownArgs {
 pub struct StatusArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }
@@ -190,10 +190,10 @@ pub struct LogsArgs {
     pub instance: InstanceArgs,
     /// One component: pilothouse, etcd, kube-apiserver, kubelet, … [default: all of them]
     pub component: Option<String>,
-    /// Lines from the end of each
+    /// Number of lines from the end of each log
     #[arg(long, default_value_t = 40)]
     pub tail: usize,
-    /// Go on with what is written from now on
+    /// Follow the logs
     #[arg(long, short)]
     pub follow: bool,
 }
@@ -203,7 +203,7 @@ pub struct LogsArgs {
 pub struct DoctorArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }
@@ -215,16 +215,16 @@ pub enum AdminCommand {
     Token(AdminTokenArgs),
     /// Print a new token, the server and its CA as a shell takes them: eval "$(pilothouse admin env)"
     Env(AdminTokenArgs),
-    /// Print a new one-use link that makes the first owner
+    /// Print a new single-use setup link for the first owner
     SetupLink(InstanceArgs),
     /// Print a link with which a person sets a forgotten password, once within an hour
     ResetPassword(ResetPasswordArgs),
     /// Read the audit log of the installation, or of any organization
     Audit(AdminAuditArgs),
-    /// Work on the key under which secrets are kept in the database
+    /// Manage the key that encrypts secrets in the database
     #[command(subcommand)]
     Kek(KekCommand),
-    /// See and set how many of each resource an organization may have
+    /// Show and set quotas of organizations
     #[command(subcommand)]
     Quota(QuotaCommand),
 }
@@ -251,7 +251,7 @@ pub struct AdminAuditArgs {
 /// What else can be done with it.
 #[derive(Debug, Subcommand)]
 pub enum AdminAuditVerb {
-    /// Read every entry and name the first of each organization that is not as it was written
+    /// Verify the hash chain; report the first entry of each organization that was changed
     Verify(DoctorArgs),
 }
 
@@ -266,10 +266,10 @@ pub struct AdminAuditListArgs {
     /// A whole action (user.sign_in_refused), or its first word (user)
     #[arg(long)]
     pub action: Option<String>,
-    /// Entries at most, the newest first
+    /// Maximum number of entries, newest first
     #[arg(long, default_value_t = 100)]
     pub limit: u32,
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }
@@ -277,7 +277,7 @@ pub struct AdminAuditListArgs {
 /// `pilothouse admin kek …`.
 #[derive(Debug, Subcommand)]
 pub enum KekCommand {
-    /// Seal every secret again under a new key, while the platform is stopped; goes on where it was cut off
+    /// Encrypt every secret again under a new key while the platform is stopped; resumes where it was interrupted
     Rotate(RotateArgs),
 }
 
@@ -299,7 +299,7 @@ pub struct RotateArgs {
 pub struct AdminTokenArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
-    /// Days until it ends
+    /// Days until it expires
     #[arg(long, default_value_t = 90)]
     pub days: u16,
 }
@@ -307,11 +307,11 @@ pub struct AdminTokenArgs {
 /// `pilothouse admin quota …`.
 #[derive(Debug, Subcommand)]
 pub enum QuotaCommand {
-    /// List what organizations use of their limits
+    /// List usage and limits of organizations
     List(QuotaListArgs),
     /// Set a limit of one organization, or how many organizations a person may own
     Set(QuotaSetArgs),
-    /// Set the limit of all who have none of their own
+    /// Set the default limit
     Default(QuotaDefaultArgs),
 }
 
@@ -322,7 +322,7 @@ pub struct QuotaListArgs {
     pub instance: InstanceArgs,
     /// One organization, by id or name, or a person, by e-mail address [default: all organizations]
     pub holder: Option<String>,
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }
@@ -336,7 +336,7 @@ pub struct QuotaSetArgs {
     pub holder: String,
     /// clusters, nodes, node_pools, join_tokens, kubeconfigs, api_tokens, projects or organizations
     pub resource: Resource,
-    /// How many there may be; what is there already stays
+    /// Limit; what exists already stays
     pub limit: u64,
 }
 
@@ -347,7 +347,7 @@ pub struct QuotaDefaultArgs {
     pub instance: InstanceArgs,
     /// clusters, nodes, node_pools, join_tokens, kubeconfigs, api_tokens, projects or organizations
     pub resource: Resource,
-    /// How many there may be
+    /// Limit
     pub limit: u64,
 }
 
@@ -357,3 +357,6 @@ pub struct MachineArgs {
     /// The machine's specification
     pub spec: PathBuf,
 }
+
+#[cfg(test)]
+mod help_tests;

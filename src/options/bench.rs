@@ -18,7 +18,7 @@ pub enum BenchCommand {
     Create(BenchCreateArgs),
     /// Memory and CPU of tenants, host and platform at rest
     Idle(BenchIdleArgs),
-    /// Line pasted → node Ready → pod Running
+    /// Join command → node Ready → pod Running
     Join(BenchJoinArgs),
 }
 
@@ -27,10 +27,10 @@ pub enum BenchCommand {
 pub struct BenchCreateArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
-    /// Clusters made one after another
+    /// Clusters created one after another
     #[arg(long, default_value_t = 5)]
     pub count: u16,
-    /// Clusters then made at once
+    /// Clusters then created at once
     #[arg(long, default_value_t = 5)]
     pub parallel: u16,
 }
@@ -50,7 +50,7 @@ pub struct BenchIdleArgs {
 pub struct BenchJoinArgs {
     #[command(flatten)]
     pub instance: InstanceArgs,
-    /// Machines made one after another
+    /// Machines created one after another
     #[arg(long, default_value_t = 3)]
     pub count: u16,
 }

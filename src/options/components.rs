@@ -9,17 +9,17 @@ use super::Output;
 /// `pilothouse bundle …`.
 #[derive(Debug, Subcommand)]
 pub enum BundleCommand {
-    /// Get every component of one Kubernetes version into the cache
+    /// Fetch or build every component of one Kubernetes version
     Build(BuildArgs),
     /// List the bundles in the cache
     List(CacheArgs),
-    /// Check the signature, read every file again and name those that changed
+    /// Verify the signature and the checksums of all files
     Verify(BundleArgs),
     /// Write one bundle to a file, for a machine without internet
     Export(ExportArgs),
     /// Read a bundle from a file that `export` wrote
     Import(ImportArgs),
-    /// Free what no current bundle needs; says what, and removes it with --yes
+    /// Remove what no current bundle needs (dry run without --yes)
     Prune(PruneArgs),
     /// Print the public key that signs bundles here, and those trusted besides
     Key(KeyArgs),
@@ -37,7 +37,7 @@ pub struct CacheArgs {
     /// Directory of the bundle cache [default: /var/cache/pilothouse]
     #[arg(long, env = "PILOTHOUSE_CACHE")]
     pub cache: Option<PathBuf>,
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }
@@ -69,7 +69,7 @@ pub struct BuildArgs {
 /// `pilothouse bundle key`.
 #[derive(Debug, Args)]
 pub struct KeyArgs {
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }
@@ -90,7 +90,7 @@ pub struct RotateKeyArgs {
     /// File with the new Ed25519 key (PKCS#8, PEM) [default: a new one is made]
     #[arg(long, value_name = "FILE")]
     pub signing_key: Option<PathBuf>,
-    /// How it is printed
+    /// Output format
     #[arg(long, default_value = "text")]
     pub output: Output,
 }

@@ -15,29 +15,29 @@ use crate::{Noun, duration};
 /// What can be done with the audit log.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List entries, the newest first; takes the role admin
+    /// List entries, newest first; requires the admin role
     List(Wanted),
 }
 
 /// Which entries.
 #[derive(Args, Debug)]
 pub struct Wanted {
-    /// A whole action (cluster.create), or its first word (cluster, user, token)
+    /// Action (cluster.create) or its first word (cluster, user, token)
     #[arg(long)]
     pub action: Option<String>,
-    /// Who: an id, a member's e-mail address, system or anonymous
+    /// Actor: an ID, a member's e-mail address, system or anonymous
     #[arg(long, value_name = "WHO")]
     pub actor: Option<String>,
-    /// The id of what something was done to
+    /// ID of the object that was acted on
     #[arg(long, value_name = "ID")]
     pub target: Option<String>,
-    /// Not before: a time (2026-01-31T09:30:00Z), a day (2026-01-31), or so long ago (24h, 7d)
+    /// Start: a time (2026-01-31T09:30:00Z), a day (2026-01-31) or an age (24h, 7d)
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub since: Option<String>,
-    /// Before: the same
+    /// End, exclusive: in the same forms
     #[arg(long, value_name = "TIME", value_parser = moment)]
     pub until: Option<String>,
-    /// Entries at most
+    /// Maximum number of entries
     #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
     pub limit: u32,
 }

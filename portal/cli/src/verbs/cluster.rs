@@ -13,57 +13,57 @@ use crate::session::Session;
 /// What can be done with clusters.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make one
+    /// Create a cluster
     Create(Create),
-    /// List those of the project
+    /// List clusters in the project
     List,
-    /// Show one
+    /// Show a cluster
     Get {
-        /// Name or id
+        /// Name or ID
         cluster: String,
     },
-    /// Delete one, with everything in it
+    /// Delete a cluster and everything in it
     Delete {
-        /// Name or id
+        /// Name or ID
         cluster: String,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
-        /// Wait for nothing that may never come: machines, disruption budgets, finalizers. Takes the role admin
+        /// Do not wait for machines, disruption budgets or finalizers. Requires the admin role
         #[arg(long)]
         force: bool,
-        /// Stay until it is gone.
+        /// Wait until it is deleted.
         #[command(flatten)]
         wait: Wait,
     },
-    /// List the Kubernetes versions on offer
+    /// List the available Kubernetes versions
     Versions,
 }
 
 /// What a new cluster is like.
 #[derive(Args, Debug)]
 pub struct Create {
-    /// Small letters, digits and dashes; cannot be changed later
+    /// Lowercase letters, digits and hyphens; immutable
     pub name: String,
-    /// Kubernetes version; the recommended one when left out. Written like 1.36.3
+    /// Kubernetes version, such as 1.36.3 [default: the recommended one]
     #[arg(long = "kubernetes-version", visible_alias = "version", value_name = "VERSION")]
     pub kubernetes_version: Option<String>,
-    /// Range of pod addresses; cannot be changed later
+    /// Pod CIDR; immutable
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<String>,
-    /// Range of service addresses; cannot be changed later
+    /// Service CIDR; immutable
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<String>,
-    /// Copies of the control plane
+    /// Control plane replicas
     #[arg(long, value_name = "N")]
     pub replicas: Option<u8>,
-    /// Label, as often as needed
+    /// Label; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Only check whether it would work, and make nothing
+    /// Validate the request without creating anything
     #[arg(long, conflicts_with = "wait")]
     pub validate_only: bool,
-    /// Stay until it answers.
+    /// Wait until it is ready.
     #[command(flatten)]
     pub wait: Wait,
 }

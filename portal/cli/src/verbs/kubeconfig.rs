@@ -12,21 +12,21 @@ use crate::error::{CliError, Result};
 use crate::session::Session;
 use crate::{Format, Globals, duration, output};
 
-/// Issues a kubeconfig for CLUSTER and prints it, or does what the verb says.
+/// Issue a kubeconfig for CLUSTER and print it, or run a subcommand.
 #[derive(Args, Debug)]
 pub struct KubeconfigArgs {
     /// Options of every verb.
     #[command(flatten)]
     pub globals: Globals,
-    /// Cluster to get into, by name or id
+    /// Cluster name or ID
     pub cluster: Option<String>,
-    /// What the file may do: view, edit or admin
+    /// Role of the kubeconfig: view, edit or admin
     #[arg(long)]
     pub role: Option<String>,
-    /// How long it works: 12h, 30d
+    /// Lifetime: 12h, 30d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
-    /// Name to find it by later
+    /// Name in lists
     #[arg(long)]
     pub name: Option<String>,
     /// How the file addresses the cluster: sni (by address and tls-server-name), dns (by name) or port (by one of its own), where
@@ -44,17 +44,17 @@ pub struct KubeconfigArgs {
 /// What can be done with issued kubeconfigs.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List those issued for a cluster
+    /// List the kubeconfigs of a cluster
     List {
-        /// Name or id
+        /// Name or ID
         #[arg(long)]
         cluster: String,
     },
-    /// Revoke one: the cluster refuses it within seconds, whatever its holder did there
+    /// Revoke a kubeconfig; the cluster rejects it within seconds
     Revoke {
-        /// Id, or name together with --cluster
+        /// ID, or name together with --cluster
         kubeconfig: String,
-        /// Name or id
+        /// Name or ID
         #[arg(long)]
         cluster: Option<String>,
     },

@@ -15,39 +15,39 @@ use crate::{Format, Noun, duration, output};
 /// What can be done with nodes.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List those of a cluster
+    /// List the nodes of a cluster
     List {
-        /// Name or id
+        /// Name or ID
         #[arg(long)]
         cluster: String,
     },
-    /// Show one
+    /// Show a node
     Get(Target),
-    /// Remove one; the machine is cleaned and stays out
+    /// Remove a node; its machine is reset and must join again with a new token
     Remove {
         /// The node.
         #[command(flatten)]
         target: Target,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
-        /// Wait for nothing that may never come: machines, disruption budgets, finalizers. Takes the role admin
+        /// Do not wait for machines, disruption budgets or finalizers. Requires the admin role
         #[arg(long)]
         force: bool,
-        /// Stay until it is gone.
+        /// Wait until it is deleted.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Print the one line to paste on a machine, as root; it holds a secret
+    /// Print the join command to run on a machine as root; it contains a secret
     JoinCommand(Join),
 }
 
 /// One node.
 #[derive(Args, Debug)]
 pub struct Target {
-    /// Id, or name together with --cluster
+    /// ID, or name together with --cluster
     pub node: String,
-    /// Name or id
+    /// Name or ID
     #[arg(long)]
     pub cluster: Option<String>,
 }
@@ -55,19 +55,19 @@ pub struct Target {
 /// What the line is good for.
 #[derive(Args, Debug)]
 pub struct Join {
-    /// Cluster to join, by name or id
+    /// Cluster name or ID
     #[arg(long)]
     pub cluster: String,
-    /// Pool of kind byo, by name or id; left out, the only one is taken, or one is made
+    /// Pool of kind byo, by name or ID [default: the only one; created if there is none]
     #[arg(long)]
     pub pool: Option<String>,
-    /// How long the line works: 15m, 1h, 24h
+    /// Token lifetime: 15m, 1h, 24h
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
-    /// How many machines may use it
+    /// Maximum number of machines
     #[arg(long, value_name = "N")]
     pub max_uses: Option<u32>,
-    /// Print user-data for cloud-init instead of the line
+    /// Print cloud-init user data instead
     #[arg(long)]
     pub cloud_init: bool,
 }

@@ -14,22 +14,22 @@ use crate::{Noun, duration};
 /// What can be done with operations.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List those of one thing, newest first
+    /// List the operations of an object, newest first
     List {
-        /// Id of the thing worked on
+        /// ID of the object
         #[arg(long, value_name = "ID")]
         target: String,
     },
-    /// Show one
+    /// Show an operation
     Get {
-        /// Id
+        /// ID
         operation: String,
     },
-    /// Stay until it ends and show its steps
+    /// Wait for an operation to finish and show its steps
     Wait {
-        /// Id
+        /// ID
         operation: String,
-        /// How long to stay
+        /// Timeout
         #[arg(long, value_name = "TIME", default_value = "20m", value_parser = duration::parse)]
         timeout: Duration,
     },

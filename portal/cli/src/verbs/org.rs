@@ -11,23 +11,23 @@ use crate::session::Session;
 /// What can be done with organizations.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List yours
+    /// List your organizations
     List,
-    /// Show one
+    /// Show an organization
     Get {
-        /// Name or id
+        /// Name or ID
         org: String,
     },
-    /// Show what it has of each resource, and how many it may have
+    /// Show usage and quota of each resource
     Quota {
-        /// Name or id [default: the one in use]
+        /// Name or ID [default: the one in use]
         org: Option<String>,
     },
-    /// Make one; you become its owner
+    /// Create an organization; you become its owner
     Create {
-        /// Small letters, digits and dashes
+        /// Lowercase letters, digits and hyphens
         name: String,
-        /// The name shown to people
+        /// Display name
         #[arg(long)]
         display_name: Option<String>,
     },

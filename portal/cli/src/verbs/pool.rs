@@ -13,37 +13,37 @@ use crate::session::Session;
 /// What can be done with node pools.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make one
+    /// Create a node pool
     Create(Create),
-    /// List those of a cluster
+    /// List the node pools of a cluster
     List {
-        /// Name or id
+        /// Name or ID
         #[arg(long)]
         cluster: String,
     },
-    /// Show one
+    /// Show a node pool
     Get(Target),
-    /// Change how many machines it has
+    /// Change the number of machines
     Scale {
         /// The pool.
         #[command(flatten)]
         target: Target,
-        /// Machines to run
+        /// Number of machines
         #[arg(long, value_name = "N")]
         count: u32,
-        /// Stay until it is so.
+        /// Wait until the change is applied.
         #[command(flatten)]
         wait: Wait,
     },
-    /// Delete one, with its machines
+    /// Delete a node pool and its machines
     Delete {
         /// The pool.
         #[command(flatten)]
         target: Target,
-        /// Do not ask
+        /// Skip the confirmation prompt
         #[arg(long, short)]
         yes: bool,
-        /// Stay until it is gone.
+        /// Wait until it is deleted.
         #[command(flatten)]
         wait: Wait,
     },
@@ -52,9 +52,9 @@ pub enum Verb {
 /// One pool.
 #[derive(Args, Debug)]
 pub struct Target {
-    /// Id, or name together with --cluster
+    /// ID, or name together with --cluster
     pub pool: String,
-    /// Name or id
+    /// Name or ID
     #[arg(long)]
     pub cluster: Option<String>,
 }
@@ -62,18 +62,18 @@ pub struct Target {
 /// What a new pool is like.
 #[derive(Args, Debug)]
 pub struct Create {
-    /// Small letters, digits and dashes
+    /// Lowercase letters, digits and hyphens
     pub name: String,
-    /// Cluster it belongs to, by name or id
+    /// Cluster name or ID
     #[arg(long)]
     pub cluster: String,
-    /// local (machine containers beside the platform) or byo (machines you bring)
+    /// local (containers on the platform's machine) or byo (bring your own machines)
     #[arg(long)]
     pub kind: String,
-    /// Machines to run; for local only
+    /// Number of machines; for local only
     #[arg(long, value_name = "N")]
     pub count: Option<u32>,
-    /// Stay until every machine is ready.
+    /// Wait until every machine is ready.
     #[command(flatten)]
     pub wait: Wait,
 }

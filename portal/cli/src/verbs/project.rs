@@ -11,13 +11,13 @@ use crate::session::Session;
 /// What can be done with projects.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List those of the organization
+    /// List projects in the organization
     List,
-    /// Show the one in use, or the one named with --project
+    /// Show the current project, or the one named by --project
     Get,
-    /// Make one
+    /// Create a project
     Create {
-        /// Small letters, digits and dashes
+        /// Lowercase letters, digits and hyphens
         name: String,
     },
 }

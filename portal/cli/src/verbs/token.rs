@@ -13,13 +13,13 @@ use crate::{Format, Globals, Noun, duration, output};
 /// What can be done with API tokens.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make one and print its secret, this once
+    /// Create an API token and print its secret, once
     Create(Create),
-    /// List yours
+    /// List your API tokens
     List,
-    /// Revoke one; it stops working at once
+    /// Revoke an API token; it stops working at once
     Revoke {
-        /// Name or id
+        /// Name or ID
         token: String,
     },
 }
@@ -27,12 +27,12 @@ pub enum Verb {
 /// What a new token may do.
 #[derive(Args, Debug)]
 pub struct Create {
-    /// A name to find it by later
+    /// Name in lists
     pub name: String,
-    /// owner, admin, editor or viewer; never more than your own role
+    /// Role: owner, admin, editor or viewer; at most your own
     #[arg(long)]
     pub role: Option<String>,
-    /// How long it works: 24h, 90d
+    /// Lifetime: 24h, 90d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
 }
