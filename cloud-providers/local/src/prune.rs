@@ -76,9 +76,9 @@ mod tests {
         for branch in ["one", "two"] {
             let mut dir: OwnedFd = std::fs::File::open(&top).unwrap().into();
             // Two hundred bytes a level: PATH_MAX is behind at the 20th.
-            for name in std::iter::once(branch.to_owned()).chain((0..5000).map(|level| format!("{level:0200}"))) {
+            for name in std::iter::once(branch.to_owned()).chain((0..1000).map(|level| format!("{level:0200}"))) {
                 nix::sys::stat::mkdirat(&dir, name.as_str(), Mode::S_IRWXU).unwrap();
-                nix::sys::stat::mkdirat(&dir, "leaf", Mode::S_IRWXU).unwrap();
+                nix::sys::stat::mkdirat(&dir, format!("leaf-{branch}").as_str(), Mode::S_IRWXU).unwrap();
                 dir = openat(&dir, name.as_str(), DIRECTORY, Mode::empty()).unwrap();
             }
         }
