@@ -72,17 +72,8 @@ pub fn remove_everywhere(cgroup: &str) {
         roots.extend(entries.map(|entry| entry.path()).filter(|path| path.join("cgroup.procs").exists()));
     }
     for root in roots {
-        remove_tree(&root.join(cgroup));
+        cloud_local::remove_cgroups(&root.join(cgroup));
     }
-}
-
-fn remove_tree(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
-    }
-    fs::remove_dir(dir).ok();
 }
 
 /// Every process of a cgroup and those below it.

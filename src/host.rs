@@ -32,7 +32,7 @@ use isolation::Wall;
 /// The node's name inside the embedded host.
 pub const NODE: &str = "host";
 /// How long the API server may take to its first readiness.
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// What the host is made of.
 pub struct Host {

@@ -111,7 +111,7 @@ pub struct UpArgs {
     pub with_version: Vec<KubernetesVersion>,
     /// Machine containers (pools of kind "local"): "isolated" ones have user namespaces of their own and reach nothing of this machine
     /// but the gateway; "trusted" ones share its kernel, so only the first organization has them and only its admins get kubeconfigs
-    /// above view in their clusters; "off" offers none [default: isolated where the kernel can and cgroups are not v2 alone, else trusted]
+    /// above view in their clusters; "off" offers none [default: isolated where the kernel can, else trusted]
     #[arg(long, value_name = "MODE")]
     pub local_machines: Option<LocalMode>,
     /// The same as --local-machines off

@@ -156,12 +156,15 @@ impl Cgroups {
 }
 
 impl Hierarchy {
-    /// Version 2: lets the children of `dir` have controllers. One by one, since one missing would refuse all.
+    /// Version 2: lets the children of `dir` have controllers. One by one, since one missing would refuse all. A group with processes,
+    /// as PID 1's own is at first, would become a threaded one, whose children take no process; the hierarchy's root, which alone has no
+    /// type, may have both (cgroups(7), "Thread mode").
     fn open_up(&self, dir: &Path) {
-        if !self.unified {
+        let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+        if !self.unified || (dir.join("cgroup.type").exists() && !read("cgroup.procs").is_empty()) {
             return;
         }
-        let have = fs::read_to_string(dir.join("cgroup.controllers")).unwrap_or_default();
+        let have = read("cgroup.controllers");
         for controller in CONTROLLERS.iter().filter(|wanted| have.split_whitespace().any(|name| name == **wanted)) {
             let _ = fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}"));
         }

@@ -12,14 +12,9 @@ use migrations::Store;
 use portal::LocalMachines;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup;
 use crate::instance::{Addresses, Instance, Record};
 use crate::options::{LocalMode, UpArgs};
 use crate::progress::Progress;
-
-/// The trial makes a machine, and no pod in it: where pods were not seen to run yet it takes the operator's word.
-const UNPROVEN: &str = "local machines are trusted, not isolated: with cgroup v2 alone no pod was seen to run in an isolated one yet; \
-                        --local-machines isolated tries it";
 
 /// What machine containers an instance offers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -68,10 +63,6 @@ pub async fn mode(instance: &Instance, record: &Record, args: &UpArgs, progress:
         None if args.no_local_machines || !root => return Ok(Mode::Off),
         Some(_) if !root => bail!("local machines need root: leave out --local-machines, or run as root"),
         Some(LocalMode::Trusted) => return Ok(Mode::Trusted),
-        None if !cgroup::is_hybrid() => {
-            progress.note(UNPROVEN);
-            return Ok(Mode::Trusted);
-        }
         Some(LocalMode::Isolated) | None => {}
     }
     match isolation(instance, record, args).await {

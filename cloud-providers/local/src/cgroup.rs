@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::error::LocalError;
+use crate::prune::remove_tree;
 use crate::stage::DEVICES;
 use crate::users::Users;
 
@@ -53,6 +54,22 @@ pub fn put(cgroup: &str, pid: u32) -> Result<(), LocalError> {
     Ok(())
 }
 
+/// The deepest tree of a machine's cgroups: a pod's container is at 4, and what a container makes for itself is below.
+const DEPTH: &str = "32";
+/// The most cgroups of a machine: a full node of 110 pods has some 500.
+const DESCENDANTS: &str = "4096";
+
+/// Bounds the tree that a machine's root can make below `cgroup`; each cgroup is memory of the kernel's. Only version 2 knows such limits. The
+/// files stay ours when the cgroup is delegated.
+pub fn limit_tree(cgroup: &str) -> Result<(), LocalError> {
+    let dir = make(&v2(), cgroup)?;
+    for (name, limit) in [("cgroup.max.depth", DEPTH), ("cgroup.max.descendants", DESCENDANTS)] {
+        let file = dir.join(name);
+        fs::write(&file, limit).map_err(LocalError::file(&file))?;
+    }
+    Ok(())
+}
+
 /// Lets root of a user namespace arrange what is below `cgroup`, within the limits that stay ours (cgroups(7), "delegation").
 pub fn delegate(cgroup: &str, users: Users) -> Result<(), LocalError> {
     for root in hierarchies() {
@@ -82,11 +99,12 @@ pub fn limit_devices(cgroup: &str) -> Result<(), LocalError> {
     named.chain(terminals).try_for_each(|rule| write("devices.allow", &rule))
 }
 
-/// Creates a cgroup level by level. A v1 cpuset starts empty, and an empty one takes no process.
+/// Creates a cgroup level by level, with every controller that its hierarchy has. A v1 cpuset starts empty, and an empty one takes no process.
 fn make(root: &Path, cgroup: &str) -> Result<PathBuf, LocalError> {
     let mut dir = root.to_owned();
     for level in cgroup.split('/').filter(|level| !level.is_empty()) {
         let parent = dir.clone();
+        hand_down(&parent);
         dir.push(level);
         match fs::create_dir(&dir) {
             Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -96,6 +114,20 @@ fn make(root: &Path, cgroup: &str) -> Result<PathBuf, LocalError> {
         }
     }
     Ok(dir)
+}
+
+/// Version 2: lets the children of `dir` have its controllers (cgroups(7), "cgroup.subtree_control"). One by one, since one that cannot be
+/// had would refuse all. A cgroup with processes, as a machine's own is at first, would become a threaded one, which takes no process below:
+/// only the hierarchy's root, which has no type, may have both.
+fn hand_down(dir: &Path) {
+    let read = |name: &str| fs::read_to_string(dir.join(name)).unwrap_or_default();
+    if dir.join("cgroup.type").exists() && !read("cgroup.procs").is_empty() {
+        return;
+    }
+    let (have, given) = (read("cgroup.controllers"), read("cgroup.subtree_control"));
+    for controller in have.split_whitespace().filter(|name| !given.split_whitespace().any(|one| one == *name)) {
+        fs::write(dir.join("cgroup.subtree_control"), format!("+{controller}")).ok();
+    }
 }
 
 fn fill_cpuset(parent: &Path, dir: &Path) {
@@ -149,15 +181,6 @@ pub fn remove(cgroup: &str) {
     for root in hierarchies() {
         remove_tree(&root.join(cgroup));
     }
-}
-
-fn remove_tree(dir: &Path) {
-    for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            remove_tree(&entry.path());
-        }
-    }
-    fs::remove_dir(dir).ok();
 }
 
 /// The machine's PID 1 as the outside sees it: the process in the cgroup that is first in its own process namespace.

@@ -22,8 +22,10 @@ use crate::users::Users;
 /// The first stage: returns when the machine has ended.
 pub fn run(spec: &Spec, users: Users) -> Result<ExitCode, LocalError> {
     cgroup::limit_devices(&spec.cgroup)?;
-    cgroup::enter(&spec.cgroup)?;
-    cgroup::delegate(&spec.cgroup, users)?;
+    // What is ours stays beside what the machine arranges: its root may hand no controller down to processes it may not schedule (v2, cpuset).
+    cgroup::enter(&launcher(spec))?;
+    cgroup::limit_tree(&inner(spec))?;
+    cgroup::delegate(&inner(spec), users)?;
     unshare(CloneFlags::CLONE_NEWNS).map_err(LocalError::call("make a mount namespace"))?;
     super::root::set(Path::new("/"), MsFlags::MS_SLAVE | MsFlags::MS_REC)?;
     let exe = std::env::current_exe().map_err(LocalError::file("/proc/self/exe"))?;
@@ -45,17 +47,26 @@ pub fn run(spec: &Spec, users: Users) -> Result<ExitCode, LocalError> {
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+/// The cgroup of the stages that stay outside.
+fn launcher(spec: &Spec) -> String {
+    format!("{}/launcher", spec.cgroup)
+}
+
+/// The cgroup that is the root of the machine's own.
+fn inner(spec: &Spec) -> String {
+    format!("{}/machine", spec.cgroup)
+}
+
 /// What the inside cannot do for itself: its ids, the mounts of what is shared, and the wire.
 fn attend(spec: &Spec, users: Users, (child, peer): (&mut Child, &mut Peer)) -> Result<(), LocalError> {
     peer.receive()?;
     let namespace = map(child.id(), users)?;
     staging::build(spec, &namespace)?;
+    // Its cgroup namespace begins where it is when it makes it, and its child stays there.
+    cgroup::put(&inner(spec), child.id())?;
     peer.send("mapped")?;
     peer.receive()?;
-    // Where a cgroup has processes of its own it cannot hand controllers down (v2): leave it to the machine.
-    let launcher = format!("{}/launcher", spec.cgroup);
-    cgroup::enter(&launcher)?;
-    cgroup::put(&launcher, child.id())?;
+    cgroup::put(&launcher(spec), child.id())?;
     if !spec.trial {
         wire(spec, child.id())?;
     }
