@@ -33,8 +33,8 @@ pub struct Probe {
     pub kernel: String,
     /// A cgroup hierarchy is mounted.
     pub cgroups: bool,
-    /// The text of `/proc/filesystems`, and whether the overlay module can be loaded.
-    pub overlay: bool,
+    /// Whether overlayfs can be mounted.
+    pub overlay: node_linux::Check,
     /// Programs that are missing.
     pub missing_programs: Vec<String>,
     /// Processors.
@@ -103,10 +103,9 @@ fn number(path: &str) -> u64 {
     fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
 }
 
-fn has_overlay(kernel: &str) -> bool {
-    let known =
-        fs::read_to_string("/proc/filesystems").is_ok_and(|text| text.split_whitespace().any(|name| name == "overlay"));
-    known || Path::new(&format!("/lib/modules/{kernel}/kernel/fs/overlayfs")).exists()
+fn has_overlay(kernel: &str) -> node_linux::Check {
+    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
+    system::overlayfs(&known, Path::new("/lib/modules"), kernel)
 }
 
 fn in_path(program: &str) -> bool {
@@ -179,7 +178,6 @@ fn system(probe: &Probe) -> Vec<Check> {
         missing => format!("missing: {}", missing.join(", ")),
     };
     let cgroups = if probe.cgroups { "mounted" } else { "nothing is mounted below /sys/fs/cgroup" };
-    let overlay = if probe.overlay { "the kernel has it" } else { "the kernel does not have it" };
     vec![
         verdict("root", probe.root, if probe.root { "root" } else { "not root" }.into(), "run it with sudo"),
         verdict(
@@ -190,7 +188,7 @@ fn system(probe: &Probe) -> Vec<Check> {
         ),
         shared(system::kernel(&probe.kernel, KERNEL, "kube-proxy's nftables mode")),
         verdict("cgroups", probe.cgroups, cgroups.into(), "mount cgroup2 on /sys/fs/cgroup"),
-        verdict("overlayfs", probe.overlay, overlay.into(), "use a kernel with overlayfs"),
+        shared(probe.overlay.clone()),
         verdict("programs", probe.missing_programs.is_empty(), programs, "apt-get install nftables iproute2 mount"),
     ]
 }
@@ -316,7 +314,7 @@ mod tests {
             arch: "amd64".into(),
             kernel: "6.1.0-13-cloud-amd64".into(),
             cgroups: true,
-            overlay: true,
+            overlay: node_linux::Check::pass("overlayfs", ""),
             missing_programs: Vec::new(),
             cpus: 2,
             memory: 2 * GIB,
@@ -349,7 +347,9 @@ mod tests {
             ("kernel", CheckStatus::Fail, |p| p.kernel = "5.10.0".into()),
             ("kernel", CheckStatus::Fail, |p| p.kernel = "strange".into()),
             ("cgroups", CheckStatus::Fail, |p| p.cgroups = false),
-            ("overlayfs", CheckStatus::Fail, |p| p.overlay = false),
+            ("overlayfs", CheckStatus::Fail, |p| {
+                p.overlay = node_linux::Check::fail("overlayfs", "", "use another kernel")
+            }),
             ("programs", CheckStatus::Fail, |p| p.missing_programs = vec!["nft".into()]),
             ("memory", CheckStatus::Fail, |p| p.memory = 512 * MIB),
             ("disk", CheckStatus::Fail, |p| p.disk = (GIB, 40 * GIB)),

@@ -43,7 +43,7 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
 pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
-    let mut all = vec![root(), root_directory().await, kernel(), filesystems(), cgroups(), capability(), packages()];
+    let mut all = vec![root(), root_directory().await, kernel(), overlayfs(), cgroups(), capability(), packages()];
     all.extend(disks(instance, cache));
     all.push(storage::storage("storage", &instance.path("node/containerd")));
     all.push(storage::programs("cache", cache));
@@ -136,18 +136,10 @@ fn kernel() -> Check {
     system::kernel(&release, KERNEL, "cgroup.kill")
 }
 
-fn filesystems() -> Check {
+fn overlayfs() -> Check {
     let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let missing: Vec<&str> =
-        ["overlay", "tmpfs"].into_iter().filter(|name| !known.lines().any(|line| line.ends_with(name))).collect();
-    if missing.is_empty() {
-        return Check::pass("filesystems", "overlay and tmpfs are there");
-    }
-    Check::fail(
-        "filesystems",
-        format!("the kernel does not offer {}", missing.join(", ")),
-        format!("load it: modprobe {}", missing.join(" ")),
-    )
+    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    system::overlayfs(&known, Path::new("/lib/modules"), &release)
 }
 
 fn cgroups() -> Check {

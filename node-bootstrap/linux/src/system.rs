@@ -1,4 +1,6 @@
-//! Kernel and clock.
+//! Kernel, file systems and clock.
+
+use std::path::Path;
 
 use crate::check::Check;
 
@@ -19,6 +21,17 @@ pub fn kernel(release: &str, least: (u32, u32), why: &str) -> Check {
     }
     let remedy = format!("use Linux {}.{} or newer ({why}); Debian 12 has 6.1", least.0, least.1);
     Check::fail("kernel", format!("Linux {release} is too old"), remedy)
+}
+
+/// Whether overlayfs can be mounted. `filesystems` is the text of `/proc/filesystems`; a module that is not loaded is loaded by the first
+/// mount (request_module in the kernel's `get_fs_type`), if it lies below `modules`, `/lib/modules`.
+pub fn overlayfs(filesystems: &str, modules: &Path, release: &str) -> Check {
+    let is_known = filesystems.split_whitespace().any(|name| name == "overlay");
+    if is_known || modules.join(release.trim()).join("kernel/fs/overlayfs").exists() {
+        return Check::pass("overlayfs", "the kernel has it");
+    }
+    let remedy = "use a kernel with overlayfs; after an update of the kernel, reboot";
+    Check::fail("overlayfs", "the kernel does not have it", remedy)
 }
 
 /// Whether the clock was ever set; `now` in seconds since 1970.
@@ -48,6 +61,18 @@ mod tests {
         ] {
             assert_eq!(kernel(release, (5, 14), "cgroup.kill").status, status, "{release}");
         }
+    }
+
+    #[test]
+    fn an_overlay_that_is_not_loaded_yet_counts() {
+        let modules = std::env::temp_dir().join(format!("pilothouse-modules-{}", std::process::id()));
+        let judged = |filesystems: &str| overlayfs(filesystems, &modules, "6.1.0-1-amd64\n").status;
+        assert_eq!(judged("nodev\tproc\nnodev\toverlay\n"), Verdict::Pass);
+        assert_eq!(judged("nodev\tproc\n"), Verdict::Fail);
+        std::fs::create_dir_all(modules.join("6.1.0-1-amd64/kernel/fs/overlayfs")).unwrap();
+        let loadable = judged("nodev\tproc\n");
+        std::fs::remove_dir_all(&modules).unwrap();
+        assert_eq!(loadable, Verdict::Pass);
     }
 
     #[test]
