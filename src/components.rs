@@ -109,9 +109,9 @@ fn options(cache: Cache, version: Version) -> BuildOptions {
     BuildOptions { agent: agent(&cache, version), cache, ..BuildOptions::new(version) }
 }
 
-/// Where the sources lie the agent is built from them; a program that was copied elsewhere takes the one in the cache.
+/// Where the sources lie, and cargo, the agent is built from them; else the one in the cache is taken.
 fn agent(cache: &Cache, version: Version) -> AgentSource {
-    let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| ours(dir));
+    let workspace = Some(PathBuf::from(WORKSPACE)).filter(|dir| ours(dir) && bundle::cargo().is_some());
     let cached = Bundle::open(cache, version).and_then(|bundle| bundle.proven_program(AGENT));
     match (workspace, cached) {
         (None, Ok(path)) => AgentSource::Path(path),

@@ -26,7 +26,7 @@ use crate::run::run;
 use crate::sysctl;
 
 /// What `up` makes in a data directory before it writes its record.
-const BEGUN: [&str; 4] = ["run", "logs", "database.url", "instance.new"];
+const BEGUN: [&str; 5] = ["run", "logs", "database.url", "kek", "instance.json.new"];
 /// How long the platform may take to stop by itself.
 /// 10 s of work in flight, the agent's 20 s and etcd's 10 s, one after the other, and a little more.
 const GRACE: Duration = Duration::from_secs(45);

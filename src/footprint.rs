@@ -8,8 +8,13 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 /// The directories, innermost first.
-const PLACES: [&str; 4] =
-    ["/var/lib/cni/results", "/var/lib/cni", "/var/lib/kubelet/device-plugins", "/var/lib/kubelet"];
+const PLACES: [&str; 5] = [
+    "/var/lib/cni/results",
+    "/var/lib/cni",
+    "/var/lib/kubelet/device-plugins",
+    "/var/lib/kubelet",
+    "/var/log/containers",
+];
 /// libcni's memory of what it attached: one file for each pod.
 const RESULTS: &str = "/var/lib/cni/results";
 /// Where kubelet waits for device plugins.

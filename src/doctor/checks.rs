@@ -17,7 +17,8 @@ use crate::platform::certificates::GATEWAY_CERTIFICATE;
 use crate::run::run;
 
 /// The Debian packages that an embedded host and building its components need, and a file of each by which it is recognised.
-pub const PACKAGES: [(&str, &str); 10] = [
+pub const PACKAGES: [(&str, &str); 11] = [
+    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
     ("iproute2", "sbin/ip"),
     ("nftables", "sbin/nft"),
     ("conntrack", "sbin/conntrack"),
@@ -184,8 +185,11 @@ pub fn packages() -> Check {
 
 /// The names of the packages whose file is not on this machine.
 pub fn missing_packages() -> Vec<&'static str> {
-    let absent = |file: &str| !["/usr", "/"].iter().any(|root| Path::new(root).join(file).exists());
-    PACKAGES.iter().filter(|(_, file)| absent(file)).map(|(package, _)| *package).collect()
+    let there = |file: &str| ["/usr", "/"].iter().map(|root| Path::new(root).join(file)).find(|file| file.exists());
+    // Debian's other package of that name is linked dynamically, and gives way to this one.
+    let fits = |package: &str, file: &Path| package != "busybox-static" || bundle::is_static(file).unwrap_or(false);
+    let has = |package: &str, file: &str| there(file).is_some_and(|file| fits(package, &file));
+    PACKAGES.iter().filter(|(package, file)| !has(package, file)).map(|(package, _)| *package).collect()
 }
 
 /// The file systems of the data directory and of the cache, each once.

@@ -49,7 +49,7 @@ impl Way {
 /// What came of trying.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Tried {
-    /// How many ways there was time for.
+    /// How many ways were tried: there was time, and the attempt left this process.
     pub count: usize,
     /// Those that led somewhere.
     pub open: Vec<Way>,
@@ -73,7 +73,7 @@ pub async fn from_inside(network: File, ways: Vec<Way>, deadline: Instant) -> io
 /// Tries all ways from this process's own network.
 pub async fn from_here(ways: Vec<Way>, deadline: Instant) -> Tried {
     let tries = stream::iter(ways)
-        .map(|way| async move { if Instant::now() < deadline { Some((way, is_open(way).await)) } else { None } });
+        .map(|way| async move { if Instant::now() < deadline { Some((way, is_open(way).await?)) } else { None } });
     let mut tried = Tried::default();
     let mut tries = tries.buffer_unordered(AT_ONCE);
     while let Some(one) = tries.next().await {
@@ -84,12 +84,26 @@ pub async fn from_here(ways: Vec<Way>, deadline: Instant) -> Tried {
     tried
 }
 
-async fn is_open(way: Way) -> bool {
+/// None where the attempt never left this process, for want of descriptors or memory: it says nothing of the wall.
+async fn is_open(way: Way) -> Option<bool> {
     let opened = match way {
         Way::Tcp(to) => timeout(SILENCE, TcpStream::connect(to)).await.map(|stream| stream.map(drop)),
         Way::Udp(to) => timeout(SILENCE, ask(to)).await,
     };
-    matches!(opened, Ok(Ok(())))
+    match opened {
+        Ok(Ok(())) => Some(true),
+        Err(_) => Some(false),
+        Ok(Err(error)) => is_an_answer(&error).then_some(false),
+    }
+}
+
+/// Whether an error comes from the way and not from this process.
+fn is_an_answer(error: &io::Error) -> bool {
+    use io::ErrorKind::{
+        ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut,
+    };
+    let of_way = [ConnectionRefused, ConnectionReset, HostUnreachable, NetworkUnreachable, PermissionDenied, TimedOut];
+    of_way.contains(&error.kind())
 }
 
 /// Any answer counts.
@@ -106,6 +120,13 @@ mod tests {
     use std::process::{Child, Command};
 
     use super::*;
+
+    #[test]
+    fn what_never_left_this_process_says_nothing_of_the_wall() {
+        let of = |number: i32| is_an_answer(&io::Error::from_raw_os_error(number));
+        let [refused, unreachable, no_files, no_address] = [111, 113, 24, 99];
+        assert!(of(refused) && of(unreachable) && !of(no_files) && !of(no_address));
+    }
 
     fn soon() -> Instant {
         Instant::now() + Duration::from_secs(60)

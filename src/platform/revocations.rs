@@ -34,6 +34,8 @@ pub async fn follow(store: Store, gateway: Gateway, cancel: CancellationToken) {
                 Err(RecvError::Closed) => return,
             },
         }
+        // One look serves all that has come by now.
+        while news.try_recv().is_ok() {}
         cut(&store, &gateway, &mut done).await;
     }
 }

@@ -158,7 +158,7 @@ async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<
     Ok(clients)
 }
 
-/// Whether every API server refuses a removed node whatever it asks; they are hurried where they do not yet.
+/// Whether every API server refuses a removed node whatever it asks; they are told of it, and hurried where they do not yet.
 ///
 /// # Errors
 /// [`Trouble`] of the store or the tenant's API servers.
@@ -166,6 +166,11 @@ pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool
     let (Some(pki), Some(pods)) = (ctx.store.pki().get(cluster.id).await?, servers(ctx, cluster)) else {
         return Ok(false);
     };
+    // One that is starting may have mounted the Secret of before.
+    if is_starting(ctx, cluster) {
+        return Ok(false);
+    }
+    put(ctx, cluster, &pki, &authorities(ctx, cluster.id).await?).await?;
     let refused = |error| Trouble::api("cluster", error);
     for pod in &pods {
         let Some(address) = pod.address else { continue };
@@ -173,7 +178,7 @@ pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool
         match api.denies(&kubelet_user(node)).await {
             Ok(true) => {}
             // It takes no new connections either.
-            Err(ApiError::Unreachable(_) | ApiError::Timeout) if pod.leaving => {}
+            Err(ApiError::Unreachable(_)) if pod.leaving => {}
             Ok(false) => {
                 touch(ctx, cluster).await;
                 return Ok(false);

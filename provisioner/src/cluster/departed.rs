@@ -40,10 +40,16 @@ impl Departed {
             self.refused = true;
             return Ok(());
         }
+        // What keeps the one from us may not keep the other.
+        let refused = self.look_for_refusal(ctx, cluster).await;
         if !self.are_out {
             shut_out(ctx, cluster.id, api).await?;
             self.are_out = true;
         }
+        refused
+    }
+
+    async fn look_for_refusal(&mut self, ctx: &Context, cluster: &Cluster) -> Result<(), Trouble> {
         if !self.refused && self.asked.is_none_or(|asked| asked.elapsed() > AGAIN) {
             self.asked = Some(Instant::now());
             self.refused = are_refused(ctx, cluster).await?;

@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::build::Job;
 use crate::cache::PROGRAM;
-use crate::command::run;
+use crate::command::{find, run};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind};
 use crate::{BundleError, Progress, Result, elf};
@@ -79,12 +79,20 @@ fn beside() -> Option<PathBuf> {
     elf::is_static(&path).is_ok_and(|is| is).then_some(path)
 }
 
+/// Cargo: as `CARGO` names it, on `PATH`, or where rustup puts it, which a shell without a login does not look at.
+pub fn cargo() -> Option<PathBuf> {
+    let named = std::env::var_os("CARGO").map(PathBuf::from);
+    let usual =
+        || Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo/bin/cargo")).filter(|path| path.is_file());
+    named.or_else(|| find("cargo")).or_else(usual)
+}
+
 async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let targets = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
     let out = workspace.join(targets).join(&target).join("agent");
     (job.report)(Progress::Started { name: NAME.to_owned(), action: "build" });
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    let mut command = Command::new(cargo().unwrap_or_else(|| "cargo".into()));
     command
         .current_dir(workspace)
         .env("RUSTFLAGS", "-Ctarget-feature=+crt-static")

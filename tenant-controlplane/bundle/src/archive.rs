@@ -187,7 +187,7 @@ impl Import<'_> {
         debug_assert!(is_digest(&artefact.sha256));
         let begun = Instant::now();
         let scratch = self.cache.scratch();
-        let mut out = File::create(&scratch).at("create", &scratch)?;
+        let mut out = File::create_new(&scratch).at("create", &scratch)?;
         self.staged.push((scratch.clone(), mode(artefact)));
         io::copy(&mut entry.take(artefact.size.saturating_add(1)), &mut out).at("read", self.from)?;
         let found = crate::cache::digest(&scratch)?;

@@ -5,11 +5,12 @@
 
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -169,8 +170,9 @@ impl Cache {
     }
 
     fn place(&self, from: &Path, stored: &Stored, mode: u32) -> Result<()> {
-        fs::set_permissions(from, Permissions::from_mode(mode)).at("change the mode of", from)?;
-        File::open(from).and_then(|file| file.sync_all()).at("sync", from)?;
+        let file = open_own(from)?;
+        file.set_permissions(Permissions::from_mode(mode)).at("change the mode of", from)?;
+        file.sync_all().at("sync", from)?;
         let to = self.blob(&stored.sha256);
         fs::rename(from, &to).at("rename", from)?;
         sync_folder(&to)
@@ -224,7 +226,7 @@ impl Cache {
     pub(crate) fn replace(&self, path: &Path, text: &[u8]) -> Result<()> {
         let scratch = self.scratch();
         let write = || -> io::Result<()> {
-            let mut file = File::create(&scratch)?;
+            let mut file = File::create_new(&scratch)?;
             file.write_all(text)?;
             file.sync_all()
         };
@@ -253,9 +255,23 @@ pub(crate) fn digest(path: &Path) -> Result<Stored> {
     Ok(Stored { sha256, size })
 }
 
+/// Opens a file that lies in the cache: whoever may write there may have put a link or a pipe in its place.
+pub(crate) fn open_own(path: &Path) -> Result<File> {
+    let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let file = File::options().read(true).custom_flags(flags.bits()).open(path).at("open", path)?;
+    if file.metadata().at("look at", path)?.is_file() {
+        return Ok(file);
+    }
+    Err(io::Error::from(io::ErrorKind::InvalidInput)).at("read, which is no file,", path)
+}
+
 /// Checksum, in lower-case hex, and size of what is passed on of a file.
 pub(crate) fn pass<D: Digest>(path: &Path, to: &mut impl Write) -> Result<(String, u64)> {
-    let mut file = File::open(path).at("open", path)?;
+    pass_on::<D>(File::open(path).at("open", path)?, path, to)
+}
+
+/// The same of a file that was opened already; `path` names it in errors.
+pub(crate) fn pass_on<D: Digest>(mut file: impl Read, path: &Path, to: &mut impl Write) -> Result<(String, u64)> {
     let (mut hasher, mut size, mut buffer) = (D::new(), 0u64, vec![0u8; 1 << 18]);
     loop {
         match file.read(&mut buffer).at("read", path)? {
@@ -287,6 +303,23 @@ pub(crate) fn key(parts: &[&str]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_took_the_place_of_a_file_of_the_cache_is_not_followed() {
+        let dir = tempfile::tempdir().unwrap();
+        let cache = Cache::with_keys(dir.path().join("cache"), Keys::new(dir.path().join("signing")));
+        let (secret, planted) = (dir.path().join("secret"), dir.path().join("planted"));
+        fs::write(&secret, b"abc").unwrap();
+        fs::set_permissions(&secret, Permissions::from_mode(0o600)).unwrap();
+        std::os::unix::fs::symlink(&secret, &planted).unwrap();
+        let stored = digest(&secret).unwrap();
+        assert!(cache.place(&planted, &stored, DATA).is_err());
+        assert_eq!(fs::metadata(&secret).unwrap().permissions().mode() & 0o777, 0o600, "it is nobody else's still");
+        let pipe = dir.path().join("pipe");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert!(open_own(&pipe).is_err(), "and a pipe is not waited for");
+        assert!(open_own(&secret).is_ok());
+    }
 
     #[tokio::test]
     async fn stored_bytes_are_found_again_until_they_change() {

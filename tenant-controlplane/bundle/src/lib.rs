@@ -49,11 +49,12 @@ mod trust;
 mod version;
 mod workdir;
 
-pub use agent::AgentSource;
+pub use agent::{AgentSource, cargo};
 pub use build::BuildOptions;
 pub use bundle::{Bundle, Statement, Summary, list};
 pub use cache::Cache;
 pub use disk::{FreeSpace, free_space};
+pub use elf::is_static;
 pub use error::{BundleError, Damage, SignatureFault};
 pub use keys::Keys;
 pub use manifest::{Artefact, Kind, Manifest};

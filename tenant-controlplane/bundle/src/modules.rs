@@ -10,6 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use sha2::Sha256;
 use tokio::process::Command;
 
 use crate::build::Job;
@@ -18,7 +19,7 @@ use crate::catalog::{Entry, Group, Program};
 use crate::command::{find, output, run};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, arch};
-use crate::workdir::Workdir;
+use crate::workdir::{self, Workdir};
 use crate::{BundleError, Progress, Result, disk, prune, trust};
 
 const MIB: u64 = 1 << 20;
@@ -43,7 +44,7 @@ impl Go {
     pub(crate) async fn find(named: Option<&Path>) -> Result<Go> {
         let usual = Some(PathBuf::from("/usr/local/go/bin/go")).filter(|path| path.is_file());
         let exe = named.map(Path::to_owned).or_else(|| find("go")).or(usual);
-        let hint = "install a Go toolchain (1.26 or newer) and put it on PATH".to_owned();
+        let hint = "install a Go toolchain (1.26.6 or newer) and put it on PATH".to_owned();
         let exe = exe.ok_or(BundleError::Tool { tool: "go", hint })?;
         let mut ask = Command::new(&exe);
         environment(&mut ask);
@@ -227,7 +228,7 @@ fn keep(from: &Path, to: &Path, cache: &Cache) -> Result<()> {
             keep(&path, &kept, cache)?;
         } else if path.extension().is_some_and(|end| end == "zip" || end == "mod" || end == "info") && !kept.exists() {
             let scratch = cache.scratch();
-            fs::copy(&path, &scratch).at("copy", &path)?;
+            workdir::copy::<Sha256>(&path, &scratch)?;
             fs::rename(&scratch, &kept).at("rename", &scratch)?;
         }
     }

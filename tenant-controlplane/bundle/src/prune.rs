@@ -11,6 +11,8 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use nix::unistd::Uid;
+
 use crate::build::blocking;
 use crate::bundle::{FILE, read};
 use crate::cache::{Cache, Stored};
@@ -220,6 +222,10 @@ pub(crate) fn remove(path: &Path) -> Result<()> {
     let data = fs::symlink_metadata(path).at("look at", path)?;
     if !data.is_dir() {
         return fs::remove_file(path).at("remove", path);
+    }
+    // Modes do not stop root, and the library's way is safe where somebody swaps a directory for a link meanwhile.
+    if Uid::effective().is_root() {
+        return fs::remove_dir_all(path).at("remove", path);
     }
     fs::set_permissions(path, fs::Permissions::from_mode(0o700)).at("change the mode of", path)?;
     for child in children(path)? {

@@ -8,9 +8,11 @@ mod table;
 use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::OFlag;
 use reqwest::{Client, Response, StatusCode, header};
 
 use crate::build::{Job, blocking};
@@ -249,7 +251,7 @@ fn worth_retrying(error: &BundleError) -> bool {
 }
 
 async fn attempt_once(job: &Job<'_>, item: &Item<'_>, client: &Client, part: &Path) -> Result<()> {
-    let have = fs::metadata(part).map_or(0, |data| data.len());
+    let have = fs::symlink_metadata(part).map_or(0, |data| data.len());
     let mut request = client.get(&item.url);
     if have > 0 {
         request = request.header(header::RANGE, format!("bytes={have}-"));
@@ -263,6 +265,8 @@ async fn attempt_once(job: &Job<'_>, item: &Item<'_>, client: &Client, part: &Pa
         status => return Err(refused(item, status)),
     };
     let mut options = File::options();
+    // No link that somebody put there is followed.
+    options.custom_flags(OFlag::O_NOFOLLOW.bits());
     let file = options.create(true).write(true).append(resumed).truncate(!resumed).open(part).at("open", part)?;
     let received = receive(job, item, (response, &file, if resumed { have } else { 0 })).await;
     if let Err(BundleError::TooLarge { .. }) = received {

@@ -4,7 +4,7 @@
 //! come first what is taken from a cache, compared with its checksum on the way, and everything that is made of it.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,7 +13,7 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::{Uid, mkdtemp};
 use sha2::Digest;
 
-use crate::cache::pass;
+use crate::cache::{open_own, pass, pass_on};
 use crate::error::At;
 use crate::{BundleError, Result, prune, trust};
 
@@ -90,6 +90,14 @@ impl Drop for Workdir {
 pub(crate) fn copy<D: Digest>(from: &Path, to: &Path) -> Result<(String, u64)> {
     let mut out = File::options().write(true).create_new(true).open(to).at("create", to)?;
     pass::<D>(from, &mut out)
+}
+
+/// Copies a file of the cache, at most in the length that it has when it is opened, and says what the copied bytes sum up to.
+pub(crate) fn copy_own<D: Digest>(from: &Path, to: &Path) -> Result<String> {
+    let file = open_own(from)?;
+    let length = file.metadata().at("look at", from)?.len();
+    let mut out = File::options().write(true).create_new(true).open(to).at("create", to)?;
+    Ok(pass_on::<D>(file.take(length), from, &mut out)?.0)
 }
 
 /// Removes what builds of this user left that were killed.

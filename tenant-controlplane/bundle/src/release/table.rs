@@ -28,7 +28,7 @@ use sha2::{Sha256, Sha512};
 
 use crate::error::At;
 use crate::manifest::{arch, is_hex};
-use crate::workdir::copy;
+use crate::workdir::copy_own;
 use crate::{BundleError, ReleaseOptions, Result, Version};
 
 const SHIPPED: [(&str, &str); 2] = [
@@ -97,11 +97,11 @@ impl Sum {
         }
     }
 
-    /// The same kind of checksum over a file that is copied.
+    /// The same kind of checksum over a file of the cache that is copied, in the length it has now.
     pub(crate) fn of_copy(&self, from: &Path, to: &Path) -> Result<String> {
         Ok(match self {
-            Sum::Sha256(_) => copy::<Sha256>(from, to)?.0,
-            Sum::Sha512(_) => copy::<Sha512>(from, to)?.0,
+            Sum::Sha256(_) => copy_own::<Sha256>(from, to)?,
+            Sum::Sha512(_) => copy_own::<Sha512>(from, to)?,
         })
     }
 }
