@@ -18,7 +18,7 @@ use crate::run::run;
 
 /// The Debian packages that an embedded host and building its components need, and a file of each by which it is recognised.
 pub const PACKAGES: [(&str, &str); 11] = [
-    ("ca-certificates", "/etc/ssl/certs/ca-certificates.crt"),
+    ("ca-certificates", "etc/ssl/certs/ca-certificates.crt"),
     ("iproute2", "sbin/ip"),
     ("nftables", "sbin/nft"),
     ("conntrack", "sbin/conntrack"),

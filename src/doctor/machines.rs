@@ -110,11 +110,11 @@ impl Found {
         self.seeing += usize::from(one.sees);
         self.wanted += one.wanted;
         self.tried += one.tried.count;
-        let told = |way: &Way| match way {
+        let described = |way: &Way| match way {
             Way::Tcp(to) => format!("{} → {to}", one.address),
             Way::Udp(to) => format!("{} → {to} (UDP)", one.address),
         };
-        self.reached.extend(one.tried.open.iter().map(told));
+        self.reached.extend(one.tried.open.iter().map(described));
     }
 }
 

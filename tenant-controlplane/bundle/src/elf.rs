@@ -5,7 +5,8 @@ use std::path::Path;
 
 const PT_INTERP: u32 = 3;
 
-/// Whether a program is linked statically: true for a 64-bit little-endian ELF file that asks for no dynamic loader (System V ABI, program header `PT_INTERP`).
+/// Whether a program is linked statically: true for a 64-bit little-endian ELF file that asks for no dynamic loader (System V ABI, program
+/// header `PT_INTERP`).
 pub fn is_static(path: &Path) -> std::io::Result<bool> {
     let mut file = std::fs::File::open(path)?;
     let mut head = [0u8; 64];
