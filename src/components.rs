@@ -68,6 +68,19 @@ pub async fn obtain(args: &UpArgs, wanted: &[KubernetesVersion], progress: &Prog
     Ok(Bundles { host, others })
 }
 
+/// Whether the cache has the bundles of the default version and of those in `wanted`: nothing is left to build, and no tool for it is needed.
+pub fn are_complete(dir: &Path, wanted: &[KubernetesVersion]) -> bool {
+    let cache = cache(Some(dir.to_owned()), None);
+    let is_current = |text: String| Version::parse(&text).is_ok_and(|version| Bundle::is_current(&cache, version));
+    let versions = wanted.iter().chain([&KubernetesVersion::default()]).map(ToString::to_string).collect::<Vec<_>>();
+    versions.into_iter().all(is_current)
+}
+
+/// Whether the cache has the machines' Debian tree.
+pub fn has_node_tree(dir: &Path) -> bool {
+    node_image::locate(&NodeImageOptions::new(dir)).is_some()
+}
+
 /// Opens a bundle, or builds it. Either way its agent is the one that belongs to this program.
 async fn build_for(args: &UpArgs, version: Version, progress: &Progress) -> Result<Bundle> {
     let title = format!("components of Kubernetes {version}");

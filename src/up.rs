@@ -20,7 +20,7 @@ use crate::footprint;
 use crate::host::{Host, identity};
 use crate::instance::{Addresses, DEFAULT_DOMAIN, Instance, Record, write_secret};
 use crate::limits;
-use crate::options::{Output, UpArgs};
+use crate::options::{LocalMode, Output, UpArgs};
 use crate::platform::sources::{self, KeySource};
 use crate::platform::{self, Doors, Means, Platform, machines};
 use crate::progress::{Event, Progress, Ready};
@@ -56,7 +56,7 @@ pub async fn up(args: UpArgs) -> Result<ExitCode> {
 
 async fn stay_up(instance: &Instance, args: &UpArgs, progress: &Progress) -> Result<()> {
     let begun = Instant::now();
-    packages(args, progress).await?;
+    packages(instance, args, progress).await?;
     let _lock = instance.lock()?;
     limits::raise();
     fs::remove_file(instance.path("run/ready.json")).ok();
@@ -186,11 +186,16 @@ async fn refuse(instance: &Instance, args: &UpArgs) -> Result<()> {
 }
 
 /// Installs the Debian packages that are missing, or names them.
-async fn packages(args: &UpArgs, progress: &Progress) -> Result<()> {
+async fn packages(instance: &Instance, args: &UpArgs, progress: &Progress) -> Result<()> {
     if args.host_kubeconfig.is_some() {
         return Ok(());
     }
-    let missing = checks::missing_packages();
+    let mut wanted = instance.record()?.map(|record| record.wanted()).unwrap_or_default();
+    wanted.extend(&args.with_version);
+    let cache = args.cache.clone().unwrap_or_else(Cache::default_dir);
+    let machines = !args.no_local_machines && args.local_machines != Some(LocalMode::Off);
+    let complete = components::are_complete(&cache, &wanted) && (!machines || components::has_node_tree(&cache));
+    let missing = checks::missing_packages(!complete);
     if missing.is_empty() {
         return Ok(());
     }

@@ -13,6 +13,8 @@ mod attacks;
 mod bad_input;
 #[path = "stories/browser.rs"]
 mod browser;
+#[path = "stories/cgroup_v2.rs"]
+mod cgroup_v2;
 #[path = "stories/chromium.rs"]
 mod chromium;
 #[path = "stories/database.rs"]

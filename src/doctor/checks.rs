@@ -11,19 +11,23 @@ use time::OffsetDateTime;
 
 use super::{Check, firewall, ranges};
 use crate::cgroup;
+use crate::components;
 use crate::instance::{Addresses, Instance, Record, SLOTS_DIR};
 use crate::limits;
 use crate::platform::certificates::GATEWAY_CERTIFICATE;
 use crate::run::run;
 
-/// The Debian packages that an embedded host and building its components need, and a file of each by which it is recognised.
-pub const PACKAGES: [(&str, &str); 11] = [
+/// The Debian packages that an embedded host needs, and a file of each by which it is recognized.
+const PACKAGES: [(&str, &str); 6] = [
     ("ca-certificates", "etc/ssl/certs/ca-certificates.crt"),
     ("iproute2", "sbin/ip"),
     ("nftables", "sbin/nft"),
     ("conntrack", "sbin/conntrack"),
     ("util-linux", "bin/nsenter"),
     ("kmod", "sbin/modprobe"),
+];
+/// Those that building its components needs besides: nothing of the kind where the cache has them all.
+const BUILD_PACKAGES: [(&str, &str); 5] = [
     ("busybox-static", "bin/busybox"),
     ("gcc", "bin/gcc"),
     ("pkg-config", "bin/pkg-config"),
@@ -44,7 +48,8 @@ const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
 pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
-    let mut all = vec![root(), root_directory().await, kernel(), overlayfs(), cgroups(), capability(), packages()];
+    let build = !(components::are_complete(cache, &[]) && components::has_node_tree(cache));
+    let mut all = vec![root(), root_directory().await, kernel(), overlayfs(), cgroups(), capability(), packages(build)];
     all.extend(disks(instance, cache));
     all.push(storage::storage("storage", &instance.path("node/containerd")));
     all.push(storage::programs("cache", cache));
@@ -171,8 +176,8 @@ fn capability() -> Check {
 }
 
 /// Which packages are missing, as a check.
-pub fn packages() -> Check {
-    let missing = missing_packages();
+fn packages(build: bool) -> Check {
+    let missing = missing_packages(build);
     if missing.is_empty() {
         return Check::pass("packages", "every Debian package is there");
     }
@@ -183,13 +188,15 @@ pub fn packages() -> Check {
     )
 }
 
-/// The names of the packages whose file is not on this machine.
-pub fn missing_packages() -> Vec<&'static str> {
+/// The names of the packages whose file is not on this machine; with `build`, of those too that building components needs.
+pub fn missing_packages(build: bool) -> Vec<&'static str> {
     let there = |file: &str| ["/usr", "/"].iter().map(|root| Path::new(root).join(file)).find(|file| file.exists());
     // Debian's other package of that name is linked dynamically, and gives way to this one.
     let fits = |package: &str, file: &Path| package != "busybox-static" || bundle::is_static(file).unwrap_or(false);
     let has = |package: &str, file: &str| there(file).is_some_and(|file| fits(package, &file));
-    PACKAGES.iter().filter(|(package, file)| !has(package, file)).map(|(package, _)| *package).collect()
+    let build: &[(&str, &str)] = if build { &BUILD_PACKAGES } else { &[] };
+    let needed = PACKAGES.iter().chain(build);
+    needed.filter(|(package, file)| !has(package, file)).map(|(package, _)| *package).collect()
 }
 
 /// The file systems of the data directory and of the cache, each once.

@@ -27,15 +27,16 @@ impl Drop for OwnMachine {
     }
 }
 
-fn run(argv: &[&str]) {
+/// Runs a command that must succeed.
+pub fn run(argv: &[&str]) {
     let output = Command::new(argv[0]).args(&argv[1..]).output().unwrap();
     assert!(output.status.success(), "{argv:?}: {}", text(&output.stderr));
 }
 
-/// A root disk from the Debian tree, and the kernel that boots it.
-fn disk(tree: &Path, dir: &Path) -> (PathBuf, PathBuf, PathBuf) {
+/// A root disk of this size from a Debian tree, the kernel that boots it and its initial file system.
+pub fn disk(tree: &Path, dir: &Path, size: &str) -> (PathBuf, PathBuf, PathBuf) {
     let image = dir.join("root.img");
-    run(&["truncate", "-s", "4G", image.to_str().unwrap()]);
+    run(&["truncate", "-s", size, image.to_str().unwrap()]);
     run(&["mke2fs", "-q", "-t", "ext4", "-d", tree.to_str().unwrap(), image.to_str().unwrap()]);
     let newest = |prefix: &str| {
         let mut all: Vec<PathBuf> =
@@ -65,7 +66,7 @@ impl OwnMachine {
         assert!(user_data.starts_with("#cloud-config"), "{user_data}");
         let options = bundle::node_image::NodeImageOptions::new(bundle::Cache::default_dir());
         let dir = &world.scratch.dir;
-        let (image, kernel, initrd) = disk(&bundle::node_image::locate(&options).unwrap(), dir);
+        let (image, kernel, initrd) = disk(&bundle::node_image::locate(&options).unwrap(), dir, "4G");
         let drive = |path: &Path| format!("file={},format=raw,if=virtio", path.display());
         let console = dir.join("console.log");
         // The kernel ends it with the story, however that ends.

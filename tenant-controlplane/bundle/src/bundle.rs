@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
-use crate::build::blocking;
+use crate::build::{blocking, recipe_of};
 use crate::cache::{Cache, PROGRAM, digest, key};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, Manifest};
@@ -119,6 +119,13 @@ impl Bundle {
         dirs.sort_by_key(|dir| Reverse((current.as_deref() == dir.file_name().map(Path::new), age(dir))));
         let ids = dirs.iter().filter_map(|dir| Some(dir.file_name()?.to_string_lossy().into_owned()));
         Ok(ids.filter_map(|id| Bundle::believe(cache, version, id).ok()).collect())
+    }
+
+    /// Whether the cache has a bundle of a version that a trusted key signed and that [`Bundle::build`] keeps as it is: nothing has to be
+    /// compiled or fetched. The bytes themselves are looked at by the build.
+    pub fn is_current(cache: &Cache, version: Version) -> bool {
+        let as_made_now = |bundle: &Bundle| recipe_of(&bundle.manifest).is_some_and(|now| bundle.recipe() == Some(now));
+        Bundle::believed(cache, version).is_ok_and(|bundles| bundles.iter().any(as_made_now))
     }
 
     /// The manifest for nodes that trust `key`: as that signed it, or, where it is the installation's own, signed by it now.

@@ -296,12 +296,15 @@ async fn an_imported_bundle_is_used_without_network_and_toolchain() {
     let mut opts = setup.options(Source::Auto);
     opts.cache = setup.cache("other");
     opts.go = Some(Path::new("/nonexistent/go").to_owned());
+    assert!(!Bundle::is_current(&opts.cache, opts.version), "nothing is there yet");
     Bundle::import(&opts.cache, &tar, &[], &|_| {}).await.unwrap();
+    assert!(Bundle::is_current(&opts.cache, opts.version));
     let before = setup.server.requests();
     assert_eq!(Bundle::build(&opts, &|_| {}).await.unwrap().id(), bundle.id());
     assert_eq!(setup.server.requests(), before);
     // One made by an earlier recipe is better than none.
     std::fs::remove_file(opts.cache.bundles().join(bundle.id()).join("recipe")).unwrap();
+    assert!(!Bundle::is_current(&opts.cache, opts.version), "it would be made again if it could");
     opts.release.base_url = Some("http://127.0.0.1:9".to_owned());
     assert_eq!(Bundle::build(&opts, &|_| {}).await.unwrap().id(), bundle.id());
 }
