@@ -18,6 +18,7 @@ use crate::options::{
     BuildArgs, BundleArgs, BundleCommand, CacheArgs, ExportArgs, ImportArgs, Output, PruneArgs, UpArgs,
 };
 use crate::progress::{Event, Progress};
+use crate::screen::Screen;
 
 /// The workspace this program was built in; the agent is built there when the bundle has none yet.
 const WORKSPACE: &str = env!("CARGO_MANIFEST_DIR");
@@ -153,8 +154,23 @@ fn source(word: &str) -> Result<Source> {
 
 /// What was in the cache already is not worth a line.
 fn tell(progress: &Progress, event: &bundle::Progress) {
-    if !matches!(event, bundle::Progress::Done { cached: true, .. } | bundle::Progress::Space { .. }) {
-        progress.tell(&Event::Note { text: event.to_string() });
+    match event {
+        bundle::Progress::Done { cached: true, .. } | bundle::Progress::Space { .. } => {}
+        bundle::Progress::Working { overall, .. } => {
+            let share = overall.map(|overall| overall.share);
+            progress.tell(&Event::Working { text: event.to_string(), share });
+        }
+        _ => progress.tell(&Event::Note { text: event.to_string() }),
+    }
+}
+
+/// Shows what a verb of `pilothouse bundle` does, all of it.
+fn show(screen: &Screen, event: &bundle::Progress) {
+    match event {
+        bundle::Progress::Working { overall, .. } => {
+            screen.working(&event.to_string(), overall.map(|overall| overall.share));
+        }
+        _ => screen.line(&event.to_string()),
     }
 }
 
@@ -190,7 +206,8 @@ fn open(args: &BundleArgs) -> Result<Bundle> {
 async fn build(args: BuildArgs) -> Result<ExitCode> {
     let BuildArgs { bundle: args, signing_key } = args;
     let (version, source) = (Version::parse(&args.version)?, source(&args.source)?);
-    let (cache, report) = (cache(args.at.cache, signing_key), |event: bundle::Progress| eprintln!("{event}"));
+    let (cache, screen) = (cache(args.at.cache, signing_key), Screen::new());
+    let report = |event: bundle::Progress| show(&screen, &event);
     let made = Bundle::build(&BuildOptions { source, ..options(cache, version) }, &report).await?;
     let dir = made.cache().dir();
     let text = format!("{} in {}", made.id(), dir.display());
@@ -277,7 +294,8 @@ fn pruning(pruned: &Pruned, done: bool) -> String {
 
 async fn tree(args: CacheArgs) -> Result<ExitCode> {
     let options = NodeImageOptions::new(args.cache.unwrap_or_else(Cache::default_dir));
-    let root = node_image::build(&options, &|event| eprintln!("{event}")).await?;
+    let screen = Screen::new();
+    let root = node_image::build(&options, &|event| show(&screen, &event)).await?;
     Ok(print(args.output, &root.display().to_string(), &serde_json::json!({ "root": root })))
 }
 

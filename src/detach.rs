@@ -13,7 +13,8 @@ use tokio::time::interval;
 
 use crate::instance::Instance;
 use crate::options::{Output, UpArgs};
-use crate::progress::{Event, Ready, describe};
+use crate::progress::{Event, Ready, show};
+use crate::screen::Screen;
 use crate::supervise::open_log;
 
 /// Starts `up` again in the background and follows it until it is ready or has failed.
@@ -83,7 +84,7 @@ fn arguments(given: impl Iterator<Item = OsString>) -> Vec<OsString> {
 
 /// Shows events as they are written. Ends with what is ready, or with nothing where the process ended first.
 async fn follow(child: &mut Child, progress: &Path) -> Result<Option<Ready>> {
-    let mut at = 0;
+    let (mut at, screen) = (0, Screen::new());
     let mut tick = interval(Duration::from_millis(50));
     loop {
         tick.tick().await;
@@ -92,7 +93,7 @@ async fn follow(child: &mut Child, progress: &Path) -> Result<Option<Ready>> {
             match event {
                 Event::Ready(ready) => return Ok(Some(ready)),
                 Event::Failed { why } => bail!("{why}"),
-                other => describe(&other).into_iter().for_each(|line| eprintln!("{line}")),
+                other => show(&screen, &other),
             }
         }
         if ended {

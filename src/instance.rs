@@ -402,6 +402,11 @@ impl Addresses {
         self.net(208, 20)
     }
 
+    /// The bridge's own address, which machine containers reach.
+    pub fn machines_gateway(self) -> Ipv4Addr {
+        self.at(208, 1)
+    }
+
     /// The bridge of the machine containers.
     pub fn bridge(self) -> String {
         format!("phbr{}", self.slot)
@@ -414,7 +419,7 @@ impl Addresses {
 
     /// Every address under which the gateway's own certificate must be good.
     pub fn gateway_names(self, advertise: IpAddr) -> Vec<IpAddr> {
-        let bridge = self.at(208, 1);
+        let bridge = self.machines_gateway();
         let qemu = Ipv4Addr::new(10, 0, 2, 2);
         let mut all = vec![advertise];
         all.extend([Ipv4Addr::LOCALHOST, self.outside(), bridge, qemu].map(IpAddr::from));

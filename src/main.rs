@@ -19,6 +19,7 @@ mod platform;
 mod progress;
 mod protect;
 mod run;
+mod screen;
 mod status;
 mod supervise;
 mod sysctl;

@@ -360,7 +360,7 @@ fn facts(record: &Record, releases: Releases, certificates: &Certificates, signi
         domain: record.domain.clone(),
         placement,
         gateway: SocketAddr::new(dial, record.listen.port()),
-        machine_gateway: record.advertise.to_string(),
+        machine_gateway: machines::dialed(record).to_string(),
         platform_ca_pem: certificates.ca_pem.clone(),
         signing_key,
         direct: record.cluster_ports.map(|_| record.advertise.ip()).into_iter().collect(),

@@ -12,6 +12,7 @@ use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::platform::machines;
+use crate::screen::Screen;
 
 /// One thing worth telling.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -33,6 +34,13 @@ pub enum Event {
     Note {
         /// The sentence.
         text: String,
+    },
+    /// How a long step goes on; the next one takes its place.
+    Working {
+        /// The sentence, what is left included.
+        text: String,
+        /// How much of the step is done, of one, where that is known.
+        share: Option<f64>,
     },
     /// The instance answers.
     Ready(Ready),
@@ -75,13 +83,14 @@ pub struct Ready {
 /// Where events go.
 #[derive(Debug)]
 pub struct Progress {
+    screen: Screen,
     file: Option<Mutex<File>>,
 }
 
 impl Progress {
     /// Events go to standard error only.
     pub fn to_terminal() -> Self {
-        Self { file: None }
+        Self { screen: Screen::new(), file: None }
     }
 
     /// Events go to standard error and, one JSON object a line, to a fresh file at `path` that only its owner reads: the last
@@ -89,14 +98,13 @@ impl Progress {
     pub fn to_file(path: &Path) -> Result<Self> {
         std::fs::remove_file(path).ok();
         let file = OpenOptions::new().create_new(true).write(true).mode(0o600).open(path);
-        Ok(Self { file: Some(Mutex::new(file.with_context(|| format!("write {}", path.display()))?)) })
+        let file = Mutex::new(file.with_context(|| format!("write {}", path.display()))?);
+        Ok(Self { screen: Screen::new(), file: Some(file) })
     }
 
     /// Tells one event.
     pub fn tell(&self, event: &Event) {
-        if let Some(line) = describe(event) {
-            eprintln!("{line}");
-        }
+        show(&self.screen, event);
         let Some(file) = &self.file else { return };
         let (Ok(mut file), Ok(mut line)) = (file.lock(), serde_json::to_string(event)) else { return };
         line.push('\n');
@@ -118,12 +126,13 @@ impl Progress {
     }
 }
 
-/// The line a person reads; nothing for the last word, which its teller prints in the form asked for.
-pub fn describe(event: &Event) -> Option<String> {
+/// Shows an event to a person; nothing of the last one, which is printed in the form asked for.
+pub fn show(screen: &Screen, event: &Event) {
     match event {
-        Event::Begin { title } => Some(format!("  … {title}")),
-        Event::Done { title, seconds } => Some(format!("  ✔ {title} ({seconds:.1} s)")),
-        Event::Note { text } => Some(format!("    {text}")),
-        Event::Ready(_) | Event::Failed { .. } => None,
+        Event::Begin { title } => screen.line(&format!("  … {title}")),
+        Event::Done { title, seconds } => screen.line(&format!("  ✔ {title} ({seconds:.1} s)")),
+        Event::Note { text } => screen.line(&format!("    {text}")),
+        Event::Working { text, share } => screen.working(text, *share),
+        Event::Ready(_) | Event::Failed { .. } => {}
     }
 }

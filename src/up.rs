@@ -299,11 +299,21 @@ async fn bind(wanted: Option<SocketAddr>, default: SocketAddr) -> Result<TcpList
     }
 }
 
-/// The address by which this machine would reach others. Nothing is sent: a datagram socket only chooses a route.
+/// The address by which this machine would reach others; without a way out, any that others could reach it by, or else loopback.
+/// Nothing is sent: a datagram socket only chooses a route.
 fn own_address() -> Result<IpAddr> {
     let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
     let chosen = socket.connect((Ipv4Addr::new(198, 51, 100, 1), 9)).and_then(|()| socket.local_addr());
-    Ok(chosen.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip()))
+    let own = || nix::ifaddrs::getifaddrs().into_iter().flatten().filter_map(|one| one.address);
+    let any = || own().filter_map(|one| Some(one.as_sockaddr_in()?.ip())).find(|ip| is_reachable(*ip));
+    let fallback = || any().unwrap_or(Ipv4Addr::LOCALHOST);
+    Ok(chosen.map_or_else(|_| IpAddr::V4(fallback()), |address| address.ip()))
+}
+
+/// Whether others can have a way to this address: not loopback, link-local or of the ranges that instances use among themselves.
+fn is_reachable(ip: Ipv4Addr) -> bool {
+    let is_instances = (0..=64).any(|slot| Addresses::of(slot).all().contains(&ip));
+    !(ip.is_loopback() || ip.is_link_local() || is_instances)
 }
 
 async fn interrupted() -> &'static str {
@@ -320,6 +330,13 @@ async fn interrupted() -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_instance_is_not_advertised_where_nobody_reaches_it() {
+        let reachable = |text: &str| is_reachable(text.parse().unwrap());
+        assert!(["10.0.2.15", "192.168.1.7", "203.0.113.9"].into_iter().all(reachable));
+        assert!(!["127.0.0.1", "169.254.9.9", "100.64.192.1", "198.19.208.1"].into_iter().any(reachable));
+    }
 
     #[test]
     fn versions_asked_for_once_are_kept() {

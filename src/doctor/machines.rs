@@ -16,7 +16,7 @@ use super::wall::{self, Tried, Way};
 use crate::cgroup;
 use crate::detach::read_ready;
 use crate::instance::{Addresses, Instance, Record};
-use crate::platform::machines::Mode;
+use crate::platform::machines::{self, Mode};
 
 const ID: &str = "local-machines";
 /// Machines tried at a time, each by a thread.
@@ -73,7 +73,7 @@ async fn tried(instance: &Instance, record: &Record) -> Check {
     }
     let mut ways = forbidden(record, &mut found, deadline).await;
     ways.extend(machines.iter().map(|machine| Way::Tcp(SocketAddrV4::new(machine.address, KUBELET))));
-    let gateway = match record.advertise {
+    let gateway = match machines::dialed(record) {
         SocketAddr::V4(gateway) => Some(Way::Tcp(gateway)),
         SocketAddr::V6(_) => None,
     };

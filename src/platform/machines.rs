@@ -62,6 +62,16 @@ pub async fn mode(instance: &Instance, record: &Record, args: &UpArgs, progress:
         Some(LocalMode::Off) => return Ok(Mode::Off),
         None if args.no_local_machines || !root => return Ok(Mode::Off),
         Some(_) if !root => bail!("local machines need root: leave out --local-machines, or run as root"),
+        Some(_) if record.listen.ip().is_loopback() => {
+            bail!(
+                "the gateway listens on {}, where no local machine reaches it: choose another --listen",
+                record.listen
+            )
+        }
+        None if record.listen.ip().is_loopback() => {
+            progress.note(format!("no local machines: the gateway listens on {} only", record.listen));
+            return Ok(Mode::Off);
+        }
         Some(LocalMode::Trusted) => return Ok(Mode::Trusted),
         Some(LocalMode::Isolated) | None => {}
     }
@@ -89,9 +99,18 @@ async fn isolation(instance: &Instance, record: &Record, args: &UpArgs) -> Resul
     trial.try_isolation(Ranges::of_slot(record.slot)).await.map_err(explain)
 }
 
+/// Where a local machine finds the gateway: where everybody does, but for a server without a network, which is advertised on its loopback
+/// interface. A machine has one of its own, so it dials the bridge.
+pub fn dialed(record: &Record) -> SocketAddr {
+    if record.advertise.ip().is_loopback() {
+        return SocketAddr::new(Addresses::of(record.slot).machines_gateway().into(), record.advertise.port());
+    }
+    record.advertise
+}
+
 /// What isolated machines may dial.
 fn gateway(record: &Record) -> Result<SocketAddrV4> {
-    match record.advertise {
+    match dialed(record) {
         SocketAddr::V4(gateway) => Ok(gateway),
         SocketAddr::V6(gateway) => bail!("the gateway is advertised at {gateway}, and local machines have IPv4 only"),
     }

@@ -6,7 +6,9 @@ say() { echo "STORY $*"; }
 ended() {
   code=$?
   [ "$code" = 0 ] && return
+  pilothouse status || true
   pilothouse logs --tail 15 || true
+  cat /var/lib/pilothouse/pilothouse/machines/*/console.log | tail -40 || true
   pilothouse doctor || true
   say "failed with $code"
 }
@@ -36,7 +38,7 @@ pilothouse kubeconfig demo --out /root/demo.kubeconfig
 export KUBECONFIG=/root/demo.kubeconfig
 kubectl get ns
 say "kubectl answers"
-pilothouse pool create web --cluster demo --kind local --count 1 --wait
+timeout 900 pilothouse pool create web --cluster demo --kind local --count 1 --wait
 say "pool ready"
 kubectl get nodes -o wide
 kubectl run sh --image=pilothouse.local/busybox:1.35.0 --image-pull-policy=Never --restart=Never -- sleep 100000

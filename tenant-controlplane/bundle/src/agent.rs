@@ -7,7 +7,7 @@ use tokio::process::Command;
 
 use crate::build::Job;
 use crate::cache::PROGRAM;
-use crate::command::{find, run};
+use crate::command::{Step, find, run};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind};
 use crate::{BundleError, Progress, Result, elf};
@@ -87,6 +87,13 @@ pub fn cargo() -> Option<PathBuf> {
     named.or_else(|| find("cargo")).or_else(usual)
 }
 
+/// Tells the build's estimate that the agent will be compiled, if it will.
+pub(crate) fn announce(job: &Job<'_>) {
+    if matches!(&job.opts.agent, AgentSource::Auto { workspace: Some(_) }) && beside().is_none() {
+        job.estimate.expect([NAME]);
+    }
+}
+
 async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
     let target = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
     let targets = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| workspace.join("target"), PathBuf::from);
@@ -109,9 +116,12 @@ async fn compile(job: &Job<'_>, workspace: &Path) -> Result<PathBuf> {
         "--target",
         &target,
     ]);
+    let mut count = 0;
     let mut describe = |line: &str| {
-        let step = line.trim_start();
-        ["Compiling", "Downloaded", "Blocking"].iter().any(|word| step.starts_with(word)).then(|| step.to_owned())
+        let text = line.trim_start();
+        count += u32::from(text.starts_with("Compiling"));
+        let is_step = ["Compiling", "Downloaded", "Blocking"].iter().any(|word| text.starts_with(word));
+        is_step.then(|| Step { text: text.to_owned(), count })
     };
     run(command, NAME, job.report, &mut describe).await?;
     Ok(out.join(NAME))

@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::bundle::Bundle;
 use crate::cache::{Cache, DATA, Stored, key};
 use crate::catalog::{Catalog, ImageRecipe};
+use crate::effort::Estimate;
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, Manifest};
 use crate::modules::{Go, Work};
@@ -66,6 +67,7 @@ pub(crate) struct Job<'a> {
     pub(crate) catalog: Catalog,
     pub(crate) cache: Cache,
     pub(crate) report: Report<'a>,
+    pub(crate) estimate: &'a Estimate,
     /// Made when something is built; see [`Job::workdir`].
     workdir: OnceLock<Workdir>,
 }
@@ -80,10 +82,14 @@ impl Bundle {
     pub async fn build(opts: &BuildOptions, report: Report<'_>) -> Result<Bundle> {
         let begun = Instant::now();
         let (catalog, cache) = (Catalog::load(opts.version)?, opts.cache.clone());
-        let job = Job { opts, catalog, cache, report, workdir: OnceLock::new() };
+        let estimate = Estimate::new()?;
+        let report = |event| report(estimate.annotate(event));
+        let (report, estimate): (Report<'_>, _) = (&report, &estimate);
+        let job = Job { opts, catalog, cache, report, estimate, workdir: OnceLock::new() };
         let _lock = job.cache.lock(report).await?;
         // Results count as signed from the first one on: a change of keys must find them.
         job.cache.keys().note_cache(job.cache.dir())?;
+        agent::announce(&job);
         let mut artefacts = job.parts(source::choose(&job).await?).await?;
         artefacts.extend(agent::add(&job).await?);
         let manifest = Manifest::new(opts.version.as_str(), artefacts);
@@ -119,6 +125,7 @@ impl Job<'_> {
     async fn build(&self, go: &Go) -> Result<Vec<Artefact>> {
         let work = Work::look(self, go, self.catalog.programs().collect()).await?;
         work.prepare(self, go, 0).await?;
+        work.announce(self);
         work.make(self, go).await
     }
 
@@ -134,6 +141,7 @@ impl Job<'_> {
             Some(go) => {
                 let work = Work::look(self, go, release::unpinned(self, table)).await?;
                 work.prepare(self, go, room).await?;
+                work.announce(self);
                 Some((work, go))
             }
             None => {
@@ -143,6 +151,7 @@ impl Job<'_> {
                 None
             }
         };
+        order.announce(self);
         let mut artefacts = order.fetch(self).await?;
         if let Some((work, go)) = work {
             artefacts.append(&mut work.make(self, go).await?);

@@ -16,8 +16,22 @@ use crate::{BundleError, Progress, Report, Result};
 const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
 const TAIL: usize = 30;
 
-/// Makes a detail for people of a line the child wrote; `None` keeps the line for the error message.
-pub(crate) type Describe<'a> = &'a mut (dyn FnMut(&str) -> Option<String> + Send);
+/// What a line of the child's says of how far it is.
+pub(crate) struct Step {
+    /// For people.
+    pub(crate) text: String,
+    /// Packages or crates compiled so far; 0 where that is not known.
+    pub(crate) count: u32,
+}
+
+impl From<String> for Step {
+    fn from(text: String) -> Self {
+        Self { text, count: 0 }
+    }
+}
+
+/// Makes a step of a line the child wrote; `None` keeps the line for the error message.
+pub(crate) type Describe<'a> = &'a mut (dyn FnMut(&str) -> Option<Step> + Send);
 
 /// Ends the whole group on drop: `go build` and `mmdebstrap` have children of their own.
 struct Group(Option<Pid>);
@@ -58,7 +72,7 @@ async fn listen(
     describe: Describe<'_>,
 ) -> std::io::Result<VecDeque<String>> {
     let mut lines = BufReader::new(stderr).split(b'\n');
-    let (mut tail, mut detail) = (VecDeque::new(), String::from("at it"));
+    let (mut tail, mut step) = (VecDeque::new(), Step::from(String::from("starting")));
     let begun = Instant::now();
     let mut tick = tokio::time::interval(SIGN_OF_LIFE);
     tick.tick().await;
@@ -68,7 +82,7 @@ async fn listen(
                 let Some(line) = line? else { return Ok(tail) };
                 let line = String::from_utf8_lossy(&line);
                 match describe(line.trim_end()) {
-                    Some(text) => detail = text,
+                    Some(next) => step = Step { count: next.count.max(step.count), ..next },
                     None => tail.push_back(line.trim_end().to_owned()),
                 }
                 if tail.len() > TAIL {
@@ -76,7 +90,8 @@ async fn listen(
                 }
             }
             _ = tick.tick() => {
-                report(Progress::Working { name: name.to_owned(), elapsed: begun.elapsed(), detail: detail.clone() });
+                let (name, detail) = (name.to_owned(), step.text.clone());
+                report(Progress::Working { name, elapsed: begun.elapsed(), detail, count: step.count, overall: None });
             }
         }
     }
@@ -112,7 +127,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_shows_its_last_words_without_the_progress() {
         let command = shell("echo step >&2; echo 'it broke' >&2; exit 3");
-        let mut describe = |line: &str| (line == "step").then(|| line.to_owned());
+        let mut describe = |line: &str| (line == "step").then(|| Step::from(line.to_owned()));
         let error = run(command, "thing", &|_| {}, &mut describe).await.unwrap_err().to_string();
         assert_eq!(error, "thing failed (exit status: 3):\nit broke");
     }

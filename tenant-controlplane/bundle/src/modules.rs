@@ -16,7 +16,7 @@ use tokio::process::Command;
 use crate::build::Job;
 use crate::cache::{Cache, PROGRAM, Stored, key};
 use crate::catalog::{Entry, Group, Program};
-use crate::command::{find, output, run};
+use crate::command::{Step, find, output, run};
 use crate::error::At;
 use crate::manifest::{Artefact, Kind, arch};
 use crate::workdir::{self, Workdir};
@@ -130,6 +130,11 @@ impl<'a> Work<'a> {
         disk::check(&wants, &job.opts.free_space, job.report)
     }
 
+    /// Tells the build's estimate what is missing.
+    pub(crate) fn announce(&self, job: &Job<'_>) {
+        job.estimate.expect(self.missing.iter().map(|(_, program, _)| program.name.as_str()));
+    }
+
     /// Builds what is missing.
     pub(crate) async fn make(mut self, job: &Job<'_>, go: &Go) -> Result<Vec<Artefact>> {
         self.ready.iter().for_each(|part| job.cached(part));
@@ -194,15 +199,15 @@ async fn one(job: &Job<'_>, go: &Go, group: &Group, program: &Program) -> Result
 }
 
 /// `go build -v` names each package it compiles, alone on a line; downloads begin with `go: downloading`.
-fn describe(line: &str, compiled: &mut u32) -> Option<String> {
+fn describe(line: &str, compiled: &mut u32) -> Option<Step> {
     if let Some(module) = line.strip_prefix("go: downloading ") {
-        return Some(format!("downloading {module}"));
+        return Some(format!("downloading {module}").into());
     }
     if line.is_empty() || line.contains([' ', ':', '#', '\t']) {
         return None;
     }
     *compiled += 1;
-    Some(format!("{compiled} packages compiled"))
+    Some(Step { text: format!("{compiled} packages compiled"), count: *compiled })
 }
 
 fn flags(group: &Group) -> Vec<String> {
@@ -298,13 +303,13 @@ mod tests {
     #[test]
     fn verbose_lines_count_packages_and_keep_errors() {
         let mut compiled = 0;
-        assert_eq!(describe("k8s.io/api/core/v1", &mut compiled).unwrap(), "1 packages compiled");
+        assert_eq!(describe("k8s.io/api/core/v1", &mut compiled).unwrap().text, "1 packages compiled");
         assert_eq!(
-            describe("go: downloading k8s.io/api v0.36.3", &mut compiled).unwrap(),
+            describe("go: downloading k8s.io/api v0.36.3", &mut compiled).unwrap().text,
             "downloading k8s.io/api v0.36.3"
         );
-        assert_eq!(describe("# k8s.io/api", &mut compiled), None);
-        assert_eq!(describe("main.go:3:1: syntax error", &mut compiled), None);
+        assert!(describe("# k8s.io/api", &mut compiled).is_none());
+        assert!(describe("main.go:3:1: syntax error", &mut compiled).is_none());
     }
 
     #[test]

@@ -18,7 +18,7 @@ use tokio::process::Command;
 
 use crate::build::blocking;
 use crate::cache::{Cache, key};
-use crate::command::{find, run};
+use crate::command::{Step, find, run};
 use crate::error::At;
 use crate::manifest::arch;
 use crate::{BundleError, FreeSpace, Progress, Report, Result, disk, free_space};
@@ -112,7 +112,7 @@ pub async fn build(opts: &NodeImageOptions, report: Report<'_>) -> Result<PathBu
     fs::create_dir_all(partial.0.join("tmp")).at("create", &partial.0)?;
     report(Progress::Started { name: NAME.to_owned(), action: "build" });
     let root = partial.0.join("root");
-    let mut describe = |line: &str| line.strip_prefix("I: ").map(str::to_owned);
+    let mut describe = |line: &str| line.strip_prefix("I: ").map(|text| Step::from(text.to_owned()));
     run(command(opts, &partial.0, &root), NAME, report, &mut describe).await?;
     settle(&root)?;
     let size = blocking(move || tree_size(&root)).await?;

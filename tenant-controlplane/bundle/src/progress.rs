@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::effort::Overall;
+
 /// Where progress goes. Called from the thread that builds; it must not block for long.
 pub type Report<'a> = &'a (dyn Fn(Progress) + Send + Sync);
 
@@ -42,6 +44,10 @@ pub enum Progress {
         elapsed: Duration,
         /// What is known: packages compiled, bytes fetched.
         detail: String,
+        /// Packages or crates compiled so far.
+        count: u32,
+        /// How far everything has come, where that can be said.
+        overall: Option<Overall>,
     },
     /// One part is ready.
     Done {
@@ -77,7 +83,13 @@ impl fmt::Display for Progress {
                 write!(f, "disk: {} free at {}, at most {} needed", bytes(*free), path.display(), bytes(*need))
             }
             Progress::Started { name, action } => write!(f, "{name}: {action}"),
-            Progress::Working { name, elapsed, detail } => write!(f, "{name}: {}, {detail}", seconds(*elapsed)),
+            Progress::Working { name, elapsed, detail, overall: None, .. } => {
+                write!(f, "{name}: {}, {detail}", seconds(*elapsed))
+            }
+            Progress::Working { name, elapsed, detail, overall: Some(all), .. } => {
+                let percent = (all.share * 100.0).floor();
+                write!(f, "{percent:>3} %, {}: {name}: {}, {detail}", left(all.left), seconds(*elapsed))
+            }
             Progress::Done { name, size, cached: true, .. } => write!(f, "{name}: {} (cached)", bytes(*size)),
             Progress::Done { name, size, elapsed, .. } => {
                 write!(f, "{name}: {} in {}", bytes(*size), seconds(*elapsed))
@@ -114,9 +126,27 @@ pub(crate) fn seconds(elapsed: Duration) -> String {
     }
 }
 
+/// What is left, for people, no more exact than an estimate is: `about 9 min left`.
+pub fn left(time: Duration) -> String {
+    match time.as_secs() {
+        seconds @ 90.. => format!("about {} min left", (seconds + 30) / 60),
+        seconds @ 20.. => format!("about {} s left", seconds / 10 * 10),
+        _ => "nearly done".to_owned(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_working_part_says_how_far_all_has_come() {
+        let overall = Some(Overall { share: 0.427, left: Duration::from_secs(500) });
+        let (elapsed, detail) = (Duration::from_secs(70), "370 packages compiled".to_owned());
+        let event = Progress::Working { name: "etcd".into(), elapsed, detail, count: 370, overall };
+        assert_eq!(event.to_string(), " 42 %, about 8 min left: etcd: 1 min 10 s, 370 packages compiled");
+        assert_eq!([left(Duration::from_secs(44)), left(Duration::ZERO)], ["about 40 s left", "nearly done"]);
+    }
 
     #[test]
     fn sizes_and_times_read_well() {

@@ -127,6 +127,11 @@ impl<'a> Order<'a> {
         late.unwrap_or_else(|_| Err(BundleError::Unreachable { url: url(), source: None }))
     }
 
+    /// Tells the build's estimate what is missing.
+    pub(crate) fn announce(&self, job: &Job<'_>) {
+        job.estimate.expect_files(self.missing.iter().map(Item::name));
+    }
+
     /// Fetches what is missing. Archives that several programs came from have served then.
     pub(crate) async fn fetch(mut self, job: &Job<'_>) -> Result<Vec<Artefact>> {
         self.ready.iter().for_each(|part| job.cached(part));
@@ -294,7 +299,8 @@ async fn receive(
             told = Instant::now();
             let of = want.map_or_else(String::new, |want| format!(" of {}", bytes(want)));
             let detail = format!("{}{of} fetched", bytes(have));
-            (job.report)(Progress::Working { name: item.name().to_owned(), elapsed: begun.elapsed(), detail });
+            let (name, elapsed) = (item.name().to_owned(), begun.elapsed());
+            (job.report)(Progress::Working { name, elapsed, detail, count: 0, overall: None });
         }
     }
     match want {
