@@ -17,6 +17,9 @@ use crate::progress::{Event, Ready, show};
 use crate::screen::Screen;
 use crate::supervise::open_log;
 
+/// What a shell shows of a program that SIGINT ended.
+const INTERRUPTED: u8 = 130;
+
 /// Starts `up` again in the background and follows it until it is ready or has failed.
 pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     if instance.running() {
@@ -29,7 +32,14 @@ pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     let progress = instance.path("run/progress.jsonl");
     fs::remove_file(&progress).ok();
     let mut child = spawn(instance, args, &progress)?;
-    match follow(&mut child, &progress).await? {
+    let ended = tokio::select! {
+        ended = follow(&mut child, &progress) => ended?,
+        _ = tokio::signal::ctrl_c() => {
+            eprintln!("It goes on starting in the background: `pilothouse status` shows how it is, `pilothouse down` stops it.");
+            return Ok(ExitCode::from(INTERRUPTED));
+        }
+    };
+    match ended {
         Some(ready) => print_ready(&ready, args.output),
         None => bail!("`up` ended before it was ready; its log: {}", instance.path("logs/pilothouse.log").display()),
     }

@@ -39,6 +39,14 @@ fn main() -> ExitCode {
         .unwrap_or_else(|_| EnvFilter::new("warn,pilothouse=info,provisioner=info,gateway=info,kube_client=off"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false).init();
     let command = Cli::parse().command;
+    // Whoever reads what a verb prints may stop reading, as `head` does; what starts, stops or is a machine goes on without a reader.
+    let goes_on = matches!(
+        command,
+        Command::Up(_) | Command::Down(_) | Command::MachineRun(_) | Command::MachineUsers | Command::MachineInit(_)
+    );
+    if !goes_on {
+        sigpipe::reset();
+    }
     // Whatever works on the machine itself; a user's own commands keep the user's ways.
     if !matches!(command, Command::Client(_))
         && let Err(error) = node_linux::environment::settle()

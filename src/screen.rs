@@ -1,6 +1,6 @@
 //! Lines on standard error, and what goes on meanwhile: on a terminal in one line that stays in place, elsewhere in a line a minute.
 
-use std::io::IsTerminal;
+use std::io::{IsTerminal, Write};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ impl Screen {
         if let Some(bar) = state.bar.take() {
             bar.finish_and_clear();
         }
-        eprintln!("{text}");
+        write_line(text);
         state.last = Instant::now();
     }
 
@@ -58,9 +58,14 @@ impl Screen {
             bar.set_message(text.to_owned());
             bar.tick();
         } else if state.is_due(Instant::now()) {
-            eprintln!("    {text}");
+            write_line(&format!("    {text}"));
         }
     }
+}
+
+/// A terminal that was closed takes nothing more, and work goes on without it.
+fn write_line(text: &str) {
+    writeln!(std::io::stderr().lock(), "{text}").ok();
 }
 
 impl State {

@@ -317,13 +317,14 @@ fn is_reachable(ip: Ipv4Addr) -> bool {
 }
 
 async fn interrupted() -> &'static str {
-    let (Ok(mut terminate), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()))
-    else {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()].map(signal);
+    let [Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)] = kinds else {
         return std::future::pending().await;
     };
     tokio::select! {
         _ = terminate.recv() => "terminated",
         _ = interrupt.recv() => "interrupted",
+        _ = hangup.recv() => "the terminal was closed",
     }
 }
 

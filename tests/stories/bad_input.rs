@@ -3,8 +3,11 @@
 use std::fs::Permissions;
 use std::net::TcpListener;
 use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+
+use nix::sys::signal::Signal;
 
 use crate::leftovers::Snapshot;
 use crate::scratch::Scratch;
@@ -51,6 +54,15 @@ fn story_bad_name() {
     let (_, text) = fails(&mut up);
     assert!(text.contains("not valid") && text.contains("a-z"), "{text}");
     refusal.changed_nothing();
+}
+
+/// As behind `| head`, which ends before all was printed.
+#[test]
+fn story_bad_reader() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = pilothouse().args(["bundle", "list", "--output", "json"]).stdout(writer).output().unwrap();
+    assert_eq!((output.status.signal(), text(&output.stderr)), (Some(Signal::SIGPIPE as i32), String::new()));
 }
 
 #[test]

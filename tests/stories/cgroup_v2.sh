@@ -30,7 +30,7 @@ say "cgroup version 2 alone: $(cat /sys/fs/cgroup/cgroup.controllers)"
 footprint > /root/before
 
 pilothouse up --detach --spares 0
-say "up: $(pilothouse status | head -c 200 | tr '\n' ' ')"
+say "up: $(pilothouse status | head -n 4 | tr -s '\n ' ' ')"
 eval "$(pilothouse admin env)"
 pilothouse cluster create demo --wait
 say "cluster created"
@@ -41,6 +41,8 @@ say "kubectl answers"
 timeout 900 pilothouse pool create web --cluster demo --kind local --count 1 --wait
 say "pool ready"
 kubectl get nodes -o wide
+# The namespace's account is there a moment after the namespace.
+until kubectl get serviceaccount default; do sleep 1; done
 kubectl run sh --image=pilothouse.local/busybox:1.35.0 --image-pull-policy=Never --restart=Never -- sleep 100000
 kubectl wait --for=condition=Ready pod/sh --timeout=900s
 say "pod runs: $(kubectl exec sh -- cat /proc/self/uid_map | tr -s ' ')"

@@ -14,5 +14,6 @@ struct Program {
 
 #[tokio::main]
 async fn main() -> ExitCode {
+    sigpipe::reset();
     cli::run(Program::parse().command).await
 }
