@@ -32,6 +32,7 @@ pub struct World {
     words: Vec<String>,
     /// What a shell does before every `up` of it.
     shell: String,
+    begun: Instant,
     _alone: MutexGuard<'static, ()>,
 }
 
@@ -128,7 +129,8 @@ impl World {
         let before = crate::leftovers::Snapshot::take();
         let (ready, token, words) = (Value::Null, String::new(), Vec::new());
         let shell = shell.to_owned();
-        let mut world = Self { name, dir, ready, token, before, scratch, words, shell, _alone: alone };
+        let begun = Instant::now();
+        let mut world = Self { name, dir, ready, token, before, scratch, words, shell, begun, _alone: alone };
         world.tell(more);
         world.start();
         world.token = ok(&mut world.command(&["admin", "token"])).trim().to_owned();
@@ -264,6 +266,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
+        println!("{}: {} s", self.name, self.begun.elapsed().as_secs());
         if std::thread::panicking() {
             eprintln!("logs of the failed story:");
             for component in ["pilothouse", "node"] {
