@@ -110,6 +110,43 @@ fn only_the_agent_and_the_provisioner_speak_the_node_links_grpc() {
     }
 }
 
+/// Used by generated code alone.
+const GENERATED: [&str; 1] = ["tonic-prost"];
+
+#[test]
+fn every_dependency_is_used() {
+    let metadata = metadata();
+    let packages = metadata["packages"].as_array().unwrap();
+    let dir = |package: &Value| PathBuf::from(package["manifest_path"].as_str().unwrap()).parent().unwrap().to_owned();
+    let dirs: Vec<PathBuf> = packages.iter().map(dir).collect();
+    let mut unused = Vec::new();
+    for (package, dir) in packages.iter().zip(&dirs) {
+        let mut files = Vec::new();
+        sources(dir, &mut files);
+        // Crates lie in one another.
+        let own = |file: &&PathBuf| {
+            dirs.iter().filter(|dir| file.starts_with(dir)).max_by_key(|dir| dir.as_os_str().len()) == Some(dir)
+        };
+        let texts: Vec<String> = files.iter().filter(own).map(|file| std::fs::read_to_string(file).unwrap()).collect();
+        for dependency in package["dependencies"].as_array().unwrap() {
+            let name = dependency["name"].as_str().unwrap();
+            let word = dependency["rename"].as_str().unwrap_or(name).replace('-', "_");
+            let is_used = texts.iter().any(|text| has_word(text, &word)) || GENERATED.contains(&name);
+            if !is_used {
+                unused.push(format!("{}: {name}", package["name"].as_str().unwrap()));
+            }
+        }
+    }
+    assert_eq!(unused, Vec::<String>::new());
+}
+
+/// Whether a text has this identifier.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |one: Option<char>| one.is_some_and(|one| one.is_alphanumeric() || one == '_');
+    text.match_indices(word)
+        .any(|(at, _)| !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next()))
+}
+
 #[test]
 fn no_crate_is_called_common() {
     for name in direct().keys() {
