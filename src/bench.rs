@@ -12,7 +12,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use crate::options::{BenchArgs, BenchCommand};
-use crate::platform::spares::memory_bytes;
+use node_linux::resources::memory_bytes;
 
 /// Measures what was asked for.
 pub async fn bench(args: BenchArgs) -> Result<ExitCode> {

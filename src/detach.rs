@@ -8,6 +8,7 @@ use std::process::{ExitCode, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use node_linux::log;
 use tokio::process::{Child, Command};
 use tokio::time::interval;
 
@@ -15,7 +16,6 @@ use crate::instance::Instance;
 use crate::options::{Output, UpArgs};
 use crate::progress::{Event, Ready, show};
 use crate::screen::Screen;
-use crate::supervise::open_log;
 
 /// What a shell shows of a program that SIGINT ended.
 const INTERRUPTED: u8 = 130;
@@ -60,7 +60,7 @@ pub fn read_ready(instance: &Instance) -> Result<Ready> {
 
 /// The same command line without `--detach`, in a session of its own, its output in the log.
 fn spawn(instance: &Instance, args: &UpArgs, progress: &Path) -> Result<Child> {
-    let log = open_log(&instance.path("logs/pilothouse.log"))?;
+    let log = log::open(&instance.path("logs/pilothouse.log"))?;
     let mut command = Command::new("setsid");
     command
         .arg(std::env::current_exe().context("find this program")?)

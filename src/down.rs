@@ -3,30 +3,29 @@
 //! Everything is done here and not in the running process, so that it also works after that one was killed.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use nix::mount::{MntFlags, umount2};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use node_linux::cgroup::Cgroups;
 use node_linux::mounts;
+use node_linux::tool::run;
+use node_linux::{footprint, surroundings, sysctl};
 use tokio::time::{Instant, sleep};
 
 use crate::cgroup;
-use crate::footprint;
 use crate::host::node;
-use crate::instance::{Addresses, Instance, Record, SLOTS_DIR};
+use crate::instance::{Addresses, Instance, Record, SLOTS_DIR, SYSCTLS};
 use crate::network;
 use crate::options::DownArgs;
 use crate::platform::machines;
 use crate::progress::Progress;
-use crate::run::run;
-use crate::sysctl;
 
-/// What `up` makes in a data directory before it writes its record.
-const BEGUN: [&str; 5] = ["run", "logs", "database.url", "kek", "instance.json.new"];
+/// What `up` makes in a data directory before it writes its record, and of the record itself the draft.
+const BEGUN: [&str; 5] = ["run", "logs", "database.url", "kek", "instance.json"];
 /// How long the platform may take to stop by itself.
 /// 10 s of work in flight, the agent's 20 s and etcd's 10 s, one after the other, and a little more.
 const GRACE: Duration = Duration::from_secs(45);
@@ -62,7 +61,7 @@ fn half_made(instance: &Instance) -> Result<bool> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(false),
         Err(error) => return Err(error).with_context(|| format!("read {}", instance.dir.display())),
     };
-    let stranger = names.iter().find(|name| !BEGUN.iter().any(|ours| name == ours));
+    let stranger = names.iter().find(|name| !is_begun(&name.to_string_lossy()));
     match stranger {
         None => Ok(true),
         Some(name) => bail!(
@@ -71,6 +70,11 @@ fn half_made(instance: &Instance) -> Result<bool> {
             name.display()
         ),
     }
+}
+
+/// Whether a file is one of those, or the draft of one (`node_linux::files`).
+fn is_begun(name: &str) -> bool {
+    BEGUN.contains(&name.split_once(".new").map_or(name, |(file, _)| file))
 }
 
 fn confirmed(instance: &Instance) -> Result<bool> {
@@ -104,23 +108,27 @@ async fn stop_host(instance: &Instance, addresses: Addresses) -> Result<()> {
     node::halt(instance).await?;
     cgroup::stop(&instance.cgroup(), Duration::from_secs(5)).await?;
     network::remove(instance, addresses).await;
-    cgroup::remove_everywhere(&instance.cgroup());
+    Cgroups::detect().prune(&instance.cgroup());
     Ok(())
 }
 
 async fn purge(instance: &Instance, slot: Option<u8>, record: Option<Record>) -> Result<()> {
-    if let Some(left) = unmount_below(&instance.dir)?.first() {
+    mounts::unmount(&mounts::points_at_or_below(&instance.dir)?);
+    if let Some(left) = mounts::points_at_or_below(&instance.dir)?.first() {
         let left = left.display();
         bail!("{left} is still mounted, so {} is not removed: unmount it and run this again", instance.dir.display());
     }
-    footprint::remove(&instance.cgroup(), &record.map(|record| record.made).unwrap_or_default());
+    footprint::remove_cni_results(Path::new("/"), &instance.cgroup());
+    footprint::remove_device_files(Path::new("/"));
+    footprint::remove_empty(&record.map(|record| record.made).unwrap_or_default());
     remove_all_but_record(instance).await?;
     fs::remove_dir_all(instance.run_dir()).ok();
     if let Some(slot) = slot {
         instance.release_slot(slot);
     }
-    if fs::remove_dir(SLOTS_DIR).is_ok() {
-        sysctl::restore();
+    // The kubelet of another node on this machine may live by the same values by now: then they stay.
+    if fs::remove_dir(SLOTS_DIR).is_ok() && surroundings::find_other_node().is_none() {
+        sysctl::restore(Path::new(SYSCTLS));
     }
     fs::remove_dir("/run/pilothouse").ok();
     fs::remove_dir_all(&instance.dir).with_context(|| format!("remove {}", instance.dir.display()))?;
@@ -142,22 +150,6 @@ async fn remove_all_but_record(instance: &Instance) -> Result<()> {
     Ok(())
 }
 
-/// Unmounts what is mounted at or below a directory; says what stays mounted all the same.
-fn unmount_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    for mount in mounts_below(dir)?.iter().rev() {
-        umount2(mount.as_path(), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW).ok();
-    }
-    mounts_below(dir)
-}
-
-/// Mount points at or below a directory, outermost first.
-fn mounts_below(dir: &Path) -> Result<Vec<PathBuf>> {
-    let points = mounts::list().context("read the mount table")?.into_iter().map(|mount| mount.point);
-    let mut below: Vec<PathBuf> = points.filter(|point| point.starts_with(dir)).collect();
-    below.sort();
-    Ok(below)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -169,26 +161,11 @@ mod tests {
         assert!(!half_made(&at("absent")).unwrap());
         fs::create_dir_all(dir.path().join("begun/run")).unwrap();
         fs::create_dir_all(dir.path().join("begun/logs")).unwrap();
+        fs::write(dir.path().join("begun/instance.json.new-7-0"), "").unwrap();
         assert!(half_made(&at("begun")).unwrap());
         fs::create_dir_all(dir.path().join("home/run")).unwrap();
         fs::write(dir.path().join("home/thesis.txt"), "").unwrap();
         assert!(half_made(&at("home")).unwrap_err().to_string().contains("thesis.txt"));
-    }
-
-    /// A mount whose path has a blank was not found, and then removed with what was in it.
-    #[test]
-    fn what_is_mounted_below_a_path_with_a_blank_is_unmounted() {
-        let dir = tempfile::tempdir().unwrap();
-        let (ours, theirs) = (dir.path().join("with a blank"), dir.path().join("theirs"));
-        let point = ours.join("machines/x");
-        fs::create_dir_all(&point).unwrap();
-        fs::create_dir_all(&theirs).unwrap();
-        let none: Option<&str> = None;
-        if nix::mount::mount(Some(&theirs), &point, none, nix::mount::MsFlags::MS_BIND, none).is_err() {
-            return; // not root: nothing can be mounted, so nothing can be lost
-        }
-        assert_eq!(mounts_below(&ours).unwrap(), [point]);
-        assert_eq!(unmount_below(&ours).unwrap(), Vec::<PathBuf>::new());
     }
 
     #[tokio::test]

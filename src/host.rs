@@ -19,11 +19,12 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use bundle::Bundle;
 use kube::Client;
+use node_linux::sysctl;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup;
-use crate::instance::{Addresses, Instance};
+use crate::instance::{Addresses, Instance, remember_sysctls};
 use crate::network;
 use crate::progress::Progress;
 use crate::supervise::Group;
@@ -66,8 +67,9 @@ impl Host {
     pub async fn start(&self, cancel: &CancellationToken, progress: &Progress) -> Result<Client> {
         cgroup::stop(&format!("{}/platform", self.instance.cgroup()), Duration::from_secs(5)).await?;
         network::ensure(&self.instance, self.addresses).await?;
-        // Before the node: kubelet starts yesterday's pods at once.
+        // Before the node: kubelet starts yesterday's pods at once, and sets what suits it.
         self.wall.raise().await?;
+        remember_sysctls(&sysctl::KUBELET)?;
         let pki = pki::load_or_create(self)?;
         pki::write_files(self, &pki)?;
         storage::write_files(

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use ipnet::Ipv4Net;
+use node_linux::files;
+use node_linux::sysctl::{self, Sysctl};
 use serde::{Deserialize, Serialize};
 use tenant_controlplane::version::KubernetesVersion;
 
@@ -28,6 +30,9 @@ const RUN_ROOT: &str = "/run/pilothouse";
 /// Which instance has which slot. It outlives a reboot: an instance's addresses are in its tenants' data. No instance can have
 /// a name that begins with a dot.
 pub const SLOTS_DIR: &str = "/var/lib/pilothouse/.slots";
+/// What kernel values were before the first instance on this machine changed them. Gone after a reboot, as the changed values are; put back
+/// once the last instance is purged.
+pub const SYSCTLS: &str = "/run/pilothouse/sysctl.json";
 /// `status` and `doctor` hold the lock for a blink to ask whether somebody does; whoever wants to keep it waits that long.
 const BLINK: Duration = Duration::from_millis(500);
 
@@ -323,30 +328,25 @@ fn is_gone(dir: &Path) -> bool {
     !dir.join("instance.json").exists() && !starting
 }
 
-/// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between.
+/// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between. Makes its directory.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, 0o644)
 }
 
-/// Writes a file that nobody but its owner reads, in one step.
+/// Writes a file that nobody but its owner reads, in one step. Makes its directory.
 pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
     replace(path, bytes, 0o600)
 }
 
-/// The directory is synced as well: only then is the new name on the disk.
 fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    let parent = path.parent().context("a file has a directory")?;
-    fs::create_dir_all(parent).with_context(|| format!("create {}", parent.display()))?;
-    let mut name = path.as_os_str().to_owned();
-    name.push(".new");
-    let temporary = PathBuf::from(name);
-    fs::remove_file(&temporary).ok();
-    let file = OpenOptions::new().create_new(true).write(true).mode(mode).open(&temporary);
-    let mut file = file.with_context(|| format!("write {}", temporary.display()))?;
-    file.write_all(bytes)?;
-    file.sync_all()?;
-    fs::rename(&temporary, path).with_context(|| format!("replace {}", path.display()))?;
-    File::open(parent).and_then(|dir| dir.sync_all()).with_context(|| format!("sync {}", parent.display()))
+    files::make_dir(path.parent().context("a file has a directory")?)?;
+    Ok(files::write(path, bytes, mode)?)
+}
+
+/// Remembers kernel values before somebody of an instance changes them.
+pub fn remember_sysctls(values: &[Sysctl]) -> Result<()> {
+    files::make_dir(Path::new(RUN_ROOT))?;
+    Ok(sysctl::remember(Path::new(SYSCTLS), values)?)
 }
 
 /// The addresses of a slot: one /16 each, of 100.64.0.0/10 but for [`SPARE_SLOT`].
@@ -511,8 +511,6 @@ mod tests {
         use std::os::unix::fs::PermissionsExt;
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("deep/secret.json");
-        fs::create_dir_all(dir.path().join("deep")).unwrap();
-        fs::write(dir.path().join("deep/secret.json.new"), "half").unwrap();
         write_secret(&path, b"whole").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"whole");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);

@@ -4,9 +4,9 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use node_linux::tool::{run, succeeds};
 
 use crate::instance::{Addresses, Instance};
-use crate::run::{run, succeeds};
 
 /// The name of the host's end of the wire, inside the namespace.
 pub const UPLINK: &str = "uplink";
@@ -64,7 +64,7 @@ pub async fn inside_namespace(instance: &Instance, argv: &[&str]) -> Result<Stri
     let enter = format!("--net={}", instance.netns().display());
     let mut all = vec!["nsenter", enter.as_str(), "--"];
     all.extend(argv);
-    run(&all).await
+    Ok(run(&all).await?)
 }
 
 /// Takes the wire and the namespace away. Routes go with the wire.

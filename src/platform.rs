@@ -28,6 +28,7 @@ use bundle::Bundle;
 use cloud_providers::Provider;
 use gateway::{Gateway, GatewayConfig, Limits};
 use migrations::{ExposeSecret, Store};
+use node_linux::sysctl;
 use portal::{AgentFiles, Capabilities, PortalConfig, RequestLimits};
 use provisioner::{Agents, Facts, Handle, Release, Releases};
 use tenant_controlplane::render::{Images, Placement, PullPolicy};
@@ -40,10 +41,9 @@ use tracing::warn;
 use crate::components::{self, Bundles};
 use crate::host::isolation::Wall;
 use crate::host::{Host, NODE, control_plane, images, storage};
-use crate::instance::{Addresses, Instance, Record};
+use crate::instance::{Addresses, Instance, Record, remember_sysctls};
 use crate::options::UpArgs;
 use crate::progress::Progress;
-use crate::sysctl;
 use certificates::Certificates;
 use services::Services;
 
@@ -254,7 +254,7 @@ impl Platform {
 
     async fn local(&self, args: &UpArgs, progress: &Progress) -> Result<Vec<Arc<dyn Provider>>> {
         let tree = components::node_tree(args.cache.clone(), progress).await?;
-        sysctl::remember()?;
+        remember_sysctls(&sysctl::LOCAL_MACHINES)?;
         let closed = machines::closed(&self.store, self.local).await?;
         closed.iter().for_each(|why| progress.note(why));
         let making = machines::Making { lower: tree, mode: self.local, closed };

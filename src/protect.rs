@@ -2,14 +2,13 @@
 //! a fault of it does not take the machine.
 
 use std::fs;
-use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use node_linux::cgroup::Cgroups;
 use tracing::{debug, warn};
 
-use crate::cgroup;
 use crate::instance::Instance;
-use crate::platform::spares::memory_bytes;
+use node_linux::resources::memory_bytes;
 
 /// How the kernel ranks this process when memory is short, -1000 (never) to 1000 (proc_pid_oom_score_adj(5)). Below kubelet's and
 /// containerd's own (-999) there is nothing left for a leak of ours, so it is not -1000.
@@ -40,30 +39,24 @@ fn bound(instance: &Instance) -> Result<()> {
         debug!("a systemd unit bounds this process: MemoryMax= in it counts");
         return Ok(());
     }
-    let memory = cgroup::memory_v1();
+    let cgroups = Cgroups::detect();
     let limit = limit(memory_bytes());
-    enter(&cgroup::v2_root(), &group(instance))?;
-    let (root, file) = match &memory {
-        Some(v1) => (v1.clone(), "memory.limit_in_bytes"),
-        None => (cgroup::v2_root(), "memory.max"),
+    for procs in cgroups.create_for_tracking(&group(instance))? {
+        fs::write(&procs, "0").with_context(|| format!("write {}", procs.display()))?;
+    }
+    let (root, file) = match (cgroups.memory_v1(), cgroups.unified()) {
+        (Some(v1), _) => (v1, "memory.limit_in_bytes"),
+        (None, Some(v2)) => (v2, "memory.max"),
+        (None, None) => bail!("no cgroups are mounted"),
     };
-    if memory.is_some() {
-        enter(&root, &group(instance))?;
-    } else {
+    if cgroups.memory_v1().is_none() {
         // The controller is handed down step by step (cgroups(7), "cgroup.subtree_control").
-        for dir in [root.clone(), root.join(instance.cgroup())] {
+        for dir in [root.to_owned(), root.join(instance.cgroup())] {
             fs::write(dir.join("cgroup.subtree_control"), "+memory").ok();
         }
     }
     let path = root.join(group(instance)).join(file);
     fs::write(&path, limit.to_string()).with_context(|| format!("write {}", path.display()))
-}
-
-fn enter(root: &Path, group: &str) -> Result<()> {
-    let dir = root.join(group);
-    fs::create_dir_all(&dir).with_context(|| format!("create {}", dir.display()))?;
-    let path = dir.join("cgroup.procs");
-    fs::write(&path, "0").with_context(|| format!("write {}", path.display()))
 }
 
 /// Whether systemd keeps this process as a service's: it looks after it by its cgroup, so it stays there.

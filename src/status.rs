@@ -3,9 +3,9 @@
 use std::process::ExitCode;
 
 use anyhow::Result;
+use node_linux::cgroup::Cgroups;
 use serde_json::json;
 
-use crate::cgroup;
 use crate::detach::read_ready;
 use crate::doctor::{Verdict, checks, line};
 use crate::instance::Instance;
@@ -48,6 +48,6 @@ pub async fn status(args: StatusArgs) -> Result<ExitCode> {
 
 /// How many processes the host, its pods and the machines have.
 fn count(instance: &Instance) -> [usize; 3] {
-    let root = cgroup::v2_root().join(instance.cgroup());
-    ["platform", "node", "machines"].map(|part| cgroup::processes(&root.join(part)).len())
+    let cgroups = Cgroups::detect();
+    ["platform", "node", "machines"].map(|part| cgroups.processes(&format!("{}/{part}", instance.cgroup())).len())
 }

@@ -2,11 +2,14 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use bundle::Cache;
+use node_linux::footprint;
+use node_linux::tool::run;
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -16,7 +19,6 @@ use crate::cgroup;
 use crate::components;
 use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks, ranges};
-use crate::footprint;
 use crate::host::{Host, identity};
 use crate::instance::{Addresses, DEFAULT_DOMAIN, Instance, Record, write_secret};
 use crate::limits;
@@ -25,8 +27,7 @@ use crate::platform::sources::{self, KeySource};
 use crate::platform::{self, Doors, Means, Platform, machines};
 use crate::progress::{Event, Progress, Ready};
 use crate::protect;
-use crate::run::run;
-use crate::supervise::keep_logs_short;
+use crate::supervise::rotate_logs;
 
 /// Where the gateway listens unless told otherwise.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
@@ -111,7 +112,7 @@ impl Start<'_> {
         self.instance.save(&record)?;
         let portal_seconds = self.begun.elapsed().as_secs_f64();
         let (logs, machines) = (self.instance.path("logs"), self.instance.path("machines"));
-        tokio::spawn(keep_logs_short(logs, machines, self.cancel.clone()));
+        tokio::spawn(rotate_logs(logs, machines, self.cancel.clone()));
         let client = match &self.args.host_kubeconfig {
             Some(file) => platform::foreign_host(file).await?,
             None => {
@@ -254,7 +255,7 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
         host: known.as_ref().and_then(|record| record.host.clone()),
         kek: key_source(known.as_ref(), args)?,
         next_kek: known.as_ref().and_then(|record| record.next_kek.clone()),
-        made: known.as_ref().map_or_else(footprint::missing, |record| record.made.clone()),
+        made: known.as_ref().map_or_else(|| footprint::missing(Path::new("/")), |record| record.made.clone()),
     };
     let mut kept = record.clone();
     match &known {

@@ -12,7 +12,7 @@ const OURS: &str = "
     api-types:
     bundle:
     cli: api-types | migrations portal tenant-controlplane
-    cloud-local: cloud-providers
+    cloud-local: cloud-providers node-linux
     cloud-providers:
     gateway: node-protocol
     migrations: tenant-controlplane
@@ -36,7 +36,7 @@ const ELSEWHERE: &str = "
     nix: bundle cli cloud-local node-bootstrap node-linux pilothouse
     sea-orm: migrations
     sqlx: migrations
-    tokio: bundle cli cloud-local cloud-providers gateway migrations node-bootstrap pilothouse portal provisioner
+    tokio: bundle cli cloud-local cloud-providers gateway migrations node-bootstrap node-linux pilothouse portal provisioner
     tonic: node-bootstrap node-protocol provisioner
 ";
 

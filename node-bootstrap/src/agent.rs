@@ -10,6 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use node_linux::describe;
+use node_linux::files;
+use node_linux::sysctl;
 use node_protocol::{Check, NodeConfig, NodePhase, Part};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
@@ -20,16 +23,14 @@ use crate::config::{JoinConfig, Paths};
 use crate::connect::Backoff;
 use crate::enroll::{self, Applicant, EnrollError};
 use crate::fetch::{self, PartStore};
-use crate::files;
 use crate::ledger::{self, Accepted, Ledger, Membership};
 use crate::link::{Event, Link, Told};
 use crate::reset;
 use crate::runtime::{self, Runtime, RuntimeError};
 use crate::spec::Layout;
 use crate::status::{Board, Phase};
-use crate::supervise::describe;
 use crate::tunnel::target::Targets;
-use crate::{api_proxy, kubelet, machine, network, pki, signature, tunables, tunnel};
+use crate::{api_proxy, kubelet, machine, network, pki, signature, tunnel};
 
 pub use error::AgentError;
 use installed::record;
@@ -345,7 +346,7 @@ impl Agent {
         let mut spec = desired::spec(config, &self.membership, &self.paths)?;
         fetch::fill(&mut spec, images, digest);
         network::add_address(spec.node_ip)?;
-        self.note(tunables::before())?;
+        self.note(sysctl::before(&sysctl::KUBELET))?;
         if let Some(before) = self.runtime.apply(&spec, arrivals).await? {
             self.note([(network::FORWARD.into(), before)])?;
         }

@@ -8,13 +8,13 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use node_linux::describe;
 use node_protocol::alpn;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{Link, LinkError};
-use crate::supervise::describe;
 
 /// Connections of pods at a time; more are refused.
 const PODS: usize = 1024;

@@ -5,8 +5,7 @@
 //! that was killed finds it and **adopts** it instead of starting a twin. The pid file also says from which configuration the
 //! child was started; a child of another configuration is replaced.
 
-use std::fs::{self, OpenOptions};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,10 +13,11 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use node_linux::cgroup::Cgroups;
+use node_linux::files::{self, FileError};
+use node_linux::log;
 use serde::{Deserialize, Serialize};
 
-use crate::cgroup::Cgroups;
-use crate::files::{self, FileError};
 use crate::machine::sha256_hex;
 use crate::spec::NodeSpec;
 
@@ -180,9 +180,7 @@ pub fn outdated(running: &Running, spec: &ChildSpec) -> bool {
 
 /// Starts a child. `trampoline`: this program's own `exec-child`; without it the child is started plainly (tests).
 pub fn start(spec: &ChildSpec, trampoline: bool) -> Result<Running, FileError> {
-    // For root and its group: containerd and kubelet name pods and images.
-    let log = OpenOptions::new().create(true).append(true).mode(0o640).open(&spec.log);
-    let log = log.map_err(files::io("open", &spec.log))?;
+    let log = log::open(&spec.log)?;
     let errors = log.try_clone().map_err(files::io("open", &spec.log))?;
     let mut command = if trampoline { through_trampoline(spec) } else { tokio::process::Command::new(&spec.program) };
     command.args(&spec.args).stdin(Stdio::null()).stdout(log).stderr(errors);
@@ -224,9 +222,7 @@ pub fn exec(cgroup: Option<&str>, pid_file: &Path, digest: &str, program: &[Stri
 fn prepare(cgroup: Option<&str>, pid_file: &Path, digest: &str) -> Result<(), FileError> {
     let _ = nix::unistd::setsid();
     if let Some(group) = cgroup {
-        let cgroups = Cgroups::detect()?;
-        cgroups.create(group)?;
-        cgroups.join(group, std::process::id())?;
+        Cgroups::detect().join(group, std::process::id())?;
     }
     let me = Identity::of(std::process::id(), digest);
     me.map_or(Ok(()), |me| files::write_json(pid_file, &me, 0o644))

@@ -4,10 +4,9 @@
 
 use std::path::{Path, PathBuf};
 
+use node_linux::files::{self, FileError};
 use serde::{Deserialize, Deserializer};
 use zeroize::Zeroizing;
-
-use crate::files::{self, FileError};
 
 /// The paths of a joined machine.
 #[derive(Debug, Clone)]

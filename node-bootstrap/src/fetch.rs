@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use futures::{StreamExt, TryStreamExt};
+use node_linux::files::{self, FileError};
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::{Part, PartKind, program};
 use serde::{Deserialize, Serialize};
 use tonic::transport::Channel;
 
 use crate::arrivals::Arrivals;
-use crate::files::{self, FileError};
 use crate::partial::{Partial, Sum};
 use crate::spec::{Image, NodeSpec};
 use crate::{kube_proxy, kubelet};

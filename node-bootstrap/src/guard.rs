@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use node_linux::describe;
 use node_linux::firewall::{self, Closed, Hook};
 use node_protocol::{Check, CheckStatus};
 use tokio::sync::watch;
@@ -21,7 +22,6 @@ use crate::child::Identity;
 use crate::network::{self, Counters, NetworkError};
 use crate::spec::{Layout, Network};
 use crate::status::Board;
-use crate::supervise::describe;
 use crate::{kube_proxy, kubelet};
 
 /// Between two looks: a fault is known well within a minute.
@@ -122,7 +122,7 @@ impl Guard {
         Ok(healed)
     }
 
-    /// kube-proxy makes its table at its start, and its keeper starts it again.
+    /// kube-proxy makes its table at its start, and its supervisor starts it again.
     fn restart_proxy(&self) -> Option<String> {
         let file: PathBuf = self.layout.pids().join(format!("{}.json", kube_proxy::NAME));
         let running = Identity::load(&file)?;

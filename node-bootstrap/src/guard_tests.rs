@@ -169,7 +169,7 @@ fn what_is_ours_is_put_back() {
         // A child in kube-proxy's place, with the pid file that its keeper looks at.
         let mut proxy = Command::new("sleep").arg("300").spawn().unwrap();
         let file = rig.guard.layout.pids().join("kube-proxy.json");
-        crate::files::write_json(&file, &Identity::of(proxy.id(), "").unwrap(), 0o644).unwrap();
+        node_linux::files::write_json(&file, &Identity::of(proxy.id(), "").unwrap(), 0o644).unwrap();
         must("nft add table ip kube-proxy");
         assert_eq!(rig.look(), []);
         assert!(proxy.try_wait().unwrap().is_none());

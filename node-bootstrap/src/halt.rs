@@ -4,11 +4,12 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use node_linux::cgroup::{Cgroups, Stuck};
+use node_linux::files::{self, FileError};
+use node_linux::footprint;
+use node_linux::mounts;
 
-use crate::cgroup::Cgroups;
 use crate::child::Identity;
-use crate::files::{self, FileError};
-use crate::mounts;
 use crate::spec::Layout;
 use crate::static_node::{COPY, StaticNode};
 
@@ -19,8 +20,8 @@ pub enum HaltError {
     #[error(transparent)]
     File(#[from] FileError),
     /// Processes that survived KILL.
-    #[error("processes {0:?} do not end (stuck in the kernel); try again, or reboot")]
-    Processes(Vec<u32>),
+    #[error("{0}; try again, or reboot")]
+    Processes(#[from] Stuck),
     /// Mounts that stay.
     #[error("still mounted: {0:?}")]
     Mounted(Vec<PathBuf>),
@@ -39,8 +40,9 @@ pub fn halt(root_dir: &Path, grace: Duration) -> Result<(), HaltError> {
     if !left.is_empty() {
         return Err(HaltError::Mounted(left));
     }
-    forget_network(&node.network_name);
-    forget_logs(&layout.pod_logs);
+    let root = Path::new("/");
+    footprint::remove_cni_results(root, &node.network_name);
+    footprint::remove_log_links(root, &layout.pod_logs);
     for name in ["ready", "status.json", "containerd.sock", "containerd.sock.ttrpc"] {
         files::remove(&layout.run.join(name))?;
     }
@@ -72,12 +74,9 @@ pub fn stop_services(layout: &Layout) {
 
 /// Ends and removes control groups.
 pub fn end(groups: &[String], grace: Duration) -> Result<(), HaltError> {
-    let cgroups = Cgroups::detect()?;
+    let cgroups = Cgroups::detect();
     for group in groups {
-        let left = cgroups.kill(group, grace);
-        if !left.is_empty() {
-            return Err(HaltError::Processes(left));
-        }
+        cgroups.stop(group, grace)?;
         if !cgroups.remove(group) {
             return Err(HaltError::Cgroup(group.clone()));
         }
@@ -85,41 +84,9 @@ pub fn end(groups: &[String], grace: Duration) -> Result<(), HaltError> {
     Ok(())
 }
 
-/// Removes what libcni remembers about a network's containers, in a directory nobody can choose.
-pub fn forget_network(name: &str) {
-    let Ok(entries) = std::fs::read_dir("/var/lib/cni/results") else { return };
-    for entry in entries.flatten().filter(|entry| is_result_of(&entry.file_name().to_string_lossy(), name)) {
-        let _ = std::fs::remove_file(entry.path());
-    }
-}
-
-/// `<network>-<container id>-<interface>`; another network's name may begin with this one's.
-fn is_result_of(file: &str, network: &str) -> bool {
-    let rest = file.strip_prefix(network).and_then(|rest| rest.strip_prefix('-'));
-    let id = rest.and_then(|rest| rest.split('-').next()).unwrap_or_default();
-    id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit())
-}
-
-/// Removes kubelet's machine-wide links to the logs of pods that logged below `pod_logs`.
-pub fn forget_logs(pod_logs: &Path) {
-    let Ok(entries) = std::fs::read_dir("/var/log/containers") else { return };
-    let links = entries.flatten().map(|entry| entry.path());
-    for link in links.filter(|link| std::fs::read_link(link).is_ok_and(|target| target.starts_with(pod_logs))) {
-        let _ = std::fs::remove_file(link);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn only_this_networks_results_are_forgotten() {
-        let id = "0a".repeat(32);
-        assert!(is_result_of(&format!("pilothouse-{id}-eth0"), "pilothouse"));
-        assert!(!is_result_of(&format!("pilothouse-two-{id}-eth0"), "pilothouse"));
-        assert!(!is_result_of(&format!("other-{id}-eth0"), "pilothouse"));
-    }
 
     #[test]
     fn halting_nothing_is_fine() {

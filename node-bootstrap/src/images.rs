@@ -2,14 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
-use std::process::Stdio;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures::{StreamExt, TryStreamExt};
-use tokio::process::Command;
+use node_linux::files::{self, FileError};
+use node_linux::tool::{ToolError, run};
 
 use crate::arrivals::Arrivals;
-use crate::files::{self, FileError};
 use crate::spec::{Image, NodeSpec};
 
 /// Keeps kubelet's image garbage collection away from what could not be pulled again.
@@ -18,17 +17,9 @@ const PINNED: &str = "io.cri-containerd.pinned=pinned";
 /// An image that could not be imported.
 #[derive(Debug, thiserror::Error)]
 pub enum ImageError {
-    /// `ctr` could not be started.
-    #[error("run ctr")]
-    Start(#[source] std::io::Error),
-    /// `ctr` refused.
-    #[error("ctr images {what}: {said}")]
-    Refused {
-        /// What was tried.
-        what: String,
-        /// The last line of what it said.
-        said: String,
-    },
+    /// `ctr` could not be started, or refused.
+    #[error(transparent)]
+    Ctr(#[from] ToolError),
     /// The archive holds another reference than promised.
     #[error("import {archive}: it does not hold image {reference}")]
     OtherReference {
@@ -108,15 +99,9 @@ impl Importer {
     }
 
     async fn ctr(&self, args: &[&str]) -> Result<String, ImageError> {
-        let mut command = Command::new(&self.ctr);
-        command.arg("--address").arg(&self.socket).args(["--namespace", "k8s.io", "images"]).args(args);
-        let output = command.stdin(Stdio::null()).kill_on_drop(true).output().await.map_err(ImageError::Start)?;
-        if output.status.success() {
-            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        let said = said.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("no reason given").to_owned();
-        Err(ImageError::Refused { what: args.join(" "), said })
+        let (ctr, socket) = (self.ctr.to_string_lossy(), self.socket.to_string_lossy());
+        let images = [&*ctr, "--address", &*socket, "--namespace", "k8s.io", "images"];
+        Ok(run(&[&images[..], args].concat()).await?)
     }
 }
 

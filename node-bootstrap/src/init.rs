@@ -10,10 +10,9 @@ use std::time::Duration;
 
 use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
+use node_linux::cgroup::Cgroups;
+use node_linux::describe;
 use tokio_util::sync::CancellationToken;
-
-use crate::cgroup::Cgroups;
-use crate::supervise::describe;
 
 /// The group PID 1 moves itself into: on cgroup version 2 a group with controllers for children may hold no process itself.
 pub const LEAF: &str = "/pilothouse-node/agent";
@@ -26,12 +25,9 @@ const LOOK: Duration = Duration::from_secs(10);
 
 /// Moves this process into its own leaf group. Failing is not fatal: version 1 needs none.
 pub fn move_to_leaf() {
-    let moved = Cgroups::detect().and_then(|cgroups| {
-        // Version 2 hands out controllers only from a group without processes: once more after joining.
-        cgroups.create(LEAF)?;
-        cgroups.join(LEAF, std::process::id())?;
-        cgroups.create(LEAF)
-    });
+    let cgroups = Cgroups::detect();
+    // Version 2 hands controllers down only from a cgroup without processes: once more after joining.
+    let moved = cgroups.join(LEAF, std::process::id()).and_then(|()| cgroups.create(LEAF));
     if let Err(error) = moved {
         tracing::warn!(error = describe(&error), "not moved into a control group of its own");
     }

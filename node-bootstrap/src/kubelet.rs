@@ -3,11 +3,11 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 
+use node_linux::files::{self, FileError};
 use node_linux::resolver;
 use serde_json::{Value, json};
 
 use crate::child::ChildSpec;
-use crate::files::{self, FileError};
 use crate::spec::{ApiServer, KeyPairFiles, Layout, NodeSpec, merge};
 
 /// The program.

@@ -6,10 +6,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use node_linux::files::{self, FileError};
 use node_protocol::{NodeConfig, Removal};
 use serde::{Deserialize, Serialize};
-
-use crate::files::{self, FileError};
 
 /// Who the machine is in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

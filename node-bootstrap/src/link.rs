@@ -12,6 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use node_linux::describe;
+use node_linux::files::FileError;
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::refusal::Reason;
 use node_protocol::{NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest, alpn, server_name};
@@ -25,9 +27,7 @@ use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
 use crate::connect::{Backoff, ConnectError, Dialer, tls_config};
-use crate::files::FileError;
 use crate::pki::{self, PkiError, Store};
-use crate::supervise::describe;
 
 pub use report::Told;
 

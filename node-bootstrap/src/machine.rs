@@ -6,9 +6,9 @@ use std::path::Path;
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use nix::net::if_::InterfaceFlags;
+use node_linux::files::{self, FileError};
+use node_linux::resources;
 use node_protocol::MachineFacts;
-
-use crate::files::{self, FileError};
 
 /// Lower-case hex.
 pub fn hex(bytes: &[u8]) -> String {
@@ -30,7 +30,7 @@ pub fn facts(root: &Path) -> MachineFacts {
         kernel: kernel.unwrap_or_default(),
         arch: arch().to_owned(),
         cpus: std::thread::available_parallelism().map_or(1, |cpus| u32::try_from(cpus.get()).unwrap_or(u32::MAX)),
-        memory_bytes: memory_bytes(&fs::read_to_string("/proc/meminfo").unwrap_or_default()),
+        memory_bytes: resources::memory_bytes(),
         addresses: addresses().iter().map(IpAddr::to_string).collect(),
         machine_id: machine_id(root),
     }
@@ -59,13 +59,6 @@ pub fn machine_id(root: &Path) -> String {
 fn os_name(os_release: &str) -> String {
     let line = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
     line.unwrap_or("unknown").trim_matches('"').to_owned()
-}
-
-/// Total memory in bytes, from the text of `/proc/meminfo`.
-pub fn memory_bytes(meminfo: &str) -> u64 {
-    let line = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"));
-    let kib = line.and_then(|rest| rest.split_whitespace().next()).and_then(|kib| kib.parse::<u64>().ok());
-    kib.unwrap_or(0) * 1024
 }
 
 /// Addresses that others might reach: no loopback, no link-local.
@@ -138,7 +131,6 @@ mod tests {
 
     #[test]
     fn texts_of_the_machine_are_read() {
-        assert_eq!(memory_bytes("MemTotal:       2048 kB\nMemFree: 1 kB\n"), 2 * 1024 * 1024);
         assert_eq!(os_name("NAME=x\nPRETTY_NAME=\"Debian GNU/Linux 12\"\n"), "Debian GNU/Linux 12");
         assert_eq!(sha256_hex(b""), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     }

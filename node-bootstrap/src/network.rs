@@ -1,11 +1,10 @@
 //! What the agent itself sets in the node's network: forwarding, the masquerade table, the node-local API address.
 
 use std::fs;
-use std::io::Write;
 use std::net::IpAddr;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
+use node_linux::tool::{ToolError, run_blocking};
 use serde_json::Value;
 
 use crate::spec::Network;
@@ -23,47 +22,12 @@ pub const FORWARD: &str = "/proc/sys/net/ipv4/ip_forward";
 /// A command that set something in the network failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NetworkError {
-    /// The program is missing or could not be started.
-    #[error("run {program} (is its Debian package installed?)")]
-    Start {
-        /// Its name.
-        program: &'static str,
-        /// Why.
-        #[source]
-        source: std::io::Error,
-    },
-    /// It ran and refused.
-    #[error("{program}: {said}")]
-    Refused {
-        /// Its name.
-        program: &'static str,
-        /// The first line of what it said.
-        said: String,
-    },
+    /// `nft` or `ip`.
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     /// A sysctl could not be written.
     #[error("write {FORWARD}")]
     Forward(#[source] std::io::Error),
-}
-
-fn run(program: &'static str, args: &[&str], input: &str) -> Result<(), NetworkError> {
-    output(program, args, input).map(drop)
-}
-
-/// Runs a tool and returns what it printed.
-fn output(program: &'static str, args: &[&str], input: &str) -> Result<String, NetworkError> {
-    let start = |source| NetworkError::Start { program, source };
-    let mut command = Command::new(program);
-    command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(start)?;
-    if let Some(mut stdin) = child.stdin.take() {
-        stdin.write_all(input.as_bytes()).map_err(start)?;
-    }
-    let output = child.wait_with_output().map_err(start)?;
-    if output.status.success() {
-        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
-    }
-    let said = String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or("no reason given").to_owned();
-    Err(NetworkError::Refused { program, said })
 }
 
 /// The nftables text that replaces the agent's table in one transaction.
@@ -119,24 +83,24 @@ pub fn counters() -> Result<Counters, NetworkError> {
 
 /// `nft -j list …`: JSON as libnftables-json(5) says.
 pub fn list(what: &[&str]) -> Result<String, NetworkError> {
-    output("nft", &[&["-j", "list"][..], what].concat(), "")
+    Ok(run_blocking(&[&["nft", "-j", "list"][..], what].concat(), "")?)
 }
 
 /// Every table of this network, one a line: `table ip filter`.
 pub fn tables() -> Result<String, NetworkError> {
-    output("nft", &["list", "tables"], "")
+    Ok(run_blocking(&["nft", "list", "tables"], "")?)
 }
 
 /// Which of the addresses are not on `lo`.
 pub fn missing_addresses(wanted: &[IpAddr]) -> Result<Vec<IpAddr>, NetworkError> {
-    let there = output("ip", &["-o", "address", "show", "dev", "lo"], "")?;
+    let there = run_blocking(&["ip", "-o", "address", "show", "dev", "lo"], "")?;
     let is_there = |address: &IpAddr| there.split_whitespace().any(|word| word == host_prefix(*address));
     Ok(wanted.iter().copied().filter(|address| !is_there(address)).collect())
 }
 
 /// Puts the agent's table in force.
 pub fn set_table(network: &Network) -> Result<(), NetworkError> {
-    run("nft", &["-f", "-"], &ruleset(network))
+    apply_rules(&ruleset(network))
 }
 
 /// Applies the table and lets packets through. Returns the sysctl's former value when it changed. Blocks for some milliseconds.
@@ -158,7 +122,12 @@ pub fn forward() -> Result<Option<String>, NetworkError> {
 /// Removes a table; absent is fine.
 pub fn remove_table(family: &str, name: &str) -> Result<(), NetworkError> {
     // "table" first makes the deletion succeed when there is none.
-    run("nft", &["-f", "-"], &format!("table {family} {name}\ndelete table {family} {name}\n"))
+    apply_rules(&format!("table {family} {name}\ndelete table {family} {name}\n"))
+}
+
+/// Gives rules to nftables, all of them or none.
+fn apply_rules(rules: &str) -> Result<(), NetworkError> {
+    Ok(run_blocking(&["nft", "-f", "-"], rules).map(drop)?)
 }
 
 fn host_prefix(address: IpAddr) -> String {
@@ -167,16 +136,16 @@ fn host_prefix(address: IpAddr) -> String {
 
 /// Puts an address on `lo`: the node's own, or the API server's node-local one.
 pub fn add_address(address: IpAddr) -> Result<(), NetworkError> {
-    run("ip", &["addr", "replace", &host_prefix(address), "dev", "lo"], "")
+    Ok(run_blocking(&["ip", "addr", "replace", &host_prefix(address), "dev", "lo"], "").map(drop)?)
 }
 
 /// Takes an address off `lo`; absent is fine.
 pub fn remove_address(address: &str) -> Result<(), NetworkError> {
     let Ok(ip) = address.parse::<IpAddr>() else { return Ok(()) };
     let present = Path::new("/sys/class/net/lo").exists();
-    match run("ip", &["addr", "del", &host_prefix(ip), "dev", "lo"], "") {
-        Err(NetworkError::Refused { said, .. }) if said.contains("Cannot assign") || !present => Ok(()),
-        other => other,
+    match run_blocking(&["ip", "addr", "del", &host_prefix(ip), "dev", "lo"], "") {
+        Err(ToolError::Failed { stderr, .. }) if stderr.contains("Cannot assign") || !present => Ok(()),
+        other => Ok(other.map(drop)?),
     }
 }
 

@@ -7,6 +7,7 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
+use node_linux::files;
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::{Chunk, FetchRequest, Part, PartKind};
 use sha2::{Digest, Sha256};
@@ -15,7 +16,6 @@ use tonic::transport::Channel;
 use zstd::bulk::Decompressor;
 
 use crate::fetch::FetchError;
-use crate::files;
 use crate::machine::hex;
 
 /// Chunks that wait for the disk.

@@ -8,13 +8,13 @@ use std::fs;
 use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 
+use node_linux::files::{self, FileError};
 use node_protocol::Certificates;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair, PKCS_ECDSA_P256_SHA256};
 use time::OffsetDateTime;
 use x509_parser::extensions::GeneralName;
 use zeroize::Zeroizing;
 
-use crate::files::{self, FileError};
 use crate::machine::sha256_hex;
 use crate::spec::{Identities, KeyPairFiles};
 

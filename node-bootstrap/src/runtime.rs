@@ -10,6 +10,9 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use futures::TryFutureExt;
+use node_linux::cgroup::Cgroups;
+use node_linux::describe;
+use node_linux::files::{self, FileError};
 use node_protocol::program;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
@@ -17,14 +20,12 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrivals;
-use crate::cgroup::Cgroups;
 use crate::child::{ChildSpec, Identity};
-use crate::files::{self, FileError};
 use crate::images::{self, ImageError, Importer};
 use crate::network::{self, NetworkError};
 use crate::spec::{Image, Layout, NodeSpec, merge};
 use crate::status::{Board, Phase};
-use crate::supervise::{Keeper, describe, keep_logs_short};
+use crate::supervise::{Supervisor, rotate_logs};
 use crate::{cni, containerd, kube_proxy, kubelet};
 
 /// How long containerd may take until its socket answers.
@@ -69,7 +70,7 @@ struct Texts {
 /// A node's processes.
 pub struct Runtime {
     board: Board,
-    keepers: BTreeMap<&'static str, Keeper>,
+    supervisors: BTreeMap<&'static str, Supervisor>,
     background: CancellationToken,
     watching: Option<JoinHandle<()>>,
 }
@@ -77,7 +78,7 @@ pub struct Runtime {
 impl Runtime {
     /// Nothing runs yet.
     pub fn new(board: Board) -> Self {
-        Self { board, keepers: BTreeMap::new(), background: CancellationToken::new(), watching: None }
+        Self { board, supervisors: BTreeMap::new(), background: CancellationToken::new(), watching: None }
     }
 
     /// Makes the node as `spec` says, of parts that may be on their way still. Returns the former value of the forwarding sysctl when it had
@@ -133,17 +134,17 @@ impl Runtime {
     }
 
     fn keep(&mut self, child: ChildSpec) {
-        if let Some(keeper) = self.keepers.get(child.name) {
-            return keeper.want(child);
+        if let Some(supervisor) = self.supervisors.get(child.name) {
+            return supervisor.want(child);
         }
-        self.keepers.insert(child.name, Keeper::new(child, self.board.clone(), true));
+        self.supervisors.insert(child.name, Supervisor::new(child, self.board.clone(), true));
     }
 
     fn watch(&mut self, layout: &Layout) {
         if self.watching.is_none() {
             let watching = watch_health(layout.clone(), self.board.clone(), self.background.clone());
             self.watching = Some(tokio::spawn(watching));
-            tokio::spawn(keep_logs_short(layout.logs.clone(), self.background.clone()));
+            tokio::spawn(rotate_logs(layout.logs.clone(), self.background.clone()));
         }
     }
 
@@ -155,16 +156,16 @@ impl Runtime {
         }
         let _ = files::remove(&layout.run.join("ready"));
         self.board.phase(Phase::Stopping, "stopping the node's processes");
-        let (kubelet, proxy) = (self.keepers.remove("kubelet"), self.keepers.remove("kube-proxy"));
+        let (kubelet, proxy) = (self.supervisors.remove("kubelet"), self.supervisors.remove("kube-proxy"));
         tokio::join!(stop(kubelet), stop(proxy));
-        stop(self.keepers.remove("containerd")).await;
+        stop(self.supervisors.remove("containerd")).await;
         self.board.phase(Phase::Stopped, "stopped; pods keep running");
     }
 }
 
-async fn stop(keeper: Option<Keeper>) {
-    if let Some(keeper) = keeper {
-        keeper.stop().await;
+async fn stop(supervisor: Option<Supervisor>) {
+    if let Some(supervisor) = supervisor {
+        supervisor.stop().await;
     }
 }
 
@@ -173,13 +174,13 @@ fn place(spec: &NodeSpec) -> Result<(Texts, Option<String>), RuntimeError> {
     for dir in spec.layout.dirs() {
         files::make_dir(&dir)?;
     }
-    let cgroups = Cgroups::detect()?;
+    let cgroups = Cgroups::detect();
     let texts = write_configs(spec, cgroups.is_v1())?;
     cgroups.create(&spec.services_cgroup)?;
     cgroups.create(&spec.cgroup_root)?;
     let kubelet = spec.layout.pids().join("kubelet.json");
     if Identity::load(&kubelet).is_none() && cgroups.processes(&spec.pods_cgroup()).is_empty() {
-        cgroups.prune(&spec.pods_cgroup()); // stale groups cost kubelet 12 s
+        cgroups.prune(&spec.pods_cgroup()); // stale ones cost kubelet 12 s
     }
     let forward_before = network::apply(&spec.network)?;
     Ok((texts, forward_before))

@@ -6,10 +6,11 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+
+use node_linux::files::{self, FileError};
+use node_linux::tool::{ToolError, run_blocking};
 
 use crate::config::Paths;
-use crate::files::{self, FileError};
 use crate::init::FINAL;
 use crate::ledger::Ledger;
 
@@ -25,17 +26,9 @@ pub enum ServiceError {
     /// A file.
     #[error(transparent)]
     File(#[from] FileError),
-    /// systemctl is missing.
-    #[error("run systemctl")]
-    Start(#[source] std::io::Error),
-    /// systemctl refused.
-    #[error("systemctl {what}: {said}")]
-    Refused {
-        /// What was tried.
-        what: String,
-        /// What it said.
-        said: String,
-    },
+    /// systemctl is missing, or refused.
+    #[error(transparent)]
+    Systemctl(#[from] ToolError),
 }
 
 /// True where systemd is the init system.
@@ -99,7 +92,7 @@ pub fn install(paths: &Paths) -> Result<(), ServiceError> {
 /// A unit that systemd never saw it reads when asked to start it; reading all units anew takes seconds on a slow machine.
 fn start() -> Result<(), ServiceError> {
     systemctl(&["enable", "--no-reload", UNIT])?;
-    let current = systemctl(&["show", "--property=NeedDaemonReload", UNIT])? == "NeedDaemonReload=no";
+    let current = systemctl(&["show", "--property=NeedDaemonReload", UNIT])?.trim() == "NeedDaemonReload=no";
     // Before systemd 246 it may not find what it did not see before: then it is told to look.
     if !current || systemctl(&["restart", UNIT]).is_err() {
         systemctl(&["daemon-reload"])?;
@@ -132,13 +125,9 @@ fn proxy_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String
     (!text.is_empty()).then_some(text)
 }
 
-fn systemctl(args: &[&str]) -> Result<String, ServiceError> {
-    let output = Command::new("systemctl").args(args).output().map_err(ServiceError::Start)?;
-    let said = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    if output.status.success() {
-        return Ok(said(&output.stdout));
-    }
-    Err(ServiceError::Refused { what: args.join(" "), said: said(&output.stderr) })
+/// Runs systemctl and returns what it printed.
+pub fn systemctl(args: &[&str]) -> Result<String, ToolError> {
+    run_blocking(&[&["systemctl"][..], args].concat(), "")
 }
 
 #[cfg(test)]

@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use ipnet::Ipv4Net;
+use node_linux::describe;
+use node_linux::files::{self, FileError};
 use node_protocol::{Part, PartKind};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -15,11 +17,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrivals;
 use crate::fetch::{self, FetchError};
-use crate::files::{self, FileError};
 use crate::runtime::{Runtime, RuntimeError};
 use crate::spec::{ApiServer, Identities, KeyPairFiles, Layout, Network, NodeSpec};
 use crate::status::{Board, Phase};
-use crate::supervise::describe;
 
 /// The copy of the file that `halt` reads.
 pub const COPY: &str = "static.json";

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use node_linux::files;
 use node_protocol::Check;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
-
-use crate::files;
 
 /// Where the node is in its life.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]

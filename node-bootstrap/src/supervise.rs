@@ -1,22 +1,17 @@
 //! Keeps children running: adopts or starts them, starts them again after a pause that grows, replaces them when their
 //! configuration changed, keeps their logs from filling the disk.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
+use node_linux::files::{self, FileError};
+use node_linux::{Backoff, describe, log};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use crate::child::{self, ChildSpec, Running};
-use crate::files::{self, FileError};
 use crate::status::{Board, Process};
-
-/// The first and the longest pause before a start.
-const PAUSES: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(15));
-
-/// A child that ran this long was well: the pause starts small again.
-const WELL: Duration = Duration::from_secs(30);
 
 /// How long a child may take to end after TERM.
 const GRACE: Duration = Duration::from_secs(8);
@@ -26,19 +21,19 @@ pub const LOG_LIMIT: u64 = 10 * 1024 * 1024;
 
 /// One child that is being kept.
 #[derive(Debug)]
-pub struct Keeper {
+pub struct Supervisor {
     spec: watch::Sender<ChildSpec>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
-impl Keeper {
+impl Supervisor {
     /// Starts keeping a child.
     pub fn new(spec: ChildSpec, board: Board, trampoline: bool) -> Self {
         let (spec, wanted) = watch::channel(spec);
         let stop = CancellationToken::new();
-        let keeping = Keeping { wanted, board, trampoline, stop: stop.clone(), restarts: 0 };
-        Self { spec, stop, task: tokio::spawn(keeping.run()) }
+        let supervision = Supervision { wanted, board, trampoline, stop: stop.clone(), restarts: 0 };
+        Self { spec, stop, task: tokio::spawn(supervision.run()) }
     }
 
     /// Says what the child should be from now on; a child that is that already goes on untouched.
@@ -57,7 +52,7 @@ impl Keeper {
     }
 }
 
-struct Keeping {
+struct Supervision {
     wanted: watch::Receiver<ChildSpec>,
     board: Board,
     trampoline: bool,
@@ -71,9 +66,9 @@ enum Ended {
     ByItself(String),
 }
 
-impl Keeping {
+impl Supervision {
     async fn run(mut self) {
-        let mut pause = PAUSES.0;
+        let mut backoff = Backoff::default();
         loop {
             let spec = self.wanted.borrow_and_update().clone();
             let began = Instant::now();
@@ -84,14 +79,12 @@ impl Keeping {
                     tracing::warn!(child = spec.name, how, log = %spec.log.display(), "child ended")
                 }
             }
-            pause = if began.elapsed() > WELL { PAUSES.0 } else { pause };
             self.restarts += 1;
             self.show(&spec, 0, "backoff");
             tokio::select! {
-                () = tokio::time::sleep(pause) => {}
+                () = tokio::time::sleep(backoff.pause_after(began.elapsed())) => {}
                 () = self.stop.cancelled() => return self.show(&spec, 0, "stopped"),
             }
-            pause = (pause * 2).min(PAUSES.1);
         }
     }
 
@@ -138,45 +131,10 @@ impl Keeping {
     }
 }
 
-/// An error with its causes, in one line.
-pub fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let (mut last, mut cause) = (text.clone(), error.source());
-    while let Some(inner) = cause {
-        let said = inner.to_string();
-        // A mere wrapper says the same again.
-        if said != last {
-            text.push_str(": ");
-            text.push_str(&said);
-        }
-        (last, cause) = (said, inner.source());
-    }
-    text
-}
-
-/// Moves a log that grew past `limit` bytes to `.1` by copying and cutting: the child keeps its open file (append mode).
-pub fn rotate(log: &Path, limit: u64) -> Result<bool, FileError> {
-    if !std::fs::metadata(log).is_ok_and(|meta| meta.len() > limit) {
-        return Ok(false);
-    }
-    let mut old = log.as_os_str().to_owned();
-    old.push(".1");
-    std::fs::copy(log, PathBuf::from(old)).map_err(files::io("copy", log))?;
-    let cut = std::fs::OpenOptions::new().write(true).open(log).and_then(|file| file.set_len(0));
-    cut.map(|()| true).map_err(files::io("cut", log))
-}
-
-/// Looks at the logs of a directory once a minute, until stopped.
-pub async fn keep_logs_short(dir: PathBuf, stop: CancellationToken) {
-    while stop.run_until_cancelled(tokio::time::sleep(Duration::from_secs(60))).await.is_some() {
-        let Ok(entries) = std::fs::read_dir(&dir) else { continue };
-        for log in
-            entries.flatten().map(|entry| entry.path()).filter(|path| path.extension().is_some_and(|ext| ext == "log"))
-        {
-            if let Err(error) = rotate(&log, LOG_LIMIT) {
-                tracing::warn!(error = describe(&error), "log not rotated");
-            }
-        }
+/// Rotates the logs of a directory until stopped.
+pub async fn rotate_logs(dir: PathBuf, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(log::ROTATE_EVERY)).await.is_some() {
+        log::rotate_all(log::find(&dir), LOG_LIMIT);
     }
 }
 
@@ -202,23 +160,23 @@ mod tests {
     async fn a_dead_child_is_started_again_and_stop_means_stop() {
         let dir = tempfile::tempdir().unwrap();
         let board = Board::new(dir.path().join("status.json"));
-        let keeper = Keeper::new(sleeper(dir.path(), "300"), board.clone(), false);
+        let supervisor = Supervisor::new(sleeper(dir.path(), "300"), board.clone(), false);
         let first = until(&board, |process| process.state == "running").await;
         nix::sys::signal::kill(nix::unistd::Pid::from_raw(first.pid.cast_signed()), nix::sys::signal::SIGKILL).unwrap();
         let second = until(&board, |process| process.state == "running" && process.restarts == 1).await;
         assert_ne!(first.pid, second.pid);
-        keeper.stop().await;
+        supervisor.stop().await;
         assert_eq!(board.status().processes[0].state, "stopped");
         assert!(child::Identity::load(&dir.path().join("sleeper.json")).is_none());
     }
 
     #[tokio::test]
-    async fn a_new_keeper_adopts_and_a_new_configuration_replaces() {
+    async fn a_new_supervisor_adopts_and_a_new_configuration_replaces() {
         let dir = tempfile::tempdir().unwrap();
         let spec = sleeper(dir.path(), "300");
         let orphan = child::start(&spec, false).unwrap();
         let board = Board::new(dir.path().join("status.json"));
-        let keeper = Keeper::new(spec.clone(), board.clone(), false);
+        let supervisor = Supervisor::new(spec.clone(), board.clone(), false);
         let adopted = until(&board, |process| process.state == "running").await;
         assert_eq!(adopted.pid, orphan.pid());
         // The test is the orphan's real parent: reap it, as init would.
@@ -226,21 +184,10 @@ mod tests {
             let mut orphan = orphan;
             orphan.wait().await
         });
-        keeper.want(ChildSpec { digest: "two".into(), ..spec });
+        supervisor.want(ChildSpec { digest: "two".into(), ..spec });
         let replaced = until(&board, |process| process.state == "running" && process.pid != adopted.pid).await;
         assert_eq!(replaced.restarts, 0, "a wanted change is no failure");
         reaper.await.unwrap();
-        keeper.stop().await;
-    }
-
-    #[test]
-    fn a_long_log_moves_aside() {
-        let dir = tempfile::tempdir().unwrap();
-        let log = dir.path().join("kubelet.log");
-        std::fs::write(&log, "0123456789").unwrap();
-        assert!(!rotate(&log, 10).unwrap());
-        assert!(rotate(&log, 9).unwrap());
-        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
-        assert_eq!(std::fs::read(dir.path().join("kubelet.log.1")).unwrap(), b"0123456789");
+        supervisor.stop().await;
     }
 }

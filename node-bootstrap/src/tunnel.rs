@@ -14,6 +14,7 @@ use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
+use node_linux::describe;
 use node_protocol::alpn;
 use node_protocol::header::TUNNEL_REASON;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +24,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::connect::Backoff;
 use crate::link::{Link, LinkError};
-use crate::supervise::describe;
 use target::Targets;
 
 /// Streams at a time, said in the settings: an unsaid limit would make one more wait in silence.

@@ -8,10 +8,10 @@ use std::fs;
 use std::time::Duration;
 
 use anyhow::Result;
+use node_linux::cgroup::Cgroups;
 use serde_json::json;
 use tokio::time::sleep;
 
-use crate::cgroup;
 use crate::instance::Instance;
 use crate::options::BenchIdleArgs;
 
@@ -31,7 +31,7 @@ struct Seen {
 pub async fn run(args: BenchIdleArgs) -> Result<()> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
     instance.existing()?;
-    let before: BTreeMap<i32, u64> = look(&instance).into_iter().map(|(pid, seen)| (pid, seen.ticks)).collect();
+    let before: BTreeMap<u32, u64> = look(&instance).into_iter().map(|(pid, seen)| (pid, seen.ticks)).collect();
     sleep(Duration::from_secs(args.seconds)).await;
     let mut sums: BTreeMap<(&'static str, String), (u32, u64, u64, f64)> = BTreeMap::new();
     for (pid, seen) in look(&instance) {
@@ -57,19 +57,19 @@ pub async fn run(args: BenchIdleArgs) -> Result<()> {
     Ok(())
 }
 
-fn look(instance: &Instance) -> Vec<(i32, Seen)> {
-    let root = cgroup::v2_root().join(instance.cgroup());
+fn look(instance: &Instance) -> Vec<(u32, Seen)> {
+    let (cgroups, top) = (Cgroups::detect(), instance.cgroup());
     let mut all = Vec::new();
     for (group, part) in
         [("host", "platform"), ("node", "node/services"), ("tenants", "node/kubepods"), ("machines", "machines")]
     {
-        all.extend(cgroup::processes(&root.join(part)).into_iter().map(|pid| (group, pid)));
+        all.extend(cgroups.processes(&format!("{top}/{part}")).into_iter().map(|pid| (group, pid)));
     }
-    all.extend(instance.pid().map(|pid| ("platform", pid)));
+    all.extend(instance.pid().map(|pid| ("platform", pid.cast_unsigned())));
     all.into_iter().filter_map(|(group, pid)| Some((pid, see(group, pid)?))).collect()
 }
 
-fn see(group: &'static str, pid: i32) -> Option<Seen> {
+fn see(group: &'static str, pid: u32) -> Option<Seen> {
     let line = fs::read(format!("/proc/{pid}/cmdline")).ok()?;
     let first = String::from_utf8_lossy(line.split(|byte| *byte == 0).next()?).into_owned();
     let name = first.rsplit('/').next().unwrap_or_default().to_owned();

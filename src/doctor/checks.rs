@@ -1,21 +1,23 @@
-//! The questions about the machine itself. None of them changes anything.
+//! The questions about the machine itself: `doctor`'s and `up`'s face of the list in node-linux, of which the agent's preflight is the other.
+//! None of them changes anything.
 
 use std::fs;
 use std::net::IpAddr;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use node_linux::{resolver, storage, system};
+use node_linux::cgroup::Cgroups;
+use node_linux::resources::{self, DiskNeeds, Space};
+use node_linux::tool::run;
+use node_linux::{resolver, storage, surroundings, system};
 use tenant_controlplane::pki::end;
 use time::OffsetDateTime;
 
 use super::{Check, firewall, ranges};
-use crate::cgroup;
 use crate::components;
 use crate::instance::{Addresses, Instance, Record, SLOTS_DIR};
 use crate::limits;
 use crate::platform::certificates::GATEWAY_CERTIFICATE;
-use crate::run::run;
 
 /// The Debian packages that an embedded host needs, and a file of each by which it is recognized.
 const PACKAGES: [(&str, &str); 6] = [
@@ -44,12 +46,19 @@ const HOSTS: &str = "/etc/hosts";
 const CERTIFICATES_SOON: time::Duration = time::Duration::days(30);
 /// The oldest kernel with `cgroup.kill`.
 const KERNEL: (u32, u32) = (5, 14);
-const CAP_SYS_RESOURCE: u64 = 1 << 24;
 
 /// Everything that can be asked before an instance runs.
 pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
     let build = !(components::are_complete(cache, &[]) && components::has_node_tree(cache));
-    let mut all = vec![root(), root_directory().await, kernel(), overlayfs(), cgroups(), capability(), packages(build)];
+    let mut all = vec![
+        root(),
+        root_directory().await,
+        system::kernel(&system::kernel_release(), KERNEL, "cgroup.kill"),
+        system::overlayfs_here(),
+        system::cgroups(&Cgroups::detect(), true),
+        system::capability(&fs::read_to_string("/proc/self/status").unwrap_or_default()),
+        packages(build),
+    ];
     all.extend(disks(instance, cache));
     all.push(storage::storage("storage", &instance.path("node/containerd")));
     all.push(storage::programs("cache", cache));
@@ -58,32 +67,13 @@ pub async fn machine(instance: &Instance, cache: &Path) -> Vec<Check> {
     if let Some(slot) = instance.held_slot().or_else(|| ranges::choices(&foreign).first().copied()) {
         all.push(firewall::check(Addresses::of(slot).all()).await);
     }
-    all.extend([clock(), hosts(Path::new(HOSTS)), files(limits::highest())]);
+    all.extend([
+        system::clock(system::seconds_since_1970()),
+        surroundings::hosts(Path::new(HOSTS)),
+        resources::open_files(limits::highest(), limits::WANTED),
+    ]);
     all.push(resolver::check("resolver", &fs::read_to_string("/etc/resolv.conf").unwrap_or_default()));
     all
-}
-
-fn hosts(path: &Path) -> Check {
-    if path.is_file() {
-        return Check::pass("hosts", format!("{} is there", path.display()));
-    }
-    Check::fail(
-        "hosts",
-        format!("{} is missing: containerd copies it into every pod, so none would start", path.display()),
-        format!("make it: echo '127.0.0.1 localhost' > {}", path.display()),
-    )
-}
-
-/// Whether a process may have as many connections as a gateway needs.
-fn files(highest: Option<u64>) -> Check {
-    match highest {
-        Some(highest) if highest < limits::WANTED => Check::warn(
-            "files",
-            format!("a process may open {highest} files at most, and each connection through the gateway takes two"),
-            format!("start it with more: ulimit -Hn {}, or LimitNOFILE in its systemd unit", limits::WANTED),
-        ),
-        _ => Check::pass("files", "a process may open enough files"),
-    }
 }
 
 /// Whether people and nodes still find the gateway where kubeconfigs say it is.
@@ -106,12 +96,8 @@ fn address_of(record: &Record, own: &[IpAddr]) -> Check {
 }
 
 fn root() -> Check {
-    if nix::unistd::geteuid().is_root() {
-        return Check::pass("root", "running as root");
-    }
-    Check::fail(
-        "root",
-        "not root: an embedded host needs root for network namespaces, mounts and cgroups",
+    system::root(
+        ": an embedded host needs root for network namespaces, mounts and cgroups",
         "run it with sudo, or use a cluster you have: `pilothouse up --host-kubeconfig FILE`",
     )
 }
@@ -135,44 +121,6 @@ fn root_directory_of(own: Option<&str>, entered: Option<&str>) -> Check {
             "use a container, or pivot_root(8) in a mount namespace of its own, instead of chroot",
         ),
     }
-}
-
-fn kernel() -> Check {
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    system::kernel(&release, KERNEL, "cgroup.kill")
-}
-
-fn overlayfs() -> Check {
-    let known = fs::read_to_string("/proc/filesystems").unwrap_or_default();
-    let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    system::overlayfs(&known, Path::new("/lib/modules"), &release)
-}
-
-fn cgroups() -> Check {
-    let root = cgroup::v2_root();
-    if !root.join("cgroup.procs").exists() {
-        return Check::fail(
-            "cgroups",
-            "no cgroup v2 hierarchy is mounted",
-            "mount it: mount -t cgroup2 none /sys/fs/cgroup",
-        );
-    }
-    let mode = if cgroup::is_hybrid() { "hybrid (v1 controllers beside v2)" } else { "v2" };
-    Check::pass("cgroups", mode)
-}
-
-fn capability() -> Check {
-    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:")).map(str::trim).unwrap_or("0");
-    let held = u64::from_str_radix(effective, 16).unwrap_or(0) & CAP_SYS_RESOURCE != 0;
-    if held {
-        return Check::pass("capability", "CAP_SYS_RESOURCE is there");
-    }
-    Check::warn(
-        "capability",
-        "CAP_SYS_RESOURCE is missing: containers cannot lower their out-of-memory score",
-        "nothing to do: containerd is told not to try",
-    )
 }
 
 /// Which packages are missing, as a check.
@@ -209,30 +157,22 @@ fn disks(instance: &Instance, cache: &Path) -> Vec<Check> {
         let device = fs::metadata(place).map(|meta| meta.dev()).ok();
         if !asked.contains(&device) {
             asked.push(device);
-            all.push(disk(place, needed));
+            all.push(resources::disk(place, Space::of(place), &disk_needs(needed)));
         }
     }
     all
 }
 
-fn disk(place: &Path, needed: u64) -> Check {
-    let Ok(stat) = nix::sys::statvfs::statvfs(place) else {
-        return Check::warn("disk", format!("free space of {} is unknown", place.display()), "check it with df");
-    };
-    disk_of(&place.display().to_string(), stat.blocks_available() * stat.fragment_size(), needed)
-}
-
-fn disk_of(place: &str, free: u64, needed: u64) -> Check {
-    let text = format!("{:.1} GiB free in {place}", free as f64 / f64::from(1 << 30));
-    if free < needed {
-        let observed = format!("disk too small: {text}; {} GiB are needed", needed >> 30);
-        return Check::fail("disk", observed, "free some, or put --data-dir or --cache on a larger disk");
+/// A new instance needs all; one that has its images must find `least`, bytes.
+const fn disk_needs(least: u64) -> DiskNeeds<'static> {
+    DiskNeeds {
+        least,
+        remedy: "free some, or put --data-dir or --cache on a larger disk",
+        ample: DISK_NEEDED,
+        ample_percent: 0,
+        consequence: "another cluster or another Kubernetes version may not fit",
+        advice: "free some soon: etcd does not survive a full disk",
     }
-    if free < DISK_NEEDED {
-        let observed = format!("{text}: another cluster or another Kubernetes version may not fit");
-        return Check::warn("disk", observed, "free some soon: etcd does not survive a full disk");
-    }
-    Check::pass("disk", text)
 }
 
 /// Whether certificates of the host and the gateway, which each start of `up` makes anew, last another month.
@@ -258,16 +198,12 @@ fn certificates_of(first: Option<OffsetDateTime>, now: OffsetDateTime) -> Check 
     )
 }
 
-fn clock() -> Check {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    system::clock(now.map_or(0, |time| time.as_secs()))
-}
-
 /// What dead instances left on the machine: cgroups whose name starts with ours but whose slot is gone.
 pub async fn leftovers() -> Vec<Check> {
     let living: Vec<String> = slots();
     let mut orphans: Vec<String> = Vec::new();
-    for entry in fs::read_dir(cgroup::v2_root()).into_iter().flatten().flatten() {
+    let cgroups = Cgroups::detect();
+    for entry in cgroups.unified().and_then(|root| fs::read_dir(root).ok()).into_iter().flatten().flatten() {
         let name = entry.file_name().to_string_lossy().into_owned();
         let Some(instance) = name.strip_prefix("pilothouse-") else { continue };
         if !living.iter().any(|known| known == instance) {
@@ -303,21 +239,14 @@ mod tests {
 
     #[test]
     fn a_new_instance_needs_room_and_an_old_one_less() {
-        let small = disk_of("/d", DISK_TO_RESUME, DISK_NEEDED);
+        let disk_of =
+            |free, least| resources::disk(Path::new("/d"), Some(Space { free, total: free }), &disk_needs(least));
+        let small = disk_of(DISK_TO_RESUME, DISK_NEEDED);
         assert_eq!(small.status, Verdict::Fail);
         assert!(small.observed.starts_with("disk too small: 1.0 GiB free in /d; 6 GiB"), "{}", small.observed);
-        assert_eq!(disk_of("/d", DISK_TO_RESUME, DISK_TO_RESUME).status, Verdict::Warn);
-        assert_eq!(disk_of("/d", DISK_TO_RESUME - 1, DISK_TO_RESUME).status, Verdict::Fail);
-        assert_eq!(disk_of("/d", DISK_NEEDED, DISK_TO_RESUME).status, Verdict::Pass);
-    }
-
-    #[test]
-    fn a_machine_on_which_no_pod_can_start_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("hosts");
-        assert_eq!(hosts(&path).status, Verdict::Fail);
-        fs::write(&path, "").unwrap();
-        assert_eq!(hosts(&path).status, Verdict::Pass);
+        assert_eq!(disk_of(DISK_TO_RESUME, DISK_TO_RESUME).status, Verdict::Warn);
+        assert_eq!(disk_of(DISK_TO_RESUME - 1, DISK_TO_RESUME).status, Verdict::Fail);
+        assert_eq!(disk_of(DISK_NEEDED, DISK_TO_RESUME).status, Verdict::Pass);
     }
 
     #[tokio::test]
@@ -326,12 +255,6 @@ mod tests {
         assert_eq!(root_directory_of(Some("1:2"), Some("1:3")).status, Verdict::Fail);
         assert_eq!(root_directory_of(Some("1:2"), None).status, Verdict::Pass);
         assert_eq!(root_directory().await.status, Verdict::Pass, "where tests run");
-    }
-
-    #[test]
-    fn few_descriptors_are_worth_a_word() {
-        assert_eq!(files(Some(limits::WANTED - 1)).status, Verdict::Warn);
-        assert_eq!(files(Some(limits::WANTED)).status, Verdict::Pass);
     }
 
     #[test]

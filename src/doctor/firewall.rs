@@ -4,9 +4,9 @@
 use anyhow::Result;
 use ipnet::Ipv4Net;
 use node_linux::firewall::{Closed, Hook, chains, ends_closed, remedy};
+use node_linux::tool::run;
 
 use super::Check;
-use crate::run::run;
 
 const ID: &str = "firewall";
 

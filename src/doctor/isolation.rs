@@ -6,11 +6,12 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
+use node_linux::cgroup::Cgroups;
+use node_linux::tool::{run, succeeds};
+
 use super::Check;
-use crate::cgroup;
 use crate::host::isolation::State;
 use crate::instance::{Addresses, Instance};
-use crate::run::{run, succeeds};
 
 /// What a tenant must never reach: etcd, its plain health port, API servers, kubelet.
 const PORTS: [u16; 4] = [ETCD, 2381, 6443, 10250];
@@ -58,7 +59,7 @@ fn verdict(found: &Found, pods: usize) -> Check {
     Check::pass("isolation", format!("{} forbidden connections from {pods} tenant pods all failed", found.tried))
 }
 
-async fn crossed(state: &State, places: &[(i32, Ipv4Addr)], addresses: Addresses) -> Vec<String> {
+async fn crossed(state: &State, places: &[(u32, Ipv4Addr)], addresses: Addresses) -> Vec<String> {
     let mut crossed = Vec::new();
     for (pid, from) in places {
         for to in targets(state, *from, addresses) {
@@ -73,7 +74,7 @@ async fn crossed(state: &State, places: &[(i32, Ipv4Addr)], addresses: Addresses
 }
 
 /// Whether some API server reaches its own etcd, as it must.
-async fn sees(state: &State, places: &[(i32, Ipv4Addr)]) -> bool {
+async fn sees(state: &State, places: &[(u32, Ipv4Addr)]) -> bool {
     for (pid, from) in places {
         for (_, to) in state.pairs.iter().filter(|(one, _)| one == from) {
             if reaches(*pid, *to, ETCD).await {
@@ -91,9 +92,9 @@ fn targets(state: &State, from: Ipv4Addr, addresses: Addresses) -> BTreeSet<Ipv4
 }
 
 /// One process of each tenant pod, with the pod's address.
-async fn places(instance: &Instance, state: &State) -> Vec<(i32, Ipv4Addr)> {
-    let mut found: Vec<(i32, Ipv4Addr)> = Vec::new();
-    for pid in cgroup::processes(&cgroup::v2_root().join(instance.cgroup()).join("node")) {
+async fn places(instance: &Instance, state: &State) -> Vec<(u32, Ipv4Addr)> {
+    let mut found: Vec<(u32, Ipv4Addr)> = Vec::new();
+    for pid in Cgroups::detect().processes(&format!("{}/node", instance.cgroup())) {
         let Some(address) = address_of(pid).await else { continue };
         if state.tenants.contains(&address) && !found.iter().any(|(_, known)| *known == address) {
             found.push((pid, address));
@@ -103,7 +104,7 @@ async fn places(instance: &Instance, state: &State) -> Vec<(i32, Ipv4Addr)> {
 }
 
 /// The IPv4 address that a process has on `eth0`.
-pub(super) async fn address_of(pid: i32) -> Option<Ipv4Addr> {
+pub(super) async fn address_of(pid: u32) -> Option<Ipv4Addr> {
     if !Path::new(&format!("/proc/{pid}/ns/net")).exists() {
         return None;
     }
@@ -115,7 +116,7 @@ pub(super) async fn address_of(pid: i32) -> Option<Ipv4Addr> {
 }
 
 /// Whether a TCP connection opens from the network namespace of a process.
-async fn reaches(pid: i32, to: Ipv4Addr, port: u16) -> bool {
+async fn reaches(pid: u32, to: Ipv4Addr, port: u16) -> bool {
     let net = format!("--net=/proc/{pid}/ns/net");
     succeeds(&["nsenter", &net, "timeout", "0.5", "bash", "-c", &format!("exec 3<>/dev/tcp/{to}/{port}")]).await
 }

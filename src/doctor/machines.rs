@@ -8,12 +8,12 @@ use std::net::{Ipv4Addr, SocketAddr, SocketAddrV4};
 use std::time::Duration;
 
 use futures::{StreamExt, stream};
+use node_linux::cgroup::Cgroups;
 use tokio::time::Instant;
 
 use super::Check;
 use super::isolation::address_of;
 use super::wall::{self, Tried, Way};
-use crate::cgroup;
 use crate::detach::read_ready;
 use crate::instance::{Addresses, Instance, Record};
 use crate::platform::machines::{self, Mode};
@@ -158,7 +158,7 @@ fn verdict(found: &Found) -> Check {
 async fn machines(instance: &Instance, record: &Record) -> Vec<Machine> {
     let range = Addresses::of(record.slot).machines();
     let (mut networks, mut found) = (BTreeSet::new(), Vec::new());
-    for pid in cgroup::processes(&cgroup::v2_root().join(instance.cgroup()).join("machines")) {
+    for pid in Cgroups::detect().processes(&format!("{}/machines", instance.cgroup())) {
         let path = format!("/proc/{pid}/ns/net");
         let (Ok(id), Ok(network)) = (fs::read_link(&path), File::open(&path)) else { continue };
         if !networks.insert(id) {

@@ -1,11 +1,11 @@
 //! The two ports: answered where the instance runs, free where it does not.
 
-use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use node_linux::surroundings::is_taken;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::Check;
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(2);
 pub async fn ports(record: Option<&Record>, running: bool) -> Check {
     match record {
         Some(record) if running => answered(record).await,
-        Some(record) => free(record.listen, record.portal, true).await,
-        None => free(GATEWAY, PORTAL, false).await,
+        Some(record) => free(record.listen, record.portal, true),
+        None => free(GATEWAY, PORTAL, false),
     }
 }
 
@@ -48,8 +48,8 @@ async fn speaks_http(portal: SocketAddr) -> bool {
 }
 
 /// `kept`: kubeconfigs carry the gateway's port, so it cannot give way to another one.
-async fn free(gateway: SocketAddr, portal: SocketAddr, kept: bool) -> Check {
-    match (taken(gateway).await, taken(portal).await) {
+fn free(gateway: SocketAddr, portal: SocketAddr, kept: bool) -> Check {
+    match (is_taken(gateway), is_taken(portal)) {
         (true, _) if kept => Check::fail(
             "ports",
             format!("another process has the gateway's {gateway}, which kubeconfigs carry"),
@@ -66,12 +66,10 @@ async fn free(gateway: SocketAddr, portal: SocketAddr, kept: bool) -> Check {
     }
 }
 
-async fn taken(address: SocketAddr) -> bool {
-    TcpListener::bind(address).await.is_err_and(|error| error.kind() == ErrorKind::AddrInUse)
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::net::TcpListener;
+
     use super::*;
     use crate::doctor::Verdict;
 
@@ -80,10 +78,10 @@ mod tests {
         let held = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let held = (held.local_addr().unwrap(), held);
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        assert_eq!(free(any, any, true).await.status, Verdict::Pass);
-        assert_eq!(free(held.0, any, true).await.status, Verdict::Fail);
-        assert_eq!(free(held.0, any, false).await.status, Verdict::Warn);
-        assert_eq!(free(any, held.0, true).await.status, Verdict::Warn);
+        assert_eq!(free(any, any, true).status, Verdict::Pass);
+        assert_eq!(free(held.0, any, true).status, Verdict::Fail);
+        assert_eq!(free(held.0, any, false).status, Verdict::Warn);
+        assert_eq!(free(any, held.0, true).status, Verdict::Warn);
     }
 
     #[tokio::test]

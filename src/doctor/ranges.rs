@@ -4,11 +4,11 @@
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
+use node_linux::tool::run;
 use serde::Deserialize;
 
 use super::Check;
 use crate::instance::{Addresses, SLOTS, SPARE_SLOT};
-use crate::run::run;
 
 /// A network as wide as this leads everywhere (a default route in halves, 0.0.0.0/1): our own routes are narrower and go before it.
 const WIDEST: u8 = 8;

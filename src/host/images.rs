@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use bundle::{Artefact, Bundle};
+use node_linux::tool::run;
 
 use crate::components::Bundles;
 use crate::instance::{Instance, write_atomic};
-use crate::run::run;
 
 /// What a control plane consists of.
 const IMAGES: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];

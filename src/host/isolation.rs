@@ -9,6 +9,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use node_linux::tool::{run_with_input, succeeds};
 use provisioner::IsolationState;
 use serde::{Deserialize, Serialize};
 use tenant_controlplane::component::etcd::CLIENT_PORT;
@@ -19,7 +20,6 @@ use tracing::warn;
 
 use crate::instance::{Addresses, Instance, write_atomic};
 use crate::network::UPLINK;
-use crate::run::{run_with_input, succeeds};
 
 const TABLE: &str = "pilothouse_isolation";
 /// Where members of one etcd speak to each other.

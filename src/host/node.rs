@@ -8,6 +8,7 @@ use futures::{StreamExt, TryStreamExt, pin_mut};
 use k8s_openapi::api::core::v1::Node;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Api, Client};
+use node_linux::tool::run;
 use node_protocol::program;
 use serde_json::{Value, json};
 use tokio::time::timeout;
@@ -16,7 +17,6 @@ use tokio_util::sync::CancellationToken;
 use super::{Host, NODE, control_plane, pki};
 use crate::components::AGENT;
 use crate::instance::{Instance, write_atomic};
-use crate::run::run;
 use crate::supervise::Process;
 
 /// The images that tenants' pods and volumes need; nothing is ever pulled.

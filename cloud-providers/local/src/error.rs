@@ -3,6 +3,9 @@
 use std::path::PathBuf;
 
 use cloud_providers::{ProviderError, ProviderErrorClass};
+use node_linux::describe;
+use node_linux::files::FileError;
+use node_linux::tool::ToolError;
 use thiserror::Error;
 
 use crate::restless::RESTLESS;
@@ -19,14 +22,12 @@ pub enum LocalError {
         #[source]
         source: std::io::Error,
     },
+    /// A file could not be replaced, or a cgroup not be used.
+    #[error(transparent)]
+    Files(#[from] FileError),
     /// A tool of the machine failed.
-    #[error("run `{command}`: {output}")]
-    Tool {
-        /// The command line.
-        command: String,
-        /// The end of its standard error.
-        output: String,
-    },
+    #[error(transparent)]
+    Tool(#[from] ToolError),
     /// A system call failed.
     #[error("{what}")]
     Call {
@@ -110,17 +111,6 @@ impl LocalError {
         move |source| Self::Call { what, source }
     }
 
-    /// The error with its causes, in one line.
-    pub fn described(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(deeper) = cause {
-            text.push_str(&format!(": {deeper}"));
-            cause = deeper.source();
-        }
-        text
-    }
-
     fn remediation(&self) -> &'static str {
         match self {
             Self::Full { .. } | Self::NoUsers => "remove machines, or use machines of your own",
@@ -147,6 +137,6 @@ impl From<LocalError> for ProviderError {
             LocalError::Full { .. } | LocalError::NoUsers => ProviderErrorClass::Quota,
             _ => ProviderErrorClass::Platform,
         };
-        Self::retryable(class, error.described(), error.remediation())
+        Self::retryable(class, describe(&error), error.remediation())
     }
 }

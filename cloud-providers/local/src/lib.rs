@@ -15,15 +15,12 @@ mod kernel;
 mod machine;
 mod network;
 mod provider;
-mod prune;
 mod restless;
 pub mod stage;
-mod tool;
 mod users;
 
 pub use error::LocalError;
 pub use machine::resolver_addresses;
-pub use network::{Network, RAISED};
+pub use network::Network;
 pub use provider::{Local, LocalConfig};
-pub use prune::remove_tree as remove_cgroups;
 pub use users::Ranges;

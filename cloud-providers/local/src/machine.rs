@@ -1,11 +1,12 @@
 //! One machine on disk: its directory, what is written there, and what both stages read.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::fs;
+use std::io::{Read, Seek, SeekFrom};
 use std::net::Ipv4Addr;
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, lchown};
+use std::os::unix::fs::{PermissionsExt, lchown};
 use std::path::{Path, PathBuf};
 
+use node_linux::files;
 use serde::{Deserialize, Serialize};
 
 use crate::error::LocalError;
@@ -72,14 +73,8 @@ impl Spec {
 
     /// Writes it in one step.
     pub fn save(&self) -> Result<(), LocalError> {
-        let text =
-            serde_json::to_vec_pretty(self).map_err(|source| LocalError::Corrupt { path: self.file(), source })?;
-        let new = self.dir.join("machine.json.new");
-        // On disk before it has its name: half a file would hide every machine's address from the next one's choice.
-        let written = fs::File::create(&new).and_then(|mut file| file.write_all(&text).and_then(|()| file.sync_all()));
-        written.map_err(LocalError::file(&new))?;
-        let named = fs::rename(&new, self.file()).and_then(|()| fs::File::open(&self.dir)?.sync_all());
-        named.map_err(LocalError::file(self.file()))
+        // Half a file would hide every machine's address from the next one's choice.
+        Ok(files::write_json(&self.file(), self, 0o644)?)
     }
 
     /// Makes the directories, and the few files by which one machine differs from another.
@@ -96,7 +91,7 @@ impl Spec {
         {
             fs::write(etc.join(name), text).map_err(LocalError::file(etc.join(name)))?;
         }
-        write_secret(&etc.join("pilothouse/join.json"), join)?;
+        files::write(&etc.join("pilothouse/join.json"), join, 0o600)?;
         // Root of a user namespace walks through here to what it owns.
         let open = fs::set_permissions(&self.dir, fs::Permissions::from_mode(0o755));
         open.map_err(LocalError::file(&self.dir))?;
@@ -184,12 +179,6 @@ fn machine_id(id: &str) -> String {
         }
     }
     format!("{:016x}{:016x}", hash[0], hash[1])
-}
-
-fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), LocalError> {
-    let file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(path);
-    let mut file = file.map_err(LocalError::file(path))?;
-    file.write_all(bytes).map_err(LocalError::file(path))
 }
 
 #[cfg(test)]

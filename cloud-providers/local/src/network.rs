@@ -4,15 +4,11 @@ use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use ipnet::Ipv4Net;
+use node_linux::sysctl;
+use node_linux::tool::{run, run_with_input};
 
 use crate::error::LocalError;
 use crate::machine::resolver_addresses;
-use crate::tool::{run, run_with_input};
-
-/// Kernel values that are raised where they are lower. Each machine takes eight inotify instances (containerd, kubelet and their pods):
-/// the kernel's default of 128 serves 15 machines.
-pub const RAISED: [(&str, u32); 2] =
-    [("/proc/sys/fs/inotify/max_user_instances", 8192), ("/proc/sys/net/ipv4/ip_forward", 1)];
 
 /// The bridge and its rules.
 #[derive(Debug, Clone)]
@@ -43,8 +39,8 @@ impl Network {
 
     /// Makes bridge and rules, or finds them. Runs any number of times.
     pub async fn ensure(&self) -> Result<(), LocalError> {
-        for (path, least) in RAISED {
-            raise(path, least)?;
+        for value in sysctl::LOCAL_MACHINES {
+            sysctl::raise(value)?;
         }
         if run(&["ip", "link", "show", &self.bridge]).await.is_err() {
             run(&["ip", "link", "add", &self.bridge, "type", "bridge"]).await?;
@@ -61,7 +57,7 @@ impl Network {
             None => self.rules(),
             Some(gateway) => self.isolated_rules(gateway, &resolver_addresses(), &own_networks(&self.bridge)),
         };
-        run_with_input(&["nft", "-f", "-"], &rules).await.map(drop)
+        Ok(run_with_input(&["nft", "-f", "-"], &rules).await.map(drop)?)
     }
 
     /// Sets the rules again where somebody flushed them, as a restart of Debian's `nftables` service does.
@@ -180,15 +176,6 @@ fn own_networks(bridge: &str) -> Vec<Ipv4Net> {
     };
     let found: BTreeSet<Ipv4Net> = all.filter_map(network).filter(|network| network.prefix_len() > 0).collect();
     found.into_iter().collect()
-}
-
-/// Sets a kernel value where it is lower.
-fn raise(path: &str, least: u32) -> Result<(), LocalError> {
-    let now = std::fs::read_to_string(path).map_err(LocalError::file(path))?;
-    if now.trim().parse::<u32>().is_ok_and(|now| now >= least) {
-        return Ok(());
-    }
-    std::fs::write(path, least.to_string()).map_err(LocalError::file(path))
 }
 
 #[cfg(test)]

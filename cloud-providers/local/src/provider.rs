@@ -10,6 +10,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cloud_providers::{JoinMaterial, Machine, MachineRequest, MachineState, Provider, ProviderError, Removal};
+use node_linux::cgroup::Cgroups;
+use node_linux::describe;
+use node_linux::tool::run;
 use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::process::{Child, Command};
@@ -20,7 +23,6 @@ use crate::error::LocalError;
 use crate::machine::Spec;
 use crate::network::Network;
 use crate::restless;
-use crate::tool::run;
 use crate::users::{Ranges, Users};
 
 /// A machine's agent stops its pods in this time, or they are ended with it.
@@ -155,7 +157,7 @@ impl Local {
 
     /// Waits until the machine is found by its cgroup: asked again before that, another would be started over the same disk.
     async fn began(&self, spec: &Spec, child: &mut Child) -> Result<(), LocalError> {
-        while !cgroup::populated(&spec.cgroup) {
+        while !cgroup::is_populated(&spec.cgroup) {
             tokio::select! {
                 _ = child.wait() => {
                     self.clear(spec).await?;
@@ -188,7 +190,7 @@ impl Local {
     }
 
     fn describe(&self, spec: &Spec) -> Machine {
-        let state = match (cgroup::populated(&spec.cgroup), spec.wanted) {
+        let state = match (cgroup::is_populated(&spec.cgroup), spec.wanted) {
             (true, _) => MachineState::Running,
             (false, false) => MachineState::Stopped,
             (false, true) => MachineState::Failed(spec.console()),
@@ -220,7 +222,7 @@ impl Local {
     /// When their processes do not end.
     pub async fn end_unisolated(&self) -> Result<(), ProviderError> {
         for spec in self.known().flatten() {
-            if self.config.users.is_some() && spec.users.is_none() && cgroup::populated(&spec.cgroup) {
+            if self.config.users.is_some() && spec.users.is_none() && cgroup::is_populated(&spec.cgroup) {
                 self.halt(&spec.id).await?;
             }
         }
@@ -283,7 +285,7 @@ impl Local {
     /// Takes bridge, rules and the machines' common cgroup away; for the end of an instance.
     pub async fn dismantle(&self) {
         self.config.network.remove().await;
-        cgroup::remove(&self.config.cgroup);
+        Cgroups::detect().prune(&self.config.cgroup);
     }
 }
 
@@ -295,12 +297,7 @@ fn free_users(ranges: Ranges, known: &[Spec]) -> Result<Users, LocalError> {
 /// Ends what runs in a machine's cgroups, and removes them.
 async fn end(cgroup: String) -> Result<(), LocalError> {
     let id = cgroup.clone();
-    let stopped = tokio::task::spawn_blocking(move || {
-        let init = cgroup::init(&cgroup);
-        let stopped = cgroup::stop(&cgroup, init, GRACE);
-        cgroup::remove(&cgroup);
-        stopped
-    });
+    let stopped = tokio::task::spawn_blocking(move || cgroup::stop(&cgroup, GRACE));
     stopped.await.map_err(|_| LocalError::Stuck { id })?
 }
 
@@ -308,7 +305,7 @@ async fn end(cgroup: String) -> Result<(), LocalError> {
 /// liked, and a walk that recurses would end this process.
 async fn delete_tree(dir: &Path) -> Result<(), LocalError> {
     let dir = dir.to_string_lossy();
-    run(&["rm", "-rf", "--one-file-system", "--", &dir]).await.map(drop)
+    Ok(run(&["rm", "-rf", "--one-file-system", "--", &dir]).await.map(drop)?)
 }
 
 /// What the agent reads at its first start, and then removes.
@@ -331,7 +328,7 @@ impl Provider for Local {
             Some(spec) => spec,
             None => self.create(request).await?,
         };
-        if spec.wanted && !cgroup::populated(&spec.cgroup) {
+        if spec.wanted && !cgroup::is_populated(&spec.cgroup) {
             self.launch(&spec).await?;
         }
         Ok(Machine { state: MachineState::Running, ..self.describe(&spec) })
@@ -348,7 +345,7 @@ impl Provider for Local {
     async fn list(&self) -> Result<Vec<Machine>, ProviderError> {
         let readable = self.known().filter_map(|spec| {
             // The others are not to suffer for it.
-            spec.inspect_err(|error| tracing::warn!(error = error.described(), "a machine is left out")).ok()
+            spec.inspect_err(|error| tracing::warn!(error = describe(error), "a machine is left out")).ok()
         });
         Ok(readable.map(|spec| self.describe(&spec)).collect())
     }
@@ -360,7 +357,7 @@ impl Provider for Local {
 
     async fn start(&self, id: &str) -> Result<(), ProviderError> {
         let mut spec = self.found(id)?;
-        let runs = cgroup::populated(&spec.cgroup);
+        let runs = cgroup::is_populated(&spec.cgroup);
         if runs && spec.wanted {
             return Ok(());
         }

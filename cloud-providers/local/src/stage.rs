@@ -16,6 +16,7 @@ use std::process::{Command, ExitCode, Stdio};
 
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::sethostname;
+use node_linux::tool::run_blocking;
 
 pub use devices::DEVICES;
 pub use isolated::users;
@@ -68,13 +69,7 @@ fn wire(spec: &Spec, pid: u32) -> Result<(), LocalError> {
 }
 
 fn ip(args: &[&str]) -> Result<(), LocalError> {
-    let failed = |output| LocalError::Tool { command: format!("ip {}", args.join(" ")), output };
-    let output = Command::new("ip").args(args).output().map_err(|error| failed(error.to_string()))?;
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()))
-    }
+    Ok(run_blocking(&[&["ip"][..], args].concat(), "").map(drop)?)
 }
 
 /// The namespaces of a machine besides those of processes and users.

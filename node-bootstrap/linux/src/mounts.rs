@@ -1,9 +1,16 @@
-//! The mount table of this process, `/proc/self/mountinfo` (proc_pid_mountinfo(5)).
+//! The mount table of this process, `/proc/self/mountinfo` (proc_pid_mountinfo(5)), and unmounting.
+//!
+//! Removing a tree that still has something mounted in it would remove what is mounted (a remote disk, another pod's volume), so whoever
+//! takes an instance or a node off a machine goes through here.
 
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStringExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
+
+use nix::mount::{MntFlags, umount2};
+
+use crate::files::{self, FileError};
 
 /// One line of the table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +46,91 @@ pub fn holding<'a>(mounts: &'a [Mount], path: &Path) -> Option<&'a Mount> {
     above.max_by_key(|mount| mount.point.components().count())
 }
 
+/// Mount points below any of `dirs`, deepest and youngest first. What is mounted *at* one of them is its owner's: a disk for this
+/// directory, say.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn points_below(dirs: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
+    points(|point| dirs.iter().any(|dir| point.starts_with(dir) && point != dir))
+}
+
+/// Mount points at or below `dir`, deepest and youngest first.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn points_at_or_below(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    points(|point| point.starts_with(dir))
+}
+
+fn points(is_wanted: impl Fn(&PathBuf) -> bool) -> Result<Vec<PathBuf>, FileError> {
+    let mut points: Vec<PathBuf> = all_points()?;
+    points.retain(is_wanted);
+    points.reverse();
+    points.sort_by_key(|point| std::cmp::Reverse(point.components().count()));
+    Ok(points)
+}
+
+fn all_points() -> Result<Vec<PathBuf>, FileError> {
+    let mounts = list().map_err(files::io("read", Path::new("/proc/self/mountinfo")))?;
+    Ok(mounts.into_iter().map(|mount| mount.point).collect())
+}
+
+/// Unmounts these, in this order; what is busy is detached.
+pub fn unmount(points: &[PathBuf]) {
+    for point in points {
+        // A file name may have become "…//deleted" for a removed netns file; the kernel still takes the old name.
+        if umount2(point.as_path(), MntFlags::UMOUNT_NOFOLLOW).is_err() {
+            let _ = umount2(point.as_path(), MntFlags::UMOUNT_NOFOLLOW | MntFlags::MNT_DETACH);
+        }
+    }
+}
+
+/// Unmounts everything below `dirs`. Returns what stays mounted all the same.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn unmount_below(dirs: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
+    unmount(&points_below(dirs)?);
+    points_below(dirs)
+}
+
+/// Removes a tree, never stepping into anything mounted. Returns the mount points that were left alone (their parents stay too).
+///
+/// # Errors
+/// What cannot be read or removed.
+pub fn remove_tree(dir: &Path) -> Result<Vec<PathBuf>, FileError> {
+    let mounted = all_points()?;
+    let canonical = match fs::canonicalize(dir) {
+        Ok(path) => path,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(files::io("find", dir)(error)),
+    };
+    let mut kept = Vec::new();
+    remove_entry(&canonical, &mounted, &mut kept)?;
+    Ok(kept)
+}
+
+fn remove_entry(path: &Path, mounted: &[PathBuf], kept: &mut Vec<PathBuf>) -> Result<(), FileError> {
+    // By bytes: as paths, `x//deleted` and `x/deleted` are one.
+    if mounted.iter().any(|point| point.as_os_str().as_bytes() == path.as_os_str().as_bytes()) {
+        kept.push(path.to_owned());
+        return Ok(());
+    }
+    let meta = fs::symlink_metadata(path).map_err(files::io("look at", path))?;
+    if !meta.is_dir() {
+        return fs::remove_file(path).map_err(files::io("remove", path));
+    }
+    let before = kept.len();
+    for entry in fs::read_dir(path).map_err(files::io("list", path))? {
+        remove_entry(&entry.map_err(files::io("list", path))?.path(), mounted, kept)?;
+    }
+    if kept.len() > before {
+        return Ok(());
+    }
+    fs::remove_dir(path).map_err(files::io("remove", path))
+}
+
 fn parse_line(line: &[u8]) -> Option<Mount> {
     let mut fields = line.split(|byte| *byte == b' ');
     let root = unescape(fields.nth(3)?);
@@ -65,6 +157,8 @@ fn unescape(field: &[u8]) -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use nix::mount::{MsFlags, mount};
+
     use super::*;
 
     const SAMPLE: &[u8] = b"29 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw\n\
@@ -88,5 +182,62 @@ mod tests {
         assert_eq!(at("/mnt/with space/x"), Path::new("/mnt/with space"));
         assert_eq!(at("/mnt/within"), Path::new("/mnt"));
         assert_eq!(at("/mntx"), Path::new("/"));
+    }
+    /// Root can; without it nothing could be proven here.
+    fn mount_tmpfs(at: &Path) {
+        mount(Some("tmpfs"), at, Some("tmpfs"), MsFlags::empty(), Some("size=64k")).unwrap();
+    }
+
+    #[test]
+    fn removing_a_tree_never_crosses_a_mount() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path().join("tree");
+        let inside = tree.join("pods/volume");
+        fs::create_dir_all(&inside).unwrap();
+        fs::write(tree.join("file"), "ours").unwrap();
+        mount_tmpfs(&inside);
+        fs::write(inside.join("precious"), "theirs").unwrap();
+        let kept = remove_tree(&tree).unwrap();
+        assert_eq!(kept, vec![inside.clone()]);
+        assert!(inside.join("precious").exists());
+        assert!(!tree.join("file").exists());
+        assert!(unmount_below(std::slice::from_ref(&tree)).unwrap().is_empty());
+        assert!(remove_tree(&tree).unwrap().is_empty());
+        assert!(!tree.exists());
+    }
+
+    #[test]
+    fn stacked_mounts_come_down_deepest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let outer = dir.path().join("outer");
+        fs::create_dir_all(&outer).unwrap();
+        mount_tmpfs(&outer);
+        fs::create_dir(outer.join("inner")).unwrap();
+        mount_tmpfs(&outer.join("inner"));
+        mount_tmpfs(&outer.join("inner"));
+        assert_eq!(
+            points_below(std::slice::from_ref(&outer)).unwrap().len(),
+            2,
+            "what is mounted at the directory is its owner's"
+        );
+        let all = [dir.path().to_owned()];
+        let points = points_below(&all).unwrap();
+        assert_eq!(points.len(), 3);
+        assert_eq!(points[2], outer);
+        assert!(unmount_below(&all).unwrap().is_empty());
+    }
+    /// A mount whose path has a blank was not found, and then removed with what was in it.
+    #[test]
+    fn what_is_mounted_below_a_path_with_a_blank_is_unmounted() {
+        let dir = tempfile::tempdir().unwrap();
+        let ours = dir.path().join("with a blank");
+        let point = ours.join("machines/x");
+        fs::create_dir_all(&ours).unwrap();
+        mount_tmpfs(&ours);
+        fs::create_dir_all(&point).unwrap();
+        mount_tmpfs(&point);
+        assert_eq!(points_at_or_below(&ours).unwrap(), [point.clone(), ours.clone()]);
+        unmount(&points_at_or_below(&ours).unwrap());
+        assert_eq!(points_at_or_below(&ours).unwrap(), Vec::<PathBuf>::new());
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
+use node_linux::files;
 use node_protocol::NodeConfig;
 
 use super::{AgentError, NETWORK, SERVICES};
@@ -12,7 +13,7 @@ use crate::guard::Guard;
 use crate::ledger::Membership;
 use crate::spec::{ApiServer, Layout, Network, NodeSpec, node_address};
 use crate::tunnel::target::Targets;
-use crate::{files, kubelet, machine, pki};
+use crate::{kubelet, machine, pki};
 
 fn net(field: &str, text: &str) -> Result<ipnet::Ipv4Net, AgentError> {
     text.parse().map_err(|_| AgentError::Config(format!("{field} {text:?} is not a network")))

@@ -1,9 +1,10 @@
 //! What ends the agent, and whether starting it again can help.
 
+use node_linux::files::FileError;
+
 use crate::connect::ConnectError;
 use crate::enroll::EnrollError;
 use crate::fetch::FetchError;
-use crate::files::FileError;
 use crate::network;
 use crate::reset::ResetError;
 use crate::runtime::RuntimeError;

@@ -2,11 +2,13 @@
 
 use std::net::SocketAddr;
 
+use node_linux::footprint;
+
 use super::{NETWORK, SERVICES, desired};
 use crate::config::Paths;
 use crate::ledger::Ledger;
+use crate::network;
 use crate::spec::Layout;
-use crate::{network, places};
 
 /// Notes what is about to be put on the machine, before the first deed.
 pub(super) fn record(ledger: &mut Ledger, paths: &Paths) {
@@ -19,7 +21,7 @@ pub(super) fn record(ledger: &mut Ledger, paths: &Paths) {
     ]);
     installed.cgroups.extend([SERVICES.to_owned(), "/kubepods".to_owned()]);
     installed.network = Some(NETWORK.to_owned());
-    installed.shared_dirs.extend(places::missing(paths));
+    installed.shared_dirs.extend(footprint::missing(&paths.at("/")));
     installed.dirs.extend(Some(Layout::joined(paths).pod_logs).filter(|dir| !dir.exists()));
     let own = std::iter::once(("ip", network::TABLE));
     installed.tables.extend(own.chain(network::CHILDREN_TABLES).map(|(family, name)| format!("{family} {name}")));

@@ -5,9 +5,10 @@
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 
+use node_linux::files;
+
 use super::AgentError;
 use crate::child::Identity;
-use crate::files;
 
 /// The claim to be the only agent on the machine.
 pub(super) struct Lone {

@@ -11,6 +11,7 @@ use std::process::{Child, Command, ExitCode, Stdio};
 use nix::mount::MsFlags;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use node_linux::cgroup::Cgroups;
 
 use super::peer::{self, Peer};
 use super::{staging, wire};
@@ -63,10 +64,10 @@ fn attend(spec: &Spec, users: Users, (child, peer): (&mut Child, &mut Peer)) -> 
     let namespace = map(child.id(), users)?;
     staging::build(spec, &namespace)?;
     // Its cgroup namespace begins where it is when it makes it, and its child stays there.
-    cgroup::put(&inner(spec), child.id())?;
+    Cgroups::detect().join(&inner(spec), child.id())?;
     peer.send("mapped")?;
     peer.receive()?;
-    cgroup::put(&launcher(spec), child.id())?;
+    Cgroups::detect().join(&launcher(spec), child.id())?;
     if !spec.trial {
         wire(spec, child.id())?;
     }

@@ -7,23 +7,13 @@ use std::path::Path;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::pivot_root;
+use node_linux::sysctl;
 
 use super::devices;
 use crate::error::LocalError;
 use crate::machine::Spec;
 
 const NONE: Option<&str> = None;
-/// Kernel values that kubelet insists on (its `protectKernelDefaults` set): shown as files that already say so, because the
-/// real ones are the whole machine's.
-const SYSCTLS: [(&str, &str); 6] = [
-    ("vm/overcommit_memory", "1"),
-    ("vm/panic_on_oom", "0"),
-    ("kernel/panic", "10"),
-    ("kernel/panic_on_oops", "1"),
-    ("kernel/keys/root_maxkeys", "1000000"),
-    ("kernel/keys/root_maxbytes", "25000000"),
-];
-
 /// Directories of the tree on which something is mounted, or into which something is written, before the tree is `/`.
 const TOUCHED: [&str; 9] = [
     "etc",
@@ -140,17 +130,18 @@ fn cgroups(root: &Path) -> Result<(), LocalError> {
     Ok(())
 }
 
-/// `/proc/sys` becomes read-only but for the network's part, which is the machine's own.
+/// `/proc/sys` becomes read-only but for the network's part, which is the machine's own. What kubelet insists on (its
+/// `protectKernelDefaults` set) is shown as files that already say so, because the real ones are the whole machine's.
 fn kernel_values(root: &Path) -> Result<(), LocalError> {
     let sys = root.join("proc/sys");
     let values = root.join("run/.sysctl");
     fs::create_dir_all(&values).map_err(LocalError::file(&values))?;
     bind(&sys, &sys)?;
     bind(&sys.join("net"), &sys.join("net"))?;
-    for (index, (name, value)) in SYSCTLS.iter().enumerate() {
+    for (index, sysctl) in sysctl::KUBELET.iter().enumerate() {
         let file = values.join(index.to_string());
-        fs::write(&file, format!("{value}\n")).map_err(LocalError::file(&file))?;
-        bind(&file, &sys.join(name))?;
+        fs::write(&file, format!("{}\n", sysctl.value)).map_err(LocalError::file(&file))?;
+        bind(&file, &sys.join(sysctl.name))?;
     }
     read_only(&sys)
 }

@@ -20,7 +20,7 @@ struct Level {
 }
 
 /// Removes a cgroup and all below it, as far as no process is in them.
-pub fn remove_tree(dir: &Path) {
+pub fn remove(dir: &Path) {
     // Nothing to do where it is gone, and what is in use stays.
     walk(dir).ok();
     std::fs::remove_dir(dir).ok();
@@ -82,9 +82,9 @@ mod tests {
                 dir = openat(&dir, name.as_str(), DIRECTORY, Mode::empty()).unwrap();
             }
         }
-        remove_tree(&top);
+        remove(&top);
         let left: Vec<_> = std::fs::read_dir(world.path()).unwrap().flatten().map(|entry| entry.file_name()).collect();
         assert_eq!(left, ["beside"]);
-        remove_tree(&top);
+        remove(&top);
     }
 }

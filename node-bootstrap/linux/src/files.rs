@@ -1,5 +1,6 @@
 //! Files that are either the old text or the new one, never half of it.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::{OpenOptionsExt, symlink};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Keeps two writers of one process apart.
-static STAGED: AtomicU64 = AtomicU64::new(0);
+static DRAFTS: AtomicU64 = AtomicU64::new(0);
 
 /// A file operation that failed.
 #[derive(Debug, thiserror::Error)]
@@ -54,11 +55,12 @@ pub fn make_private_dir(path: &Path) -> Result<(), FileError> {
     fs::set_permissions(path, mode).map_err(io("protect", path))
 }
 
-/// Replaces a file atomically and durably. `mode` is its permission bits.
+/// Replaces a file atomically and durably: a reader, or a crash, sees the old or the new contents. `mode` is its permission bits.
 pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
-    let staged = staged(path);
-    let named = |()| fs::rename(&staged, path).and_then(|()| sync_dir(path));
-    stage(&staged, contents, mode).and_then(named).map_err(io("write", path))
+    remove_stale_drafts(path);
+    let draft = draft_of(path);
+    let renamed = |()| fs::rename(&draft, path).and_then(|()| sync_dir(path));
+    write_draft(&draft, contents, mode).and_then(renamed).map_err(io("write", path))
 }
 
 /// Like [`write()`], but leaves a file alone that has these contents already. True when it wrote.
@@ -71,17 +73,39 @@ pub fn write_if_changed(path: &Path, contents: &[u8], mode: u32) -> Result<bool,
 
 /// Puts a file's name on disk: without it a power cut may bring the old one back.
 fn sync_dir(path: &Path) -> std::io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(dir)?.sync_all()
+    File::open(parent_of(path))?.sync_all()
 }
 
-fn staged(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".new-{}-{}", std::process::id(), STAGED.fetch_add(1, Ordering::Relaxed)));
+fn parent_of(path: &Path) -> &Path {
+    path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// `<name>.new-<process>-<number>`, beside the file: only within one file system is rename(2) atomic.
+fn draft_of(path: &Path) -> PathBuf {
+    let mut name = draft_prefix(path);
+    name.push(format!("{}-{}", std::process::id(), DRAFTS.fetch_add(1, Ordering::Relaxed)));
     path.with_file_name(name)
 }
 
-fn stage(path: &Path, contents: &[u8], mode: u32) -> std::io::Result<()> {
+fn draft_prefix(path: &Path) -> OsString {
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".new-");
+    name
+}
+
+/// Removes what writers of this file left that were killed in the middle: it may be half of a secret.
+fn remove_stale_drafts(path: &Path) {
+    let prefix = draft_prefix(path).to_string_lossy().into_owned();
+    for entry in fs::read_dir(parent_of(path)).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let pid = name.strip_prefix(&prefix).and_then(|rest| rest.split('-').next()?.parse::<u32>().ok());
+        if pid.is_some_and(|pid| !Path::new("/proc").join(pid.to_string()).exists()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
+fn write_draft(path: &Path, contents: &[u8], mode: u32) -> std::io::Result<()> {
     let _ = fs::remove_file(path);
     let mut file: File = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     file.write_all(contents)?;
@@ -115,9 +139,9 @@ pub fn relink(target: &Path, link: &Path) -> Result<(), FileError> {
     if fs::read_link(link).is_ok_and(|old| old == target) {
         return Ok(());
     }
-    let staged = staged(link);
-    let _ = fs::remove_file(&staged);
-    let placed = symlink(target, &staged).and_then(|()| fs::rename(&staged, link));
+    let draft = draft_of(link);
+    let _ = fs::remove_file(&draft);
+    let placed = symlink(target, &draft).and_then(|()| fs::rename(&draft, link));
     placed.map_err(io("link", link))
 }
 
@@ -144,7 +168,22 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"new");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert!(!write_if_changed(&path, b"new", 0o600).unwrap());
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing staged is left");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "no draft is left");
+    }
+
+    #[test]
+    fn a_draft_goes_with_the_next_write_once_its_writer_is_dead() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("secret.json");
+        // Above the kernel's highest process id, 2^22 (proc_sys_kernel(5), "pid_max").
+        fs::write(dir.path().join("secret.json.new-4194305-0"), "half").unwrap();
+        let living = dir.path().join(format!("secret.json.new-{}-999999", std::process::id()));
+        fs::write(&living, "another thread's").unwrap();
+        write(&path, b"whole", 0o600).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(living.exists());
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
     }
 
     #[test]
