@@ -147,7 +147,7 @@ pub(crate) async fn relay(mut listener: PgListener, options: PgConnectOptions, h
             Ok(Some(heard)) => hub.publish(Change::parse(heard.payload())),
             Ok(None) => hub.resync(),
             Err(error) => {
-                tracing::warn!(error = %error, "news of the database are interrupted; connecting again");
+                tracing::warn!(error = %error, "database notifications interrupted; reconnecting");
                 listener = again(&options).await;
                 hub.resync();
             }

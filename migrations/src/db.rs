@@ -45,7 +45,7 @@ impl FileGuard {
         if identity(&self.path)? == self.identity {
             return Ok(());
         }
-        Err(io::Error::other("the database file was replaced: start again to use the new one"))
+        Err(io::Error::other("the database file was replaced: restart to use the new one"))
     }
 }
 

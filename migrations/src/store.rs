@@ -131,7 +131,7 @@ impl Store {
             relay.abort();
         }
         if let Err(error) = self.inner.db.pool.close_by_ref().await {
-            tracing::warn!(error = %error, "the database was not closed cleanly");
+            tracing::warn!(error = %error, "database not closed cleanly");
         }
     }
 

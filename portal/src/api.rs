@@ -37,11 +37,10 @@ pub const ROOT: &str = "/api/v1";
     info(
         title = "Pilothouse",
         description = "Control planes as a service. Every error is `application/problem+json` with a stable code, see \
-                       `GET /api/v1/errors`. Lists are paged by `limit` and `cursor`. Requests that start work answer \
-                       202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for its end. \
-                       `?validate_only=true` checks a change without making it; `Idempotency-Key` makes it safe to send \
-                       twice. Requests are counted per person, and for tokens per person and organization: see \
-                       `RateLimit-Policy`."
+                       `GET /api/v1/errors`. Lists are paged by `limit` and `cursor`. Requests that start an operation \
+                       answer 202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for it to finish. \
+                       `?validate_only=true` validates a change without applying it; `Idempotency-Key` makes retries safe. \
+                       Requests are rate-limited per user, and for tokens per user and organization: see `RateLimit-Policy`."
     ),
     components(schemas(api_types::Problem), responses(Failure)),
     modifiers(&Credentials),

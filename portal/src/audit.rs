@@ -70,14 +70,14 @@ impl Recorder {
 fn and_more(text: &str, left_out: u64) -> String {
     match left_out {
         0 => text.to_owned(),
-        more => format!("{text}; {more} like it before this one are not listed"),
+        more => format!("{text}; {more} similar entries before this one are not listed"),
     }
 }
 
 /// An entry that cannot be written stops nobody: the log of the process says so.
 fn noted(written: Result<(), StoreError>) {
     if let Err(error) = written {
-        tracing::warn!(%error, "an entry of the audit log was not written");
+        tracing::warn!(%error, "audit log entry not written");
     }
 }
 
@@ -110,7 +110,7 @@ pub fn sign_in_refused(state: &AppState, user: Option<&User>, typed: &str, attem
 /// Writes that somebody who is signed in did not know the present password.
 pub async fn password_refused(state: &AppState, actor: &Actor, address: IpAddr) {
     let Some(left_out) = state.recorder().take(Bound::SignIns(actor.user_id)) else { return };
-    let detail = and_more("the present password was wrong", left_out);
+    let detail = and_more("the current password was wrong", left_out);
     let (user, action) = (actor.user_id, "user.password_refused");
     let event = UserEvent { user, actor: actor.by(), action, detail: &detail, address: Some(address) };
     noted(state.config().store.audit().record_user(event).await);
@@ -174,6 +174,6 @@ mod tests {
         recorder.buckets.forget(&bound);
         assert_eq!(recorder.take(bound), Some(900));
         assert_eq!(recorder.take(bound), Some(0));
-        assert_eq!(and_more("x", 2), "x; 2 like it before this one are not listed");
+        assert_eq!(and_more("x", 2), "x; 2 similar entries before this one are not listed");
     }
 }

@@ -27,7 +27,7 @@ pub enum Error {
     #[error("the e-mail address or the password is wrong")]
     BadCredentials,
     /// The caller may see the thing but not do this to it.
-    #[error("this needs the role {needed}, and the role held here is {held}")]
+    #[error("this requires the role {needed}; your role here is {held}")]
     Forbidden {
         /// The least role that may.
         needed: &'static str,
@@ -38,16 +38,16 @@ pub enum Error {
     #[error("the request came from another site")]
     CrossSite,
     /// Not there, or not the caller's to see.
-    #[error("there is no such {what}")]
+    #[error("{what} not found")]
     NotFound {
         /// The kind of thing, lower case.
         what: &'static str,
     },
     /// No route has this path.
-    #[error("nothing has this address")]
+    #[error("no route matches this path")]
     NoRoute,
     /// The path exists, the method does not.
-    #[error("this address does not know this method")]
+    #[error("method not allowed for this path")]
     MethodNotAllowed,
     /// The body is no JSON, or the request is broken otherwise.
     #[error("{detail}")]
@@ -68,10 +68,10 @@ pub enum Error {
     #[error("the body is larger than 1 MiB")]
     TooLarge,
     /// Not done in time.
-    #[error("the request was not done in time")]
+    #[error("the request timed out")]
     Timeout,
     /// The name is in use under the same parent.
-    #[error("the name `{name}` is taken by another {what}")]
+    #[error("the name `{name}` is already used by another {what}")]
     NameTaken {
         /// The kind of thing, lower case.
         what: &'static str,
@@ -87,13 +87,13 @@ pub enum Error {
         quota: QuotaUse,
     },
     /// A person watches as many pages live as they may.
-    #[error("{most} live pages of yours are open, which is as many as may be")]
+    #[error("you have {most} live pages open, which is the maximum")]
     StreamLimit {
         /// How many a person may have.
         most: usize,
     },
     /// All places for live pages are taken.
-    #[error("{most} live pages are open, which is as many as this portal has places for")]
+    #[error("{most} live pages are open, which is the maximum of this portal")]
     StreamsFull {
         /// How many there are.
         most: usize,
@@ -111,7 +111,7 @@ pub enum Error {
         detail: String,
     },
     /// `If-Match` names another version.
-    #[error("it has changed since it was read: its etag is now {current}")]
+    #[error("the resource has changed since it was read: its ETag is now {current}")]
     PreconditionFailed {
         /// The etag it has now.
         current: String,
@@ -137,13 +137,13 @@ pub enum Error {
         what: &'static str,
     },
     /// Too many tries.
-    #[error("too many attempts; the next one is possible in {retry_after_seconds} s")]
+    #[error("too many attempts; try again in {retry_after_seconds} s")]
     RateLimited {
         /// Seconds to wait.
         retry_after_seconds: u64,
     },
     /// More requests than a caller may send.
-    #[error("more than {most} {what} in a minute; the next is possible in {retry_after_seconds} s")]
+    #[error("more than {most} {what} per minute; try again in {retry_after_seconds} s")]
     RequestLimit {
         /// What was counted, in the plural.
         what: &'static str,
@@ -153,19 +153,19 @@ pub enum Error {
         retry_after_seconds: u64,
     },
     /// Another request with this key is being carried out.
-    #[error("a request with this `Idempotency-Key` is being carried out")]
+    #[error("a request with this `Idempotency-Key` is in progress")]
     IdempotencyInProgress,
     /// The key was used for another request.
-    #[error("this `Idempotency-Key` was used with another body")]
+    #[error("this `Idempotency-Key` was used with a different request")]
     IdempotencyKeyReused,
     /// The first owner exists.
-    #[error("set-up was done already")]
+    #[error("setup is already completed")]
     SetupDone,
     /// The set-up token is wrong, used or replaced.
-    #[error("the set-up token is not valid")]
+    #[error("the setup token is not valid")]
     SetupToken,
     /// The link that sets a password is wrong, used, replaced or past its time.
-    #[error("the link is not valid (any more)")]
+    #[error("the link is invalid, used or expired")]
     PasswordLink,
     /// More at once than the platform, or one address, may have.
     #[error("{what}; try again in {retry_after_seconds} s")]
@@ -176,15 +176,15 @@ pub enum Error {
         retry_after_seconds: u64,
     },
     /// The database cannot be reached now.
-    #[error("the database does not answer")]
+    #[error("the database is not responding")]
     Unavailable(#[source] Source),
     /// A fault of ours.
-    #[error("something failed on our side")]
+    #[error("internal server error")]
     Internal(#[source] Source),
 }
 
 fn first_detail(errors: &[FieldError]) -> &str {
-    errors.first().map_or("a value cannot be accepted", |error| error.detail.as_str())
+    errors.first().map_or("a value is invalid", |error| error.detail.as_str())
 }
 
 impl Error {

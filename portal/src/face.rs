@@ -155,7 +155,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), ToOwned::to_owned)
 }
 
-/// A set-up link and one that sets a password hold their secrets in the path; the log does not need them.
+/// A setup link and one that sets a password hold their secrets in the path; the log does not need them.
 fn loggable(path: &str) -> &str {
     match path {
         path if path.starts_with("/setup/") => "/setup/…",

@@ -37,10 +37,7 @@ pub fn app(config: PortalConfig) -> axum::Router {
 /// The answer to a request for which the platform has no room, for whoever serves the portal: 503 with `Retry-After`, in the shape of
 /// every other error for programs.
 pub fn overloaded(retry_after_seconds: u64) -> axum::response::Response {
-    face::refused(error::Error::Overloaded {
-        what: "the platform holds as much in memory as it may",
-        retry_after_seconds,
-    })
+    face::refused(error::Error::Overloaded { what: "the platform's memory limit is reached", retry_after_seconds })
 }
 
 /// The OpenAPI 3.1 document served at `/api/v1/openapi.json`.

@@ -25,9 +25,9 @@ const FINGERPRINT: usize = 8;
 pub struct PageQuery {
     /// Items on a page: 1 to 200, default 50. More than 200 is coerced to 200.
     pub limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<String>,
-    /// Only the item of this name.
+    /// Only the item with this name.
     pub name: Option<String>,
 }
 
@@ -38,7 +38,7 @@ pub struct Paging {
     pub limit: u64,
     /// Only items after this id.
     pub after: Option<Uuid>,
-    /// Only the item of this name.
+    /// Only the item with this name.
     pub name: Option<String>,
     /// The path of the list, which its cursors belong to; empty where nobody sees a cursor.
     pub list: String,

@@ -117,7 +117,8 @@ fn whole(bytes: Vec<u8>, sha256: &str) -> io::Result<Bytes> {
     if found == sha256 {
         return Ok(bytes.into());
     }
-    let reason = "the agent's program was changed after it was signed: `pilothouse bundle verify` names the file, `pilothouse bundle build` mends it";
+    let reason = "the agent binary was changed after it was signed: `pilothouse bundle verify` shows the file, \
+                      `pilothouse bundle build` repairs it";
     Err(io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 

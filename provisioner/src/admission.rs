@@ -26,8 +26,8 @@ pub async fn explain(trouble: Trouble, api: &dyn Kubernetes) -> Trouble {
     let webhooks = webhooks(api).await;
     let Some(first) = webhooks.first() else { return trouble };
     let remediation = format!(
-        "The cluster has admission webhooks, and one that cannot be called and fails closed stops everything: {}. An admin of the cluster \
-         mends it or takes it away (kubectl delete {first}). This is tried again by itself.",
+        "An unreachable admission webhook with failurePolicy Fail may block requests: {}. Cluster admin: fix or delete it \
+         (kubectl delete {first}). Retrying automatically.",
         webhooks.join(", "),
     );
     trouble.of(Class::User, &remediation)
@@ -51,7 +51,7 @@ async fn webhooks(api: &dyn Kubernetes) -> Vec<String> {
                 let names = found.iter().map(|one| printable_within(&one.name, LONGEST_NAME));
                 named.extend(names.map(|name| format!("{word}/{name}")));
             }
-            Err(error) => tracing::debug!(error = crate::chain(&error), "look for webhooks"),
+            Err(error) => tracing::debug!(error = crate::chain(&error), "list webhooks"),
         }
     }
     named.truncate(NAMED);

@@ -203,7 +203,7 @@ impl<'a> Run<'a> {
                 Woken::Access => self.clients.settled = false,
                 Woken::End => return Ok(Outcome::waiting("the next process", Duration::ZERO)),
                 Woken::Wish if self.wish_changed().await? => {
-                    return Ok(Outcome::waiting("the new wish", Duration::ZERO));
+                    return Ok(Outcome::waiting("the new spec", Duration::ZERO));
                 }
                 Woken::Wish => {}
             }
@@ -212,9 +212,9 @@ impl<'a> Run<'a> {
 
     fn reason(&self, look: &Look) -> String {
         let access = match () {
-            () if !self.clients.settled => Some("the API servers to take up the kubeconfigs' authorities"),
-            () if !self.departed.refused => Some("the API servers to refuse nodes that were removed"),
-            () if !self.granted.is_empty() => Some("Kubernetes to fill its roles"),
+            () if !self.clients.settled => Some("the API servers to load the kubeconfig CAs"),
+            () if !self.departed.refused => Some("the API servers to reject removed nodes"),
+            () if !self.granted.is_empty() => Some("Kubernetes to aggregate its roles"),
             () => None,
         };
         access.filter(|_| look.is_settled()).map_or_else(|| look.reason(), ToOwned::to_owned)
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
             other => return other,
         };
         let Some(address) = look.observed.endpoint.as_deref() else { return Err(refused) };
-        tracing::warn!(cluster = %self.cluster.id, "the platform's rights are gone: giving them again");
+        tracing::warn!(cluster = %self.cluster.id, "platform role bindings missing: restoring them");
         let first = self.ctx.tenants.door(self.cluster.id, self.pki, address, Identity::First)?;
         self.ctx.unapply(self.cluster.id, Place::Tenant);
         self.furnished = false;

@@ -132,8 +132,8 @@ impl Context {
         }
         let found = self.providers.iter().find(|provider| provider.kind() == kind.as_str());
         let missing = || {
-            let detail = format!("This installation has no provider `{kind}`.");
-            let remediation = "Delete the pool, or run the platform where that provider works.";
+            let detail = format!("Provider `{kind}` is not configured.");
+            let remediation = "Delete the pool, or ask the platform operator to enable the provider.";
             Trouble::new("PROVIDER_MISSING", tenant_controlplane::status::Class::Platform, detail, remediation)
         };
         found.map(|provider| Some(&**provider)).ok_or_else(missing)

@@ -103,7 +103,7 @@ impl Engine {
     async fn make_due(&self, kind: WorkKind, id: Uuid) {
         if let Err(error) = self.store.work().due(kind, id).await {
             // The routine visit will find it.
-            tracing::warn!(%kind, %id, error = crate::chain(&error), "make work due");
+            tracing::warn!(%kind, %id, error = crate::chain(&error), "schedule work");
         }
     }
 
@@ -137,7 +137,7 @@ impl Engine {
     async fn drop_old_leases(&self) {
         match self.store.work().release(&self.owner).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "took over the leases of a process that ended"),
+            Ok(count) => tracing::info!(count, "released the leases of an ended process"),
             Err(error) => tracing::warn!(error = crate::chain(&error), "drop old leases"),
         }
     }
@@ -161,7 +161,7 @@ impl Engine {
     async fn drain(&self, mut runs: JoinSet<()>) {
         let all = async { while runs.join_next().await.is_some() {} };
         if tokio::time::timeout(self.tuning.drain, all).await.is_err() {
-            tracing::info!(count = runs.len(), "dropping reconciles that did not end in time");
+            tracing::info!(count = runs.len(), "cancelling reconciles that did not finish in time");
             runs.shutdown().await;
         }
         self.drop_old_leases().await;
@@ -182,7 +182,7 @@ impl Engine {
         };
         let nudged = self.running().remove(&key).unwrap_or_default();
         let Some(ended) = ended else {
-            tracing::warn!(kind = %work.kind, id = %work.id, "lost the lease, dropped the reconcile");
+            tracing::warn!(kind = %work.kind, id = %work.id, "lease lost: reconcile cancelled");
             return;
         };
         let ended = ended.unwrap_or_else(|_| Err(panicked()));
@@ -222,7 +222,7 @@ impl Engine {
                 Settle::Later(after)
             }
             Err(trouble) if trouble.lasting => {
-                tracing::warn!(%kind, %id, error = crate::chain(&trouble), "cannot be done until the wish changes");
+                tracing::warn!(%kind, %id, error = crate::chain(&trouble), "terminal error: waiting for a new spec");
                 Settle::Later(INVALID_REST)
             }
             Err(trouble) => {
@@ -246,7 +246,7 @@ impl Engine {
             settled = self.store.work().settle(work, settle).await;
         }
         if let Err(error) = settled {
-            tracing::warn!(kind = %work.kind, id = %work.id, error = crate::chain(&error), "settle work");
+            tracing::warn!(kind = %work.kind, id = %work.id, error = crate::chain(&error), "complete work");
         }
         if let Some(pause) = pause.filter(|pause| *pause < LONGEST_SLEEP) {
             let engine = Arc::downgrade(self);
@@ -261,7 +261,8 @@ impl Engine {
 }
 
 fn panicked() -> Trouble {
-    let (detail, remediation) = ("The platform failed inside.", "This is a defect: report it with the platform's log.");
+    let (detail, remediation) =
+        ("Internal error (panic) in the provisioner.", "This is a bug: report it with the platform's log.");
     Trouble::new("DEFECT", Class::Platform, detail, remediation)
 }
 

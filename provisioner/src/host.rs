@@ -45,22 +45,22 @@ pub enum ApiError {
         message: String,
     },
     /// It did not answer.
-    #[error("it cannot be reached")]
+    #[error("unreachable")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It did not answer in time.
-    #[error("it did not answer within {} s", CALL_LIMIT.as_secs())]
+    #[error("no response within {} s", CALL_LIMIT.as_secs())]
     Timeout,
     /// It answered each call, and so slowly that the visit had no end, or it let them all wait.
-    #[error("it had not answered all that was asked after {} s", .0.as_secs())]
+    #[error("requests not completed within {} s", .0.as_secs())]
     Slow(Duration),
     /// It answered more than is read: bytes of one answer ([`bounded`]) or objects of one list.
-    #[error("{0} answered more than is read of it")]
+    #[error("{0}: response too large")]
     TooLong(String),
     /// The object is of a kind we never apply, or lacks its name.
-    #[error("`{0}` is no object we can name")]
+    #[error("`{0}` is not an object of a known kind")]
     Unknown(String),
     /// Certificates or addresses that no client can be made of.
-    #[error("no client can be made for it")]
+    #[error("client configuration failed")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 

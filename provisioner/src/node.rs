@@ -54,7 +54,7 @@ async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     ctx.tenants.watch(family.cluster.id);
     let known = ctx.tenants.node(family.cluster.id, family.node.name.as_str());
     if decide::must_register(&family.node, known.as_ref(), OffsetDateTime::now_utc()) {
-        tracing::info!(node = %family.node.id, "its Node object was deleted: kubelet is to register it anew");
+        tracing::info!(node = %family.node.id, "Node object deleted: ordering kubelet to register");
         ctx.store.nodes().order_registration(family.node.id).await?;
     }
     let own = machine.is_none();
@@ -66,9 +66,9 @@ async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
         _ if ready => Outcome::Done,
         Some(_) if !family.node.link_connected => {
             let pause = if own { absence(&family.node, OffsetDateTime::now_utc()) } else { PATIENT_LOOK };
-            Outcome::waiting("the machine to come back", pause)
+            Outcome::waiting("the machine to reconnect", pause)
         }
-        _ => Outcome::waiting("the node to be ready", pause(&family.node)),
+        _ => Outcome::waiting("the node to become Ready", pause(&family.node)),
     })
 }
 
@@ -102,7 +102,7 @@ async fn tell(ctx: &Context, family: &Family, trouble: &Trouble) {
     let (problem, state_message) = (Some(trouble.problem.clone()), trouble.problem.detail.clone());
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     if let Err(error) = write(ctx, family, report).await {
-        tracing::debug!(node = %family.node.id, error = crate::chain(&error), "tell of a failed reconcile");
+        tracing::debug!(node = %family.node.id, error = crate::chain(&error), "report a failed reconcile");
     }
 }
 

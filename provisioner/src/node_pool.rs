@@ -25,7 +25,7 @@ pub async fn reconcile(ctx: &Context, id: NodePoolId) -> Result<Outcome, Trouble
     let Some(cluster) = present(ctx.store.clusters().load(pool.cluster).await)? else { return Ok(Outcome::Gone) };
     if leaving(&cluster) {
         // The cluster takes its pools along.
-        return Ok(Outcome::waiting("the cluster's end", ROUTINE_LOOK));
+        return Ok(Outcome::waiting("the deletion of the cluster", ROUTINE_LOOK));
     }
     let mut steps = open(ctx, &pool).await?;
     let ended = match pool.deletion_requested_at {
@@ -52,7 +52,7 @@ async fn bring_up(
 ) -> Result<Outcome, Trouble> {
     steps.done("accepted").await?;
     if pool.kind != PoolKind::Byo && cluster.endpoint.is_none() {
-        steps.running("machines", "waiting for the cluster to answer").await?;
+        steps.running("machines", "waiting for the cluster's API server").await?;
         report(ctx, pool, &Sum::waiting(pool)).await?;
         return Ok(Outcome::waiting("the cluster", ROUTINE_LOOK));
     }
@@ -146,7 +146,7 @@ struct Sum {
 impl Sum {
     fn waiting(pool: &NodePool) -> Self {
         let state = if pool.state == PoolState::Pending { PoolState::Pending } else { PoolState::Scaling };
-        let (message, waits_for) = ("waiting for the cluster to answer".to_owned(), String::new());
+        let (message, waits_for) = ("waiting for the cluster's API server".to_owned(), String::new());
         Self { state, message, waits_for, made: false, settled: false, problem: None }
     }
 
@@ -169,7 +169,7 @@ impl Sum {
         let message = match (wished, going) {
             (0, 0) if pool.kind == PoolKind::Byo => "no machine has joined yet".to_owned(),
             (_, 0) => format!("{ready} of {wished} nodes are ready"),
-            (_, _) => format!("{ready} of {wished} nodes are ready, {going} leaving"),
+            (_, _) => format!("{ready} of {wished} nodes are ready, {going} being removed"),
         };
         let problem =
             nodes.iter().filter(|node| node.deletion_requested_at.is_none()).find_map(|node| node.problem.clone());
@@ -210,6 +210,6 @@ async fn tell(ctx: &Context, pool: &NodePool, steps: &mut Steps<'_>, trouble: &T
         }
     };
     if let Err(error) = told.await {
-        tracing::debug!(pool = %pool.id, error = crate::chain(&error), "tell of a failed reconcile");
+        tracing::debug!(pool = %pool.id, error = crate::chain(&error), "report a failed reconcile");
     }
 }

@@ -83,7 +83,7 @@ impl Pods {
             match seen {
                 Ok(seen) => self.take(seen),
                 Err(error) => {
-                    tracing::warn!(error = crate::chain(&error), "watch of the host's pods broke");
+                    tracing::warn!(error = crate::chain(&error), "watch of the host's pods failed");
                     return;
                 }
             }

@@ -34,7 +34,7 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
         let kept = keep(&ctx, &mut lacking).await;
         // The same every second is said once.
         if let (true, Err(trouble)) = (well, &kept) {
-            tracing::warn!(error = crate::chain(trouble), "keep spare control planes");
+            tracing::warn!(error = crate::chain(trouble), "maintain standby control planes");
         }
         well = kept.is_ok();
     }
@@ -56,7 +56,7 @@ async fn keep(ctx: &Context, lacking: &mut Option<Instant>) -> Result<(), Troubl
         *lacking = None;
     } else if has_time(ctx, &spec, lacking.get_or_insert_with(Instant::now).elapsed()).await? {
         let begun = ctx.store.spares().begin(spec).await?;
-        tracing::info!(cluster = %begun.id, "making a spare control plane");
+        tracing::info!(cluster = %begun.id, "creating a standby control plane");
     }
     Ok(())
 }
@@ -158,7 +158,7 @@ mod tests {
             }
             world.cluster("demo").await
         });
-        assert_eq!(ended.unwrap(), Outcome::waiting("the new wish", Duration::ZERO));
+        assert_eq!(ended.unwrap(), Outcome::waiting("the new spec", Duration::ZERO));
         made(&world, &cluster).await;
     }
 

@@ -217,7 +217,7 @@ impl Tenants {
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%cluster, error = crate::chain(&error), "watch of nodes broke");
+                    tracing::debug!(%cluster, error = crate::chain(&error), "watch of nodes failed");
                     return;
                 }
             }

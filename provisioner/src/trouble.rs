@@ -11,13 +11,17 @@ use crate::host::ApiError;
 
 /// What an admin of a cluster does about its API server's refusal: the platform may do everything there, unless the cluster's owner added
 /// something that says no.
-const REFUSED_INSIDE: &str = "Something in the cluster refuses it. An admin of the cluster looks at its admission webhooks and policies: \
+const REFUSED_INSIDE: &str = "The cluster rejects the request. Cluster admin: check its admission webhooks and policies: \
     kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies. \
-    This is tried again by itself.";
+    Retrying automatically.";
 
 /// What an admin of a cluster does about answers that are broken off: Kubernetes itself makes none so long.
-const ANSWERS_TOO_MUCH: &str = "An admin of the cluster looks for API servers that answer in its stead: kubectl get apiservices. \
-    This is tried again by itself.";
+const ANSWERS_TOO_MUCH: &str = "Cluster admin: check for aggregated API servers: kubectl get apiservices. \
+    Retrying automatically.";
+
+/// What the operator does about a quota of the host.
+const HOST_QUOTA: &str =
+    "Retrying automatically. Platform operator: raise the ResourceQuota of the namespace on the host cluster.";
 
 /// Whether a status says that the request was understood and refused. 401 is about our certificate, 408 and 429 are about load.
 const fn is_refusal(status: u16) -> bool {
@@ -76,16 +80,13 @@ impl Trouble {
         let code = format!("{}_{}", whose.to_uppercase(), error.code());
         let (class, remediation) = match &error {
             ApiError::Rejected { code: 403, message, .. } if whose == "host" && message.contains("exceeded quota") => {
-                (Class::Quota, "Raise the quota of the host's namespace; this is tried again by itself.".to_owned())
+                (Class::Platform, HOST_QUOTA.to_owned())
             }
             ApiError::Rejected { code, .. } if whose == "cluster" && is_refusal(*code) => {
                 (Class::User, REFUSED_INSIDE.to_owned())
             }
             ApiError::TooLong(_) if whose == "cluster" => (Class::User, ANSWERS_TOO_MUCH.to_owned()),
-            _ => (
-                Class::Platform,
-                format!("This is tried again by itself; if it stays, look at the {whose}'s API server."),
-            ),
+            _ => (Class::Platform, format!("Retrying automatically. If it persists, check the {whose}'s API server.")),
         };
         Self::new(&code, class, format!("The {whose}'s API server: {error}."), remediation).because(error)
     }
@@ -93,16 +94,16 @@ impl Trouble {
 
 impl From<StoreError> for Trouble {
     fn from(error: StoreError) -> Self {
-        let detail = format!("The database: {error}.");
-        let remediation = "This is tried again by itself; if it stays, look at the database.";
+        let detail = format!("Database error: {error}.");
+        let remediation = "Retrying automatically. If it persists, platform operator: check the database.";
         Self::new("DATABASE_UNAVAILABLE", Class::Platform, detail, remediation).because(error)
     }
 }
 
 impl From<PkiError> for Trouble {
     fn from(error: PkiError) -> Self {
-        let remediation = "This is a defect: report it with the platform's log.";
-        Self::new("CERTIFICATES", Class::Platform, format!("Certificates cannot be made: {error}."), remediation)
+        let remediation = "This is a bug: report it with the platform's log.";
+        Self::new("CERTIFICATES", Class::Platform, format!("Certificate issuance failed: {error}."), remediation)
             .because(error)
     }
 }
@@ -142,7 +143,7 @@ mod tests {
     #[test]
     fn a_tenants_words_choose_neither_class_nor_remedy() {
         let quota = "pods is forbidden: exceeded quota: q";
-        assert_eq!(refused("host", 403, quota).class, Class::Quota);
+        assert_eq!(refused("host", 403, quota).class, Class::Platform);
         let webhook = refused("cluster", 403, quota);
         assert_eq!((webhook.class, &webhook.remediation), (Class::User, &refused("cluster", 403, "no").remediation));
         assert!(webhook.remediation.contains("kubectl get validatingwebhookconfigurations"));

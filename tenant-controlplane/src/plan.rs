@@ -21,37 +21,34 @@ const fn step(key: &'static str, title: &'static str) -> StepInfo {
 
 /// The steps of `cluster.create`, in order.
 pub const CLUSTER_CREATE: [StepInfo; 5] = [
-    step("accepted", "Accept the request"),
-    step("datastore", "Start the datastore"),
-    step("control_plane", "Start the control plane"),
-    step("endpoint", "Reach it through the gateway"),
-    step("addons", "Set up access and addons"),
+    step("accepted", "Request accepted"),
+    step("datastore", "Start etcd"),
+    step("control_plane", "Start control plane"),
+    step("endpoint", "Verify endpoint"),
+    step("addons", "Install RBAC and add-ons"),
 ];
 
 /// The steps of `cluster.delete`, in order.
 pub const CLUSTER_DELETE: [StepInfo; 4] = [
-    step("nodes", "Tell nodes to leave"),
-    step("machines", "Remove machines"),
-    step("namespace", "Remove the control plane and its data"),
-    step("keys", "Destroy certificates and keys"),
+    step("nodes", "Drain nodes"),
+    step("machines", "Delete machines"),
+    step("namespace", "Delete control plane and data"),
+    step("keys", "Delete certificates and keys"),
 ];
 
 /// The steps of `node_pool.create`, in order.
 pub const POOL_CREATE: [StepInfo; 3] = [
-    step("accepted", "Accept the request"),
+    step("accepted", "Request accepted"),
     step("machines", "Create machines"),
-    step("ready", "Wait for nodes to be ready"),
+    step("ready", "Wait for nodes to become Ready"),
 ];
 
 /// The steps of `node_pool.delete`, in order.
-pub const POOL_DELETE: [StepInfo; 2] = [step("nodes", "Tell nodes to leave"), step("machines", "Remove machines")];
+pub const POOL_DELETE: [StepInfo; 2] = [step("nodes", "Drain nodes"), step("machines", "Delete machines")];
 
 /// The steps of `node.delete`, in order.
-pub const NODE_DELETE: [StepInfo; 3] = [
-    step("drain", "Move its pods away"),
-    step("machine", "Let its machine go"),
-    step("node", "Remove it from Kubernetes"),
-];
+pub const NODE_DELETE: [StepInfo; 3] =
+    [step("drain", "Drain pods"), step("machine", "Release machine"), step("node", "Delete Node object")];
 
 /// The steps of an operation of that kind; empty for kinds without any.
 pub const fn steps(operation_kind: &str) -> &'static [StepInfo] {
@@ -195,7 +192,7 @@ fn facts(observed: &Observed) -> Vec<Fact> {
             "DatastoreWritable",
             observed.etcd_writable,
             ["HasSpace", "Full"],
-            ["etcd takes writes", "etcd is full: nothing can be written"],
+            ["etcd accepts writes", "etcd is full: writes are rejected"],
         ),
         fact(
             "ControlPlaneAvailable",
@@ -207,13 +204,13 @@ fn facts(observed: &Observed) -> Vec<Fact> {
             "EndpointReachable",
             endpoint,
             ["Reachable", "Unreachable"],
-            ["the API server answers through the gateway", "the API server does not answer through the gateway"],
+            ["the API server is reachable through the gateway", "the API server is not reachable through the gateway"],
         ),
         fact(
             "AddonsHealthy",
             observed.addons,
             ["Applied", "Pending"],
-            ["access and addons are in place", "access and addons are not all in place"],
+            ["RBAC and add-ons are installed", "RBAC and add-ons are not fully installed"],
         ),
     ];
     facts.extend(observed.nodes.map(nodes));
@@ -231,7 +228,7 @@ fn ready(observed: &Observed) -> Fact {
 
 fn nodes(count: NodeCount) -> Fact {
     let message = match count {
-        NodeCount { total: 0, .. } => "no nodes have joined: workloads have nowhere to run".to_owned(),
+        NodeCount { total: 0, .. } => "no nodes have joined: workloads cannot be scheduled".to_owned(),
         NodeCount { ready, total } => format!("{ready} of {total} nodes are ready"),
     };
     let holds = Some(count.ready == count.total);
@@ -241,8 +238,8 @@ fn nodes(count: NodeCount) -> Fact {
 /// They are renewed by themselves; people see when the first would end if they were not.
 fn certificates(end: Option<OffsetDateTime>, now: OffsetDateTime) -> Fact {
     let message = match end {
-        Some(end) if end > now => format!("the first certificate ends on {} and is renewed before", end.date()),
-        Some(end) => format!("a certificate ended on {}", end.date()),
+        Some(end) if end > now => format!("earliest certificate expiry is {}; renewed automatically", end.date()),
+        Some(end) => format!("a certificate expired on {}", end.date()),
         None => "not observed yet".to_owned(),
     };
     Fact { kind: "CertificatesValid", holds: end.map(|end| end > now), reasons: ["Valid", "Expired"], message }
@@ -370,7 +367,7 @@ mod tests {
         };
         let (status, message) = seen(&running(), NOW);
         assert_eq!(status, ConditionStatus::True);
-        assert_eq!(message, "the first certificate ends on 2027-11-20 and is renewed before");
+        assert_eq!(message, "earliest certificate expiry is 2027-11-20; renewed automatically");
         assert_eq!(seen(&running(), NOW + Duration::days(366)).0, ConditionStatus::False);
         let unknown = Observed { certificates_end: None, ..running() };
         assert_eq!(seen(&unknown, NOW).0, ConditionStatus::Unknown);

@@ -278,7 +278,7 @@ async fn add(tx: &mut Tx, new: &NewCluster) -> Result<cluster::Model, StoreError
         None => (true, wish),
     };
     let written = if is_new { tx.add(row.clone()).await } else { tx.change(row.clone()).await };
-    let taken = || format!("the name `{}` is taken by another cluster of this project", new.name);
+    let taken = || format!("the name `{}` is already used by another cluster of this project", new.name);
     written.map_err(|error| StoreError::taken(error, WHAT, taken))?;
     work::make_due(tx, WorkKind::Cluster, row.id).await?;
     tx.tell(deletion::cluster_news(&row));
@@ -297,7 +297,7 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
         generation: 1,
         observed_generation: 0,
         state: ClusterState::Pending.to_string(),
-        state_message: "Waiting to be started".to_owned(),
+        state_message: "Queued".to_owned(),
         conditions: "[]".to_owned(),
         endpoint: None,
         problem: None,

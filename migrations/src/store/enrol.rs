@@ -127,7 +127,7 @@ async fn first(
     };
     node.machine_fingerprint = Some(enrolment.fingerprint.to_owned());
     node.state = NodeState::Joining.to_string();
-    node.state_message = "The machine has enrolled and is being set up".to_owned();
+    node.state_message = "Machine enrolled; installing Kubernetes".to_owned();
     bind(tx, token, &node).await?;
     Ok(node)
 }

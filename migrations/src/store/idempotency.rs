@@ -143,7 +143,7 @@ pub(super) async fn made(tx: &Tx, target: &str) -> Result<(), StoreError> {
     if noted.rows_affected > 0 {
         return Ok(());
     }
-    Err(StoreError::unavailable("the same request was taken over by another attempt"))
+    Err(StoreError::unavailable("the request was taken over by another attempt"))
 }
 
 /// Drops a person's oldest keys where they have as many as they may.

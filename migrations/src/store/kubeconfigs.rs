@@ -252,7 +252,7 @@ fn owned(organization: OrganizationId, id: KubeconfigId) -> sea_orm::Select<kube
 async fn delegate(tx: &Tx, parent: cluster::Model, recipient: Recipient) -> Result<(), StoreError> {
     if recipient.shared_kernel && pools::has_local(tx, parent.id).await? {
         let message = format!(
-            "the cluster `{}` has local machines, which share the kernel of the platform's machine: only admins and owners get \
+            "the cluster `{}` has local machines, which share the kernel of the platform host: only admins and owners get \
              kubeconfigs above view there",
             parent.name
         );
@@ -292,8 +292,7 @@ async fn within_limit(tx: &Tx, cluster: ClusterId) -> Result<(), StoreError> {
     if living < PER_CLUSTER {
         return Ok(());
     }
-    let message =
-        format!("the cluster has {PER_CLUSTER} kubeconfigs, which is as many as it may have: revoke what nobody uses");
+    let message = format!("the cluster has reached the limit of {PER_CLUSTER} kubeconfigs: revoke unused ones");
     Err(StoreError::conflict(WHAT, message))
 }
 

@@ -363,7 +363,7 @@ pub(super) fn blank(place: &enrol::Place<'_>, name: String, pod_cidr: String) ->
         organization: place.cluster.organization,
         name,
         state: place.state.to_string(),
-        state_message: "Waiting to be started".to_owned(),
+        state_message: "Queued".to_owned(),
         pod_cidr,
         machine_fingerprint: None,
         facts: "{}".to_owned(),

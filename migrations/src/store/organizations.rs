@@ -39,7 +39,7 @@ impl Identity<'_> {
         let mut tx = self.0.begin().await?;
         quotas::require_of_person(&tx, owner, Resource::Organizations).await?;
         if own(owner).filter(organization::Column::Name.eq(name.as_str())).one(&tx).await?.is_some() {
-            let taken = format!("the name `{name}` is taken by another organization of yours");
+            let taken = format!("the name `{name}` is already used by another organization of yours");
             return Err(StoreError::conflict("organization", taken));
         }
         let row = add_organization(&mut tx, name.as_str(), display_name).await?;
@@ -241,7 +241,7 @@ async fn add_project(
         display_name: display_name.to_owned(),
         created_at: codec::millis(codec::now()),
     };
-    let taken = || format!("the name `{name}` is taken by another project of this organization");
+    let taken = || format!("the name `{name}` is already used by another project of this organization");
     tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, "project", taken))?;
     tx.tell(Change::of(ChangeKind::Project, row.id).within(organization, None));
     Ok(row)

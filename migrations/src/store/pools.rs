@@ -49,7 +49,7 @@ impl Pools<'_> {
         let parent = clusters::parent(&tx, new.organization, new.cluster).await?;
         if parent.delegated {
             let message = format!(
-                "the cluster `{}` cannot have local machines, which share the kernel of the platform's machine: somebody below the \
+                "the cluster `{}` cannot have local machines, which share the kernel of the platform host: somebody below the \
                  role admin was given a kubeconfig above view there, and may have left other ways in",
                 parent.name
             );
@@ -279,7 +279,7 @@ pub(super) async fn add(tx: &mut Tx, new: &NewPool) -> Result<node_pool::Model, 
     let wish = intent(&row, ("node_pool.create", &target, new.name.as_str()), new.actor);
     let operation = wish.open(tx).await?;
     row.operation = Some(operation);
-    let taken = || format!("the name `{}` is taken by another node pool of this cluster", new.name);
+    let taken = || format!("the name `{}` is already used by another node pool of this cluster", new.name);
     tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, WHAT, taken))?;
     work::make_due(tx, WorkKind::NodePool, row.id).await?;
     tx.tell(deletion::pool_news(&row));
@@ -298,7 +298,7 @@ fn row(new: &NewPool) -> node_pool::Model {
         generation: 1,
         observed_generation: 0,
         state: PoolState::Pending.to_string(),
-        state_message: "Waiting to be started".to_owned(),
+        state_message: "Queued".to_owned(),
         problem: None,
         operation: None,
         deletion_requested_at: None,

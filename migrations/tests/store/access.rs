@@ -128,7 +128,7 @@ pub async fn a_cluster_keeps_its_port(fixture: Fixture) {
     assert_eq!((of(&one, 20000..=20001).await.unwrap(), of(&two, 20000..=20001).await.unwrap()), (20000, 20001));
     assert_eq!(of(&one, 20000..=20001).await.unwrap(), 20000, "asked for again");
     let third = tenant.cluster("third").await;
-    assert!(is_conflict(of(&third, 20000..=20001).await).contains("taken"));
+    assert!(is_conflict(of(&third, 20000..=20001).await).contains("no port is available"));
     assert_eq!(of(&one, 20001..=20002).await.unwrap(), 20002, "the operator allows others now");
     assert_eq!(ports.all().await.unwrap(), [(two.id, 20001), (one.id, 20002)]);
     store.clusters().request_deletion(org, two.id, tenant.actor).await.unwrap();

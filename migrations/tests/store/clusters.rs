@@ -60,7 +60,7 @@ pub async fn a_taken_name_leaves_nothing_behind(fixture: Fixture) {
     let entries = store.audit().list(org, Page::default()).await.unwrap().len();
     drain(store).await;
     let message = is_conflict(store.clusters().insert(tenant.new_cluster("demo")).await);
-    assert_eq!(message, "the name `demo` is taken by another cluster of this project");
+    assert_eq!(message, "the name `demo` is already used by another cluster of this project");
     assert_eq!(store.audit().list(org, Page::default()).await.unwrap().len(), entries);
     assert!(drain(store).await.is_empty());
     tenant.pool(cluster.id, "web").await;

@@ -134,7 +134,7 @@ pub async fn a_full_pod_range_is_said_so(fixture: Fixture) {
         fixture.store.nodes().insert_for_pool(pool.id).await.unwrap();
     }
     let message = is_conflict(fixture.store.nodes().insert_for_pool(pool.id).await);
-    assert!(message.contains("pod range has no room"), "{message}");
+    assert!(message.contains("pod CIDR of the cluster is exhausted"), "{message}");
     let (token, secret) = tenant.join_token(cluster.id).await;
     assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::NoPodRangeLeft)));
     let token = fixture.store.join_tokens().get(tenant.organization, token.id).await.unwrap();

@@ -134,7 +134,7 @@ pub async fn passwords_are_changed_and_reset(fixture: Fixture) {
     assert!(identity.session("bb").await.unwrap().is_some() && identity.session("aa").await.unwrap().is_none());
     assert_eq!(hash_of().await.unwrap().expose_secret(), "$argon2id$y");
     assert!(!identity.setup_needed().await.unwrap());
-    assert_eq!(is_missing(identity.create_password_reset("no@example.com").await), "person with this e-mail address");
+    assert_eq!(is_missing(identity.create_password_reset("no@example.com").await), "user with this e-mail address");
     let (old, _) = identity.create_password_reset(&email).await.unwrap();
     let (link, end) = identity.create_password_reset(&format!(" {}", email.to_uppercase())).await.unwrap();
     assert!(end > hence(3500) && end < hence(3700));
@@ -209,7 +209,7 @@ pub async fn organizations_and_projects(fixture: Fixture) {
     assert_eq!(identity.organizations_named("acme").await.unwrap()[0].id, tenant.organization);
     assert_eq!(identity.organization(tenant.organization).await.unwrap().name, name);
     let taken = identity.create_organization(tenant.user, name.clone(), "", tenant.actor).await;
-    assert_eq!(is_conflict(taken), "the name `acme` is taken by another organization of yours");
+    assert_eq!(is_conflict(taken), "the name `acme` is already used by another organization of yours");
     let names: Vec<_> = identity.organizations_of(tenant.user).await.unwrap();
     let names: Vec<_> = names.iter().map(|(organization, role)| (organization.name.as_str(), *role)).collect();
     assert_eq!(names, [("default", Role::Owner), ("acme", Role::Owner)]);

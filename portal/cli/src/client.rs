@@ -202,7 +202,7 @@ impl Client {
                 return Err(error);
             }
             if let Some(screen) = &self.screen {
-                screen.say(&format!("  … {error}; trying again ({attempt} of {})", call.retries));
+                screen.say(&format!("  … {error}; retrying ({attempt} of {})", call.retries));
             }
             tokio::time::sleep(wait).await;
             pause *= 2;
@@ -256,8 +256,8 @@ fn authorities(pem: &str) -> Result<Vec<Certificate>> {
     let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
     if found.is_empty() {
         return Err(CliError::usage(
-            "the certificate authority file holds no PEM certificate",
-            "Give the ca_file that `pilothouse up` names in its last line.",
+            "the CA file contains no PEM certificate",
+            "Pass the ca_file from the last line of `pilothouse up`.",
         ));
     }
     Ok(found)
@@ -275,8 +275,8 @@ fn refuse_clear_text(server: &str) -> Result<()> {
             "Use the https:// address of the portal.",
         )),
         _ => Err(CliError::usage(
-            format!("{server:?} is not the address of a portal"),
-            "Write it like https://pilothouse.example.com or https://192.0.2.10:6443.",
+            format!("{server:?} is not a portal URL"),
+            "Use the form https://pilothouse.example.com or https://192.0.2.10:6443.",
         )),
     }
 }
@@ -305,11 +305,11 @@ fn unreachable(server: &str, source: reqwest::Error, met: bool) -> CliError {
     let lasting =
         stranger || source.is_timeout() || source.is_builder() || (source.is_connect() && !met && !hung_up(&source));
     let next = if stranger {
-        "Its certificate is from an authority this machine does not know: give --ca-file or PILOTHOUSE_CA_FILE."
+        "Its certificate is signed by an unknown CA: pass --ca-file or set PILOTHOUSE_CA_FILE."
     } else if source.is_timeout() {
-        "It did not answer in time; check that `pilothouse status` says it runs, then try again."
+        "No response in time; check with `pilothouse status` that it is running, then try again."
     } else {
-        "Check the address (--server, PILOTHOUSE_SERVER) and that the portal runs."
+        "Check the URL (--server, PILOTHOUSE_SERVER) and that the portal is running."
     };
     CliError::Unreachable { server: server.to_owned(), next: next.into(), lasting, source: source.into() }
 }

@@ -94,7 +94,7 @@ async fn to_the_end(client: &Client, screen: &Screen, id: &str) -> Result<Operat
                 Some(operation) => return Ok(operation),
                 None if error.is_transient() && failures < TOLERATED => {
                     failures += 1;
-                    screen.hint(&format!("  … {error}; trying again ({failures} of {TOLERATED})"));
+                    screen.hint(&format!("  … {error}; retrying ({failures} of {TOLERATED})"));
                     tokio::time::sleep(Duration::from_secs(u64::from(failures))).await;
                 }
                 None => return Err(error),
@@ -161,8 +161,8 @@ impl Shown {
 
     fn tell(&self, screen: &Screen, step: &Step) {
         match step.state.as_str() {
-            "done" => screen.say(&format!("  ✔ {:<24} {}", step.title, time_of(step))),
-            "failed" => screen.say(&format!("  ✘ {:<24} {}", step.title, step.message)),
+            "done" => screen.say(&format!("  ✔ {:<30} {}", step.title, time_of(step))),
+            "failed" => screen.say(&format!("  ✘ {:<30} {}", step.title, step.message)),
             "running" if !screen.terminal => screen.say(&format!("  … {}", step.title)),
             _ => {}
         }
@@ -172,14 +172,14 @@ impl Shown {
         let Some(problem) = operation.error.as_ref().filter(|problem| problem.detail != self.error) else { return };
         self.error.clone_from(&problem.detail);
         if !operation.is_finished() {
-            screen.say(&format!("  ! {} ({}); still trying", problem.detail, problem.code));
+            screen.say(&format!("  ! {} ({}); retrying", problem.detail, problem.code));
         }
     }
 }
 
 fn running(step: &Step) -> String {
     let message = if step.message.is_empty() { String::new() } else { format!("  {}", step.message) };
-    let line = format!("  … {:<24} {}{message}", step.title, time_of(step));
+    let line = format!("  … {:<30} {}{message}", step.title, time_of(step));
     // A line that wraps cannot be replaced.
     line.chars().take(78).collect()
 }

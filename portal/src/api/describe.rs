@@ -82,17 +82,17 @@ fn text(description: &str) -> Header {
 
 fn headers() -> impl Iterator<Item = (&'static str, Header)> {
     [
-        ("X-Request-Id", "The id of this request, as it was sent or made; it is in every log line and problem"),
+        ("X-Request-Id", "The request ID, as sent or generated; included in every log line and problem"),
         (
             "RateLimit-Policy",
-            "The limits that counted this request: `\"write\";q=120;w=60` is 120 writes in 60 seconds",
+            "The limits that apply to this request: `\"write\";q=120;w=60` is 120 writes in 60 seconds",
         ),
-        ("RateLimit", "What is left: `\"write\";r=119;t=1` is 119 writes, and all of them again in 1 second"),
+        ("RateLimit", "Remaining quota: `\"write\";r=119;t=1` is 119 writes, full again in 1 s"),
         ("Retry-After", "Seconds after which the same request may succeed"),
-        ("Location", "Where to look next: the operation of work that has begun (202), or what was made (201)"),
+        ("Location", "The operation (202) or the created resource (201)"),
         ("ETag", "The version of the item, for `If-Match`"),
-        ("Idempotency-Replayed", "`true` where the request was carried out before and this is its answer"),
-        ("Preference-Applied", "`wait=N` where `Prefer: wait=N` was honoured"),
+        ("Idempotency-Replayed", "`true` if this is the stored response of an earlier request with the same key"),
+        ("Preference-Applied", "`wait=N` if `Prefer: wait=N` was applied"),
     ]
     .into_iter()
     .map(|(name, description)| (name, text(description)))
@@ -109,20 +109,20 @@ fn parameters() -> impl Iterator<Item = (&'static str, Parameter)> {
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
         .description(Some(
-            "With `true` everything is checked (permission, body, names, limits) and nothing is changed. Answers 200 \
-             with the thing as it would be, whose ids name nothing and whose secrets are empty, or 204",
+            "Dry run: with `true` the request is validated (permission, body, names, limits) and nothing is changed. \
+             Answers 200 with the resource as it would be, with placeholder IDs and empty secrets, or 204",
         ))
         .schema(Some(Object::with_type(Type::Boolean)))
         .build();
-    let key = "At most 255 characters, kept 24 hours per caller, method and path, the newest 2000 of a person. The same request with the same key is \
-               carried out once and answered alike; answers of 5xx and retryable problems are not kept";
+    let key = "At most 255 characters, kept 24 hours per caller, method and path, the newest 2000 of a user. A request repeated with the same key \
+               is executed once and answered alike; 5xx answers and retryable problems are not stored";
     [
         (
             "XRequestId",
-            header("X-Request-Id", "An id of the caller's own: at most 64 letters, digits, `-`, `_` and `.`"),
+            header("X-Request-Id", "A request ID chosen by the caller: at most 64 letters, digits, `-`, `_` and `.`"),
         ),
         ("IdempotencyKey", header("Idempotency-Key", key)),
-        ("Prefer", header("Prefer", "`wait=N`: as `?wait=N`")),
+        ("Prefer", header("Prefer", "`wait=N`: same as `?wait=N`")),
         ("ValidateOnly", validate_only),
     ]
     .into_iter()
@@ -165,7 +165,7 @@ fn tried(method: &str, operation: &mut Operation) {
     }
     let like = responses.get("202").or_else(|| responses.get("201")).cloned();
     let Some(RefOr::T(mut response)) = like else { return };
-    response.description = "Nothing is in the way; nothing was changed (only with `validate_only=true`)".to_owned();
+    response.description = "Validation succeeded; nothing was changed (with `validate_only=true`)".to_owned();
     if gone {
         response.content.clear();
     }

@@ -93,7 +93,7 @@ fn check_names(known: &Known, parts: &request::Parts) -> Result<(), Error> {
         return Ok(());
     };
     let names = if known.queries.is_empty() { "none".to_owned() } else { known.queries.join(", ") };
-    let detail = format!("there is no query parameter `{name}` here; known: {names}");
+    let detail = format!("unknown query parameter `{name}`; supported: {names}");
     Err(Error::Invalid(vec![FieldError { pointer: format!("?{name}"), code: "UNKNOWN_PARAMETER".into(), detail }]))
 }
 
@@ -107,7 +107,7 @@ fn validate_only(parts: &request::Parts) -> Result<bool, Error> {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => {
-            let detail = "write `validate_only=true` or leave it out".to_owned();
+            let detail = "use `validate_only=true` or omit it".to_owned();
             let field = FieldError { pointer: "?validate_only".into(), code: "INVALID_TYPE".into(), detail };
             Err(Error::Invalid(vec![field]))
         }

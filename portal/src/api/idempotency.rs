@@ -101,7 +101,7 @@ async fn renewing(state: &AppState, claim: &Claim, work: impl Future<Output = Re
             response = &mut work => return response,
             _ = ticks.tick() => {
                 if let Err(error) = state.store().idempotency().renew(claim).await {
-                    tracing::warn!(%error, "the lease of an idempotency key was not renewed");
+                    tracing::warn!(%error, "idempotency key lease not renewed");
                 }
             }
         }
@@ -172,7 +172,7 @@ async fn kept((state, actor): (&AppState, &Actor), claim: &Claim, response: Resp
     let answer = serde_json::to_vec(&answer).map_err(Error::internal)?;
     if let Err(error) = keys.complete(claim, &answer).await {
         // It was carried out: better told without being kept than not told.
-        tracing::warn!(%error, "an answer was not kept for its idempotency key");
+        tracing::warn!(%error, "response not stored for its idempotency key");
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }

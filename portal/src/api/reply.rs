@@ -20,7 +20,7 @@ impl<'r> ToResponse<'r> for Failure {
     fn response() -> (&'r str, RefOr<utoipa::openapi::Response>) {
         let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         let response = ResponseBuilder::new()
-            .description("What went wrong, whose doing it is, and the next step")
+            .description("What went wrong, who must act, and the next step")
             .content("application/problem+json", body);
         ("Failure", response.build().into())
     }

@@ -121,7 +121,7 @@ fn version(state: &AppState, wanted: Option<&str>) -> Result<KubernetesVersion, 
     let plain = wanted.strip_prefix('v').unwrap_or(wanted);
     offered.iter().copied().find(|version| version.to_string() == plain).ok_or_else(|| {
         let known: Vec<String> = offered.iter().map(ToString::to_string).collect();
-        let detail = format!("Kubernetes {wanted} is not on offer: choose {}", known.join(" or "));
+        let detail = format!("Kubernetes {wanted} is not available: choose {}", known.join(" or "));
         Error::field("/version", "VERSION_UNSUPPORTED", detail)
     })
 }
@@ -129,7 +129,7 @@ fn version(state: &AppState, wanted: Option<&str>) -> Result<KubernetesVersion, 
 fn network(pointer: &str, text: Option<&str>, default: ipnet::Ipv4Net) -> Result<ipnet::Ipv4Net, Error> {
     let Some(text) = text else { return Ok(default) };
     text.parse().map_err(|_| {
-        let detail = format!("`{text}` is not a range of IPv4 addresses: write it like {default}");
+        let detail = format!("`{text}` is not an IPv4 CIDR: use the form {default}");
         Error::field(pointer, "INVALID_RANGE", detail)
     })
 }

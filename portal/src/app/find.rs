@@ -48,7 +48,7 @@ pub(super) fn organization<'a>(actor: &'a Actor, id_or_name: &str) -> Result<&'a
         [one] => Ok(*one),
         several => {
             let ids: Vec<String> = several.iter().map(|(known, _)| known.id.to_string()).collect();
-            let detail = format!("several of your organizations are called `{id_or_name}`: use {}", ids.join(" or "));
+            let detail = format!("`{id_or_name}` matches several organizations: use {}", ids.join(" or "));
             Err(Error::Malformed { detail })
         }
     }

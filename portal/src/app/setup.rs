@@ -91,7 +91,7 @@ fn email(text: &str) -> Result<String, Error> {
     if plausible && text.len() <= LONGEST_EMAIL && !text.contains(|letter: char| letter.is_whitespace()) {
         return Ok(text.to_owned());
     }
-    Err(Error::field("/email", "INVALID_EMAIL", "this is not an e-mail address: write it like ana@example.com"))
+    Err(Error::field("/email", "INVALID_EMAIL", "not an e-mail address: use the form ana@example.com"))
 }
 
 fn display_name(input: &Setup) -> Result<String, Error> {

@@ -68,10 +68,10 @@ impl Downloads {
         let mut active = self.active();
         active.end_where(|entry| now.saturating_duration_since(entry.taken) >= STALLED);
         if active.places.values().filter(|entry| entry.address == address).count() >= PER_ADDRESS {
-            return Err(refused("this address has as many downloads under way as it may"));
+            return Err(refused("too many downloads in progress from this address"));
         }
         if active.places.len() >= TOTAL && !active.make_room(network) {
-            return Err(refused("the platform has as many downloads under way as it may"));
+            return Err(refused("too many downloads in progress on this platform"));
         }
         let (id, ended) = (active.next, Arc::<AtomicBool>::default());
         active.next += 1;
@@ -131,7 +131,7 @@ pub fn body(bytes: Bytes, place: Place) -> Body {
             return None;
         }
         if !place.take_piece() {
-            let error = io::Error::new(ErrorKind::TimedOut, "the download was not read for too long");
+            let error = io::Error::new(ErrorKind::TimedOut, "the client read too slowly");
             return Some((Err(error), (Bytes::new(), place)));
         }
         let piece = rest.split_to(rest.len().min(PIECE));

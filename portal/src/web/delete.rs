@@ -53,7 +53,7 @@ pub async fn submit(
 async fn delete(state: &AppState, visitor: &Visitor, id: &str, typed: &str) -> Result<(), Error> {
     let cluster = app::clusters::get(state, &visitor.actor, id).await?;
     if typed != cluster.name {
-        let detail = format!("That is not its name. Type {} to delete it.", cluster.name);
+        let detail = format!("The name does not match. Type {} to delete it.", cluster.name);
         return Err(Error::field("/name", "NAME_MISMATCH", detail));
     }
     app::clusters::delete(state, &visitor.actor, id, Deletion::default()).await.map(drop)

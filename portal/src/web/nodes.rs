@@ -55,7 +55,7 @@ pub async fn remove(
     let removed = if typed.name.trim() == node.name {
         app::nodes::delete(&state, &visitor.actor, &id, Deletion::default()).await
     } else {
-        let detail = format!("That is not its name. Type {} to remove it.", node.name);
+        let detail = format!("The name does not match. Type {} to remove it.", node.name);
         Err(Error::field("/name", "NAME_MISMATCH", detail))
     };
     match removed {

@@ -56,8 +56,8 @@ impl Progress {
         let title = operation.steps.get(at).map(|step| step.title.clone()).unwrap_or_default();
         let place = format!("step {} of {total}", at + 1);
         let (heading, sentence) = match operation.state.as_str() {
-            "succeeded" => (format!("{} done in {}", verb(&operation.kind), time(operation)), "Done.".to_owned()),
-            "failed" => (format!("Stopped at {place}: {title}"), format!("Stopped at {place}, {title}.")),
+            "succeeded" => (format!("{} completed in {}", verb(&operation.kind), time(operation)), "Done.".to_owned()),
+            "failed" => (format!("Failed at {place}: {title}"), format!("Failed at {place}, {title}.")),
             "cancelled" => (format!("{} was cancelled", verb(&operation.kind)), "Cancelled.".to_owned()),
             _ if total == 0 => (format!("{} has not started", verb(&operation.kind)), "Waiting to start.".to_owned()),
             _ => (format!("Step {} of {total}: {title}", at + 1), format!("Step {} of {total}, {title}.", at + 1)),
@@ -74,10 +74,10 @@ impl Progress {
 
 fn verb(kind: &str) -> &'static str {
     match kind.rsplit('.').next() {
-        Some("create") => "Creating",
-        Some("delete") => "Deleting",
-        Some("scale" | "update") => "Changing",
-        _ => "The work",
+        Some("create") => "Creation",
+        Some("delete") => "Deletion",
+        Some("scale" | "update") => "Change",
+        _ => "Operation",
     }
 }
 

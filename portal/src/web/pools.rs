@@ -86,7 +86,7 @@ pub async fn scale(
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let count = typed.count.trim().parse();
-    let wish = count.map_err(|_| Error::field("/count", "NOT_A_NUMBER", "Write a whole number."));
+    let wish = count.map_err(|_| Error::field("/count", "NOT_A_NUMBER", "Enter a whole number."));
     let changed = match wish {
         Ok(count) => app::pools::patch(&state, &visitor.actor, &id, None, PatchNodePool { count: Some(count) }).await,
         Err(error) => Err(error),
@@ -108,7 +108,7 @@ pub async fn delete(
     let deleted = if typed.name.trim() == pool.name {
         app::pools::delete(&state, &visitor.actor, &id, None).await
     } else {
-        let detail = format!("That is not its name. Type {} to delete it.", pool.name);
+        let detail = format!("The name does not match. Type {} to delete it.", pool.name);
         Err(Error::field("/name", "NAME_MISMATCH", detail))
     };
     match deleted {

@@ -11,7 +11,7 @@ use super::{assets, render};
 struct Page<'a> {
     theme: &'static str,
     problem: &'a Problem,
-    /// Whose move it is, in words.
+    /// Who has to act.
     whose: &'static str,
     /// The next step.
     next: &'a str,
@@ -32,12 +32,12 @@ fn next(problem: &Problem) -> &str {
     }
 }
 
-/// Whose move it is.
+/// Who has to act on a problem of that class.
 pub fn whose(class: &str) -> &'static str {
     match class {
-        "user" => "Yours",
-        "quota" => "Yours, by deleting what nobody needs; only the people who run this portal can raise the limit",
-        "provider" => "The cloud provider",
-        _ => "The people who run this portal",
+        "user" => "You",
+        "quota" => "You (delete unused resources) or the platform operator (raise the limit)",
+        "provider" => "Cloud provider",
+        _ => "Platform operator",
     }
 }

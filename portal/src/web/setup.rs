@@ -1,4 +1,4 @@
-//! The set-up link: the first owner's account. The token is a part of the path; it works once, and nothing logs it.
+//! The setup link: the first owner's account. The token is a part of the path; it works once, and nothing logs it.
 
 use api_types::Setup;
 use askama::Template;

@@ -55,7 +55,7 @@ impl Status {
     /// The state of a cluster.
     pub fn cluster(state: &str) -> Self {
         match state {
-            "pending" => Self::new("working", "Waiting"),
+            "pending" => Self::new("working", "Pending"),
             "provisioning" => Self::new("working", "Creating"),
             "running" => Self::new("ready", "Ready"),
             other => Self::shared(other),
@@ -65,8 +65,8 @@ impl Status {
     /// The state of a node pool.
     pub fn pool(state: &str) -> Self {
         match state {
-            "pending" => Self::new("working", "Waiting"),
-            "scaling" => Self::new("working", "Changing"),
+            "pending" => Self::new("working", "Pending"),
+            "scaling" => Self::new("working", "Scaling"),
             "ready" => Self::new("ready", "Ready"),
             other => Self::shared(other),
         }
@@ -75,7 +75,7 @@ impl Status {
     /// The state of a node.
     pub fn node(state: &str) -> Self {
         match state {
-            "pending" => Self::new("working", "Waiting"),
+            "pending" => Self::new("working", "Pending"),
             "creating" => Self::new("working", "Creating"),
             "joining" => Self::new("working", "Joining"),
             "ready" => Self::new("ready", "Ready"),
@@ -90,8 +90,10 @@ impl Status {
         let left = ends.map(|ends| ends - OffsetDateTime::now_utc());
         match left {
             _ if revoked => Self::new("deleting", "Revoked"),
-            Some(left) if !left.is_positive() => Self::new("deleting", "Ended"),
-            Some(left) if left < time::Duration::DAY * 7 => Self::new("attention", &format!("Ends in {}", span(left))),
+            Some(left) if !left.is_positive() => Self::new("deleting", "Expired"),
+            Some(left) if left < time::Duration::DAY * 7 => {
+                Self::new("attention", &format!("Expires in {}", span(left)))
+            }
             _ => Self::new("ready", "Active"),
         }
     }
@@ -99,9 +101,9 @@ impl Status {
     /// How full a quota is.
     pub fn quota(used: u64, limit: u64) -> Self {
         match used {
-            used if used >= limit => Self::new("failed", "Used up"),
-            used if used.saturating_mul(10) >= limit.saturating_mul(9) => Self::new("attention", "Nearly used up"),
-            _ => Self::new("ready", "Room left"),
+            used if used >= limit => Self::new("failed", "Limit reached"),
+            used if used.saturating_mul(10) >= limit.saturating_mul(9) => Self::new("attention", "Near limit"),
+            _ => Self::new("ready", "Within limit"),
         }
     }
 

@@ -207,11 +207,7 @@ async fn a_secret_is_not_told_again_to_who_lost_the_role() {
     identity.put_member(place(Role::Viewer), Actor::System).await.unwrap();
     let refused = send().await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "PERMISSION_DENIED"));
-    assert!(
-        !refused.text.contains(&secret) && refused.text.contains("the role held here is viewer"),
-        "{}",
-        refused.text
-    );
+    assert!(!refused.text.contains(&secret) && refused.text.contains("your role here is viewer"), "{}", refused.text);
     identity.put_member(place(Role::Editor), Actor::System).await.unwrap();
     same(&first, &send().await);
 }

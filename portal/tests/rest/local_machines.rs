@@ -39,7 +39,7 @@ async fn refused(world: &World, call: (&str, &str, Value)) {
     let answer = world.call("POST", path, token, body.clone()).await;
     let found = (answer.status.as_u16(), answer.code());
     assert_eq!(found, (403, "LOCAL_MACHINES_RESTRICTED".to_owned()), "{path} {body}: {}", answer.text);
-    assert!(answer.text.contains("share the kernel of the platform's machine"), "{}", answer.text);
+    assert!(answer.text.contains("share the kernel of the platform host"), "{}", answer.text);
 }
 
 #[tokio::test]

@@ -136,7 +136,7 @@ async fn a_role_too_low_is_told_which_one_is_needed() {
             let answer = world.call(method, &things.path(path), &token, body()).await;
             let found = (answer.status.as_u16(), answer.code());
             assert_eq!(found, (403, "PERMISSION_DENIED".to_owned()), "{method} {path} as {role}: {}", answer.text);
-            assert!(answer.text.contains(&format!("needs the role {least}")), "{}", answer.text);
+            assert!(answer.text.contains(&format!("requires the role {least}")), "{}", answer.text);
         }
     }
 }

@@ -24,7 +24,7 @@ const ADDRESSES: usize = 32;
 /// As agent.proto says.
 pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollReply, Status> {
     if request.fingerprint.is_empty() || request.fingerprint.len() > WORD {
-        return Err(Status::invalid_argument("the machine's fingerprint is missing or too long"));
+        return Err(Status::invalid_argument("the machine fingerprint is missing or too long"));
     }
     count(agents, &request)?;
     let reported = request.facts.unwrap_or_default();
@@ -50,7 +50,7 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
     let own = Family { node, pool, cluster };
     let config = agents.desired(&own, &pki, 0).await.map_err(|error| unavailable(&error))?;
     store.work().due(WorkKind::Node, own.node.id.uuid()).await.map_err(|error| unavailable(&error))?;
-    tracing::info!(node = %own.node.id, name = %own.node.name, cluster = %own.cluster.id, "a machine joined");
+    tracing::info!(node = %own.node.id, name = %own.node.name, cluster = %own.cluster.id, "node enrolled");
     Ok(EnrollReply {
         node_id: own.node.id.to_string(),
         cluster_id: own.cluster.id.to_string(),
@@ -66,7 +66,7 @@ fn count(agents: &Agents, request: &EnrollRequest) -> Result<(), Status> {
     // Agents try again after this code.
     counted.map_err(|wait| {
         let seconds = wait.as_secs() + 1;
-        Status::unavailable(format!("this join token is used too often at once: the next try is heard in {seconds} s"))
+        Status::unavailable(format!("too many requests with this join token: try again in {seconds} s"))
     })
 }
 

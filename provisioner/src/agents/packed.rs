@@ -68,7 +68,7 @@ impl Packed {
     pub fn new(dir: &Path) -> Self {
         let file = nameless(dir);
         if let Err(error) = &file {
-            tracing::warn!(dir = %dir.display(), %error, "packed parts are not kept: each node's are packed anew");
+            tracing::warn!(dir = %dir.display(), %error, "compressed artifacts are not cached: compressing per node");
         }
         let kept = Arc::new(Kept { file, index: Mutex::default() });
         let [packers, readers] = [PACKERS, READERS].map(|(threads, queue)| Workers::new(threads, queue));

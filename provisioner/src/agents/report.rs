@@ -27,7 +27,7 @@ pub async fn report(agents: &Agents, node: Node, report: NodeReport) -> Result<R
 async fn take(agents: &Agents, node: &Node, report: NodeReport) -> Result<(), StoreError> {
     let store = &agents.inner.store;
     if report.phase() == NodePhase::Reset {
-        tracing::info!(node = %node.id, name = %node.name, "the machine has reset itself");
+        tracing::info!(node = %node.id, name = %node.name, "the machine has reset");
         store.nodes().mark_removed(node.id).await?;
         return store.work().due(WorkKind::Node, node.id.uuid()).await;
     }
@@ -66,7 +66,7 @@ fn told(report: &NodeReport) -> Problem {
     let remedies: Vec<_> =
         failed.iter().map(|check| check.remediation.as_str()).filter(|text| !text.is_empty()).collect();
     let remediation = if remedies.is_empty() {
-        "Look at `pilothouse-node status` on the machine.".to_owned()
+        "Run `pilothouse-node status` on the machine.".to_owned()
     } else {
         remedies.join(" ")
     };

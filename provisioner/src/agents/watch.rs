@@ -22,7 +22,7 @@ pub fn watch(agents: Agents, caller: Caller, known: u64) -> BoxStream<NodeConfig
     let (changes, next) = (agents.inner.store.changes(), agents.inner.bounds.watch(caller.node));
     tokio::spawn(async move {
         let told = next.run_until_cancelled(tell(&agents, (caller, known), changes, &sender)).await;
-        if let Err(status) = told.unwrap_or_else(|| Err(Status::aborted("this node watches elsewhere by now"))) {
+        if let Err(status) = told.unwrap_or_else(|| Err(Status::aborted("superseded by a newer watch of this node"))) {
             // The agent may have hung up.
             let _ = sender.send(Err(status)).await;
         }
@@ -75,7 +75,9 @@ async fn config(agents: &Agents, own: &Family, known: u64) -> Result<NodeConfig,
     let version = own.cluster.spec.version;
     if !own.is_leaving() && agents.inner.parts.list(version).is_empty() {
         // A node that is told of no parts would end what it runs.
-        return Err(Status::unavailable(format!("the platform no longer has Kubernetes {version}: left as it is")));
+        return Err(Status::unavailable(format!(
+            "the platform no longer provides Kubernetes {version}: left unchanged"
+        )));
     }
     let pki = agents.inner.store.pki().get(own.cluster.id).await.map_err(failed)?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;

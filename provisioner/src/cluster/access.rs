@@ -47,7 +47,8 @@ pub async fn release(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) ->
             Ok(true) => ctx.store.kubeconfigs().mark_refused(row.id).await?,
             Ok(false) => {}
             Err(error) => {
-                let text = format!("Its role binding {} cannot be deleted: {error}.", kubeconfig_binding_name(row.id));
+                let text =
+                    format!("Its role binding {} could not be deleted: {error}.", kubeconfig_binding_name(row.id));
                 ctx.store.kubeconfigs().set_left_behind(row.id, Some(&printable(&text))).await?;
             }
         }
@@ -82,7 +83,7 @@ async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kub
     let text = match bindings_of(&kubeconfig_user_name(kubeconfig), api).await {
         Ok(bindings) if bindings.is_empty() => return Ok(()),
         Ok(bindings) => named(&bindings),
-        Err(error) => format!("The bindings of its user cannot be listed: {error}."),
+        Err(error) => format!("The role bindings of its user could not be listed: {error}."),
     };
     Ok(ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?)
 }
@@ -91,7 +92,7 @@ fn named(bindings: &[String]) -> String {
     let more = bindings.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let first: Vec<&str> = bindings.iter().take(NAMED).map(String::as_str).collect();
-    format!("Its user still stands in {}{more}: delete what you do not know.", first.join(", "))
+    format!("Its user is still bound by {}{more}: delete unknown bindings.", first.join(", "))
 }
 
 async fn bindings_of(user: &str, api: &dyn Kubernetes) -> Result<Vec<String>, ApiError> {

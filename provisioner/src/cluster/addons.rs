@@ -32,7 +32,7 @@ pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Re
         let scope = Scope { kinds: PRUNED, namespaces: NAMESPACES, labels: &labels, is_ours: is_addon };
         match prune::surplus(api, &scope, &objects).await {
             // Its owner put our label on so much that it is not looked through; nothing depends on what an older platform left.
-            Err(ApiError::TooLong(what)) => tracing::warn!(cluster = %cluster.id, what, "addons are not tidied up"),
+            Err(ApiError::TooLong(what)) => tracing::warn!(cluster = %cluster.id, what, "obsolete add-ons not pruned"),
             pruned => pruned.map_err(|error| Trouble::api("cluster", error))?,
         }
     }

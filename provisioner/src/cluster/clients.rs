@@ -249,7 +249,7 @@ async fn ask(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Option<Vec<A
             Ok(announced) => servers.push(announced),
             Err(_) if leaving => {}
             Err(error) => {
-                tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "ask whom an API server believes");
+                tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "read an API server's client CAs");
                 return None;
             }
         }
@@ -280,7 +280,7 @@ async fn note(ctx: &Context, clients: &mut Clients, rows: Vec<Kubeconfig>) -> Re
             continue;
         }
         ctx.store.kubeconfigs().mark_refused(row.id).await?;
-        tracing::info!(kubeconfig = %row.id, cluster = %row.cluster, "every API server refuses the revoked kubeconfig");
+        tracing::info!(kubeconfig = %row.id, cluster = %row.cluster, "every API server rejects the revoked kubeconfig");
         clients.refused.push(row.id);
     }
     Ok(())

@@ -89,7 +89,7 @@ async fn are_refused(ctx: &Context, cluster: &Cluster) -> Result<bool, Trouble> 
 async fn delete_if_there(cluster: ClusterId, name: &str, api: &dyn Kubernetes) -> Result<(), Trouble> {
     let (key, refused) = (ObjectKey::global("v1", "Node", name), |error| Trouble::api("cluster", error));
     if api.exists(&key).await.map_err(refused)? {
-        tracing::warn!(%cluster, node = name, "a node that was removed is there again: deleting it");
+        tracing::warn!(%cluster, node = name, "a removed node registered again: deleting its Node object");
         api.delete(&key).await.map_err(refused)?;
     }
     Ok(())

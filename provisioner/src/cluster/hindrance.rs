@@ -69,50 +69,50 @@ impl Hindrance {
         match self.reason.as_str() {
             // Only the host's own controllers say this; what a program of the control plane printed at its end is not asked.
             "FailedCreate" if self.text.contains("exceeded quota") => (
-                Class::Quota,
-                "The host refuses the control plane's pods",
-                "Raise the quota of the host's namespace; this goes on by itself.",
+                Class::Platform,
+                "Host ResourceQuota exceeded",
+                "Retrying automatically. Platform operator: raise the ResourceQuota of the namespace on the host cluster.",
             ),
             "Unschedulable" if self.text.contains("olume") => (
                 Class::Platform,
-                "The host has no volume for the datastore",
-                "Look at the host's storage class and its provisioner; this goes on by itself.",
+                "No volume for etcd on the host cluster",
+                "Retrying automatically. Platform operator: check the host cluster's storage class and its provisioner.",
             ),
             "Unschedulable" if self.text.contains("Insufficient") || self.text.contains("Too many pods") => (
                 Class::Platform,
-                "The host has no room for the control plane",
-                "Give the host more processors, memory or disk, or delete clusters that nobody needs; this goes on by itself.",
+                "Insufficient host capacity",
+                "Retrying automatically. Platform operator: add CPU, memory or disk to the host cluster, or delete unused clusters.",
             ),
             "Unschedulable" => (
                 Class::Platform,
-                "No node of the host takes the control plane",
-                "A node of the host is closed, not ready, or lacks disk or memory: run `pilothouse doctor`, or look at the host's nodes; \
-                 this goes on by itself.",
+                "No schedulable host node",
+                "Retrying automatically. Platform operator: a host node is cordoned, NotReady, or low on disk or \
+                 memory; run `pilothouse doctor` or check the host's nodes.",
             ),
             "ErrImageNeverPull" | "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ImageInspectError" => (
                 Class::Platform,
-                "The host lacks an image",
-                "Run `pilothouse up` again: it brings the images to the host.",
+                "Image missing on the host",
+                "Platform operator: run `pilothouse up` again; it loads the images.",
             ),
             "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "NetworkNotReady" => (
                 Class::Platform,
-                "The host cannot start the control plane's pods",
-                "Run `pilothouse doctor`, and look at the log of the host's node; this goes on by itself.",
+                "Host cannot start the control plane pods",
+                "Retrying automatically. Platform operator: run `pilothouse doctor` and check the log of the host's node.",
             ),
             "FailedMount" | "FailedAttachVolume" | "ProvisioningFailed" => (
                 Class::Platform,
-                "The host cannot mount what the control plane needs",
-                "Look at the host's storage; this goes on by itself.",
+                "Host cannot mount a volume of the control plane",
+                "Retrying automatically. Platform operator: check the host's storage.",
             ),
             "CrashLoopBackOff" | "RunContainerError" | "CreateContainerError" | "CreateContainerConfigError" => (
                 Class::Platform,
-                "A program of the control plane does not stay up",
-                "Look at that pod's log in the host; it is started again by itself.",
+                "Control plane container is crash-looping",
+                "Restarting automatically. Platform operator: check the pod's log on the host cluster.",
             ),
             _ => (
                 Class::Platform,
-                "A control-plane pod does not run",
-                "Look at the host's pods; this goes on by itself.",
+                "Control plane pod is not running",
+                "Retrying automatically. Platform operator: check the host's pods.",
             ),
         }
     }
@@ -178,17 +178,17 @@ mod tests {
     #[test]
     fn everybody_is_told_whose_it_is() {
         let class = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().class;
-        assert_eq!(class("FailedCreate", "pods \"etcd-0\" is forbidden: exceeded quota: q"), Class::Quota);
+        assert_eq!(class("FailedCreate", "pods \"etcd-0\" is forbidden: exceeded quota: q"), Class::Platform);
         assert_eq!(class("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."), Class::Platform);
         let printed = class("CrashLoopBackOff", "kube-apiserver: CrashLoopBackOff: exceeded quota: Insufficient");
         assert_eq!(printed, Class::Platform, "a tenant can make its API server print anything");
         let detail = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().detail;
-        assert!(detail("Unschedulable", "1 Insufficient cpu").starts_with("The host has no room"));
-        assert!(detail("Unschedulable", "unbound PersistentVolumeClaims").starts_with("The host has no volume"));
+        assert!(detail("Unschedulable", "1 Insufficient cpu").starts_with("Insufficient host capacity"));
+        assert!(detail("Unschedulable", "unbound PersistentVolumeClaims").starts_with("No volume for etcd"));
         let tainted =
             "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/1";
-        let told = "No node of the host takes the control plane: etcd-0: 0/1 nodes are available: 1 node(s) had untolerated taint(s).";
+        let told = "No schedulable host node: etcd-0: 0/1 nodes are available: 1 node(s) had untolerated taint(s).";
         assert_eq!(detail("Unschedulable", tainted), told);
-        assert!(detail("ErrImageNeverPull", "x").starts_with("The host lacks an image: etcd-0: "));
+        assert!(detail("ErrImageNeverPull", "x").starts_with("Image missing on the host: etcd-0: "));
     }
 }

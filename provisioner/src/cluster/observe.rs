@@ -58,11 +58,11 @@ impl Look {
         match &self.health {
             _ if self.hindrance.is_some() => self.hindrance.iter().map(|hindrance| hindrance.text.clone()).collect(),
             _ if !self.pods_known => "the list of the host's pods".to_owned(),
-            None => "a control-plane pod with an address".to_owned(),
+            None => "a control plane pod with an IP address".to_owned(),
             Some(Health::Down(why)) => format!("the API server: {why}"),
             Some(Health::Starting(what)) => format!("the API server: {what}"),
             Some(Health::Serving | Health::Ready) => {
-                self.observed.trouble.clone().unwrap_or_else(|| "the way through the gateway".to_owned())
+                self.observed.trouble.clone().unwrap_or_else(|| "the endpoint through the gateway".to_owned())
             }
         }
     }

@@ -28,7 +28,7 @@ pub fn of(ctx: &Context, cluster: &Cluster) -> Result<Release, Trouble> {
 /// What people are told of a version that is not here.
 pub fn missing(version: KubernetesVersion) -> Problem {
     let remediation = if version.is_known() {
-        format!("Run `pilothouse bundle build --version {version}`, then start `pilothouse up` again.")
+        format!("Run `pilothouse bundle build --version {version}`, then run `pilothouse up` again.")
     } else {
         let offered = KubernetesVersion::default();
         format!(
@@ -39,7 +39,7 @@ pub fn missing(version: KubernetesVersion) -> Problem {
     Problem {
         code: "VERSION_MISSING".to_owned(),
         class: Class::Platform,
-        detail: format!("This installation no longer has Kubernetes {version}: the cluster is left as it is."),
+        detail: format!("This installation no longer provides Kubernetes {version}: the cluster is left unchanged."),
         remediation,
     }
 }

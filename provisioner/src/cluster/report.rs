@@ -109,10 +109,11 @@ fn full() -> Problem {
     Problem {
         code: "DATASTORE_FULL".to_owned(),
         class: Class::User,
-        detail: "The cluster's datastore is full: nothing can be written to the cluster until there is space.".to_owned(),
-        remediation: "Delete objects that are not needed. Then the operators restart the pod etcd-0, which gives the space back, and end \
+        detail: "etcd is full: the cluster rejects writes until space is freed.".to_owned(),
+        remediation:
+            "Delete unused objects. Platform operator: then restart the pod etcd-0, which defragments etcd, and clear \
                       the alarm with `etcdctl alarm disarm`."
-            .to_owned(),
+                .to_owned(),
     }
 }
 
@@ -120,8 +121,10 @@ fn unreachable(look: &Look) -> Problem {
     Problem {
         code: "CLUSTER_UNREACHABLE".to_owned(),
         class: Class::Platform,
-        detail: format!("The cluster does not answer; waiting for {}", look.reason()),
-        remediation: "It is looked after and comes back by itself; if it does not, look at the host's pods.".to_owned(),
+        detail: format!("The cluster is not responding; waiting for {}", look.reason()),
+        remediation:
+            "No action needed; Pilothouse is recovering it. If it persists, platform operator: check the host's pods."
+                .to_owned(),
     }
 }
 
@@ -144,7 +147,7 @@ async fn steps(steps: &mut Steps<'_>, look: &Look, words: &str) -> Result<(), Tr
 /// Puts a failed reconcile on the row and the operation. What cannot be told now is told by the next try.
 pub(super) async fn trouble(ctx: &Context, cluster: &Cluster, trouble: &Trouble) {
     if let Err(error) = try_trouble(ctx, cluster, trouble).await {
-        tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "tell of a failed reconcile");
+        tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "report a failed reconcile");
     }
 }
 

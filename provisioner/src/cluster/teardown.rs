@@ -42,7 +42,7 @@ pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
     let mut waits = Waits::begin(ctx, cluster);
     steps.running("nodes", "").await?;
     if !waits.lingers {
-        report::going(ctx, cluster, "its nodes are leaving", None).await?;
+        report::going(ctx, cluster, "removing nodes", None).await?;
     }
     if let Some(left) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
         return waits.told(ctx, cluster, left).await;
@@ -51,7 +51,7 @@ pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
     steps.done("machines").await?;
     steps.running("namespace", "").await?;
     if !waits.lingers {
-        report::going(ctx, cluster, "its control plane is being removed", None).await?;
+        report::going(ctx, cluster, "deleting control plane", None).await?;
     }
     if let Some(left) = waits.for_absence(&mut steps, || namespace(ctx, cluster)).await? {
         return waits.told(ctx, cluster, left).await;
@@ -77,7 +77,7 @@ impl Left {
     fn problem(&self, cluster: &Cluster) -> Problem {
         let remediation = match cluster.forced {
             true => self.remedy.clone(),
-            false => format!("{} To wait no longer: pilothouse cluster delete {} --force.", self.remedy, cluster.id),
+            false => format!("{} To stop waiting: pilothouse cluster delete {} --force.", self.remedy, cluster.id),
         };
         let (code, class, detail) = ("DELETION_WAITS".to_owned(), Class::Platform, self.what.clone());
         Problem { code, class, detail, remediation }
@@ -150,7 +150,7 @@ async fn nodes(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble
     let names: Vec<_> = nodes.iter().take(3).map(|node| format!("{} ({})", node.name, node.state_message)).collect();
     let more =
         if nodes.len() > names.len() { format!(" and {} more", nodes.len() - names.len()) } else { String::new() };
-    let remedy = format!("Look at its nodes: pilothouse node list --cluster {}.", cluster.id);
+    let remedy = format!("Check its nodes: pilothouse node list --cluster {}.", cluster.id);
     Ok(Some(Left { step, what: format!("waiting for {}{more}", names.join(", ")), remedy }))
 }
 
@@ -173,7 +173,7 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
             end_pods(ctx, &name).await.map_err(host)?;
         }
         let remedy = format!(
-            "In the host: kubectl get pods,pvc --namespace {name} (a pod that does not end: is its node ready?)."
+            "Platform operator: kubectl get pods,pvc --namespace {name} on the host cluster (pod stuck in Terminating: is its node Ready?)."
         );
         return Ok(Some(Left { step: "namespace", what: remaining(&found, &name), remedy }));
     }
@@ -182,11 +182,14 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
     let Some(volume) = volumes.iter().find(own) else { return Ok(None) };
     let key = ObjectKey::global("v1", "PersistentVolume", volume["metadata"]["name"].as_str().unwrap_or_default());
     if cluster.forced {
-        tracing::warn!(cluster = %cluster.id, volume = key.name, "forced: the volume goes without what would have deleted its data");
+        tracing::warn!(cluster = %cluster.id, volume = key.name, "forced: deleting the PersistentVolume object; its data may remain");
         ctx.host.delete(&key).await.map_err(host)?;
         ctx.host.release(&key).await.map_err(host)?;
     }
-    let remedy = format!("In the host: kubectl describe pv {}; does its storage class's provisioner run?", key.name);
+    let remedy = format!(
+        "Platform operator: kubectl describe pv {} on the host cluster; is the storage class's provisioner running?",
+        key.name
+    );
     Ok(Some(Left {
         step: "namespace",
         what: format!("waiting for the volume {} to be deleted{}", key.name, finalizers(volume)),
@@ -229,6 +232,6 @@ fn remaining(namespace: &Value, name: &str) -> String {
         condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
     };
     let words = conditions.iter().find(tells).and_then(|condition| condition["message"].as_str());
-    let said = words.map_or_else(|| "its pods to end".to_owned(), printable);
+    let said = words.map_or_else(|| "its pods to terminate".to_owned(), printable);
     format!("waiting for the namespace {name}: {said}")
 }

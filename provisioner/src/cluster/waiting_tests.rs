@@ -40,10 +40,7 @@ async fn a_step_that_waits_says_what_the_host_says_first_and_then_the_cluster_do
     hang(&world, &cluster, Some(Complaint { reason, message }));
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     let waiting = step(&world, &cluster, "datastore").await;
-    assert_eq!(
-        waiting.message,
-        "The host has no room for the control plane: etcd-0: 0/1 nodes are available: 1 Insufficient memory."
-    );
+    assert_eq!(waiting.message, "Insufficient host capacity: etcd-0: 0/1 nodes are available: 1 Insufficient memory.");
     assert_eq!(row(&world, &cluster).await.problem, None, "not yet");
 
     let world = patient(Duration::ZERO, Duration::ZERO).await;

@@ -110,7 +110,7 @@ fn last_words(ended: &ContainerStateTerminated) -> String {
     let reason = ended.reason.as_deref().filter(|reason| *reason != "Error");
     let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let said = if line.is_empty() { String::new() } else { format!(": {line}") };
-    format!("it ended with code {}{reason}{said}", ended.exit_code)
+    format!("exited with code {}{reason}{said}", ended.exit_code)
 }
 
 /// One node of a tenant's cluster, as Kubernetes has it.
@@ -186,7 +186,7 @@ mod tests {
         let status = json!({"name": "etcd", "image": "", "imageID": "", "ready": false, "restartCount": 3,
             "state": {"waiting": waiting}, "lastState": {"terminated": terminated}});
         let complaint = PodFact::of(&pod(json!({"containerStatuses": [status]}))).unwrap().complaint.unwrap();
-        let words = "etcd: CrashLoopBackOff: it ended with code 1: open /etc/etcd/ca.crt: no such file";
+        let words = "etcd: CrashLoopBackOff: exited with code 1: open /etc/etcd/ca.crt: no such file";
         assert_eq!((complaint.reason.as_str(), complaint.message.as_str()), ("CrashLoopBackOff", words));
     }
 

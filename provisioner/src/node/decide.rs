@@ -57,22 +57,22 @@ pub fn must_register(node: &Node, known: Option<&Option<NodeFact>>, now: OffsetD
 type Verdict = (NodeState, String, Option<Problem>);
 
 fn lost() -> Verdict {
-    let detail = "Its machine is gone, and nobody asked for that.".to_owned();
-    let remedy = "Delete the node: its pool then makes a new one.";
+    let detail = "The machine no longer exists and was not deleted by Pilothouse.".to_owned();
+    let remedy = "Delete the node; its pool then creates a new one.";
     (NodeState::Lost, detail.clone(), Some(problem("MACHINE_LOST", Class::Provider, detail, remedy)))
 }
 
 fn failed(node: &Node, why: &str) -> Verdict {
     let state = if node.machine_fingerprint.is_some() { NodeState::NotReady } else { NodeState::Creating };
-    let detail = printable(&format!("Its machine does not run: {why}"));
-    let remedy = "Delete the node: its pool then makes a new one.";
+    let detail = printable(&format!("Machine failed: {why}"));
+    let remedy = "Delete the node; its pool then creates a new one.";
     (state, detail.clone(), Some(problem("MACHINE_FAILED", Class::Provider, detail, remedy)))
 }
 
 fn unjoined(machine: &Machine) -> Verdict {
     match machine.state {
-        MachineState::Running => (NodeState::Joining, "its machine runs and is joining".to_owned(), None),
-        _ => (NodeState::Creating, "its machine is being made".to_owned(), None),
+        MachineState::Running => (NodeState::Joining, "machine is running; waiting for it to join".to_owned(), None),
+        _ => (NodeState::Creating, "creating machine".to_owned(), None),
     }
 }
 
@@ -87,23 +87,21 @@ fn joined(node: &Node, known: Option<&Option<NodeFact>>, told: Option<Problem>) 
             (NodeState::Ready, "ready".to_owned(), told.filter(|_| node.link_connected))
         }
         Some(Some(fact)) => (outside, silence(node, fact), told),
-        Some(None) if was_in => {
-            (outside, "its Kubernetes node was deleted; its kubelet is registering it again".to_owned(), told)
-        }
+        Some(None) if was_in => (outside, "Node object missing; waiting for kubelet to register".to_owned(), told),
         Some(None) => (NodeState::Joining, joining(&told), told),
     }
 }
 
 fn joining(told: &Option<Problem>) -> String {
-    told.as_ref().map_or_else(|| "starting Kubernetes on the machine".to_owned(), |problem| problem.detail.clone())
+    told.as_ref().map_or_else(|| "starting kubelet on the machine".to_owned(), |problem| problem.detail.clone())
 }
 
 fn silence(node: &Node, fact: &NodeFact) -> String {
     match fact.ready {
         None if !node.link_connected => {
-            "nothing is heard of the machine: is it on, and does it reach the gateway?".to_owned()
+            "no heartbeat: check that the machine is powered on and can reach the gateway".to_owned()
         }
-        _ if fact.message.is_empty() => "Kubernetes does not call it ready yet".to_owned(),
+        _ if fact.message.is_empty() => "node is not Ready".to_owned(),
         _ => fact.message.clone(),
     }
 }

@@ -37,7 +37,7 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
         Ok(left) => left,
         Err(error) if node.drain_ends_at.is_some() => Some(vec![crate::chain(&error)]),
         Err(error) => {
-            tracing::info!(node = %node.id, error = crate::chain(&error), "its pods cannot be moved away");
+            tracing::info!(node = %node.id, error = crate::chain(&error), "drain failed");
             None
         }
     };
@@ -51,7 +51,7 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
 fn told(left: &[String], seconds: u64) -> String {
     let (named, more) = (left.iter().take(3).cloned().collect::<Vec<_>>().join(", "), left.len().saturating_sub(3));
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("waiting for its pods to move away, at most {seconds} s: {named}{more}")
+    format!("draining pods, timeout {seconds} s: {named}{more}")
 }
 
 /// Asks every pod to go that is still there; answers which those are. None: there is nobody to ask, or the node is not ready.
@@ -97,7 +97,7 @@ async fn ask(api: &dyn Kubernetes, pod: &Meta) -> String {
     match api.evict(pod.namespace.as_deref().unwrap_or_default(), &pod.name).await {
         Ok(()) => named(pod),
         Err(ApiError::Rejected { code: 429, message, .. }) => {
-            format!("{} (kept by its disruption budget: {message})", named(pod))
+            format!("{} (blocked by PodDisruptionBudget: {message})", named(pod))
         }
         Err(error) => format!("{} ({error})", named(pod)),
     }
@@ -177,7 +177,7 @@ mod tests {
         assert_eq!(pods(&world), ["db-0", "done", "elsewhere", "log-x", "static"]);
         let node = ObjectKey::global("v1", "Node", family.node.name.as_str());
         assert_eq!(world.tenant.get(&node).await.unwrap().unwrap()["spec"]["unschedulable"], true, "no new ones come");
-        assert!(family.node.state_message.contains("default/db-0 (kept by its disruption budget: Cannot evict pod"));
+        assert!(family.node.state_message.contains("default/db-0 (blocked by PodDisruptionBudget: Cannot evict pod"));
         let operation = world.store.operations().load(family.node.operation.unwrap()).await.unwrap();
         assert_eq!((operation.steps[0].key.as_str(), operation.steps[0].state), ("drain", StepState::Running));
         assert_eq!(operation.steps[0].message, family.node.state_message);

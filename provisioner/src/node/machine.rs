@@ -51,11 +51,11 @@ async fn start(provider: &dyn Provider, machine: Machine) -> Machine {
 }
 
 async fn replace(ctx: &Context, family: &Family, provider: &dyn Provider, stale: Machine) -> Result<Machine, Trouble> {
-    tracing::warn!(node = %family.node.id, "the machine never joined: making it anew");
+    tracing::warn!(node = %family.node.id, "machine did not join in time: recreating it");
     match provider.remove(&stale.id).await? {
         Removal::Gone => {
             // Written so that its time begins again.
-            let state_message = "its machine never joined and is made anew".to_owned();
+            let state_message = "machine did not join in time; recreating it".to_owned();
             let (state, problem) = (NodeState::Creating, None);
             let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
             ctx.store.nodes().report(family.node.id, report).await?;

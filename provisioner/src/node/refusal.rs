@@ -30,7 +30,7 @@ pub async fn noticed(ctx: &Context, family: &Family, report: NodeReport, sight: 
         }
         Ok(None) => report,
         Err(trouble) => {
-            tracing::debug!(node = %family.node.id, error = crate::chain(&trouble), "ask whether its node would be taken");
+            tracing::debug!(node = %family.node.id, error = crate::chain(&trouble), "dry-run Node creation");
             report
         }
     }

@@ -46,8 +46,14 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     ctx.store.tombstones().write(node.id).await?;
     // Whoever tells the API servers whom to refuse reads it too.
     ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
-    let message = "waiting for its machine to leave";
-    going(ctx, node, message, held_up(family, message, "The platform's log says what its provider answers.")).await?;
+    let message = "waiting for its machine to reset";
+    going(
+        ctx,
+        node,
+        message,
+        held_up(family, message, "Platform operator: check the platform's log for the provider's error."),
+    )
+    .await?;
     let gone = match ctx.provider(family.pool.kind)? {
         Some(provider) => destroyed(family, provider).await?,
         None => is_forced(family) || has_left(ctx, family),
@@ -112,13 +118,13 @@ fn held_up(family: &Family, detail: &str, remedy: &str) -> Option<Problem> {
         return None;
     }
     let (name, cluster) = (&family.node.name, family.cluster.id);
-    let remediation = format!("{remedy} To wait no longer: pilothouse node remove {name} --cluster {cluster} --force.");
+    let remediation = format!("{remedy} To stop waiting: pilothouse node remove {name} --cluster {cluster} --force.");
     let (code, class) = ("REMOVAL_WAITS".to_owned(), Class::User);
     Some(Problem { code, class, detail: detail.to_owned(), remediation })
 }
 
 fn look_at(family: &Family) -> String {
-    format!("An admin of the cluster looks at it: kubectl get node {} -o yaml.", family.node.name)
+    format!("Cluster admin: kubectl get node {} -o yaml.", family.node.name)
 }
 
 /// Whether its provider has seen to it that its machine is gone. Where that is forced, what the provider cannot do is left to people.
@@ -126,7 +132,7 @@ async fn destroyed(family: &Family, provider: &dyn Provider) -> Result<bool, Tro
     match provider.remove(&family.node.id.to_string()).await {
         Ok(Removal::Gone) => Ok(true),
         answer if is_forced(family) => {
-            tracing::warn!(node = %family.node.id, ?answer, "forced: its machine may still be there");
+            tracing::warn!(node = %family.node.id, ?answer, "forced: its machine may still exist");
             Ok(true)
         }
         Ok(_) => Ok(false),
@@ -163,7 +169,7 @@ async fn in_kubernetes(ctx: &Context, family: &Family) -> Result<Option<String>,
     };
     let is_over = is_forced(family) || (is_refused && waited(family) > REFUSED);
     if let Some(kept) = kept.as_ref().filter(|_| is_over) {
-        tracing::warn!(node = %family.node.id, kept, "its Kubernetes node stays behind");
+        tracing::warn!(node = %family.node.id, kept, "its Node object remains");
     }
     Ok(kept.filter(|_| !is_over))
 }
@@ -191,12 +197,12 @@ async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Tro
     let key = ObjectKey::global("v1", "Node", family.node.name.as_str());
     api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
     let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    let refusal = (!is_refused).then(|| "waiting for the cluster's API server to refuse its certificates".to_owned());
+    let refusal = (!is_refused).then(|| "waiting for the cluster's API server to reject its certificates".to_owned());
     Ok(left.map_or(refusal, |node| {
         let names = node["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let names = printable(&names.collect::<Vec<_>>().join(", "));
         let finalizers = if names.is_empty() { String::new() } else { format!(", which has finalizers: {names}") };
-        Some(format!("waiting for its Kubernetes node to go{finalizers}"))
+        Some(format!("waiting for its Node object to be deleted{finalizers}"))
     }))
 }
 

@@ -65,7 +65,7 @@ pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener, only: Option<St
                 admit(door, tcp, address, only.clone()).await;
             }
             Err(error) => {
-                warn!(%error, "accept refused");
+                warn!(%error, "accept failed");
                 sleep(breath).await;
                 breath = (breath * 2).min(BREATH.1);
             }
@@ -107,7 +107,7 @@ async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: 
         }
         Ok(Err(error)) => turn_away(&door, tcp, error).await,
         Err(_) => {
-            debug!(%address, "no whole ClientHello in time");
+            debug!(%address, "ClientHello timeout");
             door.counters.refuse(Refused::Slow);
         }
     }
@@ -118,7 +118,7 @@ fn hello_time(door: &Door) -> Duration {
 }
 
 async fn turn_away(door: &Door, tcp: TcpStream, error: HelloError) {
-    debug!(error = &error as &dyn std::error::Error, "no ClientHello");
+    debug!(error = &error as &dyn std::error::Error, "invalid ClientHello");
     let (reason, answer): (_, &[u8]) = match &error {
         HelloError::Closed | HelloError::Read(_) => return,
         HelloError::PlainHttp => (Refused::PlainHttp, TLS_PORT),
@@ -165,7 +165,7 @@ async fn known(
         Ok(Some(cluster)) => return Some((visitor, cluster)),
         Ok(None) => visitor.refuse(door, Refused::UnknownName).await,
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "cluster not looked up");
+            warn!(error = &error as &dyn std::error::Error, "cluster lookup failed");
             visitor.refuse(door, Refused::NotReady).await;
         }
     }
@@ -202,7 +202,7 @@ impl Visitor {
             Ok(Err(error)) => error,
             Err(late) => io::Error::from(late),
         };
-        debug!(%address, %error, "handshake failed");
+        debug!(%address, %error, "TLS handshake failed");
         door.counters.refuse(Refused::Handshake);
         None
     }

@@ -22,6 +22,6 @@ pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: &Joined) 
     };
     let copy = splice(tokio::io::split(stream), server.split(), door.limits.patience(), &|| {});
     if let Some(Err(error)) = token.run_until_cancelled(copy).await {
-        debug!(%error, cluster = cluster.cluster_id, "API splice broke off");
+        debug!(%error, cluster = cluster.cluster_id, "API splice aborted");
     }
 }

@@ -34,7 +34,7 @@ async fn insist(door: &Door, cluster: &ClusterRoute) -> Option<TcpStream> {
         if let Some(tcp) = attempt(address).await {
             return Some(tcp);
         }
-        debug!(?address, cluster = cluster.cluster_id, "API server not reached");
+        debug!(?address, cluster = cluster.cluster_id, "API server dial failed");
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
         // While the directory cannot say, it is where it was.

@@ -46,7 +46,7 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
     let asked = match timeout(door.limits.connect_time, head::read(&mut stream)).await {
         Ok(Ok(head)) => head,
         Ok(Err(refusal)) => return answer(door, stream, &refusal).await,
-        Err(_) => return answer(door, stream, &Refusal::new(408, "no whole CONNECT in time")).await,
+        Err(_) => return answer(door, stream, &Refusal::new(408, "CONNECT timeout")).await,
     };
     match connect(door, (&cluster.cluster_id, &tenant), &asked).await {
         Ok(opened) => splice(door, stream, (asked.early, opened)).await,
@@ -80,7 +80,7 @@ async fn stand_in(door: &Door, (cluster, tenant): (&str, &Tenant), target: &Targ
     let away = match &target.host {
         Host::Node(name) => Some(name.clone()),
         Host::Address(address) => door.routes.owner(cluster, *address).await.unwrap_or_else(|error| {
-            debug!(error = &error as &dyn std::error::Error, "whose address it is is not known just now");
+            debug!(error = &error as &dyn std::error::Error, "node lookup by address failed");
             None
         }),
     };
@@ -97,12 +97,12 @@ async fn splice(door: &Door, mut stream: TlsStream, (early, opened): (Bytes, Ope
     }
     let _live = door.counters.open(Kind::Stream);
     if let Err(broken) = relay(Front { stream, early }, opened, door.limits.half_closed).await {
-        debug!(error = &broken as &dyn std::error::Error, "tunnel stream broke off");
+        debug!(error = &broken as &dyn std::error::Error, "tunnel stream aborted");
     }
 }
 
 async fn answer(door: &Door, mut stream: TlsStream, refusal: &Refusal) {
-    debug!(status = refusal.status, reason = refusal.reason, "CONNECT refused");
+    debug!(status = refusal.status, reason = refusal.reason, "CONNECT rejected");
     door.counters.refuse(Refused::Connect);
     let told = async {
         stream.write_all(refusal.response().as_bytes()).await?;

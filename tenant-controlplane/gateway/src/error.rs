@@ -12,6 +12,6 @@ pub enum GatewayError {
     #[error("use the gateway's server certificate")]
     UseCertificate(#[source] rustls::Error),
     /// [`crate::Gateway::run`] was called twice.
-    #[error("the gateway is running already")]
+    #[error("the gateway is already running")]
     AlreadyRunning,
 }

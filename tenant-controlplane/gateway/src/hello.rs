@@ -49,7 +49,7 @@ impl Hello {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HelloError {
     /// The visitor left; port scans and health checks do.
-    #[error("the visitor closed before a whole ClientHello")]
+    #[error("connection closed before ClientHello completed")]
     Closed,
     /// The first byte begins neither TLS nor HTTP.
     #[error("the first byte is not TLS")]

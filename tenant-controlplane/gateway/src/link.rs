@@ -39,7 +39,7 @@ pub(crate) async fn enrolment(door: &Arc<Door>, visitor: Visitor) {
     let peer = Peer { address: visitor.address, node: None };
     let Some(mut stream) = visitor.finish(door, door.tls.enrolment()).await else { return };
     if stream.get_ref().1.alpn_protocol().is_none() {
-        debug!(address = %peer.address, "enrolment without ALPN");
+        debug!(address = %peer.address, "enrollment without ALPN");
         return door.counters.refuse(Refused::Handshake);
     }
     let leash = door.hard.child_token();
@@ -89,11 +89,11 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
         Ok(Some(node)) if matches!(purpose, Purpose::Tunnel) => tunnel::serve(door, stream, joined, node).await,
         Ok(Some(_)) => api_splice::serve(door, stream, &joined).await,
         Ok(None) => {
-            debug!(node = joined.node_id, "a node that is none is turned away");
+            debug!(node = joined.node_id, "rejected a removed or unknown node");
             door.counters.refuse(Refused::Removed);
         }
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, node = joined.node_id, "node not looked up");
+            warn!(error = &error as &dyn std::error::Error, node = joined.node_id, "node lookup failed");
             door.counters.refuse(Refused::NotReady);
         }
     }

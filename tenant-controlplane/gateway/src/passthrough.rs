@@ -41,6 +41,6 @@ pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRo
         splice(tcp.split(), server.split(), door.limits.patience(), &|| own.touch()).await
     };
     if let Some(Err(error)) = cut.run_until_cancelled(copy).await {
-        debug!(%error, cluster = cluster.cluster_id, "passthrough broke off");
+        debug!(%error, cluster = cluster.cluster_id, "passthrough aborted");
     }
 }

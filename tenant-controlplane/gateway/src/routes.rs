@@ -134,7 +134,7 @@ impl Routes {
     }
 
     async fn within<T>(&self, answer: impl Future<Output = Result<T, DirectoryError>>) -> Result<T, DirectoryError> {
-        timeout(self.patience, answer).await.unwrap_or_else(|_| Err(DirectoryError::new("no answer in time")))
+        timeout(self.patience, answer).await.unwrap_or_else(|_| Err(DirectoryError::new("directory lookup timed out")))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -144,6 +144,6 @@ impl Routes {
 
 fn recall<T>(known: Option<T>, error: DirectoryError) -> Result<Option<T>, DirectoryError> {
     let Some(known) = known else { return Err(error) };
-    warn!(error = &error as &dyn std::error::Error, "directory does not answer: using the last known route");
+    warn!(error = &error as &dyn std::error::Error, "directory unavailable: using the last known route");
     Ok(Some(known))
 }

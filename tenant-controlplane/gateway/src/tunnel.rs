@@ -47,16 +47,16 @@ enum Ending {
     #[error("the agent closed the connection")]
     Closed,
     /// HTTP/2 failed.
-    #[error("speak HTTP/2 with the agent")]
+    #[error("HTTP/2 handshake with agent")]
     Protocol(#[source] h2::Error),
     /// A pong did not come in time.
-    #[error("the agent does not answer pings")]
+    #[error("agent ping timeout")]
     Frozen,
     /// A newer link of the same node took its place, or the gateway stops.
-    #[error("replaced by a newer link, or the gateway stops")]
+    #[error("replaced by a newer link, or gateway shutdown")]
     Drained,
     /// The node was removed or its cluster deleted.
-    #[error("cut: the node was removed")]
+    #[error("closed: node removed")]
     Cut,
 }
 
@@ -68,7 +68,7 @@ pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, n
     let (mut connection, mut pings, sender) = match greet(stream, &door.limits).await {
         Ok(greeted) => greeted,
         Err(ending) => {
-            return info!(error = &ending as &dyn std::error::Error, node = node.name, %address, "tunnel not set up");
+            return info!(error = &ending as &dyn std::error::Error, node = node.name, %address, "tunnel setup failed");
         }
     };
     let parts = LinkParts {
@@ -81,7 +81,7 @@ pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, n
     };
     let link = Arc::new(Link::new(node_id.clone(), node, parts));
     if !tenant.enter(&link) {
-        return debug!(node = link.name, "node removed while its tunnel came up");
+        return debug!(node = link.name, "node removed during tunnel setup");
     }
     door.notifier.changed(&cluster.cluster_id, &node_id);
     info!(node = link.name, cluster = cluster.cluster_id, %address, "tunnel up");
@@ -109,7 +109,7 @@ async fn carry(connection: &mut Connection<TlsStream, Bytes>, window: &Window) -
         };
         // The agent may not have confirmed the last size: the next stream that is fast asks again.
         if let Some(Err(error)) = size.map(|size| connection.set_initial_window_size(size)) {
-            debug!(%error, "window not changed");
+            debug!(%error, "flow-control window not changed");
             window.restore(before);
         }
     }

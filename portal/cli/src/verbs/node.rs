@@ -112,6 +112,6 @@ async fn remove(session: &Session, target: &Target, how: Removal) -> Result<()> 
     };
     session.progress.say(&format!("Removing node {} ({operation})", node.name));
     follow(&session.client, &session.progress, operation, bound).await?;
-    session.progress.say(&format!("Node {} is gone", node.name));
+    session.progress.say(&format!("Node {} removed", node.name));
     Ok(())
 }

@@ -27,7 +27,7 @@ pub enum Verb {
 /// What a new token may do.
 #[derive(Args, Debug)]
 pub struct Create {
-    /// Name in lists
+    /// Name
     pub name: String,
     /// Role: owner, admin, editor or viewer; at most your own
     #[arg(long)]
@@ -46,7 +46,7 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
         Verb::Revoke { token } => {
             let id = session.token_id(&token).await?;
             session.client.send_only(Call::delete(format!("/tokens/{id}"))).await?;
-            session.progress.say(&format!("Token {token} is revoked"));
+            session.progress.say(&format!("Token {token} revoked"));
             Ok(())
         }
     }
@@ -64,7 +64,7 @@ async fn make(session: &Session, globals: &Globals, create: Create) -> Result<()
         Format::Table => {
             session
                 .progress
-                .say(&format!("Token {} ({}); its secret is shown this once:", created.token.name, created.token.id));
+                .say(&format!("Token {} ({}); its secret is shown only once:", created.token.name, created.token.id));
             output::print(&format!("{}\n", created.secret))
         }
         Format::Name => session.output.item(&created.token),

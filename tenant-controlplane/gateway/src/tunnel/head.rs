@@ -25,10 +25,10 @@ pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Head, Re
             break end;
         }
         if bytes.len() >= MAX_HEAD {
-            return Err(Refusal::new(431, "the head of the CONNECT is too large"));
+            return Err(Refusal::new(431, "CONNECT header too large"));
         }
         match from.read_buf(&mut bytes).await {
-            Ok(0) | Err(_) => return Err(Refusal::new(400, "the connection ended before a whole CONNECT")),
+            Ok(0) | Err(_) => return Err(Refusal::new(400, "connection closed before CONNECT completed")),
             Ok(_) => {}
         }
     };
@@ -42,7 +42,7 @@ fn find_end(bytes: &[u8]) -> Option<usize> {
 
 fn parse(head: &[u8]) -> Result<Target, Refusal> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = std::str::from_utf8(line).map_err(|_| Refusal::new(400, "the request line is not text"))?;
+    let line = std::str::from_utf8(line).map_err(|_| Refusal::new(400, "request line is not UTF-8"))?;
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["CONNECT", authority, "HTTP/1.1" | "HTTP/1.0"] => Target::parse(authority),
         [_, _, "HTTP/1.1" | "HTTP/1.0"] => Err(Refusal::new(405, "only CONNECT host:port is served here")),

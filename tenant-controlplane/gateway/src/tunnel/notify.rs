@@ -53,7 +53,7 @@ impl Notifier {
             let connected = registry.is_linked(&cluster, &node);
             let call = self.directory.link_changed(&cluster, &node, connected);
             if timeout(PATIENCE, call).await.is_err() {
-                warn!(cluster, node, connected, "directory did not take a link's change in time");
+                warn!(cluster, node, connected, "directory update timed out");
             }
         }
     }

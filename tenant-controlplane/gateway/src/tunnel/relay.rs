@@ -41,16 +41,16 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     /// The API server's connection broke.
-    #[error("move bytes on the API server's connection")]
+    #[error("copy on the API server connection")]
     Front(#[source] io::Error),
     /// The agent reset the stream, or the link was lost.
-    #[error("move bytes on the tunnel stream")]
+    #[error("copy on the tunnel stream")]
     Tunnel(#[source] h2::Error),
     /// The agent reset the stream.
     #[error("the agent reset the stream: {0}")]
     Reset(Reason),
     /// The front closed its sending side long ago and nothing comes back.
-    #[error("half closed and silent")]
+    #[error("idle after half-close")]
     Stale,
 }
 

@@ -285,7 +285,7 @@ async fn beyond_the_memory_of_all_tunnels_the_answer_says_so() {
     let _agent = Agent::join(&world).await;
     let _held = [open(&world, &format!("web-1:{ECHO}")).await, open(&world, &format!("web-1:{ECHO}")).await];
     let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
-    assert!(status.starts_with("HTTP/1.1 503 the open tunnel streams of all clusters may hold 1 MiB"), "{status}");
+    assert!(status.starts_with("HTTP/1.1 503 tunnel buffer limit of the gateway (1 MiB)"), "{status}");
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn beyond_the_memory_of_a_clusters_tunnels_the_answer_says_so() {
     let _agent = Agent::join(&world).await;
     let held = open(&world, &format!("web-1:{ECHO}")).await;
     let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
-    assert!(status.starts_with("HTTP/1.1 503 the open tunnel streams of this cluster may hold 1 MiB"), "{status}");
+    assert!(status.starts_with("HTTP/1.1 503 tunnel buffer limit of this cluster (1 MiB)"), "{status}");
     drop(held);
     until(|| world.gateway.counters().live(Kind::Stream) == 0).await;
     open(&world, &format!("web-1:{ECHO}")).await;
