@@ -1,4 +1,4 @@
-//! What can be wrong with a gateway as a whole. Single visitors never surface here: they are answered and counted.
+//! What can be wrong with a gateway as a whole. Single connections never surface here: they are answered and counted.
 
 use std::io;
 

@@ -130,7 +130,7 @@ impl Drop for Charge {
 }
 
 impl Short {
-    /// What a refused caller is told.
+    /// The answer to a refused caller.
     pub(crate) fn reason(self) -> String {
         let mebibytes = |bytes: usize| bytes.div_ceil(1 << 20);
         match self {

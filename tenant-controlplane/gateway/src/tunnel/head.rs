@@ -10,7 +10,7 @@ const MAX_HEAD: usize = 8 * 1024;
 
 /// A CONNECT that could be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct ConnectRequest {
     /// What it asks for.
     pub(crate) target: Target,
     /// Bytes that came after the head: already the client's.
@@ -18,7 +18,7 @@ pub(crate) struct Head {
 }
 
 /// Reads up to the empty line. The caller bounds the time. Every error is an answer; a client that left gets none.
-pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Head, Refusal> {
+pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<ConnectRequest, Refusal> {
     let mut bytes = BytesMut::with_capacity(512);
     let end = loop {
         if let Some(end) = find_end(&bytes) {
@@ -33,7 +33,7 @@ pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Head, Re
         }
     };
     let head = bytes.split_to(end).freeze();
-    Ok(Head { target: parse(&head)?, early: bytes.freeze() })
+    Ok(ConnectRequest { target: parse(&head)?, early: bytes.freeze() })
 }
 
 fn find_end(bytes: &[u8]) -> Option<usize> {
@@ -54,7 +54,7 @@ fn parse(head: &[u8]) -> Result<Target, Refusal> {
 mod tests {
     use super::*;
 
-    async fn of(bytes: impl AsRef<[u8]>) -> Result<Head, Refusal> {
+    async fn of(bytes: impl AsRef<[u8]>) -> Result<ConnectRequest, Refusal> {
         read(&mut bytes.as_ref()).await
     }
 

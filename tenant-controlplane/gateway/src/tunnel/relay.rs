@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     conn::TlsStream,
     tunnel::{
-        client::Opened,
+        client::OpenedStream,
         window::{Pace, Window},
     },
 };
@@ -70,8 +70,8 @@ struct Ended {
 }
 
 /// Moves bytes until both directions ended or one broke off.
-pub(crate) async fn relay(front: Front, opened: Opened, half_closed: Duration) -> Result<(), Broken> {
-    let Opened { mut send, mut recv, places, charge, window } = opened;
+pub(crate) async fn relay(front: Front, opened: OpenedStream, half_closed: Duration) -> Result<(), Broken> {
+    let OpenedStream { mut send, mut recv, permits, charge, window } = opened;
     let socket = front.stream.get_ref().0.socket();
     let (reader, writer) = tokio::io::split(front.stream);
     let ended = Ended::default();
@@ -85,7 +85,7 @@ pub(crate) async fn relay(front: Front, opened: Opened, half_closed: Duration) -
     if outcome.is_err() {
         send.send_reset(Reason::CONNECT_ERROR);
     }
-    drop((places, charge));
+    drop((permits, charge));
     outcome
 }
 
