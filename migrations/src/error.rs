@@ -176,7 +176,7 @@ impl From<StoreError> for ConnectError {
 
 /// Why a machine may not join. The messages are for the person who pasted the line.
 #[derive(Debug, Error)]
-pub enum EnrolError {
+pub enum EnrollError {
     /// No such token, or a wrong secret.
     #[error("unknown join token: create a new join command")]
     Unknown,
@@ -218,7 +218,7 @@ pub enum EnrolError {
     Store(#[source] StoreError),
 }
 
-impl From<StoreError> for EnrolError {
+impl From<StoreError> for EnrollError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Quota { quota, .. } => Self::Quota(quota),
@@ -227,7 +227,7 @@ impl From<StoreError> for EnrolError {
     }
 }
 
-impl From<DbErr> for EnrolError {
+impl From<DbErr> for EnrollError {
     fn from(error: DbErr) -> Self {
         Self::Store(error.into())
     }

@@ -3,16 +3,16 @@
 //! The annotations are the OpenAPI document; a route cannot be served without being described.
 
 mod audit;
-mod catalogue;
 mod clusters;
-mod describe;
-pub(crate) mod guard;
 mod idempotency;
 mod join_tokens;
 mod kubeconfigs;
 mod me;
+mod meta;
+pub(crate) mod middleware;
 mod node_pools;
 mod nodes;
+mod openapi;
 mod operations;
 mod organizations;
 mod projects;
@@ -77,8 +77,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(node_pools::routes())
         .merge(nodes::routes())
         .merge(operations::routes())
-        .merge(catalogue::routes());
+        .merge(meta::routes());
     let mut all = OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, nouns);
-    describe::complete(all.get_openapi_mut());
+    openapi::complete(all.get_openapi_mut());
     all
 }

@@ -1,12 +1,12 @@
 //! What people do that changes no row: the portal's own entries of the audit log.
 //!
-//! Whatever a stranger, or the holder of a small credential, can do as often as they like is written a few times and then
+//! Whatever an anonymous caller, or the holder of a small credential, can do as often as they like is written a few times and then
 //! now and then, with the number of those left out: nobody fills the database with it.
 
 use crate::auth::Actor;
 use crate::auth::bucket::{Buckets, Limit};
 use crate::connection::Connection;
-use crate::error::{Fault, catalogue};
+use crate::error::{Fault, catalog};
 use crate::state::AppState;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -118,7 +118,7 @@ pub async fn password_refused(state: &AppState, actor: &Actor, address: IpAddr) 
 
 /// Writes that a token is used from a network where it was not of late.
 pub async fn token_network(state: &AppState, token: &migrations::ApiToken, connection: &Connection) {
-    let network = crate::auth::address::place(connection.address);
+    let network = crate::auth::address::shared_network(connection.address);
     if token.addresses.contains(&network) || state.recorder().take(Bound::Networks(token.id)).is_none() {
         return;
     }
@@ -132,7 +132,7 @@ pub struct Caller(Arc<OnceLock<Actor>>);
 
 impl Caller {
     /// Puts the caller there; the first one stays.
-    pub fn tell(&self, actor: &Actor) {
+    pub fn set_actor(&self, actor: &Actor) {
         let _ = self.0.set(actor.clone());
     }
 }
@@ -145,7 +145,7 @@ pub async fn refusals(State(state): State<AppState>, request: Request, next: Nex
     parts.extensions.insert(caller.clone());
     let response = next.run(Request::from_parts(parts, body)).await;
     if let (Some(Fault(problem)), Some(actor)) = (response.extensions().get::<Fault>(), caller.0.get())
-        && problem.code == catalogue::PERMISSION_DENIED.code
+        && problem.code == catalog::PERMISSION_DENIED.code
     {
         refused(&state, actor, (&asked, &problem.detail), connection.address).await;
     }

@@ -10,7 +10,7 @@ use tenant_controlplane::version::KubernetesVersion;
 /// Everything the portal needs to know.
 #[derive(Clone)]
 pub struct PortalConfig {
-    /// The memory.
+    /// The store.
     pub store: Store,
     /// Where people reach the portal, without a slash at the end: `https://203.0.113.7:8443`.
     pub public_url: String,

@@ -1,23 +1,23 @@
-//! The one error of the portal, with two faces.
+//! The one error of the portal, with two representations.
 //!
 //! Handlers and operations answer [`Error`]. As a response it is only a status and a note of what happened; the
-//! middleware in [`crate::face`] gives it its face: `application/problem+json` for programs, a page for people. So a
+//! middleware in [`crate::error_response`] renders it: `application/problem+json` for programs, a page for people. So a
 //! rejection by the framework itself (405, 413, an unreadable body) and an error of ours leave in the same shape.
 
-pub mod catalogue;
+pub mod catalog;
 
 use crate::app::view;
 use api_types::{FieldError, Problem, QuotaUse};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catalogue::Entry;
+use catalog::Entry;
 use migrations::StoreError;
 use std::sync::Arc;
 
 /// What an error has as its cause: anything, kept for the log and never shown.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Everything that can be answered instead of what was asked for.
+/// Everything that can be answered instead of the requested resource.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No session, no token, or one that has ended.
@@ -92,7 +92,7 @@ pub enum Error {
         /// How many a person may have.
         most: usize,
     },
-    /// All places for live pages are taken.
+    /// The portal's limit of live pages is reached.
     #[error("{most} live pages are open, which is the maximum of this portal")]
     StreamsFull {
         /// How many there are.
@@ -212,46 +212,46 @@ impl Error {
         }
     }
 
-    /// Its line in the catalogue.
+    /// Its line in the catalog.
     pub fn entry(&self) -> &'static Entry {
         match self {
-            Self::Unauthenticated => &catalogue::UNAUTHENTICATED,
-            Self::BadCredentials => &catalogue::BAD_CREDENTIALS,
-            Self::Forbidden { .. } => &catalogue::PERMISSION_DENIED,
-            Self::CrossSite => &catalogue::CROSS_SITE_REQUEST,
-            Self::NotFound { .. } => &catalogue::NOT_FOUND,
-            Self::NoRoute => &catalogue::ROUTE_NOT_FOUND,
-            Self::MethodNotAllowed => &catalogue::METHOD_NOT_ALLOWED,
-            Self::Malformed { .. } => &catalogue::MALFORMED_REQUEST,
-            Self::Invalid(_) => &catalogue::VALIDATION_FAILED,
-            Self::CursorMismatch => &catalogue::CURSOR_MISMATCH,
-            Self::MediaType => &catalogue::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge => &catalogue::BODY_TOO_LARGE,
-            Self::Timeout => &catalogue::TIMEOUT,
-            Self::NameTaken { .. } => &catalogue::NAME_TAKEN,
-            Self::QuotaReached { .. } => &catalogue::QUOTA_REACHED,
-            Self::StreamLimit { .. } => &catalogue::STREAM_LIMIT_EXCEEDED,
-            Self::StreamsFull { .. } => &catalogue::STREAMS_FULL,
-            Self::LocalMachinesRestricted { .. } => &catalogue::LOCAL_MACHINES_RESTRICTED,
-            Self::Conflict { .. } => &catalogue::CONFLICT,
-            Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
-            Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
-            Self::NotAccepted { .. } => &catalogue::KUBECONFIG_NOT_ACCEPTED,
-            Self::Deleting { .. } => &catalogue::DELETION_IN_PROGRESS,
-            Self::RateLimited { .. } => &catalogue::RATE_LIMITED,
-            Self::RequestLimit { .. } => &catalogue::REQUEST_LIMIT_EXCEEDED,
-            Self::IdempotencyInProgress => &catalogue::IDEMPOTENCY_IN_PROGRESS,
-            Self::IdempotencyKeyReused => &catalogue::IDEMPOTENCY_KEY_REUSED,
-            Self::SetupDone => &catalogue::SETUP_DONE,
-            Self::SetupToken => &catalogue::SETUP_TOKEN_INVALID,
-            Self::PasswordLink => &catalogue::PASSWORD_LINK_INVALID,
-            Self::Overloaded { .. } => &catalogue::OVERLOADED,
-            Self::Unavailable(_) => &catalogue::DATABASE_UNAVAILABLE,
-            Self::Internal(_) => &catalogue::INTERNAL,
+            Self::Unauthenticated => &catalog::UNAUTHENTICATED,
+            Self::BadCredentials => &catalog::BAD_CREDENTIALS,
+            Self::Forbidden { .. } => &catalog::PERMISSION_DENIED,
+            Self::CrossSite => &catalog::CROSS_SITE_REQUEST,
+            Self::NotFound { .. } => &catalog::NOT_FOUND,
+            Self::NoRoute => &catalog::ROUTE_NOT_FOUND,
+            Self::MethodNotAllowed => &catalog::METHOD_NOT_ALLOWED,
+            Self::Malformed { .. } => &catalog::MALFORMED_REQUEST,
+            Self::Invalid(_) => &catalog::VALIDATION_FAILED,
+            Self::CursorMismatch => &catalog::CURSOR_MISMATCH,
+            Self::MediaType => &catalog::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => &catalog::BODY_TOO_LARGE,
+            Self::Timeout => &catalog::TIMEOUT,
+            Self::NameTaken { .. } => &catalog::NAME_TAKEN,
+            Self::QuotaReached { .. } => &catalog::QUOTA_REACHED,
+            Self::StreamLimit { .. } => &catalog::STREAM_LIMIT_EXCEEDED,
+            Self::StreamsFull { .. } => &catalog::STREAMS_FULL,
+            Self::LocalMachinesRestricted { .. } => &catalog::LOCAL_MACHINES_RESTRICTED,
+            Self::Conflict { .. } => &catalog::CONFLICT,
+            Self::PreconditionFailed { .. } => &catalog::PRECONDITION_FAILED,
+            Self::ClusterNotReady { .. } => &catalog::CLUSTER_NOT_READY,
+            Self::NotAccepted { .. } => &catalog::KUBECONFIG_NOT_ACCEPTED,
+            Self::Deleting { .. } => &catalog::DELETION_IN_PROGRESS,
+            Self::RateLimited { .. } => &catalog::RATE_LIMITED,
+            Self::RequestLimit { .. } => &catalog::REQUEST_LIMIT_EXCEEDED,
+            Self::IdempotencyInProgress => &catalog::IDEMPOTENCY_IN_PROGRESS,
+            Self::IdempotencyKeyReused => &catalog::IDEMPOTENCY_KEY_REUSED,
+            Self::SetupDone => &catalog::SETUP_DONE,
+            Self::SetupToken => &catalog::SETUP_TOKEN_INVALID,
+            Self::PasswordLink => &catalog::PASSWORD_LINK_INVALID,
+            Self::Overloaded { .. } => &catalog::OVERLOADED,
+            Self::Unavailable(_) => &catalog::DATABASE_UNAVAILABLE,
+            Self::Internal(_) => &catalog::INTERNAL,
         }
     }
 
-    /// The body for programs; `type`, `instance` and `request_id` are filled in by [`crate::face`].
+    /// The body for programs; `type`, `instance` and `request_id` are filled in by [`crate::error_response`].
     pub fn problem(&self) -> Problem {
         let entry = self.entry();
         Problem {
@@ -282,7 +282,7 @@ impl Error {
         match self {
             Self::Invalid(errors) => errors.clone(),
             Self::NameTaken { .. } => {
-                let (pointer, code) = ("/name".to_owned(), catalogue::NAME_TAKEN.code.to_owned());
+                let (pointer, code) = ("/name".to_owned(), catalog::NAME_TAKEN.code.to_owned());
                 vec![FieldError { pointer, code, detail: sentence(&self.to_string()) }]
             }
             _ => Vec::new(),
@@ -321,7 +321,7 @@ impl From<StoreError> for Error {
     }
 }
 
-/// What an error leaves on its response for the middleware that gives it a face.
+/// What an error leaves on its response for the middleware that renders it.
 #[derive(Clone)]
 pub struct Fault(pub Arc<Problem>);
 

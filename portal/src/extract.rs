@@ -39,9 +39,9 @@ impl FromRequestParts<AppState> for Call {
 }
 
 /// The state to serve a caller from whom nobody knows yet.
-pub struct Stranger(pub AppState);
+pub struct Anonymous(pub AppState);
 
-impl FromRequestParts<AppState> for Stranger {
+impl FromRequestParts<AppState> for Anonymous {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
@@ -107,12 +107,12 @@ impl FromRequestParts<AppState> for Paging {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
-        Self::parse(query::<PageQuery>(parts, "limit").await?, &place(parts))
+        Self::parse(query::<PageQuery>(parts, "limit").await?, &list_key(parts))
     }
 }
 
 /// The path as the caller sent it, and the target of operations, which is part of what is listed.
-fn place(parts: &Parts) -> String {
+fn list_key(parts: &Parts) -> String {
     let target =
         parts.uri.query().into_iter().flat_map(|query| query.split('&')).find(|pair| pair.starts_with("target="));
     let path = parts.extensions.get::<OriginalUri>().map_or(parts.uri.path(), |OriginalUri(uri)| uri.path());

@@ -29,5 +29,5 @@ pub async fn housekeeping(store: Store, cancel: CancellationToken) {
 /// # Errors
 /// [`StoreError::Unavailable`].
 pub async fn clean(store: &Store) -> Result<u64, StoreError> {
-    store.tidy(time::OffsetDateTime::now_utc()).await
+    store.delete_expired(time::OffsetDateTime::now_utc()).await
 }

@@ -84,7 +84,7 @@ pub struct Observed {
     /// When the first of its certificates ends.
     pub certificates_end: Option<OffsetDateTime>,
     /// What went wrong last, for people; never a secret.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
 }
 
 /// Nodes of a cluster.
@@ -139,7 +139,7 @@ pub fn next_step(observed: &Observed) -> Option<StepInfo> {
 pub struct Situation<'a> {
     /// What was seen.
     pub observed: &'a Observed,
-    /// The wish it was seen for.
+    /// The generation it was observed for.
     pub generation: i64,
     /// Somebody asked for its removal.
     pub deleting: bool,
@@ -218,8 +218,8 @@ fn facts(observed: &Observed) -> Vec<Fact> {
 }
 
 fn ready(observed: &Observed) -> Fact {
-    let message = match (next_step(observed), &observed.trouble) {
-        (_, Some(trouble)) => trouble.clone(),
+    let message = match (next_step(observed), &observed.last_error) {
+        (_, Some(last_error)) => last_error.clone(),
         (Some(step), None) => format!("next: {}", step.title),
         (None, None) => "the cluster is ready".to_owned(),
     };
@@ -282,7 +282,7 @@ mod tests {
             addons: Some(true),
             nodes: Some(NodeCount { ready: 1, total: 1 }),
             certificates_end: Some(NOW + Duration::days(365)),
-            trouble: None,
+            last_error: None,
         }
     }
 
@@ -342,7 +342,7 @@ mod tests {
         let observed = running();
         let (_, first) = summarize(&situation(&observed, ClusterState::Running));
         let later = NOW + Duration::minutes(5);
-        let down = Observed { probe: Some(false), trouble: Some("the gateway refused".to_owned()), ..running() };
+        let down = Observed { probe: Some(false), last_error: Some("the gateway refused".to_owned()), ..running() };
         let again = Situation { conditions: &first, now: later, ..situation(&down, ClusterState::Running) };
         let (_, second) = summarize(&again);
         let time = |kind: &str| second.iter().find(|known| known.kind == kind).map(|known| known.last_transition_time);

@@ -50,7 +50,7 @@ struct RawSpec {
     labels: BTreeMap<String, String>,
 }
 
-/// Why a wish cannot become a [`ClusterSpec`]. The messages are for people.
+/// Why a request cannot become a [`ClusterSpec`]. The messages are for people.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SpecError {
     /// The pod range is not a private network of a usable size.

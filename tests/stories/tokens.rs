@@ -78,7 +78,10 @@ pub fn are_refused_by_name(world: &World, cluster: &str) {
     );
     let (twice, _) = token(world, cluster, &["--max-uses", "2"]);
     let (_, said) = fails(&mut one.join(&twice));
-    assert!(said.contains("already is node one") && said.contains("reset"), "another line is another wish: {said}");
+    assert!(
+        said.contains("already is node one") && said.contains("reset"),
+        "another command is another request: {said}"
+    );
     ok(&mut two.join(&twice));
     ok(&mut three.join(&twice));
     let (_, said) = fails(&mut Machine::new(world, "four").join(&twice));

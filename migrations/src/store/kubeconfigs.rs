@@ -181,7 +181,7 @@ impl Kubeconfigs<'_> {
         (row.serial, row.authority) = (Some(serial.to_owned()), Some(authority_pem.to_owned()));
         authorities::delete(&tx, row.id).await?;
         work::make_due(&mut tx, WorkKind::Cluster, row.cluster).await?;
-        tx.tell(news(&row));
+        tx.publish(change_of(&row));
         tx.save(row).await?;
         tx.commit().await
     }
@@ -227,7 +227,7 @@ impl Kubeconfigs<'_> {
         if before == after {
             return Ok(());
         }
-        tx.tell(news(&after));
+        tx.publish(change_of(&after));
         tx.save(after).await?;
         tx.commit().await
     }
@@ -296,15 +296,15 @@ async fn within_limit(tx: &Tx, cluster: ClusterId) -> Result<(), StoreError> {
     Err(StoreError::conflict(WHAT, message))
 }
 
-/// Audit entry and news.
+/// Audit entry and change.
 async fn record(tx: &mut Tx, row: &kubeconfig::Model, (action, actor): (&str, Actor)) -> Result<(), StoreError> {
     let target = KubeconfigId::from_uuid(row.id).to_string();
     let (organization, cluster, detail) = (row.organization, Some(row.cluster), row.name.as_str());
     Intent { organization, cluster, action, target: &target, detail, actor }.record(tx).await?;
-    tx.tell(news(row));
+    tx.publish(change_of(row));
     Ok(())
 }
 
-fn news(row: &kubeconfig::Model) -> Change {
+fn change_of(row: &kubeconfig::Model) -> Change {
     Change::of(ChangeKind::Kubeconfig, row.id).within(row.organization, Some(row.cluster))
 }

@@ -212,7 +212,7 @@ pub(super) async fn join(
     let there = [member::Column::Organization, member::Column::User];
     let there = OnConflict::columns(there).update_column(member::Column::Role).to_owned();
     member::Entity::insert(row.into_active_model()).on_conflict(there).exec_without_returning(tx).await?;
-    tx.tell(Change::of(ChangeKind::Organization, organization.id).within(organization.id, None));
+    tx.publish(Change::of(ChangeKind::Organization, organization.id).within(organization.id, None));
     Ok(())
 }
 
@@ -225,7 +225,7 @@ async fn add_organization(tx: &mut Tx, name: &str, display_name: &str) -> Result
     };
     tx.add(row.clone()).await?;
     add_project(tx, row.id, (DEFAULT, "Default")).await?;
-    tx.tell(Change::of(ChangeKind::Organization, row.id).within(row.id, None));
+    tx.publish(Change::of(ChangeKind::Organization, row.id).within(row.id, None));
     Ok(row)
 }
 
@@ -243,6 +243,6 @@ async fn add_project(
     };
     let taken = || format!("the name `{name}` is already used by another project of this organization");
     tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, "project", taken))?;
-    tx.tell(Change::of(ChangeKind::Project, row.id).within(organization, None));
+    tx.publish(Change::of(ChangeKind::Project, row.id).within(organization, None));
     Ok(row)
 }

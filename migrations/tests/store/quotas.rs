@@ -105,7 +105,7 @@ pub async fn nodes_are_counted_by_pool_and_by_machine(fixture: Fixture) {
     tenant.enroll(&secret, "one").await.unwrap();
     tenant.enroll(&secret, "one").await.expect("the same machine again is no more");
     let refused = tenant.enroll(&secret, "two").await.unwrap_err();
-    assert!(matches!(refused, EnrolError::Quota(quota) if quota.used == 4 && quota.limit == 4), "{refused:?}");
+    assert!(matches!(refused, EnrollError::Quota(quota) if quota.used == 4 && quota.limit == 4), "{refused:?}");
     let text = refused.to_string();
     assert!(text.contains("4 of 4") && text.contains("platform operator"), "{text}");
     // What was asked for is made, also under a limit that was lowered; and going down is never refused.

@@ -1,4 +1,4 @@
-//! The catalogue of error codes, as served at `GET /api/v1/errors`.
+//! The catalog of error codes, as served at `GET /api/v1/errors`.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

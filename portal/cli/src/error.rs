@@ -1,4 +1,4 @@
-//! What can go wrong for a person at a terminal, told as what, why and what to do next.
+//! Errors of the command line: what, why and what to do next.
 //!
 //! Every error ends in an exit code a script can rely on: 0 ok, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict,
 //! 6 time ran out while waiting, 7 a preflight check failed.
@@ -72,7 +72,7 @@ pub enum CliError {
     Refused(Box<Problem>),
     /// The portal answered with something that is not its API.
     #[error("{server} answered {status}, but is not a Pilothouse portal")]
-    Stranger {
+    UnexpectedServer {
         /// Base address that was asked.
         server: String,
         /// HTTP status of the answer.
@@ -179,7 +179,7 @@ impl CliError {
     pub fn is_transient(&self) -> bool {
         match self {
             CliError::Unreachable { .. } => true,
-            CliError::Stranger { status, .. } => *status >= 500,
+            CliError::UnexpectedServer { status, .. } => *status >= 500,
             CliError::Refused(problem) => problem.status >= 500 || problem.status == 429,
             _ => false,
         }
@@ -191,7 +191,7 @@ impl CliError {
         let away = |status: u16| matches!(status, 429 | 502..=504);
         match self {
             CliError::Unreachable { lasting, .. } => !lasting,
-            CliError::Stranger { status, .. } => away(*status),
+            CliError::UnexpectedServer { status, .. } => away(*status),
             CliError::Refused(problem) => away(problem.status) || problem.code == "IDEMPOTENCY_IN_PROGRESS",
             _ => false,
         }
@@ -222,7 +222,7 @@ impl CliError {
             CliError::NoToken { .. } => {
                 Some("Run `pilothouse login`, set PILOTHOUSE_TOKEN, or pass --token-file FILE.".into())
             }
-            CliError::Stranger { .. } => Some("Check the URL in --server or PILOTHOUSE_SERVER.".into()),
+            CliError::UnexpectedServer { .. } => Some("Check the URL in --server or PILOTHOUSE_SERVER.".into()),
             CliError::File { .. } | CliError::Print { .. } => None,
         }
     }

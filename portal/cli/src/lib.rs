@@ -86,7 +86,7 @@ pub enum Command {
     Audit(Noun<verbs::audit::Verb>),
 }
 
-/// Runs one verb to its end and tells what went wrong, if anything, on standard error.
+/// Runs one verb to its end and reports an error, if any, on standard error.
 ///
 /// Needs a tokio runtime with time and IO. The exit status follows [`Exit`].
 pub async fn run(command: Command) -> ExitCode {

@@ -127,7 +127,7 @@ fn outcome(operation: Operation) -> Result<Operation> {
 /// From so many milliseconds on people ask themselves what a step waits for.
 const LONG: u64 = 5000;
 
-/// What has been told already, so that nothing is told twice.
+/// What has been printed already, so that nothing is printed twice.
 #[derive(Default)]
 struct Shown {
     states: BTreeMap<String, (String, u32)>,
@@ -140,10 +140,10 @@ impl Shown {
         for step in &operation.steps {
             let now = (step.state.clone(), step.attempt);
             if self.states.insert(step.key.clone(), now.clone()).as_ref() != Some(&now) {
-                self.tell(screen, step);
+                self.show_step(screen, step);
             }
         }
-        self.trouble(screen, operation);
+        self.show_problem(screen, operation);
         if let Some(step) = operation.steps.iter().find(|step| step.state == "running") {
             self.wait(screen, step);
             screen.hint(&running(step));
@@ -159,7 +159,7 @@ impl Shown {
         }
     }
 
-    fn tell(&self, screen: &Screen, step: &Step) {
+    fn show_step(&self, screen: &Screen, step: &Step) {
         match step.state.as_str() {
             "done" => screen.say(&format!("  ✔ {:<30} {}", step.title, time_of(step))),
             "failed" => screen.say(&format!("  ✘ {:<30} {}", step.title, step.message)),
@@ -168,7 +168,7 @@ impl Shown {
         }
     }
 
-    fn trouble(&mut self, screen: &Screen, operation: &Operation) {
+    fn show_problem(&mut self, screen: &Screen, operation: &Operation) {
         let Some(problem) = operation.error.as_ref().filter(|problem| problem.detail != self.error) else { return };
         self.error.clone_from(&problem.detail);
         if !operation.is_finished() {

@@ -30,7 +30,7 @@ impl Issuer for Signer {
     }
 }
 
-/// Makes every wish come true at once, step by step, as the provisioner does in its time.
+/// Completes every request at once, step by step, as the provisioner does in its time.
 async fn provision(store: Store) {
     let mut changes = store.changes();
     while changes.recv().await.is_ok() {

@@ -65,7 +65,7 @@ async fn issue(
         (status = 202, body = Kubeconfig, description = "Revocation in progress: not every API server rejects it yet"), Failure))]
 async fn revoke(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
     let revoked = kubeconfigs::revoke(&call.state, &call.actor, &id, REVOCATION).await?;
-    if revoked.state == "revoking" && !call.state.store().is_rehearsal() {
+    if revoked.state == "revoking" && !call.state.store().is_dry_run() {
         return Ok((StatusCode::ACCEPTED, Json(revoked)).into_response());
     }
     Ok(StatusCode::NO_CONTENT.into_response())

@@ -118,5 +118,5 @@ fn allowed(actor: &Actor) -> Result<(), Error> {
         return Ok(());
     }
     let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;
-    policy::authorise(actor, organization, Action::Admin).map(drop)
+    policy::authorize(actor, organization, Action::Admin).map(drop)
 }

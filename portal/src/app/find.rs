@@ -30,7 +30,7 @@ macro_rules! in_reach {
     ($actor:expr, $action:expr, $what:literal, |$organization:ident| $read:expr) => {{
         for $organization in $actor.organizations() {
             if let Some(row) = present($read.await)? {
-                policy::authorise($actor, $organization, $action)?;
+                policy::authorize($actor, $organization, $action)?;
                 return Ok(row);
             }
         }

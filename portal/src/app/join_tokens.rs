@@ -66,7 +66,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
     let tokens = state.store().join_tokens();
     for organization in actor.organizations() {
         if tokens.get(organization, id).await.is_ok() {
-            policy::authorise(actor, organization, Action::Write)?;
+            policy::authorize(actor, organization, Action::Write)?;
             return Ok(tokens.revoke(organization, id, actor.by()).await.map(|_| ())?);
         }
     }
@@ -114,7 +114,7 @@ fn named(pools: Vec<NodePool>, wanted: &str) -> Result<NodePoolId, Error> {
 }
 
 fn commands(state: &AppState, secret: &SecretString) -> JoinCommands {
-    if state.store().is_rehearsal() {
+    if state.store().is_dry_run() {
         return JoinCommands { shell: String::new(), cloud_init: String::new() };
     }
     let config = state.config();

@@ -57,7 +57,7 @@ pub async fn issue(
     let mut changes = state.changes();
     let recipient = local_machines::recipient(state, actor, cluster.organization);
     let row = state.store().kubeconfigs().insert_for(new, recipient).await?;
-    if state.store().is_rehearsal() {
+    if state.store().is_dry_run() {
         return Ok(IssuedKubeconfig { issued: view::kubeconfig(row), kubeconfig: String::new() });
     }
     let file = match state.config().issuer.kubeconfig(&row, endpoint).await {
@@ -72,23 +72,23 @@ pub async fn issue(
     }
 }
 
-/// Revokes a kubeconfig, and waits for at most `patience` until the cluster is seen to refuse it: it is `revoked` then, and `revoking`
+/// Revokes a kubeconfig, and waits for at most `timeout_after` until the cluster is seen to refuse it: it is `revoked` then, and `revoking`
 /// before.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`].
-pub async fn revoke(state: &AppState, actor: &Actor, id: &str, patience: Duration) -> Result<Kubeconfig, Error> {
+pub async fn revoke(state: &AppState, actor: &Actor, id: &str, timeout_after: Duration) -> Result<Kubeconfig, Error> {
     let id: KubeconfigId = find::id(id, "kubeconfig")?;
     let kubeconfigs = state.store().kubeconfigs();
     for organization in actor.organizations() {
         if kubeconfigs.get(organization, id).await.is_ok() {
-            policy::authorise(actor, organization, Action::Write)?;
+            policy::authorize(actor, organization, Action::Write)?;
             let mut changes = state.changes();
             kubeconfigs.revoke(organization, id, actor.by()).await?;
             let row = kubeconfigs.get(organization, id).await?;
             let refused = seen(state, &row, &mut changes, |row| row.refused_at.is_some());
-            let patience = if state.store().is_rehearsal() { Duration::ZERO } else { patience };
-            return Ok(view::kubeconfig(timeout(patience, refused).await.unwrap_or(Ok(row))?));
+            let timeout_after = if state.store().is_dry_run() { Duration::ZERO } else { timeout_after };
+            return Ok(view::kubeconfig(timeout(timeout_after, refused).await.unwrap_or(Ok(row))?));
         }
     }
     Err(Error::NotFound { what: "kubeconfig" })
@@ -125,7 +125,7 @@ fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>, view_only: bool)
         Error::field("/role", "UNKNOWN_VALUE", detail)
     })?;
     if role != AccessRole::View {
-        policy::authorise(actor, cluster.organization, Action::Write)?;
+        policy::authorize(actor, cluster.organization, Action::Write)?;
     }
     Ok(role)
 }

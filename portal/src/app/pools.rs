@@ -68,7 +68,7 @@ pub(super) async fn first(
 ) -> Result<FirstPool, Error> {
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
-    policy::authorise(actor, organization, least(kind))?;
+    policy::authorize(actor, organization, least(kind))?;
     if kind == PoolKind::Local && local_machines::share_kernel(state) {
         local_machines::permit(state, organization).await?;
     }
@@ -87,7 +87,7 @@ pub async fn patch(
     input: PatchNodePool,
 ) -> Result<NodePool, Error> {
     let row = find::pool(state, actor, id, Action::Read).await?;
-    policy::authorise(actor, row.organization, least(row.kind))?;
+    policy::authorize(actor, row.organization, least(row.kind))?;
     if row.deletion_requested_at.is_some() {
         return Err(Error::Deleting { what: "node pool" });
     }

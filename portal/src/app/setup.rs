@@ -31,7 +31,7 @@ pub async fn needed(state: &AppState) -> Result<bool, Error> {
 /// [`Error::SetupDone`], [`Error::SetupToken`], [`Error::Invalid`], [`Error::RateLimited`].
 pub async fn complete(state: &AppState, connection: &Connection, input: Setup) -> Result<Option<SetupDone>, Error> {
     let (user, organization) = owner(state, connection, input).await?;
-    if state.store().is_rehearsal() {
+    if state.store().is_dry_run() {
         return Ok(None);
     }
     let identity = state.store().identity();

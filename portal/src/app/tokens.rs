@@ -37,7 +37,7 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateToken) -> Resu
     let role = role(input.role.as_deref(), *held)?;
     check_name(&input.name)?;
     if actor.token.is_some() {
-        policy::authorise(actor, organization.id, Action::Admin)?;
+        policy::authorize(actor, organization.id, Action::Admin)?;
     }
     let (default, longest) = reach(actor);
     let seconds = lifetime(input.expires_in_seconds, default, longest)?;
@@ -64,7 +64,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
         if let Some(token) = tokens.into_iter().find(|token| token.id == id) {
             let own = token.user == actor.user_id && actor.token.is_none_or(|used| used == id);
             if !own {
-                policy::authorise(actor, organization, Action::Admin)?;
+                policy::authorize(actor, organization, Action::Admin)?;
             }
             return Ok(state.store().identity().revoke_token(organization, id, actor.by()).await?);
         }

@@ -12,14 +12,14 @@ struct Page<'a> {
     theme: &'static str,
     problem: &'a Problem,
     /// Who has to act.
-    whose: &'static str,
+    action_by: &'static str,
     /// The next step.
     next: &'a str,
 }
 
 /// Renders the page; a template that fails leaves the problem's own sentence.
 pub fn page(problem: &Problem) -> Response {
-    let page = Page { theme: "auto", problem, whose: whose(&problem.class), next: next(problem) };
+    let page = Page { theme: "auto", problem, action_by: action_by(&problem.class), next: next(problem) };
     render::page(&page).unwrap_or_else(|_| render::page_headers(problem.detail.clone().into_response()))
 }
 
@@ -33,7 +33,7 @@ fn next(problem: &Problem) -> &str {
 }
 
 /// Who has to act on a problem of that class.
-pub fn whose(class: &str) -> &'static str {
+pub fn action_by(class: &str) -> &'static str {
     match class {
         "user" => "You",
         "quota" => "You (delete unused resources) or the platform operator (raise the limit)",

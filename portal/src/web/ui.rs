@@ -1,4 +1,4 @@
-//! Small things all pages share: icons, states as icon + word + colour, times.
+//! Small things all pages share: icons, states as icon + word + color, times.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub fn icon(name: &'static str) -> Icon {
     Icon { name, spin: name == "work", file: assets::url("icons.svg") }
 }
 
-/// A state as people see it: colour group, icon and word.
+/// A state as people see it: color group, icon and word.
 #[derive(Template, Clone, Debug, PartialEq, Eq)]
 #[template(
     ext = "html",
@@ -112,7 +112,7 @@ impl Status {
             "degraded" => Self::new("attention", "Needs attention"),
             "deleting" => Self::new("deleting", "Deleting"),
             "error" => Self::new("failed", "Failed"),
-            // A state of tomorrow: its own word, and no colour we do not know to be right.
+            // A state of tomorrow: its own word, and no color we do not know to be right.
             other => Self::new("unknown", &other.replace('_', " ")),
         }
     }
@@ -215,8 +215,8 @@ mod tests {
             (Status::node, NodeState::ALL.iter().map(|state| state.as_str()).collect(), &Node::STATES),
             (Status::pool, PoolState::ALL.iter().map(|state| state.as_str()).collect(), &NodePool::STATES),
         ];
-        for (drawn, words, told) in table {
-            assert_eq!(words, told, "what the API promises is what there is");
+        for (drawn, words, promised) in table {
+            assert_eq!(words, promised, "what the API promises is what there is");
             for word in words {
                 let status = drawn(word);
                 assert_ne!(status.group, "unknown", "{word}: {status:?}");

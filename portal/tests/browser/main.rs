@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use migrations::{Enrolment, NodeFacts, NodeReport, Outcome, StepState, StepUpdate};
+use migrations::{Enrollment, NodeInfo, NodeReport, Outcome, StepState, StepUpdate};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::status::{ClusterState, NodeState};
 use time::OffsetDateTime;
@@ -157,14 +157,14 @@ async fn add_a_machine(world: &World, cluster: ClusterId) {
         .chars()
         .take_while(|c| c.is_alphanumeric() || "_-".contains(*c))
         .collect();
-    let enrolment = Enrolment {
+    let enrollment = Enrollment {
         token_secret: &format!("pilothouse_join_{secret}"),
         fingerprint: "machine-1",
         hostname: "oslo-rack-08",
-        wished_name: "",
-        facts: NodeFacts { os: "Debian GNU/Linux 12".into(), arch: "amd64".into(), ..NodeFacts::default() },
+        requested_name: "",
+        facts: NodeInfo { os: "Debian GNU/Linux 12".into(), arch: "amd64".into(), ..NodeInfo::default() },
     };
-    let node = world.store.nodes().enroll(enrolment).await.unwrap().node;
+    let node = world.store.nodes().enroll(enrollment).await.unwrap().node;
     world.sees("#contacts", "oslo-rack-08").await;
     let report = NodeReport {
         state: NodeState::Ready,

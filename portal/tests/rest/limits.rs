@@ -10,7 +10,7 @@ use migrations::{Actor, Role};
 use portal::{Connection, CredentialSeen, RequestLimits};
 use serde_json::{Value, json};
 
-/// Whoever serves a connection hears of valid credentials, and of nothing else, so that strangers cannot pass for callers.
+/// Whoever serves a connection is notified of valid credentials, and of nothing else, so that anonymous clients cannot pass for callers.
 #[tokio::test]
 async fn only_a_valid_credential_is_reported_to_the_connection() {
     let world = World::new().await;
@@ -103,8 +103,8 @@ async fn every_answer_tells_what_is_left_but_to_strangers() {
     let refused = world.call("DELETE", &things.path("/clusters/{cls}"), &token, Value::Null).await;
     assert_eq!(refused.code(), "PERMISSION_DENIED");
     assert_eq!(refused.header("ratelimit"), "\"write\";r=119;t=1");
-    let stranger = world.get("/me", "").await;
-    assert_eq!((stranger.code().as_str(), stranger.header("ratelimit")), ("UNAUTHENTICATED", ""));
+    let anonymous = world.get("/me", "").await;
+    assert_eq!((anonymous.code().as_str(), anonymous.header("ratelimit")), ("UNAUTHENTICATED", ""));
 }
 
 #[tokio::test]

@@ -93,12 +93,12 @@ async fn only_the_first_organization_has_local_machines() {
         let world = World::with(mode).await;
         let things = Things::new(&world).await;
         let (cluster, organization) = other(&world, &things).await;
-        let stranger = world.token(&things.ana, &organization, Role::Owner).await;
+        let other_token = world.token(&things.ana, &organization, Role::Owner).await;
         let (path, body) = (format!("{cluster}{POOLS}"), json!({"name": "web", "kind": "local"}));
         if allowed {
-            assert!(world.call("POST", &path, &stranger, body).await.status.is_success());
+            assert!(world.call("POST", &path, &other_token, body).await.status.is_success());
         } else {
-            refused(&world, (&path, &stranger, body)).await;
+            refused(&world, (&path, &other_token, body)).await;
         }
     }
 }

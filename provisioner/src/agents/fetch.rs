@@ -35,7 +35,7 @@ pub async fn fetch(
     cut: CancellationToken,
     request: FetchRequest,
 ) -> Result<BoxStream<Chunk>, Status> {
-    let place = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
+    let permit = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
     let cluster = agents.inner.store.clusters().load(node.cluster).await.map_err(|error| unavailable(&error))?;
     let parts = agents.inner.parts.list(cluster.spec.version);
     let part = parts.into_iter().find(|part| part.sha256 == request.sha256);
@@ -56,7 +56,7 @@ pub async fn fetch(
     });
     // What is read ahead counts as long as it is there.
     let chunks = ReceiverStream::new(receiver).map(move |chunk| {
-        let _held = &place;
+        let _held = &permit;
         chunk
     });
     Ok(Box::pin(chunks))

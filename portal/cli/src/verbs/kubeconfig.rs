@@ -88,14 +88,14 @@ async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
         CliError::usage("no cluster specified", "For example: pilothouse kubeconfig demo > demo.kubeconfig")
     })?;
     let cluster = session.cluster(&reference).await?;
-    let wish = IssueKubeconfig {
+    let request = IssueKubeconfig {
         name: args.name,
         kind: None,
         role: args.role,
         expires_in_seconds: args.expires_in.map(|time| time.as_secs()),
         endpoint: args.endpoint,
     };
-    let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &wish)?;
+    let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &request)?;
     let issued: IssuedKubeconfig = session.client.send(call).await?;
     if let Some(path) = args.out {
         return save(session, &path, &issued);

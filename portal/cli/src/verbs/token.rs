@@ -53,13 +53,13 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
 }
 
 async fn make(session: &Session, globals: &Globals, create: Create) -> Result<()> {
-    let wish = CreateToken {
+    let request = CreateToken {
         name: create.name,
         organization: globals.org.clone(),
         role: create.role,
         expires_in_seconds: create.expires_in.map(|time| time.as_secs()),
     };
-    let created: CreatedToken = session.client.send(Call::post("/me/tokens", &wish)?).await?;
+    let created: CreatedToken = session.client.send(Call::post("/me/tokens", &request)?).await?;
     match session.output {
         Format::Table => {
             session

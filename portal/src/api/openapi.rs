@@ -2,7 +2,7 @@
 //! the codes of the problems it may answer. The guard reads the query parameters back from here, so that what is
 //! described and what is accepted are one.
 
-use crate::error::catalogue;
+use crate::error::catalog;
 use std::collections::BTreeMap;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
@@ -36,7 +36,7 @@ pub fn complete(document: &mut OpenApi) {
     }
     for item in document.paths.paths.values_mut() {
         for (method, operation) in operations(item) {
-            describe(method, operation);
+            document_operation(method, operation);
         }
     }
 }
@@ -67,9 +67,9 @@ fn open(operation: &Operation) -> bool {
 }
 
 /// The names of an operation's own parameters at one place.
-fn named(operation: &Operation, place: &ParameterIn) -> Vec<String> {
+fn named(operation: &Operation, location: &ParameterIn) -> Vec<String> {
     let own = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
-        RefOr::T(parameter) if parameter.parameter_in == *place => Some(parameter.name.clone()),
+        RefOr::T(parameter) if parameter.parameter_in == *location => Some(parameter.name.clone()),
         _ => None,
     });
     own.collect()
@@ -128,7 +128,7 @@ fn parameters() -> impl Iterator<Item = (&'static str, Parameter)> {
     .into_iter()
 }
 
-fn describe(method: &str, operation: &mut Operation) {
+fn document_operation(method: &str, operation: &mut Operation) {
     let open = open(operation);
     let waits = named(operation, &ParameterIn::Query).iter().any(|name| name == "wait");
     let (changes, keyed) = (method != "GET", ["POST", "PATCH"].contains(&method) && !open);
@@ -136,7 +136,7 @@ fn describe(method: &str, operation: &mut Operation) {
     let common = common.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| parameter(name));
     operation.parameters.get_or_insert_default().extend(common);
     if changes {
-        tried(method, operation);
+        document_dry_run(method, operation);
     }
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
@@ -156,7 +156,7 @@ fn header(response: &mut Response, name: &str) {
 }
 
 /// What `validate_only` answers, where nothing else answers that status.
-fn tried(method: &str, operation: &mut Operation) {
+fn document_dry_run(method: &str, operation: &mut Operation) {
     let gone = method == "DELETE" || open(operation);
     let responses = &mut operation.responses.responses;
     let status = if gone { "204" } else { "200" };
@@ -204,12 +204,12 @@ fn versioned(response: &Response) -> bool {
 /// One answer for each status that a problem of this operation may have; its codes are told with the component.
 fn problems(method: &str, operation: &mut Operation, open: bool) {
     let body = operation.request_body.is_some();
-    let (changes, place) = (method != "GET", !named(operation, &ParameterIn::Path).is_empty());
+    let (changes, location) = (method != "GET", !named(operation, &ParameterIn::Path).is_empty());
     let matched = named(operation, &ParameterIn::Header).iter().any(|name| name == "If-Match");
     let possible = |status: u16| match status {
         401 => changes || !open,
         403 | 409 => changes,
-        404 => place,
+        404 => location,
         412 => matched,
         413 | 415 => body,
         429 => changes || !open,
@@ -236,18 +236,18 @@ fn problem(status: u16, codes: &[String]) -> Response {
     response
 }
 
-/// The codes of the catalogue by status, without those of pages.
+/// The codes of the catalog by status, without those of pages.
 fn by_status() -> BTreeMap<u16, Vec<String>> {
     let elsewhere = [
-        &catalogue::BAD_CREDENTIALS,
-        &catalogue::PASSWORD_LINK_INVALID,
-        &catalogue::ROUTE_NOT_FOUND,
-        &catalogue::STREAM_LIMIT_EXCEEDED,
-        &catalogue::STREAMS_FULL,
+        &catalog::BAD_CREDENTIALS,
+        &catalog::PASSWORD_LINK_INVALID,
+        &catalog::ROUTE_NOT_FOUND,
+        &catalog::STREAM_LIMIT_EXCEEDED,
+        &catalog::STREAMS_FULL,
     ];
     let elsewhere = elsewhere.map(|entry| entry.code);
     let mut codes = BTreeMap::<u16, Vec<String>>::new();
-    for entry in catalogue::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
+    for entry in catalog::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
         codes.entry(entry.status).or_default().push(entry.code);
     }
     codes

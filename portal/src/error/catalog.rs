@@ -1,4 +1,4 @@
-//! The catalogue of codes. A code, once served, keeps its meaning; `GET /api/v1/errors` shows this very list.
+//! The catalog of codes. A code, once served, keeps its meaning; `GET /api/v1/errors` shows this very list.
 
 use api_types::ErrorCode;
 
@@ -11,7 +11,7 @@ pub struct Entry {
     pub status: u16,
     /// Short text for people.
     pub title: &'static str,
-    /// `user`, `platform`, `provider` or `quota`; whose move each is: `web::problem::whose`.
+    /// `user`, `platform`, `provider` or `quota`; who must act: `web::problem::action_by`.
     pub class: &'static str,
     /// Whether the same request may succeed later.
     pub retryable: bool,
@@ -37,7 +37,7 @@ impl Entry {
     }
 }
 
-macro_rules! catalogue {
+macro_rules! catalog {
     ($($name:ident $status:literal $class:literal $retryable:literal $title:literal, $remediation:literal;)+) => {
         $(
             #[doc = $title]
@@ -56,7 +56,7 @@ macro_rules! catalogue {
     };
 }
 
-catalogue! {
+catalog! {
     MALFORMED_REQUEST 400 "user" false "Malformed request", "Send valid JSON as described in /api/v1/openapi.json.";
     CURSOR_MISMATCH 400 "user" false "Invalid cursor", "Start again without `cursor`.";
     UNAUTHENTICATED 401 "user" false "Authentication required", "Sign in, or send `Authorization: Bearer pilothouse_…` with a token that has not expired.";
@@ -92,7 +92,7 @@ catalogue! {
     TIMEOUT 504 "platform" true "Request timed out", "Try again; `?wait=` may be at most 60.";
 }
 
-/// The catalogue as it is served.
+/// The catalog as it is served.
 pub fn all() -> Vec<ErrorCode> {
     ALL.iter().map(|entry| entry.shown()).collect()
 }

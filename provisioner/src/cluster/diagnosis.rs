@@ -1,6 +1,6 @@
-//! What keeps a control plane from coming up, in the host's words, and whose it is to mend.
+//! Diagnosis: what keeps a control plane from coming up, quoted from the host, and who must act.
 //!
-//! A pod's own status says it best. Where that says nothing (a pod that is "being made" for ever), the host's latest warning does.
+//! A pod's own status comes first. Where it has no reason (a pod stuck in ContainerCreating), the host's latest warning event is used.
 
 use serde_json::Value;
 use tenant_controlplane::status::{Class, Problem};
@@ -8,52 +8,52 @@ use tenant_controlplane::text::printable;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::host::{Complaint, PodFact};
+use crate::host::{PodInfo, WaitingReason};
 
-/// How long a warning counts: what still goes wrong is said again.
-const FRESH: Duration = Duration::minutes(3);
-/// Warnings that come with every start, or that a pod's status says better.
-const NOISE: [&str; 5] = ["Unhealthy", "BackOff", "FailedScheduling", "MissingClusterDNS", "DNSConfigForming"];
-/// Where the scheduler goes on to what is of no use here.
-const ASIDES: [&str; 2] = [" no new claims to deallocate", " preemption:"];
-/// Who else than pods may have something to say.
-const OWNERS: [&str; 4] = ["StatefulSet", "ReplicaSet", "Deployment", "PersistentVolumeClaim"];
+/// How long a warning event counts: events of a lasting problem repeat.
+const MAX_AGE: Duration = Duration::minutes(3);
+/// Warnings that come with every start, or that a pod's status explains better.
+const IGNORED: [&str; 5] = ["Unhealthy", "BackOff", "FailedScheduling", "MissingClusterDNS", "DNSConfigForming"];
+/// Where the scheduler's message continues with what does not matter here.
+const IRRELEVANT: [&str; 2] = [" no new claims to deallocate", " preemption:"];
+/// Kinds other than pods whose events count.
+const CONTROLLERS: [&str; 4] = ["StatefulSet", "ReplicaSet", "Deployment", "PersistentVolumeClaim"];
 
-/// Something in the way.
+/// Why a control plane does not come up.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Hindrance {
+pub struct BlockingReason {
     reason: String,
     /// The host's words, with the name of the pod.
     pub text: String,
 }
 
-impl Hindrance {
-    fn new(whose: &str, reason: &str, words: &str) -> Self {
+impl BlockingReason {
+    fn new(owner: &str, reason: &str, message: &str) -> Self {
         // What the scheduler says of preemption helps nobody: control planes push nobody out.
-        let words = ASIDES.iter().fold(words, |words, aside| words.split(aside).next().unwrap_or(words));
-        Self { reason: reason.to_owned(), text: printable(&format!("{whose}: {words}")) }
+        let message = IRRELEVANT.iter().fold(message, |message, aside| message.split(aside).next().unwrap_or(message));
+        Self { reason: reason.to_owned(), text: printable(&format!("{owner}: {message}")) }
     }
 
-    /// What the first of these pods complains of.
-    pub fn of(pods: &[PodFact]) -> Option<Self> {
+    /// The waiting reason of the first of these pods that has one.
+    pub fn of(pods: &[PodInfo]) -> Option<Self> {
         pods.iter().find_map(|pod| {
-            let Complaint { reason, message } = pod.complaint.as_ref()?;
+            let WaitingReason { reason, message } = pod.waiting_reason.as_ref()?;
             Some(Self::new(&pod.name, reason, message))
         })
     }
 
     /// The latest warning among a namespace's events that is about something not ready.
-    pub fn latest(events: &[Value], pods: &[PodFact], now: OffsetDateTime) -> Option<Self> {
-        let warnings = events.iter().filter(|event| event["type"] == "Warning" && concerns(event, pods));
+    pub fn latest(events: &[Value], pods: &[PodInfo], now: OffsetDateTime) -> Option<Self> {
+        let warnings = events.iter().filter(|event| event["type"] == "Warning" && is_relevant(event, pods));
         let dated = warnings.filter_map(|event| Some((time(event)?, event)));
-        let fresh = dated.filter(|(time, _)| now - *time < FRESH);
+        let fresh = dated.filter(|(time, _)| now - *time < MAX_AGE);
         let (_, latest) = fresh.max_by_key(|(time, _)| *time)?;
         let text = |field: &str| latest[field].as_str().unwrap_or_default();
-        let (reason, words) = (text("reason"), format!("{}: {}", text("reason"), text("message")));
-        Some(Self::new(latest["involvedObject"]["name"].as_str().unwrap_or_default(), reason, &words))
+        let (reason, message) = (text("reason"), format!("{}: {}", text("reason"), text("message")));
+        Some(Self::new(latest["involvedObject"]["name"].as_str().unwrap_or_default(), reason, &message))
     }
 
-    /// What to tell people.
+    /// The problem to report.
     pub fn problem(&self) -> Problem {
         let (class, what, remediation) = self.verdict();
         Problem {
@@ -64,10 +64,10 @@ impl Hindrance {
         }
     }
 
-    /// Whose it is, what it is, and the next step.
+    /// Class, title and remediation.
     fn verdict(&self) -> (Class, &'static str, &'static str) {
         match self.reason.as_str() {
-            // Only the host's own controllers say this; what a program of the control plane printed at its end is not asked.
+            // Only the host's own controllers report this; what a container printed when it exited is not considered.
             "FailedCreate" if self.text.contains("exceeded quota") => (
                 Class::Platform,
                 "Host ResourceQuota exceeded",
@@ -119,12 +119,12 @@ impl Hindrance {
 }
 
 /// Whether it is about one of the pods that are not ready, or about who makes them.
-fn concerns(event: &Value, pods: &[PodFact]) -> bool {
+fn is_relevant(event: &Value, pods: &[PodInfo]) -> bool {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let about = (text(&event["involvedObject"]["kind"]), text(&event["involvedObject"]["name"]));
-    let waits = || pods.iter().any(|pod| pod.name == about.1 && !pod.ready && !pod.leaving);
-    !NOISE.contains(&text(&event["reason"]).as_str())
-        && (OWNERS.contains(&about.0.as_str()) || (about.0 == "Pod" && waits()))
+    let is_unready = || pods.iter().any(|pod| pod.name == about.1 && !pod.ready && !pod.terminating);
+    !IGNORED.contains(&text(&event["reason"]).as_str())
+        && (CONTROLLERS.contains(&about.0.as_str()) || (about.0 == "Pod" && is_unready()))
 }
 
 /// When it was last seen; each API of events has its own field.
@@ -142,7 +142,7 @@ fn time(event: &Value) -> Option<OffsetDateTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::facts::Component;
+    use crate::host::info::Component;
     use crate::pods::tests::pod;
     use serde_json::json;
     use time::macros::datetime;
@@ -157,38 +157,38 @@ mod tests {
     #[test]
     fn the_latest_warning_about_something_unready_counts() {
         let etcd = pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]);
-        let ready = PodFact { ready: true, ..pod(1, Component::ControlPlane, "control-plane-a", [10, 0, 0, 2]) };
+        let ready = PodInfo { ready: true, ..pod(1, Component::ControlPlane, "control-plane-a", [10, 0, 0, 2]) };
         let pods = [etcd, ready];
         let events = [
             event("FailedMount", ("Pod", "etcd-0"), "2026-11-21T11:59:00Z"),
             event("FailedCreatePodSandBox", ("Pod", "etcd-0"), "2026-11-21T11:59:30Z"),
             event("Unhealthy", ("Pod", "etcd-0"), "2026-11-21T11:59:59Z"),
             event("FailedMount", ("Pod", "control-plane-a"), "2026-11-21T11:59:59Z"),
-            event("FailedMount", ("Pod", "a-strangers"), "2026-11-21T11:59:59Z"),
+            event("FailedMount", ("Pod", "of-another"), "2026-11-21T11:59:59Z"),
             event("Odd", ("Gizmo", "x"), "2026-11-21T11:59:59Z"),
         ];
-        let found = Hindrance::latest(&events, &pods, NOW).unwrap();
+        let found = BlockingReason::latest(&events, &pods, NOW).unwrap();
         assert_eq!(found.text, "etcd-0: FailedCreatePodSandBox: words of FailedCreatePodSandBox");
         assert_eq!(found.problem().class, Class::Platform);
-        assert_eq!(Hindrance::latest(&events, &pods, NOW + Duration::minutes(4)), None, "old ones are over");
+        assert_eq!(BlockingReason::latest(&events, &pods, NOW + Duration::minutes(4)), None, "old ones are over");
         let normal = json!({"type": "Normal", "reason": "Pulled", "lastTimestamp": "2026-11-21T11:59:59Z"});
-        assert_eq!(Hindrance::latest(&[normal], &pods, NOW), None);
+        assert_eq!(BlockingReason::latest(&[normal], &pods, NOW), None);
     }
 
     #[test]
     fn everybody_is_told_whose_it_is() {
-        let class = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().class;
+        let class = |reason: &str, message: &str| BlockingReason::new("etcd-0", reason, message).problem().class;
         assert_eq!(class("FailedCreate", "pods \"etcd-0\" is forbidden: exceeded quota: q"), Class::Platform);
         assert_eq!(class("Unschedulable", "0/1 nodes are available: 1 Insufficient memory."), Class::Platform);
         let printed = class("CrashLoopBackOff", "kube-apiserver: CrashLoopBackOff: exceeded quota: Insufficient");
         assert_eq!(printed, Class::Platform, "a tenant can make its API server print anything");
-        let detail = |reason: &str, words: &str| Hindrance::new("etcd-0", reason, words).problem().detail;
+        let detail = |reason: &str, message: &str| BlockingReason::new("etcd-0", reason, message).problem().detail;
         assert!(detail("Unschedulable", "1 Insufficient cpu").starts_with("Insufficient host capacity"));
         assert!(detail("Unschedulable", "unbound PersistentVolumeClaims").starts_with("No volume for etcd"));
         let tainted =
             "0/1 nodes are available: 1 node(s) had untolerated taint(s). no new claims to deallocate, preemption: 0/1";
-        let told = "No schedulable host node: etcd-0: 0/1 nodes are available: 1 node(s) had untolerated taint(s).";
-        assert_eq!(detail("Unschedulable", tainted), told);
+        let expected = "No schedulable host node: etcd-0: 0/1 nodes are available: 1 node(s) had untolerated taint(s).";
+        assert_eq!(detail("Unschedulable", tainted), expected);
         assert!(detail("ErrImageNeverPull", "x").starts_with("Image missing on the host: etcd-0: "));
     }
 }

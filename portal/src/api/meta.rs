@@ -2,7 +2,7 @@
 
 use super::reply::Failure;
 use crate::app::versions;
-use crate::error::catalogue;
+use crate::error::catalog;
 use crate::extract::Call;
 use crate::state::AppState;
 use api_types::{ErrorCode, KubernetesVersion, List};
@@ -27,5 +27,5 @@ async fn kubernetes_versions(call: Call) -> Json<List<KubernetesVersion>> {
 #[utoipa::path(get, path = "/errors", tag = "catalogue", operation_id = "list_errors", security(()),
     responses((status = 200, body = List<ErrorCode>, description = "All error codes"), Failure))]
 async fn errors() -> Json<List<ErrorCode>> {
-    Json(List { items: catalogue::all(), next_cursor: None })
+    Json(List { items: catalog::all(), next_cursor: None })
 }
