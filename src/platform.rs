@@ -30,7 +30,7 @@ use gateway::{Gateway, GatewayConfig, Limits};
 use migrations::{ExposeSecret, Store};
 use node_linux::sysctl;
 use portal::{AgentFiles, Capabilities, PortalConfig, RequestLimits};
-use provisioner::{Agents, Facts, Handle, Release, Releases};
+use provisioner::{Agents, Handle, InstallationInfo as Facts, Release, Releases};
 use tenant_controlplane::render::{Images, Placement, PullPolicy};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
@@ -211,11 +211,11 @@ impl Platform {
         let config = provisioner::Config {
             store: self.store.clone(),
             host,
-            facts: self.facts.clone(),
+            installation: self.facts.clone(),
             providers,
             owner: self.instance.name.clone(),
             tuning: tuning(args),
-            leisure,
+            host_idle: leisure,
             cancel: cancel.clone(),
         };
         let handle = provisioner::start(config);
@@ -333,7 +333,11 @@ fn release(bundle: &Bundle, loaded: bool) -> Result<Release> {
 /// How the provisioner treats the host. Where that is this very machine, claims are bound before their pods are there.
 fn tuning(args: &UpArgs) -> provisioner::Tuning {
     let binding = if args.host_kubeconfig.is_none() { BINDING } else { Duration::ZERO };
-    provisioner::Tuning { binding, spares: usize::from(spares::wanted(args)), ..provisioner::Tuning::default() }
+    provisioner::Tuning {
+        volume_bind_timeout: binding,
+        standby: usize::from(spares::wanted(args)),
+        ..provisioner::Tuning::default()
+    }
 }
 
 /// What every part of the platform must agree on.

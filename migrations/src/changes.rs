@@ -1,9 +1,9 @@
-//! News: which row changed, told to whoever listens after the transaction that changed it.
+//! Change notifications: which row changed, published to subscribers after the transaction that changed it.
 //!
-//! On SQLite all of an instance is one process and news travel within it. On PostgreSQL they are NOTIFY payloads sent by the same
-//! transaction, so that every replica hears of them and none hears of what was rolled back. News carry ids and nothing else: whoever
-//! hears them reads the row. They may be missed (a slow listener, a lost connection); then comes [`ChangeKind::Resync`], and nobody
-//! should rely on news alone.
+//! On SQLite all of an instance is one process and changes travel within it. On PostgreSQL they are NOTIFY payloads sent by the same
+//! transaction, so that every replica receives them and none receives what was rolled back. Changes carry ids and nothing else: a
+//! receiver reads the row. They may be missed (a slow receiver, a lost connection); then comes [`ChangeKind::Resync`], and nobody
+//! should rely on changes alone.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +17,7 @@ use crate::rows::words;
 
 /// PostgreSQL's channel.
 pub(crate) const CHANNEL: &str = "pilothouse";
-/// How many news a slow listener may be behind before it is told to look everywhere.
+/// How many changes a slow receiver may be behind before it gets a resync.
 const BACKLOG: usize = 256;
 const RECONNECT: Duration = Duration::from_millis(500);
 
@@ -42,12 +42,12 @@ words! {
         Operation = "operation",
         /// Something became due; the id is that of the thing to look at.
         Work = "work",
-        /// News may have been missed: read everything that matters again.
+        /// Changes may have been missed: read everything that matters again.
         Resync = "resync",
     }
 }
 
-/// One piece of news.
+/// One change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// What kind of row.
@@ -56,12 +56,12 @@ pub struct Change {
     pub id: Uuid,
     /// The cluster it belongs to, if it does.
     pub cluster: Option<ClusterId>,
-    /// Whose it is; whoever shows news to people must look at it.
+    /// The organization it belongs to; whoever shows changes to people must check it.
     pub organization: Option<OrganizationId>,
 }
 
 impl Change {
-    /// News of a row that belongs to nothing.
+    /// A change of a row that belongs to nothing.
     pub(crate) const fn of(kind: ChangeKind, id: Uuid) -> Self {
         Self { kind, id, cluster: None, organization: None }
     }
@@ -88,29 +88,29 @@ impl Change {
     }
 
     fn try_parse(payload: &str) -> Option<Self> {
-        let mut words = payload.split(' ');
-        let (kind, id) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
-        let mut uuid = || words.next().and_then(|word| word.parse().ok());
+        let mut parts = payload.split(' ');
+        let (kind, id) = (parts.next()?.parse().ok()?, parts.next()?.parse().ok()?);
+        let mut uuid = || parts.next().and_then(|part| part.parse().ok());
         let (cluster, organization): (Option<Uuid>, Option<Uuid>) = (uuid(), uuid());
         let organization = organization.map(OrganizationId::from_uuid);
         Some(Self { kind, id, cluster: cluster.map(ClusterId::from_uuid), organization })
     }
 }
 
-/// Where news meet listeners.
+/// Connects publishers and subscribers of changes.
 #[derive(Debug)]
 pub(crate) struct Hub {
-    news: broadcast::Sender<Change>,
+    sender: broadcast::Sender<Change>,
     work: watch::Sender<u64>,
 }
 
 impl Hub {
     pub(crate) fn new() -> Self {
-        Self { news: broadcast::Sender::new(BACKLOG), work: watch::Sender::new(0) }
+        Self { sender: broadcast::Sender::new(BACKLOG), work: watch::Sender::new(0) }
     }
 
     pub(crate) fn listen(&self) -> broadcast::Receiver<Change> {
-        self.news.subscribe()
+        self.sender.subscribe()
     }
 
     pub(crate) fn work(&self) -> watch::Receiver<u64> {
@@ -122,7 +122,7 @@ impl Hub {
             self.work.send_modify(|count| *count = count.wrapping_add(1));
         }
         // Nobody listening is fine.
-        let _unheard = self.news.send(change);
+        let _unheard = self.sender.send(change);
     }
 
     fn resync(&self) {
@@ -130,7 +130,7 @@ impl Hub {
     }
 }
 
-/// A connection of its own that hears what others say. It is up when this returns, so nothing later is missed.
+/// A connection of its own that receives others' changes. It is up when this returns, so nothing later is missed.
 pub(crate) async fn subscribe(options: PgConnectOptions) -> Result<PgListener, sqlx::Error> {
     let pool = PgPoolOptions::new().max_connections(1).idle_timeout(None).max_lifetime(None);
     let pool = pool.acquire_timeout(Duration::from_secs(5)).connect_with(options).await?;
@@ -140,14 +140,14 @@ pub(crate) async fn subscribe(options: PgConnectOptions) -> Result<PgListener, s
     Ok(listener)
 }
 
-/// Passes on what the listener hears, for ever; a lost connection is made again and followed by a resync.
+/// Relays notifications until dropped; a lost connection is restored and followed by a resync.
 pub(crate) async fn relay(mut listener: PgListener, options: PgConnectOptions, hub: Arc<Hub>) {
     loop {
         match listener.try_recv().await {
-            Ok(Some(heard)) => hub.publish(Change::parse(heard.payload())),
+            Ok(Some(notification)) => hub.publish(Change::parse(notification.payload())),
             Ok(None) => hub.resync(),
             Err(error) => {
-                tracing::warn!(error = %error, "news of the database are interrupted; connecting again");
+                tracing::warn!(error = %error, "database notifications interrupted; reconnecting");
                 listener = again(&options).await;
                 hub.resync();
             }

@@ -67,7 +67,7 @@ pub(crate) fn number(what: &'static str, value: i64) -> Result<u64, StoreError> 
     u64::try_from(value).map_err(|_| StoreError::Corrupt { what })
 }
 
-/// What the caller sees of a row's version: its id and the generation of what is wished.
+/// What the caller sees of a row's version: its id and the generation of its spec.
 pub(crate) fn etag(uuid: uuid::Uuid, version: impl Display) -> String {
     format!("{}.{version}", uuid.simple())
 }

@@ -1,4 +1,4 @@
-//! The connection as this crate uses it: every statement has a deadline, every transaction knows its news.
+//! The connection as this crate uses it: every statement has a deadline, every transaction collects its changes.
 //!
 //! A server that hangs or a network that swallows packets would otherwise hold a caller for ever; here the caller gets
 //! [`StoreError::Unavailable`] and may come again. A SQLite file that was moved away or replaced is noticed before it is written:
@@ -22,7 +22,7 @@ use sea_orm::{
 use crate::changes::{CHANNEL, Change, Hub};
 use crate::error::StoreError;
 use crate::store::audit_chain::{self, Entry};
-use crate::store::idempotency::Claim;
+use crate::store::idempotency::KeyLease;
 use aws_lc_rs::hmac;
 
 /// Longer than the database's own limits (5 s), so that its own word comes first.
@@ -45,7 +45,7 @@ impl FileGuard {
         if identity(&self.path)? == self.identity {
             return Ok(());
         }
-        Err(io::Error::other("the database file was replaced: start again to use the new one"))
+        Err(io::Error::other("the database file was replaced: restart to use the new one"))
     }
 }
 
@@ -74,7 +74,7 @@ impl Db {
         let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
         let inner = within(self.pool.begin_with_options(options)).await?;
         let (entries, key) = (Mutex::default(), key.clone());
-        Ok(Tx { inner, news: Vec::new(), hub: Arc::clone(hub), mode: mode.clone(), entries, key })
+        Ok(Tx { inner, changes: Vec::new(), hub: Arc::clone(hub), mode: mode.clone(), entries, key })
     }
 }
 
@@ -85,9 +85,9 @@ pub(crate) enum Mode {
     #[default]
     Plain,
     /// The same, and what they make is written beside the request's idempotency key.
-    Claimed(Claim),
-    /// Undone: everything was tried, nothing is changed and nobody is told.
-    Rehearsal,
+    Leased(KeyLease),
+    /// Dry run: everything is checked, nothing is changed and nothing is published.
+    DryRun,
 }
 
 /// A statement's result, or the error of a pool that has no connection to give.
@@ -127,10 +127,10 @@ macro_rules! timed {
 timed!(Db, pool);
 timed!(Tx, inner);
 
-/// A transaction and the news it will bring. Dropped without [`Tx::commit`], neither happens.
+/// A transaction and the changes it will publish. Dropped without [`Tx::commit`], neither happens.
 pub(crate) struct Tx {
     inner: DatabaseTransaction,
-    news: Vec<Change>,
+    changes: Vec<Change>,
     hub: Arc<Hub>,
     mode: Mode,
     /// What the audit log will say of it.
@@ -146,10 +146,10 @@ impl Tx {
         Ok(())
     }
 
-    /// News for when this is committed; the same twice is once.
-    pub(crate) fn tell(&mut self, change: Change) {
-        if !self.news.contains(&change) {
-            self.news.push(change);
+    /// A change to publish when this is committed; duplicates are dropped.
+    pub(crate) fn publish(&mut self, change: Change) {
+        if !self.changes.contains(&change) {
+            self.changes.push(change);
         }
     }
 
@@ -159,13 +159,13 @@ impl Tx {
     }
 
     /// The idempotency key this is done for.
-    pub(crate) const fn claim(&self) -> Option<&Claim> {
-        if let Mode::Claimed(claim) = &self.mode { Some(claim) } else { None }
+    pub(crate) const fn claim(&self) -> Option<&KeyLease> {
+        if let Mode::Leased(claim) = &self.mode { Some(claim) } else { None }
     }
 
-    /// Commits, and the news are out. In a rehearsal it is undone instead.
+    /// Commits and publishes the changes. A dry run is rolled back instead.
     pub(crate) async fn commit(self) -> Result<(), StoreError> {
-        if matches!(self.mode, Mode::Rehearsal) {
+        if matches!(self.mode, Mode::DryRun) {
             return Ok(within(self.inner.rollback()).await?);
         }
         let entries = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner));
@@ -176,13 +176,13 @@ impl Tx {
         }
         within(self.inner.commit()).await?;
         if !postgres {
-            self.news.iter().for_each(|change| self.hub.publish(*change));
+            self.changes.iter().for_each(|change| self.hub.publish(*change));
         }
         Ok(())
     }
 
     async fn notify(&self) -> Result<(), StoreError> {
-        for change in &self.news {
+        for change in &self.changes {
             let values = [CHANNEL.into(), change.payload().into()];
             let sql = "SELECT pg_notify($1, $2)";
             self.execute_raw(Statement::from_sql_and_values(DbBackend::Postgres, sql, values)).await?;

@@ -15,7 +15,7 @@ pub(crate) type Source = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// There is no such row, or it is another organization's.
-    #[error("there is no such {what}")]
+    #[error("{what} not found")]
     NotFound {
         /// The kind of row, lower case.
         what: &'static str,
@@ -44,10 +44,10 @@ pub enum StoreError {
     },
     /// The database is locked, gone or overloaded: the same may succeed later. (If it went away during a commit, nobody knows whether
     /// that was done; everything here may be asked for twice.)
-    #[error("the database does not answer at the moment")]
+    #[error("the database is not responding")]
     Unavailable(#[source] Source),
     /// A stored value cannot be read, or does not fit the key-encryption key.
-    #[error("the stored {what} cannot be read")]
+    #[error("stored {what} is unreadable")]
     Corrupt {
         /// What cannot be read.
         what: &'static str,
@@ -150,21 +150,21 @@ pub enum ConnectError {
     )]
     Unverified(#[source] Source),
     /// Somebody else has been migrating for too long.
-    #[error("another process has been changing the schema for a minute: wait for it or end it, then start again")]
+    #[error(
+        "another process has held the schema migration lock for a minute: wait for it or stop it, then start again"
+    )]
     Locked,
     /// A step of the schema failed.
-    #[error("the schema cannot be brought up to date")]
+    #[error("schema migration failed")]
     Migrate(#[source] Source),
     /// The schema was written by a later version of this program.
     #[error("the database was used by a newer version of pilothouse: start that version or restore a backup")]
     Newer,
     /// The key-encryption key is not the one this database's secrets are under.
-    #[error(
-        "the key-encryption key does not fit this database: put back the key file that belongs to it (nothing was changed)"
-    )]
+    #[error("the key-encryption key does not match this database: restore the matching key file (nothing was changed)")]
     WrongKey,
     /// Something else of the store.
-    #[error("the store cannot be prepared")]
+    #[error("database initialization failed")]
     Prepare(#[source] StoreError),
 }
 
@@ -176,51 +176,49 @@ impl From<StoreError> for ConnectError {
 
 /// Why a machine may not join. The messages are for the person who pasted the line.
 #[derive(Debug, Error)]
-pub enum EnrolError {
+pub enum EnrollError {
     /// No such token, or a wrong secret.
-    #[error("the join token is not known here: ask for a new join command")]
+    #[error("unknown join token: create a new join command")]
     Unknown,
     /// Its time is over.
-    #[error("the join token has expired: ask for a new join command")]
+    #[error("the join token has expired: create a new join command")]
     Expired,
     /// Somebody revoked it.
-    #[error("the join token was revoked: ask for a new join command")]
+    #[error("the join token was revoked: create a new join command")]
     Revoked,
     /// As many machines as it allows have joined with it.
-    #[error("the join token has been used as often as it may be: ask for a new join command")]
+    #[error("the join token has no uses left: create a new join command")]
     UsedUp,
     /// It was for one machine, and another used it.
-    #[error("the join token was used by another machine: ask for a join command of this machine's own")]
+    #[error("the join token is bound to another machine: create a join command for this machine")]
     UsedElsewhere,
     /// The machine joined with it and was removed since.
-    #[error("this machine was removed from its cluster: reset it and ask for a new join command")]
+    #[error("this machine was removed from its cluster: reset it, then create a new join command")]
     Removed,
     /// The cluster is going away.
     #[error("the cluster is being deleted")]
     ClusterDeleting,
     /// The pool is going away.
-    #[error("the node pool is being deleted: ask for a join command of another pool")]
+    #[error("the node pool is being deleted: create a join command for another pool")]
     PoolDeleting,
     /// Every /24 of the pod range belongs to a node.
-    #[error(
-        "the cluster's pod range has no room for another node: remove a node or make a cluster with a larger range"
-    )]
+    #[error("the pod CIDR of the cluster is exhausted: remove a node or create a cluster with a larger pod CIDR")]
     NoPodRangeLeft,
     /// As many nodes were removed from the cluster within a day as its API servers can refuse one by one.
     #[error(
-        "too many nodes of the cluster were removed within the last 25 hours, and certificates of theirs may still be good: try again \
-         later, or make another cluster"
+        "too many nodes of the cluster were removed within the last 25 hours, and their certificates may still be valid: try again \
+         later, or create another cluster"
     )]
     TooManyRemoved,
     /// The organization has as many nodes as it may.
-    #[error("{}: remove a node, or ask the operators of the platform for a higher limit", .0.refusal(1))]
+    #[error("{}: remove a node, or ask the platform operator for a higher limit", .0.refusal(1))]
     Quota(QuotaUse),
     /// The store failed.
-    #[error("the machine cannot be recorded")]
+    #[error("the machine could not be registered")]
     Store(#[source] StoreError),
 }
 
-impl From<StoreError> for EnrolError {
+impl From<StoreError> for EnrollError {
     fn from(error: StoreError) -> Self {
         match error {
             StoreError::Quota { quota, .. } => Self::Quota(quota),
@@ -229,7 +227,7 @@ impl From<StoreError> for EnrolError {
     }
 }
 
-impl From<DbErr> for EnrolError {
+impl From<DbErr> for EnrollError {
     fn from(error: DbErr) -> Self {
         Self::Store(error.into())
     }

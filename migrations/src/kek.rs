@@ -51,7 +51,7 @@ pub enum KekError {
         source: io::Error,
     },
     /// The file holds something else than 64 hexadecimal digits.
-    #[error("the key-encryption key {} is damaged: put back the file from a backup", path.display())]
+    #[error("the key-encryption key {} is damaged: restore the file from a backup", path.display())]
     Malformed {
         /// Which file.
         path: PathBuf,
@@ -63,7 +63,7 @@ pub enum KekError {
         path: PathBuf,
     },
     /// A command that should print the key did not.
-    #[error("the command that prints the key-encryption key {problem}: run it by hand as the same user")]
+    #[error("the key-encryption key command {problem}: run it manually as the same user")]
     Command {
         /// What it did instead; nothing of its output.
         problem: String,

@@ -1,6 +1,6 @@
-//! The memory: schema steps and the typed store; the only crate that speaks SQL.
+//! The store: schema steps and the typed store; the only crate that speaks SQL.
 //!
-//! [`Store`] is the door. It opens a SQLite file or a PostgreSQL database, brings the schema up to date under a lock, and hands out small
+//! [`Store`] is the entry point. It opens a SQLite file or a PostgreSQL database, brings the schema up to date under a lock, and hands out small
 //! handles by topic: `store.clusters().load(id).await`. Rows go in and out as plain typed structs; nothing of sea-orm or SQL leaves.
 //!
 //! What it promises:
@@ -25,7 +25,7 @@ mod secret;
 mod store;
 
 pub use changes::{Change, ChangeKind};
-pub use error::{ConnectError, EnrolError, StoreError};
+pub use error::{ConnectError, EnrollError, StoreError};
 pub use kek::{Kek, KekError};
 pub use rows::access::{
     ClusterPath, JoinToken, Kubeconfig, KubeconfigKind, KubeconfigState, NewJoinToken, NewKubeconfig, Recipient,
@@ -37,7 +37,7 @@ pub use rows::identity::{
     User,
 };
 pub use rows::node::{
-    ConfigVersion, DeletedCluster, Enrolled, Enrolment, Node, NodeFacts, NodeReport, NodeRoute, Registration, Standing,
+    ConfigVersion, DeletedCluster, Enrolled, Enrollment, Node, NodeInfo, NodeReport, NodeRoute, Registration, Standing,
     Tombstone,
 };
 pub use rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
@@ -53,7 +53,7 @@ pub use store::authorities::PreparedAuthority;
 pub use store::cluster_ports::ClusterPorts;
 pub use store::clusters::Clusters;
 pub use store::hosts::Hosts;
-pub use store::idempotency::{Begun, Claim, Idempotency};
+pub use store::idempotency::{Idempotency, KeyLease, KeyState};
 pub use store::identity::Identity;
 pub use store::join_tokens::JoinTokens;
 pub use store::kubeconfigs::Kubeconfigs;

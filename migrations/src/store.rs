@@ -6,7 +6,7 @@ pub(crate) mod authorities;
 pub(crate) mod cluster_ports;
 pub(crate) mod clusters;
 mod deletion;
-mod enrol;
+mod enroll;
 pub(crate) mod hosts;
 pub(crate) mod idempotency;
 pub(crate) mod identity;
@@ -20,10 +20,10 @@ pub(crate) mod pki;
 pub(crate) mod pools;
 pub(crate) mod quotas;
 mod reseal;
+mod retention;
 mod sessions;
 pub(crate) mod settings;
 pub(crate) mod spares;
-mod tidy;
 mod tokens;
 pub(crate) mod tombstones;
 pub(crate) mod users;
@@ -42,13 +42,13 @@ use crate::db::{Db, Mode, Tx};
 use crate::error::{ConnectError, StoreError};
 use crate::kek::Kek;
 use crate::secret;
-use idempotency::Claim;
+use idempotency::KeyLease;
 
 /// Where the key of [`Store::mac`] is kept, and its length: 5 random bits a character.
 const MAC_KEY: &str = "audit.key";
 const MAC_KEY_LENGTH: usize = 52;
 
-/// The memory. Cloning shares it.
+/// The store. Cloning shares it.
 #[derive(Clone, Debug)]
 pub struct Store {
     inner: Arc<Inner>,
@@ -131,30 +131,30 @@ impl Store {
             relay.abort();
         }
         if let Err(error) = self.inner.db.pool.close_by_ref().await {
-            tracing::warn!(error = %error, "the database was not closed cleanly");
+            tracing::warn!(error = %error, "database not closed cleanly");
         }
     }
 
-    /// News from now on. A receiver that lags has missed some and should take that as [`crate::ChangeKind::Resync`].
+    /// Changes from now on. A receiver that lags has missed some and should take that as [`crate::ChangeKind::Resync`].
     pub fn changes(&self) -> broadcast::Receiver<Change> {
         self.inner.hub.listen()
     }
 
-    /// The same memory for the request that holds an idempotency key: what it makes is known by the key from then on.
+    /// The same store for the request that holds an idempotency key: what it makes is known by the key from then on.
     #[must_use]
-    pub fn claimed(&self, claim: Claim) -> Self {
-        Self { inner: Arc::clone(&self.inner), mode: Mode::Claimed(claim) }
+    pub fn with_key_lease(&self, claim: KeyLease) -> Self {
+        Self { inner: Arc::clone(&self.inner), mode: Mode::Leased(claim) }
     }
 
-    /// The same memory for trying out: every transaction is carried out, with all its checks, and then undone.
+    /// The same store for a dry run: every transaction is executed, with all its checks, and then rolled back.
     #[must_use]
-    pub fn rehearsal(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), mode: Mode::Rehearsal }
+    pub fn dry_run(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner), mode: Mode::DryRun }
     }
 
-    /// Whether this is [`Store::rehearsal`].
-    pub const fn is_rehearsal(&self) -> bool {
-        matches!(self.mode, Mode::Rehearsal)
+    /// Whether this is [`Store::dry_run`].
+    pub const fn is_dry_run(&self) -> bool {
+        matches!(self.mode, Mode::DryRun)
     }
 
     handles! {
@@ -180,7 +180,7 @@ impl Store {
         work -> work::WorkQueue;
         /// Clusters' certificates and keys.
         pki -> pki::Pki;
-        /// Clusters made ahead.
+        /// Standby clusters.
         spares -> spares::Spares;
         /// Who did what.
         audit -> audit::Audit;

@@ -10,8 +10,8 @@ mod access;
 mod audit;
 #[path = "store/clusters.rs"]
 mod clusters;
-#[path = "store/enrolment.rs"]
-mod enrolment;
+#[path = "store/enrollment.rs"]
+mod enrollment;
 #[path = "store/faults.rs"]
 mod faults;
 #[path = "store/harness.rs"]
@@ -26,10 +26,10 @@ mod isolation;
 mod operations;
 #[path = "store/quotas.rs"]
 mod quotas;
+#[path = "store/retention.rs"]
+mod retention;
 #[path = "store/spares.rs"]
 mod spares;
-#[path = "store/tidy.rs"]
-mod tidy;
 #[path = "store/work.rs"]
 mod work;
 
@@ -74,18 +74,18 @@ on_both! {
     spares::a_broken_one_is_nobodys_beginning,
     spares::nobody_finds_a_spare,
     spares::what_is_made_ahead_has_time,
-    enrolment::wrong_tokens_are_refused_by_name,
-    enrolment::the_same_machine_gets_the_same_node,
-    enrolment::a_removed_machine_stays_removed,
-    enrolment::a_token_for_one_machine_fills_its_row,
-    enrolment::machines_at_once_get_names_and_ranges_of_their_own,
-    enrolment::a_full_pod_range_is_said_so,
-    enrolment::a_cluster_that_lost_too_many_nodes_gets_no_more_for_a_day,
-    enrolment::links_and_heartbeats,
-    enrolment::a_removed_nodes_name_is_nobodys_for_a_while,
-    enrolment::a_removal_is_in_writing_longer_than_everything_else,
-    enrolment::a_configuration_is_exchanged_only_against_the_one_seen,
-    enrolment::what_stands_is_told_at_once,
+    enrollment::wrong_tokens_are_refused_by_name,
+    enrollment::the_same_machine_gets_the_same_node,
+    enrollment::a_removed_machine_stays_removed,
+    enrollment::a_token_for_one_machine_fills_its_row,
+    enrollment::machines_at_once_get_names_and_ranges_of_their_own,
+    enrollment::a_full_pod_range_is_said_so,
+    enrollment::a_cluster_that_lost_too_many_nodes_gets_no_more_for_a_day,
+    enrollment::links_and_heartbeats,
+    enrollment::a_removed_nodes_name_is_nobodys_for_a_while,
+    enrollment::a_removal_is_in_writing_longer_than_everything_else,
+    enrollment::a_configuration_is_exchanged_only_against_the_one_seen,
+    enrollment::what_stands_is_told_at_once,
     access::kubeconfigs_are_signed_accepted_and_refused,
     access::kubeconfigs_without_authority_are_released,
     access::the_next_kubeconfig_gets_the_prepared_authority,
@@ -115,8 +115,8 @@ on_both! {
     idempotency::a_refused_wish_is_not_made,
     idempotency::a_persons_keys_are_bounded,
     idempotency::a_rehearsal_checks_all_and_changes_nothing,
-    tidy::what_is_over_goes_in_its_time,
-    tidy::a_machines_token_goes_after_its_node,
+    retention::what_is_over_goes_in_its_time,
+    retention::a_machines_token_goes_after_its_node,
     operations::steps_keep_their_history,
     operations::waiting_ends_with_the_operation,
     operations::audit_is_read_backwards,

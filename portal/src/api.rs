@@ -3,16 +3,16 @@
 //! The annotations are the OpenAPI document; a route cannot be served without being described.
 
 mod audit;
-mod catalogue;
 mod clusters;
-mod describe;
-pub(crate) mod guard;
 mod idempotency;
 mod join_tokens;
 mod kubeconfigs;
 mod me;
+mod meta;
+pub(crate) mod middleware;
 mod node_pools;
 mod nodes;
+mod openapi;
 mod operations;
 mod organizations;
 mod projects;
@@ -37,11 +37,10 @@ pub const ROOT: &str = "/api/v1";
     info(
         title = "Pilothouse",
         description = "Control planes as a service. Every error is `application/problem+json` with a stable code, see \
-                       `GET /api/v1/errors`. Lists are paged by `limit` and `cursor`. Requests that start work answer \
-                       202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for its end. \
-                       `?validate_only=true` checks a change without making it; `Idempotency-Key` makes it safe to send \
-                       twice. Requests are counted per person, and for tokens per person and organization: see \
-                       `RateLimit-Policy`."
+                       `GET /api/v1/errors`. Lists are paged by `limit` and `cursor`. Requests that start an operation \
+                       answer 202 with `operation_id` and `Location`; `Prefer: wait=N` or `?wait=N` waits for it to finish. \
+                       `?validate_only=true` validates a change without applying it; `Idempotency-Key` makes retries safe. \
+                       Requests are rate-limited per user, and for tokens per user and organization: see `RateLimit-Policy`."
     ),
     components(schemas(api_types::Problem), responses(Failure)),
     modifiers(&Credentials),
@@ -78,8 +77,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .merge(node_pools::routes())
         .merge(nodes::routes())
         .merge(operations::routes())
-        .merge(catalogue::routes());
+        .merge(meta::routes());
     let mut all = OpenApiRouter::with_openapi(Document::openapi()).nest(ROOT, nouns);
-    describe::complete(all.get_openapi_mut());
+    openapi::complete(all.get_openapi_mut());
     all
 }

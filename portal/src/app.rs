@@ -1,4 +1,4 @@
-//! The operations, shared by REST and pages: authorise → rules → store.
+//! The operations, shared by REST and pages: authorize → rules → store.
 //!
 //! They take and return the shapes of `api-types`. Ids come in as text, just as they were sent: one that is no id, that
 //! nothing has, or that belongs to another organization is the same [`crate::error::Error::NotFound`].

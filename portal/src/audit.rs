@@ -1,12 +1,12 @@
 //! What people do that changes no row: the portal's own entries of the audit log.
 //!
-//! Whatever a stranger, or the holder of a small credential, can do as often as they like is written a few times and then
+//! Whatever an anonymous caller, or the holder of a small credential, can do as often as they like is written a few times and then
 //! now and then, with the number of those left out: nobody fills the database with it.
 
 use crate::auth::Actor;
 use crate::auth::bucket::{Buckets, Limit};
 use crate::connection::Connection;
-use crate::error::{Fault, catalogue};
+use crate::error::{Fault, catalog};
 use crate::state::AppState;
 use axum::extract::{FromRequestParts, Request, State};
 use axum::middleware::Next;
@@ -70,14 +70,14 @@ impl Recorder {
 fn and_more(text: &str, left_out: u64) -> String {
     match left_out {
         0 => text.to_owned(),
-        more => format!("{text}; {more} like it before this one are not listed"),
+        more => format!("{text}; {more} similar entries before this one are not listed"),
     }
 }
 
 /// An entry that cannot be written stops nobody: the log of the process says so.
 fn noted(written: Result<(), StoreError>) {
     if let Err(error) = written {
-        tracing::warn!(%error, "an entry of the audit log was not written");
+        tracing::warn!(%error, "audit log entry not written");
     }
 }
 
@@ -110,7 +110,7 @@ pub fn sign_in_refused(state: &AppState, user: Option<&User>, typed: &str, attem
 /// Writes that somebody who is signed in did not know the present password.
 pub async fn password_refused(state: &AppState, actor: &Actor, address: IpAddr) {
     let Some(left_out) = state.recorder().take(Bound::SignIns(actor.user_id)) else { return };
-    let detail = and_more("the present password was wrong", left_out);
+    let detail = and_more("the current password was wrong", left_out);
     let (user, action) = (actor.user_id, "user.password_refused");
     let event = UserEvent { user, actor: actor.by(), action, detail: &detail, address: Some(address) };
     noted(state.config().store.audit().record_user(event).await);
@@ -118,7 +118,7 @@ pub async fn password_refused(state: &AppState, actor: &Actor, address: IpAddr) 
 
 /// Writes that a token is used from a network where it was not of late.
 pub async fn token_network(state: &AppState, token: &migrations::ApiToken, connection: &Connection) {
-    let network = crate::auth::address::place(connection.address);
+    let network = crate::auth::address::shared_network(connection.address);
     if token.addresses.contains(&network) || state.recorder().take(Bound::Networks(token.id)).is_none() {
         return;
     }
@@ -132,7 +132,7 @@ pub struct Caller(Arc<OnceLock<Actor>>);
 
 impl Caller {
     /// Puts the caller there; the first one stays.
-    pub fn tell(&self, actor: &Actor) {
+    pub fn set_actor(&self, actor: &Actor) {
         let _ = self.0.set(actor.clone());
     }
 }
@@ -145,7 +145,7 @@ pub async fn refusals(State(state): State<AppState>, request: Request, next: Nex
     parts.extensions.insert(caller.clone());
     let response = next.run(Request::from_parts(parts, body)).await;
     if let (Some(Fault(problem)), Some(actor)) = (response.extensions().get::<Fault>(), caller.0.get())
-        && problem.code == catalogue::PERMISSION_DENIED.code
+        && problem.code == catalog::PERMISSION_DENIED.code
     {
         refused(&state, actor, (&asked, &problem.detail), connection.address).await;
     }
@@ -174,6 +174,6 @@ mod tests {
         recorder.buckets.forget(&bound);
         assert_eq!(recorder.take(bound), Some(900));
         assert_eq!(recorder.take(bound), Some(0));
-        assert_eq!(and_more("x", 2), "x; 2 like it before this one are not listed");
+        assert_eq!(and_more("x", 2), "x; 2 similar entries before this one are not listed");
     }
 }

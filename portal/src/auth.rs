@@ -1,6 +1,6 @@
 //! Who is calling: a session cookie from a browser, or a bearer token from a program. Pages take sessions only.
 //!
-//! Two layers ask, `api::guard` around REST and `web::admission` around the pages; both count, and leave the [`Actor`] on the
+//! Two layers ask, `api::middleware` around REST and `web::admission` around the pages; both count, and leave the [`Actor`] on the
 //! request. What no layer let in has none.
 //!
 //! Both lead to an [`Actor`]: a person and what these credentials reach. A token reaches one organization, with the
@@ -145,7 +145,7 @@ pub async fn of_program(parts: &mut Parts, state: &AppState) -> Result<Actor, Er
 /// For the layers outside: who it is, and that a valid credential was shown.
 fn report(parts: &Parts, actor: &Actor) {
     if let Some(caller) = parts.extensions.get::<audit::Caller>() {
-        caller.tell(actor);
+        caller.set_actor(actor);
     }
     if let Some(seen) = parts.extensions.get::<CredentialSeen>() {
         seen.report();

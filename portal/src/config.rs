@@ -10,7 +10,7 @@ use tenant_controlplane::version::KubernetesVersion;
 /// Everything the portal needs to know.
 #[derive(Clone)]
 pub struct PortalConfig {
-    /// The memory.
+    /// The store.
     pub store: Store,
     /// Where people reach the portal, without a slash at the end: `https://203.0.113.7:8443`.
     pub public_url: String,
@@ -79,10 +79,10 @@ pub enum LocalMachines {
     /// There are none.
     #[default]
     Off,
-    /// Root in one is root on the platform's machine. So only the installation's first organization has them, and in a cluster with
+    /// Root in one is root on the platform host. So only the installation's first organization has them, and in a cluster with
     /// some only admins and owners get kubeconfigs above `view`.
     Trusted,
-    /// Each has a user namespace of its own and reaches nothing of the platform's machine but the gateway; for every organization.
+    /// Each has a user namespace of its own and reaches nothing of the platform host but the gateway; for every organization.
     Isolated,
 }
 

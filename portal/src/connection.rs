@@ -18,7 +18,7 @@ pub struct Connection {
 }
 
 /// Called when a request of a connection has shown a valid credential. Whoever serves the portal may insert it into the
-/// request's extensions, to tell callers from strangers when connections are short.
+/// request's extensions, to tell authenticated from anonymous connections when permits are short.
 #[derive(Clone)]
 pub struct CredentialSeen(Arc<dyn Fn() + Send + Sync>);
 

@@ -1,23 +1,23 @@
-//! The one error of the portal, with two faces.
+//! The one error of the portal, with two representations.
 //!
 //! Handlers and operations answer [`Error`]. As a response it is only a status and a note of what happened; the
-//! middleware in [`crate::face`] gives it its face: `application/problem+json` for programs, a page for people. So a
+//! middleware in [`crate::error_response`] renders it: `application/problem+json` for programs, a page for people. So a
 //! rejection by the framework itself (405, 413, an unreadable body) and an error of ours leave in the same shape.
 
-pub mod catalogue;
+pub mod catalog;
 
 use crate::app::view;
 use api_types::{FieldError, Problem, QuotaUse};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catalogue::Entry;
+use catalog::Entry;
 use migrations::StoreError;
 use std::sync::Arc;
 
 /// What an error has as its cause: anything, kept for the log and never shown.
 pub type Source = Box<dyn std::error::Error + Send + Sync>;
 
-/// Everything that can be answered instead of what was asked for.
+/// Everything that can be answered instead of the requested resource.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// No session, no token, or one that has ended.
@@ -27,7 +27,7 @@ pub enum Error {
     #[error("the e-mail address or the password is wrong")]
     BadCredentials,
     /// The caller may see the thing but not do this to it.
-    #[error("this needs the role {needed}, and the role held here is {held}")]
+    #[error("this requires the role {needed}; your role here is {held}")]
     Forbidden {
         /// The least role that may.
         needed: &'static str,
@@ -38,16 +38,16 @@ pub enum Error {
     #[error("the request came from another site")]
     CrossSite,
     /// Not there, or not the caller's to see.
-    #[error("there is no such {what}")]
+    #[error("{what} not found")]
     NotFound {
         /// The kind of thing, lower case.
         what: &'static str,
     },
     /// No route has this path.
-    #[error("nothing has this address")]
+    #[error("no route matches this path")]
     NoRoute,
     /// The path exists, the method does not.
-    #[error("this address does not know this method")]
+    #[error("method not allowed for this path")]
     MethodNotAllowed,
     /// The body is no JSON, or the request is broken otherwise.
     #[error("{detail}")]
@@ -68,10 +68,10 @@ pub enum Error {
     #[error("the body is larger than 1 MiB")]
     TooLarge,
     /// Not done in time.
-    #[error("the request was not done in time")]
+    #[error("the request timed out")]
     Timeout,
     /// The name is in use under the same parent.
-    #[error("the name `{name}` is taken by another {what}")]
+    #[error("the name `{name}` is already used by another {what}")]
     NameTaken {
         /// The kind of thing, lower case.
         what: &'static str,
@@ -87,13 +87,13 @@ pub enum Error {
         quota: QuotaUse,
     },
     /// A person watches as many pages live as they may.
-    #[error("{most} live pages of yours are open, which is as many as may be")]
+    #[error("you have {most} live pages open, which is the maximum")]
     StreamLimit {
         /// How many a person may have.
         most: usize,
     },
-    /// All places for live pages are taken.
-    #[error("{most} live pages are open, which is as many as this portal has places for")]
+    /// The portal's limit of live pages is reached.
+    #[error("{most} live pages are open, which is the maximum of this portal")]
     StreamsFull {
         /// How many there are.
         most: usize,
@@ -111,7 +111,7 @@ pub enum Error {
         detail: String,
     },
     /// `If-Match` names another version.
-    #[error("it has changed since it was read: its etag is now {current}")]
+    #[error("the resource has changed since it was read: its ETag is now {current}")]
     PreconditionFailed {
         /// The etag it has now.
         current: String,
@@ -137,13 +137,13 @@ pub enum Error {
         what: &'static str,
     },
     /// Too many tries.
-    #[error("too many attempts; the next one is possible in {retry_after_seconds} s")]
+    #[error("too many attempts; try again in {retry_after_seconds} s")]
     RateLimited {
         /// Seconds to wait.
         retry_after_seconds: u64,
     },
     /// More requests than a caller may send.
-    #[error("more than {most} {what} in a minute; the next is possible in {retry_after_seconds} s")]
+    #[error("more than {most} {what} per minute; try again in {retry_after_seconds} s")]
     RequestLimit {
         /// What was counted, in the plural.
         what: &'static str,
@@ -153,19 +153,19 @@ pub enum Error {
         retry_after_seconds: u64,
     },
     /// Another request with this key is being carried out.
-    #[error("a request with this `Idempotency-Key` is being carried out")]
+    #[error("a request with this `Idempotency-Key` is in progress")]
     IdempotencyInProgress,
     /// The key was used for another request.
-    #[error("this `Idempotency-Key` was used with another body")]
+    #[error("this `Idempotency-Key` was used with a different request")]
     IdempotencyKeyReused,
     /// The first owner exists.
-    #[error("set-up was done already")]
+    #[error("setup is already completed")]
     SetupDone,
     /// The set-up token is wrong, used or replaced.
-    #[error("the set-up token is not valid")]
+    #[error("the setup token is not valid")]
     SetupToken,
     /// The link that sets a password is wrong, used, replaced or past its time.
-    #[error("the link is not valid (any more)")]
+    #[error("the link is invalid, used or expired")]
     PasswordLink,
     /// More at once than the platform, or one address, may have.
     #[error("{what}; try again in {retry_after_seconds} s")]
@@ -176,15 +176,15 @@ pub enum Error {
         retry_after_seconds: u64,
     },
     /// The database cannot be reached now.
-    #[error("the database does not answer")]
+    #[error("the database is not responding")]
     Unavailable(#[source] Source),
     /// A fault of ours.
-    #[error("something failed on our side")]
+    #[error("internal server error")]
     Internal(#[source] Source),
 }
 
 fn first_detail(errors: &[FieldError]) -> &str {
-    errors.first().map_or("a value cannot be accepted", |error| error.detail.as_str())
+    errors.first().map_or("a value is invalid", |error| error.detail.as_str())
 }
 
 impl Error {
@@ -212,46 +212,46 @@ impl Error {
         }
     }
 
-    /// Its line in the catalogue.
+    /// Its line in the catalog.
     pub fn entry(&self) -> &'static Entry {
         match self {
-            Self::Unauthenticated => &catalogue::UNAUTHENTICATED,
-            Self::BadCredentials => &catalogue::BAD_CREDENTIALS,
-            Self::Forbidden { .. } => &catalogue::PERMISSION_DENIED,
-            Self::CrossSite => &catalogue::CROSS_SITE_REQUEST,
-            Self::NotFound { .. } => &catalogue::NOT_FOUND,
-            Self::NoRoute => &catalogue::ROUTE_NOT_FOUND,
-            Self::MethodNotAllowed => &catalogue::METHOD_NOT_ALLOWED,
-            Self::Malformed { .. } => &catalogue::MALFORMED_REQUEST,
-            Self::Invalid(_) => &catalogue::VALIDATION_FAILED,
-            Self::CursorMismatch => &catalogue::CURSOR_MISMATCH,
-            Self::MediaType => &catalogue::UNSUPPORTED_MEDIA_TYPE,
-            Self::TooLarge => &catalogue::BODY_TOO_LARGE,
-            Self::Timeout => &catalogue::TIMEOUT,
-            Self::NameTaken { .. } => &catalogue::NAME_TAKEN,
-            Self::QuotaReached { .. } => &catalogue::QUOTA_REACHED,
-            Self::StreamLimit { .. } => &catalogue::STREAM_LIMIT_EXCEEDED,
-            Self::StreamsFull { .. } => &catalogue::STREAMS_FULL,
-            Self::LocalMachinesRestricted { .. } => &catalogue::LOCAL_MACHINES_RESTRICTED,
-            Self::Conflict { .. } => &catalogue::CONFLICT,
-            Self::PreconditionFailed { .. } => &catalogue::PRECONDITION_FAILED,
-            Self::ClusterNotReady { .. } => &catalogue::CLUSTER_NOT_READY,
-            Self::NotAccepted { .. } => &catalogue::KUBECONFIG_NOT_ACCEPTED,
-            Self::Deleting { .. } => &catalogue::DELETION_IN_PROGRESS,
-            Self::RateLimited { .. } => &catalogue::RATE_LIMITED,
-            Self::RequestLimit { .. } => &catalogue::REQUEST_LIMIT_EXCEEDED,
-            Self::IdempotencyInProgress => &catalogue::IDEMPOTENCY_IN_PROGRESS,
-            Self::IdempotencyKeyReused => &catalogue::IDEMPOTENCY_KEY_REUSED,
-            Self::SetupDone => &catalogue::SETUP_DONE,
-            Self::SetupToken => &catalogue::SETUP_TOKEN_INVALID,
-            Self::PasswordLink => &catalogue::PASSWORD_LINK_INVALID,
-            Self::Overloaded { .. } => &catalogue::OVERLOADED,
-            Self::Unavailable(_) => &catalogue::DATABASE_UNAVAILABLE,
-            Self::Internal(_) => &catalogue::INTERNAL,
+            Self::Unauthenticated => &catalog::UNAUTHENTICATED,
+            Self::BadCredentials => &catalog::BAD_CREDENTIALS,
+            Self::Forbidden { .. } => &catalog::PERMISSION_DENIED,
+            Self::CrossSite => &catalog::CROSS_SITE_REQUEST,
+            Self::NotFound { .. } => &catalog::NOT_FOUND,
+            Self::NoRoute => &catalog::ROUTE_NOT_FOUND,
+            Self::MethodNotAllowed => &catalog::METHOD_NOT_ALLOWED,
+            Self::Malformed { .. } => &catalog::MALFORMED_REQUEST,
+            Self::Invalid(_) => &catalog::VALIDATION_FAILED,
+            Self::CursorMismatch => &catalog::CURSOR_MISMATCH,
+            Self::MediaType => &catalog::UNSUPPORTED_MEDIA_TYPE,
+            Self::TooLarge => &catalog::BODY_TOO_LARGE,
+            Self::Timeout => &catalog::TIMEOUT,
+            Self::NameTaken { .. } => &catalog::NAME_TAKEN,
+            Self::QuotaReached { .. } => &catalog::QUOTA_REACHED,
+            Self::StreamLimit { .. } => &catalog::STREAM_LIMIT_EXCEEDED,
+            Self::StreamsFull { .. } => &catalog::STREAMS_FULL,
+            Self::LocalMachinesRestricted { .. } => &catalog::LOCAL_MACHINES_RESTRICTED,
+            Self::Conflict { .. } => &catalog::CONFLICT,
+            Self::PreconditionFailed { .. } => &catalog::PRECONDITION_FAILED,
+            Self::ClusterNotReady { .. } => &catalog::CLUSTER_NOT_READY,
+            Self::NotAccepted { .. } => &catalog::KUBECONFIG_NOT_ACCEPTED,
+            Self::Deleting { .. } => &catalog::DELETION_IN_PROGRESS,
+            Self::RateLimited { .. } => &catalog::RATE_LIMITED,
+            Self::RequestLimit { .. } => &catalog::REQUEST_LIMIT_EXCEEDED,
+            Self::IdempotencyInProgress => &catalog::IDEMPOTENCY_IN_PROGRESS,
+            Self::IdempotencyKeyReused => &catalog::IDEMPOTENCY_KEY_REUSED,
+            Self::SetupDone => &catalog::SETUP_DONE,
+            Self::SetupToken => &catalog::SETUP_TOKEN_INVALID,
+            Self::PasswordLink => &catalog::PASSWORD_LINK_INVALID,
+            Self::Overloaded { .. } => &catalog::OVERLOADED,
+            Self::Unavailable(_) => &catalog::DATABASE_UNAVAILABLE,
+            Self::Internal(_) => &catalog::INTERNAL,
         }
     }
 
-    /// The body for programs; `type`, `instance` and `request_id` are filled in by [`crate::face`].
+    /// The body for programs; `type`, `instance` and `request_id` are filled in by [`crate::error_response`].
     pub fn problem(&self) -> Problem {
         let entry = self.entry();
         Problem {
@@ -282,7 +282,7 @@ impl Error {
         match self {
             Self::Invalid(errors) => errors.clone(),
             Self::NameTaken { .. } => {
-                let (pointer, code) = ("/name".to_owned(), catalogue::NAME_TAKEN.code.to_owned());
+                let (pointer, code) = ("/name".to_owned(), catalog::NAME_TAKEN.code.to_owned());
                 vec![FieldError { pointer, code, detail: sentence(&self.to_string()) }]
             }
             _ => Vec::new(),
@@ -321,7 +321,7 @@ impl From<StoreError> for Error {
     }
 }
 
-/// What an error leaves on its response for the middleware that gives it a face.
+/// What an error leaves on its response for the middleware that renders it.
 #[derive(Clone)]
 pub struct Fault(pub Arc<Problem>);
 

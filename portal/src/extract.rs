@@ -39,9 +39,9 @@ impl FromRequestParts<AppState> for Call {
 }
 
 /// The state to serve a caller from whom nobody knows yet.
-pub struct Stranger(pub AppState);
+pub struct Anonymous(pub AppState);
 
-impl FromRequestParts<AppState> for Stranger {
+impl FromRequestParts<AppState> for Anonymous {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Infallible> {
@@ -107,12 +107,12 @@ impl FromRequestParts<AppState> for Paging {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, Error> {
-        Self::parse(query::<PageQuery>(parts, "limit").await?, &place(parts))
+        Self::parse(query::<PageQuery>(parts, "limit").await?, &list_key(parts))
     }
 }
 
 /// The path as the caller sent it, and the target of operations, which is part of what is listed.
-fn place(parts: &Parts) -> String {
+fn list_key(parts: &Parts) -> String {
     let target =
         parts.uri.query().into_iter().flat_map(|query| query.split('&')).find(|pair| pair.starts_with("target="));
     let path = parts.extensions.get::<OriginalUri>().map_or(parts.uri.path(), |OriginalUri(uri)| uri.path());
@@ -133,7 +133,7 @@ pub struct Wait {
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct WaitQuery {
-    /// Seconds to wait for the operation to end, at most 60; the header `Prefer: wait=N` does the same.
+    /// Seconds to wait for the operation to finish, at most 60; the header `Prefer: wait=N` does the same.
     pub wait: Option<u64>,
 }
 
@@ -145,7 +145,7 @@ pub struct Force(pub bool);
 #[derive(Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct ForceQuery {
-    /// Takes the role admin: nothing is waited for any more that may never come, such as machines, disruption budgets and finalizers.
+    /// Requires the role admin: do not wait for what may never finish, such as machines, disruption budgets and finalizers.
     pub force: Option<bool>,
 }
 
@@ -217,7 +217,7 @@ impl FromRequestParts<AppState> for Change {
 #[derive(Clone, Debug, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct Target {
-    /// Id of the thing: `cls_…`, `np_…` or `nod_…`.
+    /// ID of the target: `cls_…`, `np_…` or `nod_…`.
     pub target: String,
 }
 
@@ -235,13 +235,13 @@ impl FromRequestParts<AppState> for Target {
 pub struct AuditQuery {
     /// Entries on a page: 1 to 200, default 50. More than 200 is coerced to 200.
     pub limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<String>,
-    /// A whole action (`cluster.create`), or its first word (`cluster`).
+    /// An action (`cluster.create`), or its first word (`cluster`).
     pub action: Option<String>,
-    /// Who: an id (`usr_…`, `tok_…`, `nod_…`), a member's e-mail address, `system` or `anonymous`.
+    /// Actor: an ID (`usr_…`, `tok_…`, `nod_…`), a member's e-mail address, `system` or `anonymous`.
     pub actor: Option<String>,
-    /// The id of what something was done to.
+    /// ID of the target.
     pub target: Option<String>,
     /// Not before this time (RFC 3339).
     pub since: Option<String>,
@@ -282,7 +282,7 @@ fn moment(name: &str, text: Option<&str>) -> Result<Option<OffsetDateTime>, Erro
     let Some(text) = text else { return Ok(None) };
     let full = if text.len() == "2026-01-31".len() { format!("{text}T00:00:00Z") } else { text.to_owned() };
     OffsetDateTime::parse(&full, &Rfc3339).map(Some).map_err(|_| {
-        let detail = format!("`{text}` is not a time: write it like 2026-01-31T09:30:00Z or 2026-01-31");
+        let detail = format!("`{text}` is not a time: use the form 2026-01-31T09:30:00Z or 2026-01-31");
         Error::Invalid(vec![FieldError { pointer: format!("?{name}"), code: "INVALID_TIME".into(), detail }])
     })
 }

@@ -18,8 +18,8 @@ pub async fn housekeeping(store: Store, cancel: CancellationToken) {
         }
         match clean(&store).await {
             Ok(0) => {}
-            Ok(rows) => tracing::debug!(rows, "dropped what has ended"),
-            Err(error) => tracing::warn!(%error, "what has ended was not dropped; the next try is in ten minutes"),
+            Ok(rows) => tracing::debug!(rows, "deleted expired rows"),
+            Err(error) => tracing::warn!(%error, "expired rows not deleted; retrying in ten minutes"),
         }
     }
 }
@@ -29,5 +29,5 @@ pub async fn housekeeping(store: Store, cancel: CancellationToken) {
 /// # Errors
 /// [`StoreError::Unavailable`].
 pub async fn clean(store: &Store) -> Result<u64, StoreError> {
-    store.tidy(time::OffsetDateTime::now_utc()).await
+    store.delete_expired(time::OffsetDateTime::now_utc()).await
 }

@@ -39,7 +39,7 @@ async fn script(State(state): State<AppState>) -> Response {
 
 /// Sends the binary; `x-checksum-sha256` and the etag carry its checksum. Anybody may have it, so it is bounded, see [`downloads`].
 async fn agent(State(state): State<AppState>, from: Connection) -> Result<Response, Error> {
-    let place = state.downloads().begin(from.address)?;
+    let permit = state.downloads().begin(from.address)?;
     let binary = state.agent().await.map_err(Error::internal)?;
     let sha256 = &state.config().agent.sha256;
     let headers = [
@@ -49,7 +49,7 @@ async fn agent(State(state): State<AppState>, from: Connection) -> Result<Respon
         (ETAG, format!("\"{sha256}\"")),
     ];
     let checksum = [(header::CHECKSUM, sha256.clone())];
-    Ok((headers, checksum, downloads::body(binary, place)).into_response())
+    Ok((headers, checksum, downloads::body(binary, permit)).into_response())
 }
 
 /// In the form `sha256sum --check` reads.

@@ -1,9 +1,9 @@
-//! The people's door: pages, REST v1, sign-in. The portal writes what should be and reads what is; making it so is the
+//! The user interface: pages, REST v1, sign-in. The portal writes what should be and reads what is; making it so is the
 //! provisioner's work, and the two meet only in the store.
 //!
-//! A request passes [`router`] (the whole table of routes) and, for REST, `api::guard` (limits, trying out, sending
+//! A request passes [`router`] (the whole table of routes) and, for REST, `api::middleware` (limits, trying out, sending
 //! twice), a handler in [`api`] or [`web`] (text in, text out), an
-//! operation in [`app`] (authorise → rules → store), and leaves through [`face`], which gives errors their shape.
+//! operation in [`app`] (authorize → rules → store), and leaves through [`error_response`], which gives errors their shape.
 //! What is absent here: no Kubernetes client, no cloud, no tenant's key. Kubeconfigs are signed behind [`Issuer`].
 
 pub mod api;
@@ -13,8 +13,8 @@ pub mod auth;
 pub mod config;
 pub mod connection;
 pub mod error;
+pub mod error_response;
 pub mod extract;
-pub mod face;
 mod housekeeping;
 mod install;
 pub mod paging;
@@ -37,8 +37,8 @@ pub fn app(config: PortalConfig) -> axum::Router {
 /// The answer to a request for which the platform has no room, for whoever serves the portal: 503 with `Retry-After`, in the shape of
 /// every other error for programs.
 pub fn overloaded(retry_after_seconds: u64) -> axum::response::Response {
-    face::refused(error::Error::Overloaded {
-        what: "the platform holds as much in memory as it may",
+    error_response::refused(error::Error::Overloaded {
+        what: "the platform's memory limit is reached",
         retry_after_seconds,
     })
 }

@@ -25,9 +25,9 @@ const FINGERPRINT: usize = 8;
 pub struct PageQuery {
     /// Items on a page: 1 to 200, default 50. More than 200 is coerced to 200.
     pub limit: Option<u64>,
-    /// `next_cursor` of the page before.
+    /// `next_cursor` of the previous page.
     pub cursor: Option<String>,
-    /// Only the item of this name.
+    /// Only the item with this name.
     pub name: Option<String>,
 }
 
@@ -38,7 +38,7 @@ pub struct Paging {
     pub limit: u64,
     /// Only items after this id.
     pub after: Option<Uuid>,
-    /// Only the item of this name.
+    /// Only the item with this name.
     pub name: Option<String>,
     /// The path of the list, which its cursors belong to; empty where nobody sees a cursor.
     pub list: String,
@@ -92,20 +92,20 @@ impl Paging {
 }
 
 fn fingerprint(id: Uuid, (list, name): (&str, Option<&str>)) -> [u8; FINGERPRINT] {
-    let place = Sha256::new().chain_update(id.as_bytes()).chain_update(list);
-    let digest = place.chain_update("?").chain_update(name.unwrap_or("\n")).finalize();
-    std::array::from_fn(|place| digest[place])
+    let list_key = Sha256::new().chain_update(id.as_bytes()).chain_update(list);
+    let digest = list_key.chain_update("?").chain_update(name.unwrap_or("\n")).finalize();
+    std::array::from_fn(|list_key| digest[list_key])
 }
 
-fn write(id: Uuid, place: (&str, Option<&str>)) -> String {
-    URL_SAFE_NO_PAD.encode([id.as_bytes().as_slice(), &fingerprint(id, place)].concat())
+fn write(id: Uuid, list_key: (&str, Option<&str>)) -> String {
+    URL_SAFE_NO_PAD.encode([id.as_bytes().as_slice(), &fingerprint(id, list_key)].concat())
 }
 
-fn read(cursor: &str, place: (&str, Option<&str>)) -> Result<Uuid, Error> {
+fn read(cursor: &str, list_key: (&str, Option<&str>)) -> Result<Uuid, Error> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| Error::CursorMismatch)?;
     let (id, print) = bytes.split_first_chunk::<16>().ok_or(Error::CursorMismatch)?;
     let id = Uuid::from_bytes(*id);
-    if print == fingerprint(id, place) { Ok(id) } else { Err(Error::CursorMismatch) }
+    if print == fingerprint(id, list_key) { Ok(id) } else { Err(Error::CursorMismatch) }
 }
 
 #[cfg(test)]

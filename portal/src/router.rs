@@ -1,12 +1,12 @@
 //! The whole table of routes, and the layers around it.
 //!
-//! From the outside in: the face (request id, log line, shape of errors), panics, time, size, same-site, the audit log of
+//! From the outside in: the error response (request id, log line, shape of errors), panics, time, size, same-site, the audit log of
 //! refusals; then for REST the guard (credentials, limits, trying out, sending twice), and for pages their admission
 //! (session, limits); then the routes.
 
-use crate::api::guard::{Rules, guard};
+use crate::api::middleware::{Rules, check_request};
 use crate::auth::csrf;
-use crate::face::face;
+use crate::error_response::render_error;
 use crate::state::AppState;
 use crate::{api, audit, install, web};
 use axum::Router;
@@ -30,7 +30,7 @@ const LONGEST_REQUEST: Duration = Duration::from_secs(90);
 pub fn build(state: AppState) -> Router {
     let (rest, document) = api::routes().split_for_parts();
     let rules = Rules::new(state.clone(), &document);
-    let rest = rest.route_layer(from_fn_with_state(rules, guard));
+    let rest = rest.route_layer(from_fn_with_state(rules, check_request));
     let document = Bytes::from(serde_json::to_vec(&document).unwrap_or_default());
     let served = move || async move { ([(CONTENT_TYPE, "application/json")], document) };
     let routes = rest
@@ -48,7 +48,7 @@ fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>, public_url: &str,
         .layer(RequestBodyLimitLayer::new(LARGEST_BODY))
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, longest))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(face))
+        .layer(from_fn(render_error))
 }
 
 /// The OpenAPI document.

@@ -52,7 +52,7 @@ impl AppState {
 
     /// A secret as it is shown this once; when trying out it is empty, because it would open nothing.
     pub fn shown_once(&self, secret: &SecretString) -> String {
-        if self.store.is_rehearsal() { String::new() } else { secret.expose_secret().to_owned() }
+        if self.store.is_dry_run() { String::new() } else { secret.expose_secret().to_owned() }
     }
 
     /// What the portal was given.
@@ -60,7 +60,7 @@ impl AppState {
         &self.shared.config
     }
 
-    /// The memory.
+    /// The store.
     pub fn store(&self) -> &Store {
         &self.store
     }
@@ -85,7 +85,7 @@ impl AppState {
         &self.shared.live
     }
 
-    /// Bounds what strangers make us write in the audit log.
+    /// Limits what anonymous callers make us write in the audit log.
     pub fn recorder(&self) -> &Recorder {
         &self.shared.recorder
     }
@@ -117,7 +117,8 @@ fn whole(bytes: Vec<u8>, sha256: &str) -> io::Result<Bytes> {
     if found == sha256 {
         return Ok(bytes.into());
     }
-    let reason = "the agent's program was changed after it was signed: `pilothouse bundle verify` names the file, `pilothouse bundle build` mends it";
+    let reason = "the agent binary was changed after it was signed: `pilothouse bundle verify` shows the file, \
+                      `pilothouse bundle build` repairs it";
     Err(io::Error::new(io::ErrorKind::InvalidData, reason))
 }
 

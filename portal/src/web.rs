@@ -20,7 +20,6 @@ pub(crate) mod live;
 mod local;
 mod nodes;
 mod overview;
-mod parts;
 mod pools;
 mod preferences;
 mod problem;
@@ -31,6 +30,7 @@ mod shell;
 mod signin;
 mod tokens;
 mod ui;
+mod view_models;
 
 use axum::Router;
 use axum::middleware::from_fn_with_state;
@@ -95,7 +95,7 @@ fn cluster_pages() -> Router<AppState> {
         .route("/nodes/{node}/remove", post(nodes::remove))
 }
 
-/// The page for an error: what happened, whose move it is, the next step, and the request id to quote.
+/// The page for an error: what happened, who must act, the next step, and the request id to quote.
 ///
 /// The caller sets the status.
 pub fn error_page(problem: &api_types::Problem) -> Response {

@@ -227,7 +227,7 @@ async fn viewers_see_what_they_may_not_do_and_why() {
     let token = world.session(Role::Viewer).await;
     let (status, page) = world.get(&format!("/clusters/{}", mine.id), &token).await;
     assert_eq!(status, StatusCode::OK);
-    assert!(page.contains("Needs the role editor") && !page.contains("Delete mine?"));
+    assert!(page.contains("Requires the editor role") && !page.contains("Delete mine?"));
     let (status, page) = world.post(&format!("/clusters/{}/delete", mine.id), &token, "name=mine").await;
     assert_eq!(status, StatusCode::FORBIDDEN, "{page}");
     assert!(page.contains("role") && page.starts_with("<!doctype html>"), "{page}");
@@ -324,7 +324,7 @@ async fn a_wrong_set_up_link_makes_nobody_an_owner() {
     let form = "email=eve%40example.com&display_name=Eve&password=a+long+enough+password";
     let (status, page) = world.post("/setup/not-the-token", "", form).await;
     assert!(status.is_client_error(), "{status}");
-    assert!(page.contains("set-up") && page.contains("eve@example.com"), "{page}");
+    assert!(page.contains("setup") && page.contains("eve@example.com"), "{page}");
     assert!(world.store.identity().user_by_email("eve@example.com").await.unwrap().is_none());
 }
 
@@ -347,7 +347,7 @@ async fn page_posts_are_limited_like_rest() {
     let refused = world.send(request.unwrap()).await;
     assert!(refused.headers()[header::RETRY_AFTER].to_str().unwrap().parse::<u64>().unwrap() <= 13);
     let (_, page) = read(refused).await;
-    assert!(page.starts_with("<!doctype html>") && page.contains("More than 5 writes in a minute"), "{page}");
+    assert!(page.starts_with("<!doctype html>") && page.contains("More than 5 writes per minute"), "{page}");
     assert_eq!(world.get(&path, &cookie).await.0, StatusCode::OK, "reading goes on");
     let rest = Request::post("/api/v1/me/tokens").header(header::COOKIE, &cookie).body(Body::empty()).unwrap();
     assert_eq!(world.send(rest).await.status(), StatusCode::TOO_MANY_REQUESTS, "one person is one caller everywhere");
@@ -387,7 +387,7 @@ async fn live_pages_of_one_person_are_bounded() {
         assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
         assert!(refused.headers().contains_key(header::RETRY_AFTER));
         let (_, page) = read(refused).await;
-        assert!(page.contains("8 live pages of yours are open"), "{page}");
+        assert!(page.contains("You have 8 live pages open"), "{page}");
     }
     assert_eq!(
         world.get(&format!("/clusters/{}", mine.id), &cookie).await.0,
@@ -475,7 +475,7 @@ async fn the_create_form_is_one_intent() {
     };
     let (status, page) = world.post("/clusters", &cookie, form("byo")).await;
     assert_eq!(status, StatusCode::CONFLICT, "{page}");
-    assert!(page.contains("0 of at most 0 node pools") && page.contains("the people who run this portal"), "{page}");
+    assert!(page.contains("0 of 0") && page.contains("the platform operator"), "{page}");
     assert!(world.store.clusters().all().await.unwrap().is_empty(), "nothing is made by halves");
     let (status, page) = world.post("/clusters", &cookie, form("none")).await;
     assert_eq!(status, StatusCode::SEE_OTHER, "the name is free: {page}");
@@ -491,7 +491,7 @@ async fn limits_are_shown_with_what_is_used() {
     let cookie = world.session(Role::Viewer).await;
     let (status, page) = world.get("/limits", &cookie).await;
     assert_eq!(status, StatusCode::OK, "{page}");
-    for words in ["Clusters", "Node pools", "API tokens", "Used up", "Room left"] {
+    for words in ["Clusters", "Node pools", "API tokens", "Limit reached", "Within limit"] {
         assert!(page.contains(words), "{words}: {page}");
     }
     assert!(!page.contains(&theirs.id.to_string()));

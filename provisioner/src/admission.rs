@@ -5,8 +5,8 @@
 use tenant_controlplane::status::Class;
 use tenant_controlplane::text::printable_within;
 
+use crate::error::ReconcileError;
 use crate::host::{ApiError, Kubernetes};
-use crate::trouble::Trouble;
 
 const GROUP: &str = "admissionregistration.k8s.io/v1";
 /// Kinds, and how kubectl calls them.
@@ -18,19 +18,19 @@ const WEBHOOKS: [(&str, &str); 2] = [
 const NAMED: usize = 3;
 const LONGEST_NAME: usize = 63;
 
-/// The same trouble; where webhooks may have made it, with their names and with what an admin of the cluster does about them.
-pub async fn explain(trouble: Trouble, api: &dyn Kubernetes) -> Trouble {
-    if !trouble.cause().is_some_and(is_admissions) {
-        return trouble;
+/// The same error; where webhooks may have caused it, with their names and what an admin of the cluster can do about them.
+pub async fn explain(error: ReconcileError, api: &dyn Kubernetes) -> ReconcileError {
+    if !error.cause().is_some_and(is_admissions) {
+        return error;
     }
     let webhooks = webhooks(api).await;
-    let Some(first) = webhooks.first() else { return trouble };
+    let Some(first) = webhooks.first() else { return error };
     let remediation = format!(
-        "The cluster has admission webhooks, and one that cannot be called and fails closed stops everything: {}. An admin of the cluster \
-         mends it or takes it away (kubectl delete {first}). This is tried again by itself.",
+        "An unreachable admission webhook with failurePolicy Fail may block requests: {}. Cluster admin: fix or delete it \
+         (kubectl delete {first}). Retrying automatically.",
         webhooks.join(", "),
     );
-    trouble.of(Class::User, &remediation)
+    error.of(Class::User, &remediation)
 }
 
 /// Whether it may be the doing of a webhook: it refuses, it lets the API server fail, or it lets it wait.
@@ -51,7 +51,7 @@ async fn webhooks(api: &dyn Kubernetes) -> Vec<String> {
                 let names = found.iter().map(|one| printable_within(&one.name, LONGEST_NAME));
                 named.extend(names.map(|name| format!("{word}/{name}")));
             }
-            Err(error) => tracing::debug!(error = crate::chain(&error), "look for webhooks"),
+            Err(error) => tracing::debug!(error = crate::chain(&error), "list webhooks"),
         }
     }
     named.truncate(NAMED);

@@ -1,6 +1,6 @@
-//! What node agents talk to: enrolment with a token, and the node link with a certificate.
+//! What node agents talk to: enrollment with a token, and the node link with a certificate.
 //!
-//! The gateway has ended TLS. Whoever comes without a certificate gets enrolment and nothing else; whoever comes with one is that node,
+//! The gateway has ended TLS. Whoever comes without a certificate gets enrollment and nothing else; whoever comes with one is that node,
 //! named by a [`Caller`] in the request's extensions, and gets its link. Nothing an agent says about who it is counts.
 
 mod bounds;
@@ -39,7 +39,7 @@ use tonic::{Request, Response, Status};
 use tower::ServiceBuilder;
 use tower::ServiceExt;
 
-use crate::config::Facts;
+use crate::config::InstallationInfo;
 use crate::parts::Parts;
 
 use bounds::Method;
@@ -80,7 +80,7 @@ pub struct Agents {
 struct Inner {
     store: Store,
     parts: Arc<dyn Parts>,
-    facts: Arc<Facts>,
+    installation: Arc<InstallationInfo>,
     bounds: bounds::Bounds,
     signers: signers::Signers,
     signing: workers::Workers,
@@ -93,21 +93,21 @@ struct Cut(CancellationToken);
 
 /// Notes that a machine asked to be enrolled, in the call's extensions.
 #[derive(Clone)]
-struct Heard(CancellationToken);
+struct EnrollmentRequested(CancellationToken);
 
 type Reply<T> = Result<Response<T>, Status>;
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 impl Agents {
     /// Services over a store, without an engine.
-    pub fn new(store: Store, parts: Arc<dyn Parts>, facts: Arc<Facts>) -> Self {
+    pub fn new(store: Store, parts: Arc<dyn Parts>, installation: Arc<InstallationInfo>) -> Self {
         let bounds = bounds::Bounds::default();
         let (signing, signers) = (workers::Workers::new(SIGNERS.0, SIGNERS.1), signers::Signers::default());
         let packed = packed::Packed::new(&parts.keep_dir());
-        Self { inner: Arc::new(Inner { store, parts, facts, bounds, signers, signing, packed }) }
+        Self { inner: Arc::new(Inner { store, parts, installation, bounds, signers, signing, packed }) }
     }
 
-    /// Enrolment, for connections without a client certificate.
+    /// Enrollment, for connections without a client certificate.
     pub fn enrollment(&self) -> EnrollmentServer<Self> {
         EnrollmentServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT)
     }
@@ -117,7 +117,7 @@ impl Agents {
         NodeLinkServer::new(self.clone()).max_decoding_message_size(MESSAGE_LIMIT)
     }
 
-    /// Serves one connection (HTTP/2, TLS ended): enrolment without a caller, the node link with one. Returns when it is over.
+    /// Serves one connection (HTTP/2, TLS ended): enrollment without a caller, the node link with one. Returns when it is over.
     pub async fn serve<I>(&self, io: I, caller: Option<Caller>, cancel: CancellationToken)
     where
         I: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -125,15 +125,15 @@ impl Agents {
         let cut = cancel.child_token();
         match caller {
             None => {
-                let heard = Heard(CancellationToken::new());
-                let first_word = heard.0.clone();
+                let requested = EnrollmentRequested(CancellationToken::new());
+                let enrollment_requested = requested.0.clone();
                 let note = move |mut request: http::Request<_>| {
-                    request.extensions_mut().insert(heard.clone());
+                    request.extensions_mut().insert(requested.clone());
                     request
                 };
                 let service = ServiceBuilder::new().map_request(note).service(self.enrollment());
                 let served = serve(io, service.boxed_clone(), cut);
-                until_silent(served, first_word, FIRST_WORD).await;
+                until_silent(served, enrollment_requested, FIRST_WORD).await;
             }
             Some(caller) => {
                 let link = Cut(cut.clone());
@@ -181,7 +181,7 @@ impl Agents {
     }
 
     /// The same for a node that was not removed: no certificate is made after the tombstone.
-    async fn staying_node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
+    async fn active_node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
         let node = self.node(request).await?;
         if !node.removed && node.deletion_requested_at.is_none() {
             return Ok(node);
@@ -199,9 +199,9 @@ fn unavailable(error: &dyn std::error::Error) -> Status {
 }
 
 /// Serves a machine that is to say in time what it came for.
-async fn until_silent(served: impl Future<Output = ()>, heard: CancellationToken, patience: std::time::Duration) {
+async fn until_silent(served: impl Future<Output = ()>, requested: CancellationToken, limit: std::time::Duration) {
     let silent = async {
-        if tokio::time::timeout(patience, heard.cancelled()).await.is_ok() {
+        if tokio::time::timeout(limit, requested.cancelled()).await.is_ok() {
             std::future::pending::<()>().await;
         }
     };
@@ -242,8 +242,8 @@ where
 #[tonic::async_trait]
 impl Enrollment for Agents {
     async fn enroll(&self, request: Request<EnrollRequest>) -> Reply<EnrollReply> {
-        if let Some(Heard(heard)) = request.extensions().get() {
-            heard.cancel();
+        if let Some(EnrollmentRequested(requested)) = request.extensions().get() {
+            requested.cancel();
         }
         enroll::enroll(self, request.into_inner()).await.map(Response::new)
     }
@@ -268,14 +268,14 @@ impl NodeLink for Agents {
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
-        let node = self.staying_node(&request).await?;
+        let node = self.active_node(&request).await?;
         self.count(&node, Method::Fetch)?;
         let cut = request.extensions().get().map_or_else(CancellationToken::new, |Cut(cut)| cut.clone());
         fetch::fetch(self, &node, cut, request.into_inner()).await.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Reply<Certificates> {
-        let node = self.staying_node(&request).await?;
+        let node = self.active_node(&request).await?;
         self.count(&node, Method::Renew)?;
         renew::renew(self, &node, request.into_inner()).await.map(Response::new)
     }

@@ -23,7 +23,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// Waits from `min` (after the first failure) to `max`.
+    /// DeletionWait from `min` (after the first failure) to `max`.
     ///
     /// # Errors
     /// [`BackoffError`] for bounds that make no sense.

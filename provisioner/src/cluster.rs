@@ -9,12 +9,12 @@ mod access;
 mod addons;
 mod apply;
 pub mod clients;
-mod departed;
-mod hindrance;
+mod diagnosis;
 mod observe;
 mod pki;
 mod prune;
 mod release;
+mod removed_nodes;
 mod report;
 mod teardown;
 
@@ -30,17 +30,17 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
-use crate::context::{Context, Place, leaving};
+use crate::context::{ApplyTarget, Context, is_deleting};
 use crate::engine::Outcome;
+use crate::error::{ReconcileError, found_or_none};
 use crate::host::Kubernetes;
 use crate::steps::Steps;
 use crate::tenants::Identity;
-use crate::trouble::{Trouble, present};
 
 use clients::Clients;
-use departed::Departed;
-use hindrance::Hindrance;
-use observe::Look;
+use diagnosis::BlockingReason;
+use observe::Observation;
+use removed_nodes::RemovedNodes;
 
 /// Between two looks at a cluster that something still has to happen to, when nothing signals.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
@@ -55,23 +55,23 @@ const EVENTS: Duration = Duration::from_secs(5);
 /// After so long nobody counts tenths of seconds any more.
 const IMPATIENCE: Duration = Duration::from_secs(12);
 
-/// Makes a cluster so.
+/// Reconciles a cluster.
 ///
 /// # Errors
-/// [`Trouble`], which has been put on the cluster and its operation already.
-pub async fn reconcile(ctx: &Context, id: ClusterId) -> Result<Outcome, Trouble> {
-    let Some(cluster) = present(ctx.store.clusters().load(id).await)? else {
+/// [`ReconcileError`], which has been put on the cluster and its operation already.
+pub async fn reconcile(ctx: &Context, id: ClusterId) -> Result<Outcome, ReconcileError> {
+    let Some(cluster) = found_or_none(ctx.store.clusters().load(id).await)? else {
         ctx.forget(id);
         return Ok(Outcome::Gone);
     };
-    let ended = if leaving(&cluster) { teardown::run(ctx, &cluster).await } else { bring_up(ctx, &cluster).await };
-    if let Err(trouble) = &ended {
-        report::trouble(ctx, &cluster, trouble).await;
+    let ended = if is_deleting(&cluster) { teardown::run(ctx, &cluster).await } else { bring_up(ctx, &cluster).await };
+    if let Err(error) = &ended {
+        report::report_failure(ctx, &cluster, error).await;
     }
     ended
 }
 
-async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
+async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, ReconcileError> {
     let target = cluster.id.to_string();
     let mut steps = Steps::open(&ctx.store, &target, &["cluster.create"], &plan::CLUSTER_CREATE).await?;
     let release =
@@ -87,7 +87,7 @@ async fn bring_up(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> 
     if let Some(release) = release {
         apply::control_plane(ctx, cluster, &pki, release).await?;
     }
-    Run::begin(ctx, cluster, &pki, steps).await?.stay(signals).await
+    Run::begin(ctx, cluster, &pki, steps).await?.run(signals).await
 }
 
 /// What may wake a run.
@@ -100,9 +100,9 @@ struct Signals {
 /// What woke it.
 enum Woken {
     /// Time passed, or pods changed.
-    Look,
-    /// The wish may have changed.
-    Wish,
+    Poll,
+    /// The spec may have changed.
+    Spec,
     /// Kubeconfigs were issued or revoked.
     Access,
     /// The process ends.
@@ -117,16 +117,16 @@ impl Signals {
                 pod = self.pods.recv() => match pod {
                     Ok(cluster) if cluster != id => {}
                     Err(broadcast::error::RecvError::Closed) => tokio::time::sleep_until(until).await,
-                    Ok(_) | Err(_) => return Woken::Look,
+                    Ok(_) | Err(_) => return Woken::Poll,
                 },
                 row = self.rows.recv() => match row {
                     Ok(Change { kind: ChangeKind::Kubeconfig, cluster: Some(cluster), .. }) if cluster == id => return Woken::Access,
-                    Ok(Change { kind: ChangeKind::Cluster, id: changed, .. }) if changed == id.uuid() => return Woken::Wish,
+                    Ok(Change { kind: ChangeKind::Cluster, id: changed, .. }) if changed == id.uuid() => return Woken::Spec,
                     Err(broadcast::error::RecvError::Closed) => tokio::time::sleep_until(until).await,
-                    Err(_) => return Woken::Wish,
+                    Err(_) => return Woken::Spec,
                     Ok(_) => {}
                 },
-                () = tokio::time::sleep_until(until) => return Woken::Look,
+                () = tokio::time::sleep_until(until) => return Woken::Poll,
                 () = self.ending.cancelled() => return Woken::End,
             }
         }
@@ -139,19 +139,19 @@ struct Run<'a> {
     cluster: &'a Cluster,
     pki: &'a ClusterPki,
     steps: Steps<'a>,
-    furnished: bool,
+    addons_installed: bool,
     /// Kubeconfigs whose certificates are accepted and that are not yet known to work.
-    granted: Vec<Kubeconfig>,
+    pending_access: Vec<Kubeconfig>,
     access_known: bool,
     clients: Clients,
     /// Whether etcd takes writes: asked once a visit, after what people wait for.
     etcd_writable: Option<Option<bool>>,
     certificates_end: Option<OffsetDateTime>,
-    departed: Departed,
+    removed_nodes: RemovedNodes,
     /// What the host's events said, and when.
-    heard: Option<(Instant, Option<Hindrance>)>,
-    /// What the row says, so that only news are written.
-    told: ClusterReport,
+    last_warning: Option<(Instant, Option<BlockingReason>)>,
+    /// What the row holds, so that only changes are written.
+    reported: ClusterReport,
     nodes: NodeCount,
 }
 
@@ -161,151 +161,162 @@ impl<'a> Run<'a> {
         cluster: &'a Cluster,
         pki: &'a ClusterPki,
         steps: Steps<'a>,
-    ) -> Result<Self, Trouble> {
-        let (told, nodes) = (report::repeated(cluster), observe::nodes(ctx, cluster.id).await?);
+    ) -> Result<Self, ReconcileError> {
+        let (reported, nodes) = (report::repeated(cluster), observe::nodes(ctx, cluster.id).await?);
         // What cannot be applied is taken as it is.
-        let furnished = release::find(ctx, cluster).is_none();
-        let (access_known, granted) = (false, Vec::new());
+        let addons_installed = release::find(ctx, cluster).is_none();
+        let (access_known, pending_access) = (false, Vec::new());
         let (etcd_writable, certificates_end) = (None, pki.earliest_end());
         Ok(Self {
             ctx,
             cluster,
             pki,
             steps,
-            furnished,
-            granted,
+            addons_installed,
+            pending_access,
             access_known,
             clients: Clients::default(),
             etcd_writable,
             certificates_end,
-            departed: Departed::default(),
-            heard: None,
-            told,
+            removed_nodes: RemovedNodes::default(),
+            last_warning: None,
+            reported,
             nodes,
         })
     }
 
-    /// Looks and acts until all is well, the wish changed, or others should have a turn.
-    async fn stay(mut self, mut signals: Signals) -> Result<Outcome, Trouble> {
+    /// Observes and acts until the cluster is settled, its spec changed, or the time is over.
+    async fn run(mut self, mut signals: Signals) -> Result<Outcome, ReconcileError> {
         let begun = Instant::now();
         loop {
-            let look = self.pass().await?;
-            if look.is_settled() && self.granted.is_empty() && self.clients.settled && self.departed.refused {
-                self.ctx.at_rest(self.cluster.id);
+            let observation = self.reconcile_once().await?;
+            if observation.is_settled()
+                && self.pending_access.is_empty()
+                && self.clients.settled
+                && self.removed_nodes.refused
+            {
+                self.ctx.set_settled(self.cluster.id);
                 return Ok(Outcome::Done);
             }
-            let restless = self.ctx.unrest(self.cluster.id).since.elapsed();
-            if restless.max(begun.elapsed()) > self.ctx.tuning.patience {
-                return Ok(Outcome::waiting(self.reason(&look), self.absence(restless)));
+            let unsettled_for = self.ctx.unsettled(self.cluster.id).since.elapsed();
+            if unsettled_for.max(begun.elapsed()) > self.ctx.tuning.reconcile_timeout {
+                return Ok(Outcome::waiting(self.reason(&observation), self.requeue_after(unsettled_for)));
             }
-            match signals.next(self.cluster.id, self.pause(&look, begun)).await {
-                Woken::Look => {}
+            match signals.next(self.cluster.id, self.pause(&observation, begun)).await {
+                Woken::Poll => {}
                 Woken::Access => self.clients.settled = false,
                 Woken::End => return Ok(Outcome::waiting("the next process", Duration::ZERO)),
-                Woken::Wish if self.wish_changed().await? => {
-                    return Ok(Outcome::waiting("the new wish", Duration::ZERO));
+                Woken::Spec if self.spec_changed().await? => {
+                    return Ok(Outcome::waiting("the new spec", Duration::ZERO));
                 }
-                Woken::Wish => {}
+                Woken::Spec => {}
             }
         }
     }
 
-    fn reason(&self, look: &Look) -> String {
+    fn reason(&self, observation: &Observation) -> String {
         let access = match () {
-            () if !self.clients.settled => Some("the API servers to take up the kubeconfigs' authorities"),
-            () if !self.departed.refused => Some("the API servers to refuse nodes that were removed"),
-            () if !self.granted.is_empty() => Some("Kubernetes to fill its roles"),
+            () if !self.clients.settled => Some("the API servers to load the kubeconfig CAs"),
+            () if !self.removed_nodes.refused => Some("the API servers to reject removed nodes"),
+            () if !self.pending_access.is_empty() => Some("Kubernetes to aggregate its roles"),
             () => None,
         };
-        access.filter(|_| look.is_settled()).map_or_else(|| look.reason(), ToOwned::to_owned)
+        access.filter(|_| observation.is_settled()).map_or_else(|| observation.reason(), ToOwned::to_owned)
     }
 
     /// When to come back to a cluster that has not been well for so long: signals wake earlier.
-    fn absence(&self, restless: Duration) -> Duration {
-        let awaited = self.steps.is_open() && restless < CREATING;
-        (restless / 8).clamp(ROUTINE_LOOK, if awaited { CREATING_LOOK } else { LONGEST_LOOK })
+    fn requeue_after(&self, unsettled_for: Duration) -> Duration {
+        let awaited = self.steps.is_open() && unsettled_for < CREATING;
+        (unsettled_for / 8).clamp(ROUTINE_LOOK, if awaited { CREATING_LOOK } else { LONGEST_LOOK })
     }
 
     /// A pod that has an address is asked again soon; without one the watch will tell.
-    fn pause(&self, look: &Look, begun: Instant) -> Duration {
-        match look.has_candidate() {
+    fn pause(&self, observation: &Observation, begun: Instant) -> Duration {
+        match observation.has_candidate() {
             true if begun.elapsed() > IMPATIENCE => ROUTINE_LOOK / 2,
             // It has work to do, of which every question is a part.
-            true if look.answers() => self.ctx.tuning.probe_every * 2,
+            true if observation.answers() => self.ctx.tuning.probe_every * 2,
             true => self.ctx.tuning.probe_every,
             false => ROUTINE_LOOK,
         }
     }
 
-    async fn wish_changed(&mut self) -> Result<bool, Trouble> {
+    async fn spec_changed(&mut self) -> Result<bool, ReconcileError> {
         self.nodes = observe::nodes(self.ctx, self.cluster.id).await?;
-        let now = present(self.ctx.store.clusters().load(self.cluster.id).await)?;
-        Ok(now.is_none_or(|now| leaving(&now) || now.generation != self.cluster.generation))
+        let now = found_or_none(self.ctx.store.clusters().load(self.cluster.id).await)?;
+        Ok(now.is_none_or(|now| is_deleting(&now) || now.generation != self.cluster.generation))
     }
 
-    /// One look, and everything that can be done after it.
-    async fn pass(&mut self) -> Result<Look, Trouble> {
+    /// One observation, and everything that can be done after it.
+    async fn reconcile_once(&mut self) -> Result<Observation, ReconcileError> {
         // First of all: nothing inside the tenant may stand in the way of a revocation.
         if !self.clients.settled {
             self.clients = clients::settle(self.ctx, self.cluster, self.pki).await?;
             self.access_known = false;
         }
-        let mut look = observe::inside(self.ctx, self.cluster, self.pki, self.told.endpoint.as_deref()).await?;
+        let mut observation =
+            observe::inside(self.ctx, self.cluster, self.pki, self.reported.endpoint.as_deref()).await?;
         let mut failed = None;
-        look.observed.nodes = Some(self.nodes);
-        look.observed.certificates_end = self.certificates_end;
-        if look.observed.endpoint != self.told.endpoint && look.pods_known {
-            report::endpoint(self, look.observed.endpoint.clone()).await?;
+        observation.observed.nodes = Some(self.nodes);
+        observation.observed.certificates_end = self.certificates_end;
+        if observation.observed.endpoint != self.reported.endpoint && observation.pods_known {
+            report::endpoint(self, observation.observed.endpoint.clone()).await?;
         }
-        if let Some(api) = look.api.clone() {
+        if let Some(api) = observation.api.clone() {
             let ctx = self.ctx;
             let refused = std::mem::take(&mut self.clients.refused);
-            let listed = ctx.visit(access::list_left_behind(ctx, refused, &*api)).await;
-            let set_up = ctx.visit(self.set_up(&look, &*api)).await;
-            look.observed.addons = Some(self.furnished).filter(|_| set_up.is_ok());
-            let shut_out = ctx.visit(self.departed.visit(ctx, self.cluster, &*api)).await;
-            failed = self.failure(set_up.and(listed).and(shut_out), &*api).await?;
-            observe::outside(self.ctx, self.cluster, self.pki, &mut look).await?;
+            let listed = ctx.with_timeout(access::list_left_behind(ctx, refused, &*api)).await;
+            let installed = ctx.with_timeout(self.install_with_repair(&observation, &*api)).await;
+            observation.observed.addons = Some(self.addons_installed).filter(|_| installed.is_ok());
+            let evicted = ctx.with_timeout(self.removed_nodes.reconcile(ctx, self.cluster, &*api)).await;
+            failed = self.failure(installed.and(listed).and(evicted), &*api).await?;
+            observe::outside(self.ctx, self.cluster, self.pki, &mut observation).await?;
         }
-        look.observed.etcd_writable = self.is_etcd_writable().await;
-        self.forbear(&mut look);
-        let waited = self.waited(&look);
-        if look.hindrance.is_none()
-            && waited.map_or(look.observed.probe == Some(false), |waited| waited >= self.ctx.tuning.murmur)
+        observation.observed.etcd_writable = self.is_etcd_writable().await;
+        self.debounce_probe(&mut observation);
+        let waited = self.waited(&observation);
+        if observation.blocking_reason.is_none()
+            && waited.map_or(observation.observed.probe == Some(false), |waited| {
+                waited >= self.ctx.tuning.step_message_after
+            })
         {
-            look.hindrance = self.warning().await;
+            observation.blocking_reason = self.warning().await;
         }
-        look.problem = failed.as_ref().map(|failed: &Trouble| failed.problem.clone());
-        report::seen(self, &look, waited).await?;
-        failed.map_or(Ok(look), Err)
+        observation.problem = failed.as_ref().map(|failed: &ReconcileError| failed.problem.clone());
+        report::report_observation(self, &observation, waited).await?;
+        failed.map_or(Ok(observation), Err)
     }
 
-    /// What went wrong inside the tenant. Of a cluster that was well once the rest is still seen and told, so that whatever stops its
+    /// What went wrong inside the tenant. Of a cluster that was well once the rest is still observed and reported, so that whatever stops its
     /// writes, such as a webhook, hides nothing; a new one is not well before everything is in place.
-    async fn failure(&self, ended: Result<(), Trouble>, api: &dyn Kubernetes) -> Result<Option<Trouble>, Trouble> {
+    async fn failure(
+        &self,
+        ended: Result<(), ReconcileError>,
+        api: &dyn Kubernetes,
+    ) -> Result<Option<ReconcileError>, ReconcileError> {
         let Err(failed) = ended else { return Ok(None) };
         let explained = admission::explain(failed, api).await;
         if self.cluster.observed_generation == 0 { Err(explained) } else { Ok(Some(explained)) }
     }
 
     /// How long the present step of a creation has been waiting; none when nothing is being created.
-    fn waited(&self, look: &Look) -> Option<Duration> {
-        let step = plan::next_step(&look.observed).filter(|_| self.steps.is_open())?;
+    fn waited(&self, observation: &Observation) -> Option<Duration> {
+        let step = plan::next_step(&observation.observed).filter(|_| self.steps.is_open())?;
         Some(self.steps.age(step.key).unwrap_or_default())
     }
 
     /// What the host's events say, asked now and then.
-    async fn warning(&mut self) -> Option<Hindrance> {
-        if self.heard.as_ref().is_none_or(|(when, _)| when.elapsed() > EVENTS) {
-            self.heard = Some((Instant::now(), observe::warning(self.ctx, self.cluster.id).await));
+    async fn warning(&mut self) -> Option<BlockingReason> {
+        if self.last_warning.as_ref().is_none_or(|(when, _)| when.elapsed() > EVENTS) {
+            self.last_warning = Some((Instant::now(), observe::warning(self.ctx, self.cluster.id).await));
         }
-        self.heard.as_ref().and_then(|(_, hindrance)| hindrance.clone())
+        self.last_warning.as_ref().and_then(|(_, diagnosis)| diagnosis.clone())
     }
 
     /// What was just applied to a new cluster was written.
     async fn is_etcd_writable(&mut self) -> Option<bool> {
         if self.cluster.observed_generation == 0 {
-            return self.furnished.then_some(true);
+            return self.addons_installed.then_some(true);
         }
         if self.etcd_writable.is_none() {
             self.etcd_writable = Some(observe::etcd_writable(self.ctx, self.cluster.id).await);
@@ -313,23 +324,27 @@ impl<'a> Run<'a> {
         self.etcd_writable.flatten()
     }
 
-    /// [`Run::furnish`]; where the platform's own rights were taken away they are given again first.
-    async fn set_up(&mut self, look: &Look, api: &dyn Kubernetes) -> Result<(), Trouble> {
-        let refused = match self.furnish(api).await {
-            Err(trouble) if trouble.is_forbidden() => trouble,
+    /// [`Run::install`]; where the platform's own rights were taken away they are given again first.
+    async fn install_with_repair(
+        &mut self,
+        observation: &Observation,
+        api: &dyn Kubernetes,
+    ) -> Result<(), ReconcileError> {
+        let refused = match self.install(api).await {
+            Err(error) if error.is_forbidden() => error,
             other => return other,
         };
-        let Some(address) = look.observed.endpoint.as_deref() else { return Err(refused) };
-        tracing::warn!(cluster = %self.cluster.id, "the platform's rights are gone: giving them again");
-        let first = self.ctx.tenants.door(self.cluster.id, self.pki, address, Identity::First)?;
-        self.ctx.unapply(self.cluster.id, Place::Tenant);
-        self.furnished = false;
-        self.furnish(&*first).await
+        let Some(address) = observation.observed.endpoint.as_deref() else { return Err(refused) };
+        tracing::warn!(cluster = %self.cluster.id, "platform role bindings missing: restoring them");
+        let first = self.ctx.tenants.client(self.cluster.id, self.pki, address, Identity::First)?;
+        self.ctx.unapply(self.cluster.id, ApplyTarget::Tenant);
+        self.addons_installed = false;
+        self.install(&*first).await
     }
 
     /// Sets up what belongs inside the tenant. Access counts as given only when the bound role is all it should be. In a cluster that was
     /// well once, addons that cannot be applied now, because of a webhook say, keep nobody out: the roles stand since then.
-    async fn furnish(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    async fn install(&mut self, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
         if self.cluster.observed_generation == 0 {
             self.apply_addons(api).await?;
             return self.give_access(api).await;
@@ -338,29 +353,29 @@ impl<'a> Run<'a> {
         self.apply_addons(api).await.and(given)
     }
 
-    async fn apply_addons(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
-        if !self.furnished {
+    async fn apply_addons(&mut self, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
+        if !self.addons_installed {
             addons::apply(self.ctx, self.cluster, api).await?;
-            self.furnished = true;
+            self.addons_installed = true;
         }
         Ok(())
     }
 
-    async fn give_access(&mut self, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    async fn give_access(&mut self, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
         if !self.access_known {
             access::release(self.ctx, self.cluster.id, api).await?;
-            self.granted = access::unconfirmed(self.ctx, self.cluster.id, &self.clients.accepted).await?;
+            self.pending_access = access::unconfirmed(self.ctx, self.cluster.id, &self.clients.accepted).await?;
             self.access_known = true;
         }
-        self.granted = access::confirm(self.ctx, std::mem::take(&mut self.granted), api).await?;
+        self.pending_access = access::confirm(self.ctx, std::mem::take(&mut self.pending_access), api).await?;
         Ok(())
     }
 
     /// A cluster that was running is not called broken for one missed answer.
-    fn forbear(&self, look: &mut Look) {
-        let silent = self.ctx.heard(self.cluster.id, look.observed.probe == Some(true));
-        if silent.is_some_and(|since| since.elapsed() < self.ctx.tuning.grace) {
-            look.observed.probe = None;
+    fn debounce_probe(&self, observation: &mut Observation) {
+        let unreachable_since = self.ctx.record_probe(self.cluster.id, observation.observed.probe == Some(true));
+        if unreachable_since.is_some_and(|since| since.elapsed() < self.ctx.tuning.probe_grace) {
+            observation.observed.probe = None;
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What the provisioner is given: the store, the host, the facts of the installation, and how patient to be.
+//! What the provisioner is given: the store, the host, the installation, concurrency and timeouts.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -16,27 +16,27 @@ use crate::backoff::Backoff;
 
 /// Everything [`start`](crate::start) needs.
 pub struct Config {
-    /// The memory.
+    /// The store.
     pub store: Store,
     /// A client of the host cluster.
     pub host: kube::Client,
     /// What this installation is like.
-    pub facts: Facts,
+    pub installation: InstallationInfo,
     /// Sources of machines, by their kind.
     pub providers: Vec<Arc<dyn Provider>>,
     /// Who leases work: the instance's name, unique per running process. Leases that a dead process of that name left are dropped at start.
     pub owner: String,
-    /// How patient to be.
+    /// Concurrency and timeouts.
     pub tuning: Tuning,
-    /// Whether the host has processors to spare: otherwise what is made ahead is put off.
-    pub leisure: watch::Receiver<bool>,
-    /// Ends everything: no new work is taken, and what runs is given [`Tuning::drain`].
+    /// Whether the host's CPUs are idle: otherwise standby control planes wait.
+    pub host_idle: watch::Receiver<bool>,
+    /// Ends everything: no new work is taken, and what runs is given [`Tuning::shutdown_timeout`].
     pub cancel: CancellationToken,
 }
 
 /// What this installation is like, as far as clusters and machines must know.
 #[derive(Clone, Debug)]
-pub struct Facts {
+pub struct InstallationInfo {
     /// The DNS domain of SNI names.
     pub domain: String,
     /// Where and how control planes run; the address of each cluster's etcd and the images of its version are filled in here.
@@ -72,49 +72,49 @@ pub struct Release {
     pub loaded: bool,
 }
 
-/// How patient to be. The defaults are for production; tests shorten them.
+/// Concurrency and timeouts. The defaults are for production; tests shorten them.
 #[derive(Clone, Debug)]
 pub struct Tuning {
-    /// How many clusters are reconciled at once; nodes get half as many places of their own, pools a quarter.
+    /// How many clusters are reconciled at once; nodes have half as many permits of their own, pools a quarter.
     pub concurrency: usize,
-    /// How many control planes are kept ready for clusters to come. Each takes as much memory as any other control plane at rest.
-    pub spares: usize,
-    /// How long after a wish for a cluster none is made ahead: its owner goes on with machines.
-    pub calm: Duration,
+    /// Number of standby control planes. Each takes as much memory as any other idle control plane.
+    pub standby: usize,
+    /// How long after a cluster was requested no standby control plane is created: its owner continues with machines.
+    pub standby_cooldown: Duration,
     /// How long a lease lasts; renewed at a third of it.
     pub lease: Duration,
-    /// How long reconciles may wait inside for something to happen to one thing before they give their place to others.
-    pub patience: Duration,
-    /// How long one visit may talk with a tenant's API server: one that hangs costs its visit this much and no more.
-    pub visit: Duration,
-    /// Between two looks at an API server that does not answer yet.
+    /// How long a reconcile may wait for one resource before it gives its permit to others.
+    pub reconcile_timeout: Duration,
+    /// How long one reconcile may talk with a tenant's API server: one that hangs costs this much and no more.
+    pub tenant_timeout: Duration,
+    /// Between two probes of an API server that does not answer yet.
     pub probe_every: Duration,
-    /// Between two visits to something that is well.
+    /// Between two reconciles of what is settled.
     pub resync: Duration,
     /// Between two applications of objects that did not change.
     pub reapply: Duration,
     /// How long a control plane's pods wait for etcd's volume, where a claim gets one before its pod is there; zero where it does not.
-    pub binding: Duration,
-    /// How long a cluster that was running may fail its probes before people are told.
-    pub grace: Duration,
-    /// How long a step of a creation may wait before it says what for.
-    pub murmur: Duration,
-    /// How long it may wait before the cluster itself says what is wrong.
-    pub alarm: Duration,
-    /// How long the pods of a node that goes may take to move away.
-    pub eviction: Duration,
-    /// How long a machine of the user's own is given to reset itself before it is dropped.
-    pub farewell: Duration,
-    /// How long reconciles may go on after the end was asked for.
-    pub drain: Duration,
-    /// Waits after failures.
+    pub volume_bind_timeout: Duration,
+    /// How long a cluster that was running may fail its probes before that is reported.
+    pub probe_grace: Duration,
+    /// How long a step of a creation may wait before its message says what for.
+    pub step_message_after: Duration,
+    /// How long it may wait before it becomes the cluster's problem.
+    pub problem_after: Duration,
+    /// How long draining a node may take.
+    pub drain_timeout: Duration,
+    /// How long a user's own machine may take to reset before it is given up.
+    pub reset_timeout: Duration,
+    /// How long running reconciles may take after shutdown was requested.
+    pub shutdown_timeout: Duration,
+    /// DeletionWait after failures.
     pub backoff: Backoff,
 }
 
 impl Tuning {
-    /// How many things of each kind are reconciled at once: each kind has places of its own, so that what is broken of one holds up
+    /// How many resources of each kind are reconciled at once: each kind has permits of its own, so that what is broken of one holds up
     /// nothing of another.
-    pub fn places(&self) -> [(WorkKind, usize); 3] {
+    pub fn permits(&self) -> [(WorkKind, usize); 3] {
         let shares = [(WorkKind::Cluster, 1), (WorkKind::Node, 2), (WorkKind::NodePool, 4)];
         shares.map(|(kind, share)| (kind, (self.concurrency / share).max(1)))
     }
@@ -124,21 +124,21 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             concurrency: 16,
-            spares: 0,
-            calm: Duration::from_secs(5),
+            standby: 0,
+            standby_cooldown: Duration::from_secs(5),
             lease: Duration::from_secs(15),
-            patience: Duration::from_secs(20),
-            visit: Duration::from_secs(30),
+            reconcile_timeout: Duration::from_secs(20),
+            tenant_timeout: Duration::from_secs(30),
             probe_every: Duration::from_millis(60),
             resync: Duration::from_secs(30),
             reapply: Duration::from_secs(600),
-            binding: Duration::ZERO,
-            grace: Duration::from_secs(3),
-            murmur: Duration::from_secs(5),
-            alarm: Duration::from_secs(15),
-            eviction: Duration::from_secs(60),
-            farewell: Duration::from_secs(20),
-            drain: Duration::from_secs(10),
+            volume_bind_timeout: Duration::ZERO,
+            probe_grace: Duration::from_secs(3),
+            step_message_after: Duration::from_secs(5),
+            problem_after: Duration::from_secs(15),
+            drain_timeout: Duration::from_secs(60),
+            reset_timeout: Duration::from_secs(20),
+            shutdown_timeout: Duration::from_secs(10),
             backoff: Backoff::default(),
         }
     }

@@ -1,4 +1,4 @@
-//! What every reconcile has at hand: the store, the host, doors to tenants, and what was seen last.
+//! What every reconcile uses: the store, the host, clients of tenants, and what was observed last.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -16,21 +16,21 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::config::{Facts, Tuning};
+use crate::config::{InstallationInfo, Tuning};
 use crate::engine::{Outcome, Reconcile};
+use crate::error::{ReconcileError, found_or_none};
 use crate::host::{ApiError, Connector, Kubernetes};
 use crate::pods::Pods;
 use crate::shares::Shares;
 use crate::tenants::Tenants;
-use crate::trouble::{Trouble, present};
 
-/// The hands and eyes of all reconcilers.
+/// Shared by all reconcilers.
 pub struct Context {
-    /// The memory.
+    /// The store.
     pub store: Store,
     /// The host.
     pub host: Arc<dyn Kubernetes>,
-    /// Doors to tenants, and their nodes as Kubernetes has them.
+    /// Clients of tenants, and their nodes as Kubernetes has them.
     pub tenants: Arc<Tenants>,
     /// Pods of control planes.
     pub pods: Arc<Pods>,
@@ -39,33 +39,33 @@ pub struct Context {
     /// Key pairs.
     pub keys: Arc<dyn KeySource>,
     /// What this installation is like.
-    pub facts: Arc<Facts>,
-    /// How patient to be.
+    pub installation: Arc<InstallationInfo>,
+    /// Concurrency and timeouts.
     pub tuning: Tuning,
-    /// Whether the host has processors to spare.
-    pub leisure: watch::Receiver<bool>,
+    /// Whether the host's CPUs are idle.
+    pub host_idle: watch::Receiver<bool>,
     /// Cancelled when the process ends: nothing is waited for then.
     pub ending: CancellationToken,
-    /// Who may hold how many of the places.
+    /// Who may hold how many of the permits.
     pub shares: Arc<Shares>,
-    applied: Mutex<HashMap<(ClusterId, Place), (u64, Instant)>>,
-    unrest: Mutex<HashMap<ClusterId, Unrest>>,
+    applied: Mutex<HashMap<(ClusterId, ApplyTarget), (u64, Instant)>>,
+    unsettled: Mutex<HashMap<ClusterId, Unsettled>>,
     /// Whether what all control planes share in the host is there.
     shared: AtomicBool,
 }
 
-/// Since when a cluster is not all it should be, over all visits.
+/// Since when a cluster has not been settled, over all reconciles.
 #[derive(Clone, Copy, Debug)]
-pub struct Unrest {
+pub struct Unsettled {
     /// Since when anything is left to do.
     pub since: Instant,
     /// Since when it does not answer from outside.
-    pub silent_since: Option<Instant>,
+    pub unreachable_since: Option<Instant>,
 }
 
 /// Where objects were applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Place {
+pub enum ApplyTarget {
     /// In the host.
     Host,
     /// In the host, too: whom the API servers believe.
@@ -75,34 +75,35 @@ pub enum Place {
 }
 
 /// What a [`Context`] is made of.
-pub struct Parts {
-    /// The memory.
+pub struct Dependencies {
+    /// The store.
     pub store: Store,
     /// The host.
     pub host: Arc<dyn Kubernetes>,
-    /// Opens doors to tenants.
+    /// Creates clients of tenants.
     pub connector: Arc<dyn Connector>,
     /// Sources of machines.
     pub providers: Vec<Arc<dyn Provider>>,
     /// Key pairs.
     pub keys: Arc<dyn KeySource>,
     /// What this installation is like.
-    pub facts: Arc<Facts>,
-    /// How patient to be.
+    pub installation: Arc<InstallationInfo>,
+    /// Concurrency and timeouts.
     pub tuning: Tuning,
-    /// Whether the host has processors to spare.
-    pub leisure: watch::Receiver<bool>,
+    /// Whether the host's CPUs are idle.
+    pub host_idle: watch::Receiver<bool>,
     /// Cancelled when the process ends.
     pub ending: CancellationToken,
 }
 
 impl Context {
     /// A context that has seen nothing yet.
-    pub fn new(parts: Parts) -> Arc<Self> {
-        let Parts { store, host, connector, providers, keys, facts, tuning, leisure, ending } = parts;
-        let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&facts)));
+    pub fn new(dependencies: Dependencies) -> Arc<Self> {
+        let Dependencies { store, host, connector, providers, keys, installation, tuning, host_idle, ending } =
+            dependencies;
+        let tenants = Arc::new(Tenants::new(store.clone(), connector, Arc::clone(&keys), Arc::clone(&installation)));
         let shares = Shares::new(&tuning);
-        let (pods, applied, unrest, shared) =
+        let (pods, applied, unsettled, shared) =
             (Arc::default(), Mutex::default(), Mutex::default(), AtomicBool::default());
         Arc::new(Self {
             store,
@@ -111,13 +112,13 @@ impl Context {
             pods,
             providers,
             keys,
-            facts,
+            installation,
             tuning,
-            leisure,
+            host_idle,
             ending,
             shares,
             applied,
-            unrest,
+            unsettled,
             shared,
         })
     }
@@ -125,57 +126,63 @@ impl Context {
     /// The provider of a pool's machines; `None` for machines users bring.
     ///
     /// # Errors
-    /// [`Trouble`] when this installation has no such provider.
-    pub fn provider(&self, kind: PoolKind) -> Result<Option<&dyn Provider>, Trouble> {
+    /// [`ReconcileError`] when this installation has no such provider.
+    pub fn provider(&self, kind: PoolKind) -> Result<Option<&dyn Provider>, ReconcileError> {
         if kind == PoolKind::Byo {
             return Ok(None);
         }
         let found = self.providers.iter().find(|provider| provider.kind() == kind.as_str());
         let missing = || {
-            let detail = format!("This installation has no provider `{kind}`.");
-            let remediation = "Delete the pool, or run the platform where that provider works.";
-            Trouble::new("PROVIDER_MISSING", tenant_controlplane::status::Class::Platform, detail, remediation)
+            let detail = format!("Provider `{kind}` is not configured.");
+            let remediation = "Delete the pool, or ask the platform operator to enable the provider.";
+            ReconcileError::new("PROVIDER_MISSING", tenant_controlplane::status::Class::Platform, detail, remediation)
         };
         found.map(|provider| Some(&**provider)).ok_or_else(missing)
     }
 
     /// Whether these objects were applied a while ago at the longest, unchanged, by this process.
-    pub fn is_applied(&self, cluster: ClusterId, place: Place, hash: u64) -> bool {
+    pub fn is_applied(&self, cluster: ClusterId, target: ApplyTarget, hash: u64) -> bool {
         let applied = self.applied();
-        let found = applied.get(&(cluster, place));
+        let found = applied.get(&(cluster, target));
         found.is_some_and(|(known, when)| *known == hash && when.elapsed() < self.tuning.reapply)
     }
 
     /// Remembers that these objects are applied.
-    pub fn set_applied(&self, cluster: ClusterId, place: Place, hash: u64) {
-        self.applied().insert((cluster, place), (hash, Instant::now()));
+    pub fn set_applied(&self, cluster: ClusterId, target: ApplyTarget, hash: u64) {
+        self.applied().insert((cluster, target), (hash, Instant::now()));
     }
 
     /// Forgets that anything is applied there.
-    pub fn unapply(&self, cluster: ClusterId, place: Place) {
-        self.applied().remove(&(cluster, place));
+    pub fn unapply(&self, cluster: ClusterId, target: ApplyTarget) {
+        self.applied().remove(&(cluster, target));
     }
 
     /// Something is left to do for a cluster, now or still.
-    pub fn unrest(&self, cluster: ClusterId) -> Unrest {
-        *self.restless().entry(cluster).or_insert_with(|| Unrest { since: Instant::now(), silent_since: None })
+    pub fn unsettled(&self, cluster: ClusterId) -> Unsettled {
+        *self
+            .unsettled_clusters()
+            .entry(cluster)
+            .or_insert_with(|| Unsettled { since: Instant::now(), unreachable_since: None })
     }
 
-    /// Notes whether a cluster answered from outside; says since when it did not.
-    pub fn heard(&self, cluster: ClusterId, answered: bool) -> Option<Instant> {
-        let mut restless = self.restless();
-        let unrest = restless.entry(cluster).or_insert_with(|| Unrest { since: Instant::now(), silent_since: None });
-        unrest.silent_since = if answered { None } else { unrest.silent_since.or_else(|| Some(Instant::now())) };
-        unrest.silent_since
+    /// Records whether a cluster answered from outside; returns since when it did not.
+    pub fn record_probe(&self, cluster: ClusterId, answered: bool) -> Option<Instant> {
+        let mut unsettled_clusters = self.unsettled_clusters();
+        let unsettled = unsettled_clusters
+            .entry(cluster)
+            .or_insert_with(|| Unsettled { since: Instant::now(), unreachable_since: None });
+        unsettled.unreachable_since =
+            if answered { None } else { unsettled.unreachable_since.or_else(|| Some(Instant::now())) };
+        unsettled.unreachable_since
     }
 
     /// Nothing is left to do for a cluster.
-    pub fn at_rest(&self, cluster: ClusterId) {
-        self.restless().remove(&cluster);
+    pub fn set_settled(&self, cluster: ClusterId) {
+        self.unsettled_clusters().remove(&cluster);
     }
 
-    fn restless(&self) -> MutexGuard<'_, HashMap<ClusterId, Unrest>> {
-        self.unrest.lock().unwrap_or_else(PoisonError::into_inner)
+    fn unsettled_clusters(&self) -> MutexGuard<'_, HashMap<ClusterId, Unsettled>> {
+        self.unsettled.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this process put into the host what all control planes share.
@@ -190,35 +197,38 @@ impl Context {
 
     /// Forgets a cluster that is gone.
     pub fn forget(&self, cluster: ClusterId) {
-        self.at_rest(cluster);
+        self.set_settled(cluster);
         self.applied().retain(|(known, _), _| *known != cluster);
         self.tenants.forget(cluster);
     }
 
-    fn applied(&self) -> MutexGuard<'_, HashMap<(ClusterId, Place), (u64, Instant)>> {
+    fn applied(&self) -> MutexGuard<'_, HashMap<(ClusterId, ApplyTarget), (u64, Instant)>> {
         self.applied.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Talks with a tenant's API server, for as long as one visit may.
     ///
     /// # Errors
-    /// What the talk ends in, or [`Trouble`] when it does not end.
-    pub async fn visit<T>(&self, talk: impl Future<Output = Result<T, Trouble>> + Send) -> Result<T, Trouble> {
-        let ended = tokio::time::timeout(self.tuning.visit, talk).await;
-        ended.unwrap_or_else(|_| Err(Trouble::api("cluster", ApiError::Slow(self.tuning.visit))))
+    /// What the talk ends in, or [`ReconcileError`] when it does not end.
+    pub async fn with_timeout<T>(
+        &self,
+        call: impl Future<Output = Result<T, ReconcileError>> + Send,
+    ) -> Result<T, ReconcileError> {
+        let ended = tokio::time::timeout(self.tuning.tenant_timeout, call).await;
+        ended.unwrap_or_else(|_| Err(ReconcileError::api("cluster", ApiError::Slow(self.tuning.tenant_timeout))))
     }
 
     /// Whose something is; `None` for what is not there any more.
     async fn owner(&self, kind: WorkKind, id: Uuid) -> Result<Option<OrganizationId>, StoreError> {
         Ok(match kind {
             WorkKind::Cluster => {
-                present(self.store.clusters().load(ClusterId::from_uuid(id)).await)?.map(|row| row.organization)
+                found_or_none(self.store.clusters().load(ClusterId::from_uuid(id)).await)?.map(|row| row.organization)
             }
             WorkKind::NodePool => {
-                present(self.store.pools().load(NodePoolId::from_uuid(id)).await)?.map(|row| row.organization)
+                found_or_none(self.store.pools().load(NodePoolId::from_uuid(id)).await)?.map(|row| row.organization)
             }
             WorkKind::Node => {
-                present(self.store.nodes().load(NodeId::from_uuid(id)).await)?.map(|row| row.organization)
+                found_or_none(self.store.nodes().load(NodeId::from_uuid(id)).await)?.map(|row| row.organization)
             }
         })
     }
@@ -226,8 +236,8 @@ impl Context {
     /// Makes something due now.
     ///
     /// # Errors
-    /// [`Trouble`] when the database does not take it.
-    pub async fn due(&self, kind: WorkKind, id: Uuid) -> Result<(), Trouble> {
+    /// [`ReconcileError`] when the database does not take it.
+    pub async fn due(&self, kind: WorkKind, id: Uuid) -> Result<(), ReconcileError> {
         Ok(self.store.work().due(kind, id).await?)
     }
 }
@@ -242,17 +252,17 @@ pub fn fingerprint<'a>(objects: impl IntoIterator<Item = &'a Value>) -> u64 {
 }
 
 /// Whether a cluster is on its way out.
-pub const fn leaving(cluster: &Cluster) -> bool {
+pub const fn is_deleting(cluster: &Cluster) -> bool {
     cluster.deletion_requested_at.is_some()
 }
 
 #[async_trait]
 impl Reconcile for Context {
-    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, Trouble> {
+    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, ReconcileError> {
         let owner = self.owner(kind, id).await?;
         let share = owner.map(|owner| self.shares.take(kind, owner));
         if matches!(share, Some(None)) {
-            return Ok(Outcome::Crowded);
+            return Ok(Outcome::Throttled);
         }
         match kind {
             WorkKind::Cluster => crate::cluster::reconcile(self, ClusterId::from_uuid(id)).await,

@@ -5,7 +5,7 @@
 //! - It may be cancelled at any `.await`, and may run twice. Unknown is not absent.
 //! - Names are deterministic and objects are server-side applied; a machine's row exists before its provider is called, and the row's id
 //!   is the idempotency token.
-//! - It ends in an [`Outcome`], or in a [`Trouble`] that is retried with backoff.
+//! - It ends in an [`Outcome`], or in a [`ReconcileError`] that is retried with backoff.
 //!
 //! One lease per id, renewed while the reconcile runs; a lost lease cancels it. Work is found by signal and by timer. The end drains:
 //! nothing new is claimed, what runs gets a while, the rest is dropped with its leases.
@@ -26,13 +26,13 @@ use uuid::Uuid;
 
 use crate::backoff::jitter;
 use crate::config::Tuning;
-use crate::trouble::Trouble;
+use crate::error::ReconcileError;
 
 /// The longest the loop sleeps without a signal: what another process made due, or what came due by itself.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
 /// How long to leave the database alone after it failed.
 const DATABASE_REST: Duration = Duration::from_millis(500);
-/// How long something that cannot be helped waits for its wish to change; a change makes it due at once.
+/// How long a terminal error waits for a new spec; a change of the spec makes it due at once.
 const INVALID_REST: Duration = Duration::from_secs(3600);
 /// How long something waits whose organization holds all the places it may.
 const CROWDED: Duration = Duration::from_millis(500);
@@ -50,7 +50,7 @@ pub enum Outcome {
         after: Duration,
     },
     /// Its organization holds all the places it may: nothing was looked at.
-    Crowded,
+    Throttled,
     /// There is nothing left to reconcile.
     Gone,
 }
@@ -66,7 +66,7 @@ impl Outcome {
 #[async_trait]
 pub trait Reconcile: Send + Sync + 'static {
     /// Makes one thing so.
-    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, Trouble>;
+    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, ReconcileError>;
 }
 
 type Key = (WorkKind, Uuid);
@@ -77,8 +77,8 @@ pub struct Engine {
     runner: Arc<dyn Reconcile>,
     tuning: Tuning,
     owner: String,
-    /// As [`Tuning::places`] says.
-    places: [(WorkKind, Arc<Semaphore>); 3],
+    /// As [`Tuning::permits`] says.
+    permits: [(WorkKind, Arc<Semaphore>); 3],
     wake: Notify,
     /// What runs now, and whether it was nudged meanwhile.
     running: Mutex<HashMap<Key, bool>>,
@@ -87,12 +87,12 @@ pub struct Engine {
 impl Engine {
     /// An engine that claims as `owner`.
     pub fn new(store: Store, runner: Arc<dyn Reconcile>, owner: String, tuning: Tuning) -> Arc<Self> {
-        let places = tuning.places().map(|(kind, places)| (kind, Arc::new(Semaphore::new(places))));
-        Arc::new(Self { store, runner, tuning, owner, places, wake: Notify::new(), running: Mutex::default() })
+        let permits = tuning.permits().map(|(kind, permits)| (kind, Arc::new(Semaphore::new(permits))));
+        Arc::new(Self { store, runner, tuning, owner, permits, wake: Notify::new(), running: Mutex::default() })
     }
 
     /// Makes something due now. What runs at the moment runs once more afterwards.
-    pub async fn nudge(&self, kind: WorkKind, id: Uuid) {
+    pub async fn wake(&self, kind: WorkKind, id: Uuid) {
         if let Some(nudged) = self.running().get_mut(&(kind, id)) {
             *nudged = true;
             return;
@@ -103,7 +103,7 @@ impl Engine {
     async fn make_due(&self, kind: WorkKind, id: Uuid) {
         if let Err(error) = self.store.work().due(kind, id).await {
             // The routine visit will find it.
-            tracing::warn!(%kind, %id, error = crate::chain(&error), "make work due");
+            tracing::warn!(%kind, %id, error = crate::chain(&error), "schedule work");
         }
     }
 
@@ -118,8 +118,8 @@ impl Engine {
         let mut signal = self.store.work().changed();
         while !cancel.is_cancelled() {
             signal.borrow_and_update();
-            if let Some((work, place)) = self.claim().await {
-                runs.spawn(Arc::clone(&self).one(work, place));
+            if let Some((work, permit)) = self.claim().await {
+                runs.spawn(Arc::clone(&self).one(work, permit));
                 while runs.try_join_next().is_some() {}
                 continue;
             }
@@ -137,19 +137,23 @@ impl Engine {
     async fn drop_old_leases(&self) {
         match self.store.work().release(&self.owner).await {
             Ok(0) => {}
-            Ok(count) => tracing::info!(count, "took over the leases of a process that ended"),
+            Ok(count) => tracing::info!(count, "released the leases of an ended process"),
             Err(error) => tracing::warn!(error = crate::chain(&error), "drop old leases"),
         }
     }
 
     /// Due work of a kind that has a place left, with the place.
     async fn claim(&self) -> Option<(Work, OwnedSemaphorePermit)> {
-        let free =
-            self.places.iter().filter_map(|(kind, places)| Some((*kind, Arc::clone(places).try_acquire_owned().ok()?)));
+        let free = self
+            .permits
+            .iter()
+            .filter_map(|(kind, permits)| Some((*kind, Arc::clone(permits).try_acquire_owned().ok()?)));
         let mut free: HashMap<WorkKind, OwnedSemaphorePermit> = free.collect();
         let kinds: Vec<WorkKind> = free.keys().copied().collect();
         match self.store.work().claim(&self.owner, self.tuning.lease, &kinds).await {
-            Ok(work) => work.and_then(|work| Some((free.remove(&work.kind)?, work))).map(|(place, work)| (work, place)),
+            Ok(work) => {
+                work.and_then(|work| Some((free.remove(&work.kind)?, work))).map(|(permit, work)| (work, permit))
+            }
             Err(error) => {
                 tracing::warn!(error = crate::chain(&error), "claim work");
                 tokio::time::sleep(DATABASE_REST).await;
@@ -160,16 +164,16 @@ impl Engine {
 
     async fn drain(&self, mut runs: JoinSet<()>) {
         let all = async { while runs.join_next().await.is_some() {} };
-        if tokio::time::timeout(self.tuning.drain, all).await.is_err() {
-            tracing::info!(count = runs.len(), "dropping reconciles that did not end in time");
+        if tokio::time::timeout(self.tuning.shutdown_timeout, all).await.is_err() {
+            tracing::info!(count = runs.len(), "cancelling reconciles that did not finish in time");
             runs.shutdown().await;
         }
         self.drop_old_leases().await;
     }
 
-    async fn one(self: Arc<Self>, work: Work, place: OwnedSemaphorePermit) {
+    async fn one(self: Arc<Self>, work: Work, permit: OwnedSemaphorePermit) {
         Arc::clone(&self).keep(work).await;
-        drop(place);
+        drop(permit);
         self.wake.notify_one();
     }
 
@@ -182,7 +186,7 @@ impl Engine {
         };
         let nudged = self.running().remove(&key).unwrap_or_default();
         let Some(ended) = ended else {
-            tracing::warn!(kind = %work.kind, id = %work.id, "lost the lease, dropped the reconcile");
+            tracing::warn!(kind = %work.kind, id = %work.id, "lease lost: reconcile cancelled");
             return;
         };
         let ended = ended.unwrap_or_else(|_| Err(panicked()));
@@ -211,23 +215,23 @@ impl Engine {
         }
     }
 
-    fn verdict(&self, work: &Work, ended: Result<Outcome, Trouble>) -> Settle {
+    fn verdict(&self, work: &Work, ended: Result<Outcome, ReconcileError>) -> Settle {
         let (kind, id) = (work.kind, work.id);
         match ended {
             Ok(Outcome::Done) => Settle::Later(jitter(self.tuning.resync)),
             Ok(Outcome::Gone) => Settle::Done,
-            Ok(Outcome::Crowded) => Settle::Postponed(jitter(CROWDED)),
+            Ok(Outcome::Throttled) => Settle::Postponed(jitter(CROWDED)),
             Ok(Outcome::Waiting { reason, after }) => {
                 tracing::debug!(%kind, %id, reason, ?after, "waiting");
                 Settle::Later(after)
             }
-            Err(trouble) if trouble.lasting => {
-                tracing::warn!(%kind, %id, error = crate::chain(&trouble), "cannot be done until the wish changes");
+            Err(error) if error.terminal => {
+                tracing::warn!(%kind, %id, error = crate::chain(&error), "terminal error: waiting for a new spec");
                 Settle::Later(INVALID_REST)
             }
-            Err(trouble) => {
+            Err(error) => {
                 let backoff = self.tuning.backoff.after(work.failures.saturating_add(1));
-                tracing::warn!(%kind, %id, ?backoff, error = crate::chain(&trouble), "reconcile failed");
+                tracing::warn!(%kind, %id, ?backoff, error = crate::chain(&error), "reconcile failed");
                 Settle::Failed { backoff }
             }
         }
@@ -246,7 +250,7 @@ impl Engine {
             settled = self.store.work().settle(work, settle).await;
         }
         if let Err(error) = settled {
-            tracing::warn!(kind = %work.kind, id = %work.id, error = crate::chain(&error), "settle work");
+            tracing::warn!(kind = %work.kind, id = %work.id, error = crate::chain(&error), "complete work");
         }
         if let Some(pause) = pause.filter(|pause| *pause < LONGEST_SLEEP) {
             let engine = Arc::downgrade(self);
@@ -260,9 +264,10 @@ impl Engine {
     }
 }
 
-fn panicked() -> Trouble {
-    let (detail, remediation) = ("The platform failed inside.", "This is a defect: report it with the platform's log.");
-    Trouble::new("DEFECT", Class::Platform, detail, remediation)
+fn panicked() -> ReconcileError {
+    let (detail, remediation) =
+        ("Internal error (panic) in the provisioner.", "This is a bug: report it with the platform's log.");
+    ReconcileError::new("DEFECT", Class::Platform, detail, remediation)
 }
 
 #[cfg(test)]

@@ -13,15 +13,15 @@ use std::time::Duration;
 use thiserror::Error;
 
 pub mod bounded;
-pub mod facts;
 mod handshake;
+pub mod info;
 pub mod kube;
 mod meta;
 pub mod resources;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use facts::{Complaint, NodeFact, PodFact};
+pub use info::{NodeStatus, PodInfo, WaitingReason};
 pub use meta::Meta;
 
 /// The field manager of everything we apply.
@@ -45,22 +45,22 @@ pub enum ApiError {
         message: String,
     },
     /// It did not answer.
-    #[error("it cannot be reached")]
+    #[error("unreachable")]
     Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// It did not answer in time.
-    #[error("it did not answer within {} s", CALL_LIMIT.as_secs())]
+    #[error("no response within {} s", CALL_LIMIT.as_secs())]
     Timeout,
     /// It answered each call, and so slowly that the visit had no end, or it let them all wait.
-    #[error("it had not answered all that was asked after {} s", .0.as_secs())]
+    #[error("requests not completed within {} s", .0.as_secs())]
     Slow(Duration),
     /// It answered more than is read: bytes of one answer ([`bounded`]) or objects of one list.
-    #[error("{0} answered more than is read of it")]
+    #[error("{0}: response too large")]
     TooLong(String),
     /// The object is of a kind we never apply, or lacks its name.
-    #[error("`{0}` is no object we can name")]
+    #[error("`{0}` is not an object of a known kind")]
     Unknown(String),
     /// Certificates or addresses that no client can be made of.
-    #[error("no client can be made for it")]
+    #[error("client configuration failed")]
     Client(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
@@ -145,7 +145,7 @@ impl Health {
 
 /// A change of what is watched.
 #[derive(Clone, Debug)]
-pub enum Seen<T> {
+pub enum WatchEvent<T> {
     /// The whole truth, again.
     All(Vec<T>),
     /// One is new or different.
@@ -155,7 +155,7 @@ pub enum Seen<T> {
 }
 
 /// A watch; it ends with an error when it breaks, and is then begun again by its owner.
-pub type Watch<T> = BoxStream<'static, Result<Seen<T>, ApiError>>;
+pub type Watch<T> = BoxStream<'static, Result<WatchEvent<T>, ApiError>>;
 
 /// One Kubernetes API.
 #[async_trait]
@@ -206,9 +206,9 @@ pub trait Kubernetes: Send + Sync {
     /// Whether an ordinary authenticated request is answered.
     async fn answers(&self) -> Result<(), ApiError>;
     /// Watches all pods of tenants' control planes.
-    fn watch_pods(&self) -> Watch<PodFact>;
+    fn watch_pods(&self) -> Watch<PodInfo>;
     /// Watches the nodes.
-    fn watch_nodes(&self) -> Watch<NodeFact>;
+    fn watch_nodes(&self) -> Watch<NodeStatus>;
 }
 
 /// Where a tenant's API is.
@@ -224,7 +224,7 @@ pub struct Site {
 
 /// What is needed to reach a tenant's API as someone.
 #[derive(Clone)]
-pub struct Door {
+pub struct TenantConnection {
     /// Where it is.
     pub site: Site,
     /// Who calls.
@@ -234,7 +234,7 @@ pub struct Door {
 /// The subjects of the authorities that a TLS server says it believes, DER.
 pub type Announced = BTreeSet<Vec<u8>>;
 
-/// Opens doors to tenants.
+/// Creates clients of tenants.
 #[async_trait]
 pub trait Connector: Send + Sync {
     /// Whom the API server behind that address says it believes: asked by a handshake, without a certificate.
@@ -243,9 +243,9 @@ pub trait Connector: Send + Sync {
     /// [`ApiError::Unreachable`] or [`ApiError::Timeout`] when it does not answer.
     async fn announced(&self, site: &Site) -> Result<Announced, ApiError>;
 
-    /// A client for that door; nothing is dialled yet.
+    /// A client for that connection; nothing is dialed yet.
     ///
     /// # Errors
     /// [`ApiError::Client`] when no client can be made of what was given.
-    fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError>;
+    fn connect(&self, connection: &TenantConnection) -> Result<Arc<dyn Kubernetes>, ApiError>;
 }

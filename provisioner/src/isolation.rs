@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
-use crate::host::PodFact;
-use crate::host::facts::Component;
+use crate::host::PodInfo;
+use crate::host::info::Component;
 use crate::pods::Pods;
 
 /// What a packet filter has to know.
@@ -25,7 +25,7 @@ pub struct IsolationState {
 
 impl IsolationState {
     /// The state that follows from these pods.
-    pub fn of(pods: &[PodFact]) -> Self {
+    pub fn of(pods: &[PodInfo]) -> Self {
         let mut state = Self::default();
         for destination in pods {
             let Some(to) = destination.address else { continue };
@@ -71,12 +71,12 @@ mod tests {
     #[test]
     fn only_kin_meet_and_only_towards_etcd() {
         let (etcd, api) = ([10, 0, 0, 1], [10, 0, 0, 2]);
-        let (member, stranger) = ([10, 0, 0, 3], [10, 0, 0, 9]);
+        let (member, other) = ([10, 0, 0, 3], [10, 0, 0, 9]);
         let pods = [
             pod(1, Component::Etcd, "etcd-0", etcd),
             pod(1, Component::Etcd, "etcd-1", member),
             pod(1, Component::ControlPlane, "control-plane-a", api),
-            pod(2, Component::ControlPlane, "control-plane-b", stranger),
+            pod(2, Component::ControlPlane, "control-plane-b", other),
         ];
         let state = IsolationState::of(&pods);
         let pair = |from: [u8; 4], to: [u8; 4]| (from.into(), to.into());

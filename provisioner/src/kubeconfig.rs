@@ -12,7 +12,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 use x509_parser::pem::parse_x509_pem;
 
-use crate::config::Facts;
+use crate::config::InstallationInfo;
 use crate::keys::SystemKeys;
 
 /// Why a kubeconfig cannot be issued.
@@ -44,7 +44,7 @@ pub enum Server {
 }
 
 /// Where a client dials and, where that does not say it, what name it asks for.
-fn address(facts: &Facts, cluster: ClusterId, server: Server) -> (String, Option<String>) {
+fn address(facts: &InstallationInfo, cluster: ClusterId, server: Server) -> (String, Option<String>) {
     let (advertised, name) = (facts.placement.advertised.as_str(), sni::api(cluster, &facts.domain));
     let (host, shared) = advertised.rsplit_once(':').unwrap_or((advertised, "443"));
     match server {
@@ -60,7 +60,7 @@ fn address(facts: &Facts, cluster: ClusterId, server: Server) -> (String, Option
 /// [`KubeconfigError`].
 pub async fn issue_kubeconfig(
     store: &Store,
-    facts: &Facts,
+    facts: &InstallationInfo,
     (kcf, server): (&Kubeconfig, Server),
 ) -> Result<String, KubeconfigError> {
     let (now, cluster) = (OffsetDateTime::now_utc(), kcf.cluster);

@@ -1,9 +1,9 @@
-//! Makes it so: takes due work from the store, looks at the host, at tenants and at machines, and does what is missing.
+//! Reconciles: takes due work from the store, observes the host, tenants and machines, and does what is missing.
 //!
 //! The way through: [`engine`] claims an id and calls `cluster`, `node_pool` or `node`, which re-read everything, observe, let the domain
-//! crate say what should be, apply that, and report once. [`pods`] and [`tenants`] watch and wake. [`agents`] is what machines talk to.
+//! crate decide what should be, apply that, and report once. [`pods`] and [`tenants`] watch and wake. [`agents`] is what machines talk to.
 //!
-//! What is deliberately not here: no rule of what a control plane looks like (the domain's), no SQL (the store's), no words with people
+//! What is deliberately not here: no rule of what a control plane looks like (the domain's), no SQL (the store's), no user interface
 //! (the portal's).
 
 mod admission;
@@ -13,23 +13,23 @@ mod cluster;
 pub mod config;
 mod context;
 pub mod engine;
-mod family;
+mod error;
 pub mod host;
 mod isolation;
 mod keys;
 mod kubeconfig;
 mod node;
+mod node_context;
 mod node_pool;
-mod nudge;
 mod parts;
 pub mod pods;
 mod shares;
-mod spares;
+mod standby;
 mod steps;
 pub mod tenants;
 #[cfg(test)]
 mod testing;
-mod trouble;
+mod watch_to_work;
 
 use std::sync::Arc;
 
@@ -37,14 +37,14 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use agents::{Agents, Caller};
-pub use config::{Config, Facts, Release, Releases, Tuning};
+pub use config::{Config, InstallationInfo, Release, Releases, Tuning};
+pub use error::ReconcileError;
 pub use isolation::IsolationState;
 pub use keys::SystemKeys;
 pub use kubeconfig::{KubeconfigError, Server, issue_kubeconfig};
 /// The programs a node is made of, as agents know them.
 pub use node_protocol::{PartKind, Signed, Succession};
 pub use parts::{Part, Parts};
-pub use trouble::Trouble;
 
 use context::Context;
 use engine::Engine;
@@ -63,7 +63,7 @@ impl Handle {
         self.isolation.clone()
     }
 
-    /// Waits, after the configured token was cancelled, until everything has ended.
+    /// DeletionWait, after the configured token was cancelled, until everything has ended.
     pub async fn finish(mut self) {
         while self.tasks.join_next().await.is_some() {}
     }
@@ -72,16 +72,16 @@ impl Handle {
 /// Starts the provisioner; it runs until `config.cancel` is cancelled.
 pub fn start(config: Config) -> Handle {
     let host: Arc<dyn Kubernetes> = Arc::new(KubeApi::new(config.host));
-    let facts = Arc::new(config.facts);
-    let ctx = Context::new(context::Parts {
+    let installation = Arc::new(config.installation);
+    let ctx = Context::new(context::Dependencies {
         store: config.store.clone(),
         host: Arc::clone(&host),
         connector: Arc::new(KubeConnector),
         providers: config.providers,
         keys: Arc::new(SystemKeys),
-        facts,
+        installation,
         tuning: config.tuning.clone(),
-        leisure: config.leisure,
+        host_idle: config.host_idle,
         ending: config.cancel.clone(),
     });
     let engine = Engine::new(config.store, Arc::clone(&ctx) as Arc<_>, config.owner, config.tuning);
@@ -89,8 +89,8 @@ pub fn start(config: Config) -> Handle {
     let mut tasks = JoinSet::new();
     let (pods, cancel) = (Arc::clone(&ctx.pods), config.cancel);
     tasks.spawn(isolation::publish(Arc::clone(&pods), publisher, cancel.clone()));
-    tasks.spawn(spares::run(Arc::clone(&ctx), cancel.clone()));
-    tasks.spawn(nudge::run(ctx, Arc::clone(&engine), cancel.clone()));
+    tasks.spawn(standby::run(Arc::clone(&ctx), cancel.clone()));
+    tasks.spawn(watch_to_work::run(ctx, Arc::clone(&engine), cancel.clone()));
     let watching = cancel.clone();
     tasks.spawn(async move { pods.run(&*host, watching).await });
     tasks.spawn(engine.run(cancel));

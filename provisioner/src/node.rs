@@ -18,12 +18,12 @@ use time::OffsetDateTime;
 
 use crate::context::Context;
 use crate::engine::Outcome;
-use crate::family::Family;
-use crate::trouble::Trouble;
+use crate::error::ReconcileError;
+use crate::node_context::NodeContext;
 
 pub use decide::REPORTED_BY_AGENT;
 
-use decide::Sight;
+use decide::NodeObservation;
 
 /// Between two visits to a node that is on its way; signals come sooner. One that has been so for long is visited less often.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
@@ -33,47 +33,53 @@ const PATIENT_LOOK: Duration = Duration::from_secs(10);
 /// And for a user's own, which nobody can hurry: its link wakes whoever waits for it. Anybody with a join token makes any number of them.
 const ABSENT_LOOK: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(900));
 
-/// Makes a node so.
+/// Reconciles a node.
 ///
 /// # Errors
-/// [`Trouble`], which has been put on the node already.
-pub async fn reconcile(ctx: &Context, id: NodeId) -> Result<Outcome, Trouble> {
-    let Some(family) = Family::load(&ctx.store, id).await? else { return Ok(Outcome::Gone) };
-    let ended = if family.is_leaving() { teardown::run(ctx, &family).await } else { bring_up(ctx, &family).await };
-    if let Err(trouble) = &ended {
-        tell(ctx, &family, trouble).await;
+/// [`ReconcileError`], which has been put on the node already.
+pub async fn reconcile(ctx: &Context, id: NodeId) -> Result<Outcome, ReconcileError> {
+    let Some(node_context) = NodeContext::load(&ctx.store, id).await? else { return Ok(Outcome::Gone) };
+    let ended = if node_context.is_deleting() {
+        teardown::run(ctx, &node_context).await
+    } else {
+        bring_up(ctx, &node_context).await
+    };
+    if let Err(error) = &ended {
+        report_failure(ctx, &node_context, error).await;
     }
     ended
 }
 
-async fn bring_up(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
-    let machine = match ctx.provider(family.pool.kind)? {
-        Some(provider) => Some(machine::ensure(ctx, family, provider).await?),
+async fn bring_up(ctx: &Context, node_context: &NodeContext) -> Result<Outcome, ReconcileError> {
+    let machine = match ctx.provider(node_context.pool.kind)? {
+        Some(provider) => Some(machine::ensure(ctx, node_context, provider).await?),
         None => None,
     };
-    ctx.tenants.watch(family.cluster.id);
-    let known = ctx.tenants.node(family.cluster.id, family.node.name.as_str());
-    if decide::must_register(&family.node, known.as_ref(), OffsetDateTime::now_utc()) {
-        tracing::info!(node = %family.node.id, "its Node object was deleted: kubelet is to register it anew");
-        ctx.store.nodes().order_registration(family.node.id).await?;
+    ctx.tenants.watch(node_context.cluster.id);
+    let node_object = ctx.tenants.node(node_context.cluster.id, node_context.node.name.as_str());
+    if decide::must_register(&node_context.node, node_object.as_ref(), OffsetDateTime::now_utc()) {
+        tracing::info!(node = %node_context.node.id, "Node object deleted: ordering kubelet to register");
+        ctx.store.nodes().order_registration(node_context.node.id).await?;
     }
     let own = machine.is_none();
-    let sight = Sight { machine, known };
-    let report = refusal::noticed(ctx, family, decide::report(&family.node, &sight), &sight).await;
+    let observation = NodeObservation { machine, node_object };
+    let report =
+        refusal::noticed(ctx, node_context, decide::report(&node_context.node, &observation), &observation).await;
     let ready = report.state == NodeState::Ready;
-    write(ctx, family, report).await?;
-    Ok(match family.node.machine_fingerprint {
+    write(ctx, node_context, report).await?;
+    Ok(match node_context.node.machine_fingerprint {
         _ if ready => Outcome::Done,
-        Some(_) if !family.node.link_connected => {
-            let pause = if own { absence(&family.node, OffsetDateTime::now_utc()) } else { PATIENT_LOOK };
-            Outcome::waiting("the machine to come back", pause)
+        Some(_) if !node_context.node.link_connected => {
+            let pause =
+                if own { requeue_after_absence(&node_context.node, OffsetDateTime::now_utc()) } else { PATIENT_LOOK };
+            Outcome::waiting("the machine to reconnect", pause)
         }
-        _ => Outcome::waiting("the node to be ready", pause(&family.node)),
+        _ => Outcome::waiting("the node to become Ready", pause(&node_context.node)),
     })
 }
 
-/// When to look again at a machine that is away: a quarter of the time since something was heard of it.
-fn absence(node: &Node, now: OffsetDateTime) -> Duration {
+/// When to requeue a machine that is away: a quarter of the time since its last heartbeat.
+fn requeue_after_absence(node: &Node, now: OffsetDateTime) -> Duration {
     let silent: Duration = (now - node.last_seen_at.unwrap_or(node.created_at)).try_into().unwrap_or_default();
     (silent / 4).clamp(ABSENT_LOOK.0, ABSENT_LOOK.1)
 }
@@ -85,24 +91,24 @@ fn pause(node: &Node) -> Duration {
 }
 
 /// Writes a report, and wakes those who add nodes up when the state changed.
-async fn write(ctx: &Context, family: &Family, report: NodeReport) -> Result<(), Trouble> {
-    let node = &family.node;
+async fn write(ctx: &Context, node_context: &NodeContext, report: NodeReport) -> Result<(), ReconcileError> {
+    let node = &node_context.node;
     let changed = report.state != node.state || report.problem != node.problem;
     ctx.store.nodes().report(node.id, report).await?;
     if changed {
-        ctx.due(WorkKind::NodePool, family.pool.id.uuid()).await?;
-        ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
+        ctx.due(WorkKind::NodePool, node_context.pool.id.uuid()).await?;
+        ctx.due(WorkKind::Cluster, node_context.cluster.id.uuid()).await?;
     }
     Ok(())
 }
 
-/// Puts a failed reconcile on the node. What cannot be told now is told by the next try.
-async fn tell(ctx: &Context, family: &Family, trouble: &Trouble) {
-    let state = if family.is_leaving() { NodeState::Deleting } else { family.node.state };
-    let (problem, state_message) = (Some(trouble.problem.clone()), trouble.problem.detail.clone());
+/// Reports a failed reconcile on the node. What cannot be written now is written by the next retry.
+async fn report_failure(ctx: &Context, node_context: &NodeContext, error: &ReconcileError) {
+    let state = if node_context.is_deleting() { NodeState::Deleting } else { node_context.node.state };
+    let (problem, state_message) = (Some(error.problem.clone()), error.problem.detail.clone());
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
-    if let Err(error) = write(ctx, family, report).await {
-        tracing::debug!(node = %family.node.id, error = crate::chain(&error), "tell of a failed reconcile");
+    if let Err(error) = write(ctx, node_context, report).await {
+        tracing::debug!(node = %node_context.node.id, error = crate::chain(&error), "report a failed reconcile");
     }
 }
 
@@ -116,7 +122,7 @@ mod tests {
         let after = |minutes| {
             let enrolled = now - time::Duration::minutes(minutes);
             let node = Node { link_connected: false, ..decide::tests::node(NodeState::Joining, true) };
-            absence(&Node { last_seen_at: Some(enrolled), ..node }, now)
+            requeue_after_absence(&Node { last_seen_at: Some(enrolled), ..node }, now)
         };
         assert_eq!([0, 1, 8].map(after), [30, 30, 120].map(Duration::from_secs));
         assert_eq!([60, 60 * 24 * 30].map(after), [900, 900].map(Duration::from_secs));

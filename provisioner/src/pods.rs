@@ -11,13 +11,13 @@ use tenant_controlplane::id::ClusterId;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
-use crate::host::{Kubernetes, PodFact, Seen, Watch};
+use crate::host::{Kubernetes, PodInfo, Watch, WatchEvent};
 
-/// Signals kept for a slow listener; one that misses some is told so and looks at everything.
+/// Signals kept for a slow receiver; one that misses some is notified and reconciles everything.
 const BACKLOG: usize = 1024;
 const REST: Duration = Duration::from_millis(500);
 
-type ByCluster = HashMap<ClusterId, BTreeMap<String, PodFact>>;
+type ByCluster = HashMap<ClusterId, BTreeMap<String, PodInfo>>;
 
 /// The index.
 #[derive(Debug)]
@@ -34,7 +34,7 @@ impl Default for Pods {
 
 impl Pods {
     /// A cluster's pods, etcd first; `None` while nothing is known.
-    pub fn of(&self, cluster: ClusterId) -> Option<Vec<PodFact>> {
+    pub fn of(&self, cluster: ClusterId) -> Option<Vec<PodInfo>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         let mut pods: Vec<_> = known.as_ref()?.get(&cluster).into_iter().flat_map(BTreeMap::values).cloned().collect();
         pods.sort_by(|a, b| (a.component, &a.name).cmp(&(b.component, &b.name)));
@@ -42,7 +42,7 @@ impl Pods {
     }
 
     /// Every pod there is; `None` while nothing is known.
-    pub fn all(&self) -> Option<Vec<PodFact>> {
+    pub fn all(&self) -> Option<Vec<PodInfo>> {
         let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
         Some(known.as_ref()?.values().flat_map(BTreeMap::values).cloned().collect())
     }
@@ -53,10 +53,10 @@ impl Pods {
     }
 
     /// Takes in what a watch saw.
-    pub fn take(&self, seen: Seen<PodFact>) {
+    pub fn take(&self, event: WatchEvent<PodInfo>) {
         let changed = {
             let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-            update(&mut known, seen)
+            update(&mut known, event)
         };
         for cluster in changed {
             // Nobody listening is fine.
@@ -78,12 +78,12 @@ impl Pods {
         }
     }
 
-    async fn follow(&self, mut watch: Watch<PodFact>) {
-        while let Some(seen) = watch.next().await {
-            match seen {
-                Ok(seen) => self.take(seen),
+    async fn follow(&self, mut watch: Watch<PodInfo>) {
+        while let Some(event) = watch.next().await {
+            match event {
+                Ok(event) => self.take(event),
                 Err(error) => {
-                    tracing::warn!(error = crate::chain(&error), "watch of the host's pods broke");
+                    tracing::warn!(error = crate::chain(&error), "watch of the host's pods failed");
                     return;
                 }
             }
@@ -92,9 +92,9 @@ impl Pods {
 }
 
 /// Applies what was seen; answers whose pods changed.
-fn update(known: &mut Option<ByCluster>, seen: Seen<PodFact>) -> Vec<ClusterId> {
-    match seen {
-        Seen::All(pods) => {
+fn update(known: &mut Option<ByCluster>, event: WatchEvent<PodInfo>) -> Vec<ClusterId> {
+    match event {
+        WatchEvent::All(pods) => {
             let mut fresh = ByCluster::new();
             for pod in pods {
                 fresh.entry(pod.cluster).or_default().insert(pod.name.clone(), pod);
@@ -107,7 +107,7 @@ fn update(known: &mut Option<ByCluster>, seen: Seen<PodFact>) -> Vec<ClusterId> 
                 .extend(old.keys().filter(|cluster| !known.as_ref().is_some_and(|fresh| fresh.contains_key(cluster))));
             changed
         }
-        Seen::Changed(pod) => {
+        WatchEvent::Changed(pod) => {
             let Some(all) = known.as_mut() else { return Vec::new() };
             let cluster = pod.cluster;
             let pods = all.entry(cluster).or_default();
@@ -115,7 +115,7 @@ fn update(known: &mut Option<ByCluster>, seen: Seen<PodFact>) -> Vec<ClusterId> 
             pods.insert(pod.name.clone(), pod);
             if same { Vec::new() } else { vec![cluster] }
         }
-        Seen::Gone(pod) => {
+        WatchEvent::Gone(pod) => {
             let Some(all) = known.as_mut() else { return Vec::new() };
             if let Some(pods) = all.get_mut(&pod.cluster) {
                 pods.remove(&pod.name);
@@ -131,13 +131,13 @@ fn update(known: &mut Option<ByCluster>, seen: Seen<PodFact>) -> Vec<ClusterId> 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::host::facts::Component;
+    use crate::host::info::Component;
 
     /// A running pod.
-    pub fn pod(cluster: u128, component: Component, name: &str, address: [u8; 4]) -> PodFact {
+    pub fn pod(cluster: u128, component: Component, name: &str, address: [u8; 4]) -> PodInfo {
         let cluster = ClusterId::from_uuid(uuid::Uuid::from_u128(cluster));
-        let (address, complaint) = (Some(address.into()), None);
-        PodFact { cluster, component, name: name.to_owned(), address, ready: false, leaving: false, complaint }
+        let (address, waiting_reason) = (Some(address.into()), None);
+        PodInfo { cluster, component, name: name.to_owned(), address, ready: false, terminating: false, waiting_reason }
     }
 
     #[test]
@@ -145,7 +145,7 @@ pub(crate) mod tests {
         let pods = Pods::default();
         let one = pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]);
         assert_eq!(pods.of(one.cluster), None);
-        pods.take(Seen::All(Vec::new()));
+        pods.take(WatchEvent::All(Vec::new()));
         assert_eq!(pods.of(one.cluster), Some(Vec::new()));
     }
 
@@ -154,14 +154,14 @@ pub(crate) mod tests {
         let pods = Pods::default();
         let (one, two) =
             (pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]), pod(2, Component::Etcd, "etcd-0", [10, 0, 0, 2]));
-        pods.take(Seen::All(vec![one.clone(), two.clone()]));
+        pods.take(WatchEvent::All(vec![one.clone(), two.clone()]));
         let mut changes = pods.changes();
-        pods.take(Seen::Changed(one.clone()));
-        pods.take(Seen::All(vec![one.clone()]));
+        pods.take(WatchEvent::Changed(one.clone()));
+        pods.take(WatchEvent::All(vec![one.clone()]));
         assert_eq!(changes.try_recv().unwrap(), two.cluster);
-        pods.take(Seen::Changed(PodFact { ready: true, ..one.clone() }));
+        pods.take(WatchEvent::Changed(PodInfo { ready: true, ..one.clone() }));
         assert_eq!(changes.try_recv().unwrap(), one.cluster);
-        pods.take(Seen::Gone(one.clone()));
+        pods.take(WatchEvent::Gone(one.clone()));
         assert_eq!(changes.try_recv().unwrap(), one.cluster);
         assert!(changes.try_recv().is_err());
         assert_eq!(pods.all(), Some(Vec::new()));

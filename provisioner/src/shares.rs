@@ -14,7 +14,7 @@ type Key = (WorkKind, OrganizationId);
 /// How many places each organization holds at the moment.
 #[derive(Debug)]
 pub struct Shares {
-    places: [(WorkKind, usize); 3],
+    permits: [(WorkKind, usize); 3],
     held: Mutex<HashMap<Key, usize>>,
 }
 
@@ -28,14 +28,14 @@ pub struct Share {
 impl Shares {
     /// Nobody holds any.
     pub fn new(tuning: &Tuning) -> Arc<Self> {
-        Arc::new(Self { places: tuning.places(), held: Mutex::default() })
+        Arc::new(Self { permits: tuning.permits(), held: Mutex::default() })
     }
 
     /// A place for something of that organization; none while it holds half of them, or holds one and only a quarter is free: that is
     /// kept for those who hold none.
     pub fn take(self: &Arc<Self>, kind: WorkKind, organization: OrganizationId) -> Option<Share> {
         let key = (kind, organization);
-        let all = self.places.iter().find(|(known, _)| *known == kind).map_or(0, |(_, places)| *places);
+        let all = self.permits.iter().find(|(known, _)| *known == kind).map_or(0, |(_, permits)| *permits);
         let mut held = self.held();
         let taken: usize = held.iter().filter(|((known, _), _)| *known == kind).map(|(_, count)| count).sum();
         let own = held.get(&key).copied().unwrap_or_default();

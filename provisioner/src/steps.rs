@@ -44,7 +44,7 @@ impl<'a> Steps<'a> {
         Ok(Self { store, operation: Some(open.id), titles, written, begun })
     }
 
-    /// Whether there is an operation to tell about.
+    /// Whether there is an open operation.
     pub const fn is_open(&self) -> bool {
         self.operation.is_some()
     }

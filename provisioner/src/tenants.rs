@@ -1,4 +1,4 @@
-//! Doors to tenants' API servers, and their nodes as Kubernetes has them.
+//! Clients of tenants' API servers, and their nodes as Kubernetes has them.
 //!
 //! Clients are kept while their short certificates last. A cluster that has nodes is watched; one without is left alone.
 
@@ -16,19 +16,19 @@ use tokio::sync::broadcast;
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::config::Facts;
-use crate::host::{Announced, ApiError, Connector, Door, Kubernetes, NodeFact, Seen, Site, Watch};
-use crate::trouble::Trouble;
+use crate::config::InstallationInfo;
+use crate::error::ReconcileError;
+use crate::host::{Announced, ApiError, Connector, Kubernetes, NodeStatus, Site, TenantConnection, Watch, WatchEvent};
 
 /// Signals kept for a slow listener.
 const BACKLOG: usize = 1024;
-const FIRST_REST: Duration = Duration::from_millis(200);
-const LONGEST_REST: Duration = Duration::from_secs(5);
+const FIRST_BACKOFF: Duration = Duration::from_millis(200);
+const LONGEST_BACKOFF: Duration = Duration::from_secs(5);
 /// The least time between two changes of one cluster's nodes that are passed on: each costs everybody's database a few questions, and a
 /// tenant can change its nodes as often as it likes.
 const PACE: Duration = Duration::from_millis(10);
 /// How long nodes are believed after the watch broke.
-const TRUST: Duration = Duration::from_secs(10);
+const STALE_AFTER: Duration = Duration::from_secs(10);
 
 /// As whom to call a tenant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -49,18 +49,18 @@ impl Identity {
     }
 }
 
-type DoorKey = (ClusterId, String, Identity);
+type ClientKey = (ClusterId, String, Identity);
 /// A client, and since when.
-type Opened = (Arc<dyn Kubernetes>, Instant);
-type Nodes = BTreeMap<String, NodeFact>;
+type CachedClient = (Arc<dyn Kubernetes>, Instant);
+type Nodes = BTreeMap<String, NodeStatus>;
 
-/// The doors and the watches.
+/// Clients and watches of tenants.
 pub struct Tenants {
     store: Store,
     connector: Arc<dyn Connector>,
     keys: Arc<dyn KeySource>,
-    facts: Arc<Facts>,
-    doors: Mutex<HashMap<DoorKey, Opened>>,
+    installation: Arc<InstallationInfo>,
+    clients: Mutex<HashMap<ClientKey, CachedClient>>,
     watched: Mutex<HashMap<ClusterId, Watched>>,
     changes: broadcast::Sender<(ClusterId, String)>,
 }
@@ -73,26 +73,31 @@ struct Watched {
 
 impl Tenants {
     /// Nothing opened, nothing watched.
-    pub fn new(store: Store, connector: Arc<dyn Connector>, keys: Arc<dyn KeySource>, facts: Arc<Facts>) -> Self {
+    pub fn new(
+        store: Store,
+        connector: Arc<dyn Connector>,
+        keys: Arc<dyn KeySource>,
+        installation: Arc<InstallationInfo>,
+    ) -> Self {
         let changes = broadcast::Sender::new(BACKLOG);
-        Self { store, connector, keys, facts, doors: Mutex::default(), watched: Mutex::default(), changes }
+        Self { store, connector, keys, installation, clients: Mutex::default(), watched: Mutex::default(), changes }
     }
 
     /// A client of a cluster's API server at `address`.
     ///
     /// # Errors
-    /// [`Trouble`] when no certificate or client can be made.
-    pub fn door(
+    /// [`ReconcileError`] when no certificate or client can be made.
+    pub fn client(
         &self,
         cluster: ClusterId,
         pki: &ClusterPki,
         address: &str,
         identity: Identity,
-    ) -> Result<Arc<dyn Kubernetes>, Trouble> {
+    ) -> Result<Arc<dyn Kubernetes>, ReconcileError> {
         let key = (cluster, address.to_owned(), identity);
-        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
-        doors.retain(|(_, _, identity), (_, made)| made.elapsed() < identity.keep());
-        if let Some((api, _)) = doors.get(&key) {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|(_, _, identity), (_, made)| made.elapsed() < identity.keep());
+        if let Some((api, _)) = clients.get(&key) {
             return Ok(Arc::clone(api));
         }
         let now = OffsetDateTime::now_utc();
@@ -100,14 +105,14 @@ impl Tenants {
             Identity::First => provisioner_access(pki, now, &*self.keys)?,
             Identity::Platform => platform_access(pki, now, &*self.keys)?,
         };
-        let door = Door { site: self.site(cluster, pki, address), identity: leaf };
-        let api = self.connector.connect(&door).map_err(|error| Trouble::api("cluster", error))?;
-        doors.insert(key, (Arc::clone(&api), Instant::now()));
+        let client = TenantConnection { site: self.site(cluster, pki, address), identity: leaf };
+        let api = self.connector.connect(&client).map_err(|error| ReconcileError::api("cluster", error))?;
+        clients.insert(key, (Arc::clone(&api), Instant::now()));
         Ok(api)
     }
 
     fn site(&self, cluster: ClusterId, pki: &ClusterPki, address: &str) -> Site {
-        let (server_name, ca_pem) = (sni::api(cluster, &self.facts.domain), pki.serving.trust_pem());
+        let (server_name, ca_pem) = (sni::api(cluster, &self.installation.domain), pki.serving.trust_pem());
         Site { address: address.to_owned(), server_name, ca_pem }
     }
 
@@ -122,11 +127,11 @@ impl Tenants {
     /// The way to a cluster that has an endpoint and keys; `None` while it has none.
     ///
     /// # Errors
-    /// [`Trouble`] of the store, or when no client can be made.
-    pub async fn reach(&self, cluster: &Cluster) -> Result<Option<Arc<dyn Kubernetes>>, Trouble> {
+    /// [`ReconcileError`] of the store, or when no client can be made.
+    pub async fn reach(&self, cluster: &Cluster) -> Result<Option<Arc<dyn Kubernetes>>, ReconcileError> {
         let Some(endpoint) = cluster.endpoint.as_deref() else { return Ok(None) };
         let Some(pki) = self.store.pki().get(cluster.id).await? else { return Ok(None) };
-        self.door(cluster.id, &pki, endpoint, Identity::Platform).map(Some)
+        self.client(cluster.id, &pki, endpoint, Identity::Platform).map(Some)
     }
 
     /// Signals: a cluster and the name of one of its nodes that changed; an empty name stands for all.
@@ -134,11 +139,11 @@ impl Tenants {
         self.changes.subscribe()
     }
 
-    /// What Kubernetes knows of a node: `None` when that cannot be told, `Some(None)` when it was seen not to be there.
-    pub fn node(&self, cluster: ClusterId, name: &str) -> Option<Option<NodeFact>> {
+    /// What Kubernetes knows of a node: `None`: unknown, `Some(None)`: observed to be absent.
+    pub fn node(&self, cluster: ClusterId, name: &str) -> Option<Option<NodeStatus>> {
         let watched = self.watched();
         let found = watched.get(&cluster)?;
-        let stale = found.broken_since.is_some_and(|since| since.elapsed() > TRUST);
+        let stale = found.broken_since.is_some_and(|since| since.elapsed() > STALE_AFTER);
         found.nodes.as_ref().filter(|_| !stale).map(|nodes| nodes.get(name).cloned())
     }
 
@@ -153,7 +158,7 @@ impl Tenants {
         watched.insert(cluster, Watched { nodes: None, broken_since: Some(Instant::now()), _stop: stop });
         let this = Arc::downgrade(self);
         tokio::spawn(async move {
-            let mut rest = FIRST_REST;
+            let mut backoff = FIRST_BACKOFF;
             while let Some(this) = this.upgrade() {
                 let began = Instant::now();
                 tokio::select! {
@@ -162,20 +167,21 @@ impl Tenants {
                 }
                 this.broke(cluster);
                 drop(this);
-                rest = if began.elapsed() > LONGEST_REST { FIRST_REST } else { (rest * 2).min(LONGEST_REST) };
+                backoff =
+                    if began.elapsed() > LONGEST_BACKOFF { FIRST_BACKOFF } else { (backoff * 2).min(LONGEST_BACKOFF) };
                 tokio::select! {
-                    () = tokio::time::sleep(rest) => {}
+                    () = tokio::time::sleep(backoff) => {}
                     () = cancel.cancelled() => return,
                 }
             }
         });
     }
 
-    /// Stops watching a cluster and closes its doors.
+    /// Stops watching a cluster and drops its clients.
     pub fn forget(&self, cluster: ClusterId) {
         self.watched().remove(&cluster);
-        let mut doors = self.doors.lock().unwrap_or_else(PoisonError::into_inner);
-        doors.retain(|(known, _, _), _| *known != cluster);
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        clients.retain(|(known, _, _), _| *known != cluster);
     }
 
     fn watched(&self) -> MutexGuard<'_, HashMap<ClusterId, Watched>> {
@@ -197,7 +203,7 @@ impl Tenants {
         }
     }
 
-    async fn open(&self, cluster: ClusterId) -> Option<Watch<NodeFact>> {
+    async fn open(&self, cluster: ClusterId) -> Option<Watch<NodeStatus>> {
         let row = self.store.clusters().load(cluster).await.ok()?;
         match self.reach(&row).await {
             Ok(api) => api.map(|api| api.watch_nodes()),
@@ -208,52 +214,52 @@ impl Tenants {
         }
     }
 
-    async fn take_all(&self, cluster: ClusterId, mut watch: Watch<NodeFact>) {
-        while let Some(seen) = watch.next().await {
-            match seen {
-                Ok(seen) => {
-                    if self.take(cluster, seen) {
+    async fn take_all(&self, cluster: ClusterId, mut watch: Watch<NodeStatus>) {
+        while let Some(event) = watch.next().await {
+            match event {
+                Ok(event) => {
+                    if self.take(cluster, event) {
                         tokio::time::sleep(PACE).await;
                     }
                 }
                 Err(error) => {
-                    tracing::debug!(%cluster, error = crate::chain(&error), "watch of nodes broke");
+                    tracing::debug!(%cluster, error = crate::chain(&error), "watch of nodes failed");
                     return;
                 }
             }
         }
     }
 
-    /// Takes in what was seen; answers whether that was news.
-    fn take(&self, cluster: ClusterId, seen: Seen<NodeFact>) -> bool {
+    /// Takes in an event; returns whether it changed anything.
+    fn take(&self, cluster: ClusterId, event: WatchEvent<NodeStatus>) -> bool {
         let name = {
             let mut watched = self.watched();
             let Some(watched) = watched.get_mut(&cluster) else { return false };
             watched.broken_since = None;
-            update(&mut watched.nodes, seen)
+            update(&mut watched.nodes, event)
         };
-        let is_news = name.is_some();
+        let is_changed = name.is_some();
         if let Some(name) = name {
             // Nobody listening is fine.
             let _ = self.changes.send((cluster, name));
         }
-        is_news
+        is_changed
     }
 }
 
 /// Applies what was seen; answers the name to signal, if anything changed.
-fn update(known: &mut Option<Nodes>, seen: Seen<NodeFact>) -> Option<String> {
-    match seen {
-        Seen::All(nodes) => {
+fn update(known: &mut Option<Nodes>, event: WatchEvent<NodeStatus>) -> Option<String> {
+    match event {
+        WatchEvent::All(nodes) => {
             *known = Some(nodes.into_iter().map(|node| (node.name.clone(), node)).collect());
             Some(String::new())
         }
-        Seen::Changed(node) => {
+        WatchEvent::Changed(node) => {
             let (name, nodes) = (node.name.clone(), known.as_mut()?);
             let different = nodes.get(&name) != Some(&node);
             nodes.insert(name.clone(), node);
             different.then_some(name)
         }
-        Seen::Gone(node) => known.as_mut()?.remove(&node.name).map(|node| node.name),
+        WatchEvent::Gone(node) => known.as_mut()?.remove(&node.name).map(|node| node.name),
     }
 }

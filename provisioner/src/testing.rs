@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use cloud_providers::memory::Memory;
 use migrations::{
-    Actor, Cluster, Enrolment, Kek, Kubeconfig, KubeconfigKind, NewCluster, NewJoinToken, NewKubeconfig, NewOwner,
-    NewPool, NodeFacts, NodePool, Organization, PoolKind, Project, Store,
+    Actor, Cluster, Enrollment, Kek, Kubeconfig, KubeconfigKind, NewCluster, NewJoinToken, NewKubeconfig, NewOwner,
+    NewPool, NodeInfo, NodePool, Organization, PoolKind, Project, Store,
 };
 use serde_json::json;
 use tenant_controlplane::id::{ClusterId, NodeId};
@@ -23,41 +23,41 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::config::{Facts, Release, Tuning};
-use crate::context::{Context, Parts};
+use crate::config::{InstallationInfo, Release, Tuning};
+use crate::context::{Context, Dependencies};
 use crate::engine::{Outcome, Reconcile};
-use crate::host::facts::Component;
-use crate::host::testing::{Fate, Scripted, ScriptedConnector};
-use crate::host::{Connector, FIELD_MANAGER, Kubernetes, ObjectKey, PodFact, Seen};
+use crate::error::ReconcileError;
+use crate::host::info::Component;
+use crate::host::testing::{FaultInjector, Scripted, ScriptedConnector};
+use crate::host::{Connector, FIELD_MANAGER, Kubernetes, ObjectKey, PodInfo, WatchEvent};
 use crate::keys::SystemKeys;
-use crate::trouble::Trouble;
 
 pub struct World {
     pub store: Store,
     pub organization: Organization,
     pub project: Project,
-    pub fate: Arc<Fate>,
+    pub faults: Arc<FaultInjector>,
     pub host: Arc<Scripted>,
     pub tenant: Arc<Scripted>,
     pub machines: Arc<Memory>,
     pub ctx: Arc<Context>,
-    pub axe: Axe,
+    pub cancel_at: CancelAt,
     pub connector: Arc<ScriptedConnector>,
-    /// Whether the host has processors to spare.
-    pub leisure: watch::Sender<bool>,
+    /// Whether the host's CPUs are idle.
+    pub host_idle: watch::Sender<bool>,
     _dir: tempfile::TempDir,
 }
 
 /// Ends one reconcile in the middle, as a lost lease or a dying process does.
 #[derive(Default)]
-pub struct Axe {
+pub struct CancelAt {
     looks: AtomicUsize,
     falls_at: Mutex<Option<usize>>,
 }
 
-impl Axe {
+impl CancelAt {
     /// Drops whatever reconcile is looked at for the `n`th time, counted over all of them, instead of looking.
-    pub fn fall_at(&self, n: usize) {
+    pub fn set(&self, n: usize) {
         *self.falls_at.lock().unwrap() = Some(n);
     }
 
@@ -81,16 +81,16 @@ impl Axe {
 /// Short waits.
 pub fn tuning() -> Tuning {
     Tuning {
-        patience: Duration::from_millis(50),
+        reconcile_timeout: Duration::from_millis(50),
         probe_every: Duration::from_millis(2),
-        grace: Duration::ZERO,
-        calm: Duration::ZERO,
-        farewell: Duration::from_millis(1500),
+        probe_grace: Duration::ZERO,
+        standby_cooldown: Duration::ZERO,
+        reset_timeout: Duration::from_millis(1500),
         ..Tuning::default()
     }
 }
 
-pub fn facts() -> Facts {
+pub fn installation() -> InstallationInfo {
     let image = |name: &str| format!("pilothouse.internal/{name}:1");
     let images = Images {
         apiserver: image("kube-apiserver"),
@@ -112,7 +112,7 @@ pub fn facts() -> Facts {
         fsync: true,
         etcd_ip: None,
     };
-    Facts {
+    InstallationInfo {
         domain: placement.domain.clone(),
         placement,
         gateway: SocketAddr::from(([127, 0, 0, 1], 8443)),
@@ -147,24 +147,37 @@ impl World {
         let token = migrations::ExposeSecret::expose_secret(&token).to_owned();
         let (_, organization) = store.identity().complete_setup(&token, owner).await.unwrap();
         let project = store.identity().projects(organization.id).await.unwrap().remove(0);
-        let fate = Arc::new(Fate::default());
-        let (host, tenant) = (Scripted::new(Arc::clone(&fate)), Scripted::new(Arc::clone(&fate)));
+        let faults = Arc::new(FaultInjector::default());
+        let (host, tenant) = (Scripted::new(Arc::clone(&faults)), Scripted::new(Arc::clone(&faults)));
         let connector = Arc::new(ScriptedConnector::new(Arc::clone(&tenant), Arc::clone(&host)));
         let machines = Arc::new(Memory::new());
-        let leisure = watch::Sender::new(true);
-        let ctx = Context::new(Parts {
+        let host_idle = watch::Sender::new(true);
+        let ctx = Context::new(Dependencies {
             store: store.clone(),
             host: Arc::clone(&host) as Arc<dyn Kubernetes>,
             connector: Arc::clone(&connector) as Arc<dyn Connector>,
             providers: vec![Arc::clone(&machines) as _],
             keys: Arc::new(SystemKeys),
-            facts: Arc::new(facts()),
+            installation: Arc::new(installation()),
             tuning,
-            leisure: leisure.subscribe(),
+            host_idle: host_idle.subscribe(),
             ending: CancellationToken::new(),
         });
-        let axe = Axe::default();
-        Self { leisure, store, organization, project, fate, host, tenant, machines, ctx, axe, connector, _dir: dir }
+        let cancel_at = CancelAt::default();
+        Self {
+            host_idle,
+            store,
+            organization,
+            project,
+            faults,
+            host,
+            tenant,
+            machines,
+            ctx,
+            cancel_at,
+            connector,
+            _dir: dir,
+        }
     }
 
     pub async fn cluster(&self, name: &str) -> Cluster {
@@ -230,9 +243,9 @@ impl World {
         };
         let (_, secret) = self.store.join_tokens().create(new).await.unwrap();
         let token_secret = migrations::ExposeSecret::expose_secret(&secret);
-        let (fingerprint, hostname, facts) = ("m1", "own-1", NodeFacts::default());
-        let enrolment = Enrolment { token_secret, fingerprint, hostname, wished_name: "", facts };
-        self.store.nodes().enroll(enrolment).await.unwrap().node.id
+        let (fingerprint, hostname, facts) = ("m1", "own-1", NodeInfo::default());
+        let enrollment = Enrollment { token_secret, fingerprint, hostname, requested_name: "", facts };
+        self.store.nodes().enroll(enrollment).await.unwrap().node.id
     }
 
     /// The cluster is to be looked at now.
@@ -242,27 +255,27 @@ impl World {
 
     /// The host starts the cluster's pods.
     pub fn start_pods(&self, cluster: ClusterId, control_plane: [u8; 4]) {
-        let pod = |component, name: &str, address: [u8; 4]| PodFact {
+        let pod = |component, name: &str, address: [u8; 4]| PodInfo {
             cluster,
             component,
             name: name.to_owned(),
             address: Some(address.into()),
             ready: true,
-            leaving: false,
-            complaint: None,
+            terminating: false,
+            waiting_reason: None,
         };
         let etcd = pod(Component::Etcd, "etcd-0", [100, 64, 0, 2]);
         let api = pod(Component::ControlPlane, "control-plane-x", control_plane);
-        self.ctx.pods.take(Seen::All(vec![etcd, api]));
+        self.ctx.pods.take(WatchEvent::All(vec![etcd, api]));
     }
 
-    pub async fn reconcile_cluster(&self, id: ClusterId) -> Result<Outcome, Trouble> {
+    pub async fn reconcile_cluster(&self, id: ClusterId) -> Result<Outcome, ReconcileError> {
         self.ctx.reconcile(migrations::WorkKind::Cluster, id.uuid()).await
     }
 
     /// The same, counted by the axe.
-    pub async fn looked_at(&self, id: ClusterId) -> Result<Outcome, Trouble> {
-        self.axe.over(self.reconcile_cluster(id)).await.unwrap()
+    pub async fn looked_at(&self, id: ClusterId) -> Result<Outcome, ReconcileError> {
+        self.cancel_at.over(self.reconcile_cluster(id)).await.unwrap()
     }
 
     /// Reconciles everything that is due or soon will be, until nothing changes any more; failures are tried again.
@@ -301,9 +314,9 @@ impl World {
             if !done.insert((work.kind, work.id)) {
                 return self.store.work().settle(&work, migrations::Settle::Later(soon)).await.unwrap();
             }
-            let settle = match self.axe.over(self.ctx.reconcile(work.kind, work.id)).await {
+            let settle = match self.cancel_at.over(self.ctx.reconcile(work.kind, work.id)).await {
                 Some(Ok(Outcome::Gone)) => migrations::Settle::Done,
-                Some(Ok(Outcome::Crowded)) => migrations::Settle::Postponed(soon),
+                Some(Ok(Outcome::Throttled)) => migrations::Settle::Postponed(soon),
                 Some(Ok(Outcome::Done)) => migrations::Settle::Later(Duration::from_secs(600)),
                 Some(Ok(Outcome::Waiting { .. })) => migrations::Settle::Later(soon),
                 Some(Err(_)) | None => migrations::Settle::Failed { backoff: soon },

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use migrations::{Kubeconfig, Store};
 use portal::{IssueError, Issuer};
-use provisioner::{Facts, KubeconfigError, Server, issue_kubeconfig};
+use provisioner::{InstallationInfo as Facts, KubeconfigError, Server, issue_kubeconfig};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::status::KubeconfigEndpoint;
 

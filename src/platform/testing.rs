@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use gateway::{Gateway, GatewayConfig, Limits, Peer, Sink, TlsStream};
 use migrations::{
-    Actor, Cluster, ClusterReport, Enrolment, ExposeSecret, Kek, NewCluster, NewJoinToken, NewOwner, NodeFacts, Store,
+    Actor, Cluster, ClusterReport, Enrollment, ExposeSecret, Kek, NewCluster, NewJoinToken, NewOwner, NodeInfo, Store,
 };
 use provisioner::SystemKeys;
 use rustls::{ClientConfig, RootCertStore};
@@ -144,10 +144,10 @@ impl World {
             actor: Actor::System,
         };
         let (_, secret) = self.store.join_tokens().create(new).await.unwrap();
-        let (token_secret, facts) = (secret.expose_secret(), NodeFacts::default());
-        let enrolment =
-            Enrolment { token_secret, fingerprint: machine, hostname: machine, wished_name: machine, facts };
-        let node = self.store.nodes().enroll(enrolment).await.unwrap().node.id;
+        let (token_secret, facts) = (secret.expose_secret(), NodeInfo::default());
+        let enrollment =
+            Enrollment { token_secret, fingerprint: machine, hostname: machine, requested_name: machine, facts };
+        let node = self.store.nodes().enroll(enrollment).await.unwrap().node.id;
         let valid = Validity::from_now(OffsetDateTime::now_utc(), time::Duration::hours(1));
         let subject = link_node(self.cluster.id, node);
         let leaf = issue(&self.pki.link.current, &subject, valid, &SystemKeys).unwrap();

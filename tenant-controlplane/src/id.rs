@@ -18,7 +18,7 @@ const SUFFIX_LEN: usize = 26;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum IdError {
     /// The text has no `prefix_`, or another kind's.
-    #[error("`{text}` is not an id of this kind: it must begin with `{expected}_`")]
+    #[error("`{text}` is not an ID of this kind: it must start with `{expected}_`")]
     Prefix {
         /// What was given.
         text: String,
@@ -26,7 +26,7 @@ pub enum IdError {
         expected: &'static str,
     },
     /// The part after the prefix is not 26 characters of base32 within 128 bits.
-    #[error("`{text}` is not an id: after the prefix come 26 characters of 0-9 and a-z without i, l, o, u")]
+    #[error("`{text}` is not an ID: the prefix must be followed by 26 characters of 0-9 and a-z without i, l, o, u")]
     Suffix {
         /// What was given.
         text: String,

@@ -16,10 +16,10 @@ const NODE_MAX: usize = 63;
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NameError {
     /// Nothing was given.
-    #[error("a name is needed: lower-case letters, digits and `-`, for example `demo`")]
+    #[error("a name is required: lowercase letters, digits and `-`, for example `demo`")]
     Empty,
     /// More characters than the kind of name may have.
-    #[error("the name has {length} characters, the limit is {max}: choose a shorter one")]
+    #[error("the name has {length} characters; the maximum is {max}")]
     TooLong {
         /// Characters given.
         length: usize,
@@ -27,13 +27,13 @@ pub enum NameError {
         max: usize,
     },
     /// A character outside a-z, 0-9 and `-`.
-    #[error("the name contains `{found}`: use only lower-case letters a-z, digits and `-`")]
+    #[error("the name contains `{found}`: use only lowercase letters a-z, digits and `-`")]
     Character {
         /// The first such character.
         found: char,
     },
     /// `-` at the beginning or the end.
-    #[error("the name must begin and end with a letter or a digit, not with `-`")]
+    #[error("the name must start and end with a letter or digit")]
     Edge,
 }
 
@@ -168,7 +168,7 @@ mod tests {
     fn json_is_checked_too() {
         assert!(serde_json::from_str::<PoolName>("\"web\"").is_ok());
         let error = serde_json::from_str::<PoolName>("\"Web\"").unwrap_err().to_string();
-        assert!(error.contains("only lower-case letters"), "{error}");
+        assert!(error.contains("only lowercase letters"), "{error}");
     }
 
     #[test]

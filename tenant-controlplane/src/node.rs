@@ -50,8 +50,8 @@ pub fn join_line(join: &JoinMaterial, portal_url: &str) -> String {
         join.ca_pem.lines().filter(|line| !line.trim().is_empty()).map(|line| quoted(line.trim())).collect();
     format!(
         concat!(
-            " ( [ \"$(id -u)\" = 0 ] || {{ echo 'run this as root: type \"sudo -i\" first, then paste the line again' >&2; exit 1; }}; ",
-            "command -v curl >/dev/null || {{ echo 'curl is missing: install it (apt-get install -y curl), then paste the line again' >&2; exit 1; }}; ",
+            " ( [ \"$(id -u)\" = 0 ] || {{ echo 'run this as root: type \"sudo -i\" first, then run the join command again' >&2; exit 1; }}; ",
+            "command -v curl >/dev/null || {{ echo 'curl is missing: install it (apt-get install -y curl), then run the join command again' >&2; exit 1; }}; ",
             "umask 077; export {variable}={token}; d=$(mktemp -d) || exit 1; trap 'rm -rf \"$d\"' EXIT; ",
             "printf '%s\\n' {ca} >\"$d/ca.pem\" && ",
             "curl -fsS --connect-timeout 10 --cacert \"$d/ca.pem\" -o \"$d/agent.sh\" {url} && sh \"$d/agent.sh\" \"$d/ca.pem\" {key} )"

@@ -21,37 +21,34 @@ const fn step(key: &'static str, title: &'static str) -> StepInfo {
 
 /// The steps of `cluster.create`, in order.
 pub const CLUSTER_CREATE: [StepInfo; 5] = [
-    step("accepted", "Accept the request"),
-    step("datastore", "Start the datastore"),
-    step("control_plane", "Start the control plane"),
-    step("endpoint", "Reach it through the gateway"),
-    step("addons", "Set up access and addons"),
+    step("accepted", "Request accepted"),
+    step("datastore", "Start etcd"),
+    step("control_plane", "Start control plane"),
+    step("endpoint", "Verify endpoint"),
+    step("addons", "Install RBAC and add-ons"),
 ];
 
 /// The steps of `cluster.delete`, in order.
 pub const CLUSTER_DELETE: [StepInfo; 4] = [
-    step("nodes", "Tell nodes to leave"),
-    step("machines", "Remove machines"),
-    step("namespace", "Remove the control plane and its data"),
-    step("keys", "Destroy certificates and keys"),
+    step("nodes", "Drain nodes"),
+    step("machines", "Delete machines"),
+    step("namespace", "Delete control plane and data"),
+    step("keys", "Delete certificates and keys"),
 ];
 
 /// The steps of `node_pool.create`, in order.
 pub const POOL_CREATE: [StepInfo; 3] = [
-    step("accepted", "Accept the request"),
+    step("accepted", "Request accepted"),
     step("machines", "Create machines"),
-    step("ready", "Wait for nodes to be ready"),
+    step("ready", "Wait for nodes to become Ready"),
 ];
 
 /// The steps of `node_pool.delete`, in order.
-pub const POOL_DELETE: [StepInfo; 2] = [step("nodes", "Tell nodes to leave"), step("machines", "Remove machines")];
+pub const POOL_DELETE: [StepInfo; 2] = [step("nodes", "Drain nodes"), step("machines", "Delete machines")];
 
 /// The steps of `node.delete`, in order.
-pub const NODE_DELETE: [StepInfo; 3] = [
-    step("drain", "Move its pods away"),
-    step("machine", "Let its machine go"),
-    step("node", "Remove it from Kubernetes"),
-];
+pub const NODE_DELETE: [StepInfo; 3] =
+    [step("drain", "Drain pods"), step("machine", "Release machine"), step("node", "Delete Node object")];
 
 /// The steps of an operation of that kind; empty for kinds without any.
 pub const fn steps(operation_kind: &str) -> &'static [StepInfo] {
@@ -87,7 +84,7 @@ pub struct Observed {
     /// When the first of its certificates ends.
     pub certificates_end: Option<OffsetDateTime>,
     /// What went wrong last, for people; never a secret.
-    pub trouble: Option<String>,
+    pub last_error: Option<String>,
 }
 
 /// Nodes of a cluster.
@@ -142,7 +139,7 @@ pub fn next_step(observed: &Observed) -> Option<StepInfo> {
 pub struct Situation<'a> {
     /// What was seen.
     pub observed: &'a Observed,
-    /// The wish it was seen for.
+    /// The generation it was observed for.
     pub generation: i64,
     /// Somebody asked for its removal.
     pub deleting: bool,
@@ -195,7 +192,7 @@ fn facts(observed: &Observed) -> Vec<Fact> {
             "DatastoreWritable",
             observed.etcd_writable,
             ["HasSpace", "Full"],
-            ["etcd takes writes", "etcd is full: nothing can be written"],
+            ["etcd accepts writes", "etcd is full: writes are rejected"],
         ),
         fact(
             "ControlPlaneAvailable",
@@ -207,13 +204,13 @@ fn facts(observed: &Observed) -> Vec<Fact> {
             "EndpointReachable",
             endpoint,
             ["Reachable", "Unreachable"],
-            ["the API server answers through the gateway", "the API server does not answer through the gateway"],
+            ["the API server is reachable through the gateway", "the API server is not reachable through the gateway"],
         ),
         fact(
             "AddonsHealthy",
             observed.addons,
             ["Applied", "Pending"],
-            ["access and addons are in place", "access and addons are not all in place"],
+            ["RBAC and add-ons are installed", "RBAC and add-ons are not fully installed"],
         ),
     ];
     facts.extend(observed.nodes.map(nodes));
@@ -221,8 +218,8 @@ fn facts(observed: &Observed) -> Vec<Fact> {
 }
 
 fn ready(observed: &Observed) -> Fact {
-    let message = match (next_step(observed), &observed.trouble) {
-        (_, Some(trouble)) => trouble.clone(),
+    let message = match (next_step(observed), &observed.last_error) {
+        (_, Some(last_error)) => last_error.clone(),
         (Some(step), None) => format!("next: {}", step.title),
         (None, None) => "the cluster is ready".to_owned(),
     };
@@ -231,7 +228,7 @@ fn ready(observed: &Observed) -> Fact {
 
 fn nodes(count: NodeCount) -> Fact {
     let message = match count {
-        NodeCount { total: 0, .. } => "no nodes have joined: workloads have nowhere to run".to_owned(),
+        NodeCount { total: 0, .. } => "no nodes have joined: workloads cannot be scheduled".to_owned(),
         NodeCount { ready, total } => format!("{ready} of {total} nodes are ready"),
     };
     let holds = Some(count.ready == count.total);
@@ -241,8 +238,8 @@ fn nodes(count: NodeCount) -> Fact {
 /// They are renewed by themselves; people see when the first would end if they were not.
 fn certificates(end: Option<OffsetDateTime>, now: OffsetDateTime) -> Fact {
     let message = match end {
-        Some(end) if end > now => format!("the first certificate ends on {} and is renewed before", end.date()),
-        Some(end) => format!("a certificate ended on {}", end.date()),
+        Some(end) if end > now => format!("earliest certificate expiry is {}; renewed automatically", end.date()),
+        Some(end) => format!("a certificate expired on {}", end.date()),
         None => "not observed yet".to_owned(),
     };
     Fact { kind: "CertificatesValid", holds: end.map(|end| end > now), reasons: ["Valid", "Expired"], message }
@@ -285,7 +282,7 @@ mod tests {
             addons: Some(true),
             nodes: Some(NodeCount { ready: 1, total: 1 }),
             certificates_end: Some(NOW + Duration::days(365)),
-            trouble: None,
+            last_error: None,
         }
     }
 
@@ -345,7 +342,7 @@ mod tests {
         let observed = running();
         let (_, first) = summarize(&situation(&observed, ClusterState::Running));
         let later = NOW + Duration::minutes(5);
-        let down = Observed { probe: Some(false), trouble: Some("the gateway refused".to_owned()), ..running() };
+        let down = Observed { probe: Some(false), last_error: Some("the gateway refused".to_owned()), ..running() };
         let again = Situation { conditions: &first, now: later, ..situation(&down, ClusterState::Running) };
         let (_, second) = summarize(&again);
         let time = |kind: &str| second.iter().find(|known| known.kind == kind).map(|known| known.last_transition_time);
@@ -370,7 +367,7 @@ mod tests {
         };
         let (status, message) = seen(&running(), NOW);
         assert_eq!(status, ConditionStatus::True);
-        assert_eq!(message, "the first certificate ends on 2027-11-20 and is renewed before");
+        assert_eq!(message, "earliest certificate expiry is 2027-11-20; renewed automatically");
         assert_eq!(seen(&running(), NOW + Duration::days(366)).0, ConditionStatus::False);
         let unknown = Observed { certificates_end: None, ..running() };
         assert_eq!(seen(&unknown, NOW).0, ConditionStatus::Unknown);

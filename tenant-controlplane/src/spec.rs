@@ -50,19 +50,17 @@ struct RawSpec {
     labels: BTreeMap<String, String>,
 }
 
-/// Why a wish cannot become a [`ClusterSpec`]. The messages are for people.
+/// Why a request cannot become a [`ClusterSpec`]. The messages are for people.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum SpecError {
     /// The pod range is not a private network of a usable size.
-    #[error("the pod range {0} cannot be used: choose a private network (10/8, 172.16/12, 192.168/16) from /12 to /23")]
+    #[error("invalid pod CIDR {0}: choose a private network (10/8, 172.16/12, 192.168/16) from /12 to /23")]
     PodCidr(Ipv4Net),
     /// The service range is not a private network of a usable size.
-    #[error(
-        "the service range {0} cannot be used: choose a private network (10/8, 172.16/12, 192.168/16) from /12 to /24"
-    )]
+    #[error("invalid service CIDR {0}: choose a private network (10/8, 172.16/12, 192.168/16) from /12 to /24")]
     ServiceCidr(Ipv4Net),
     /// Pods and services would share addresses.
-    #[error("the pod range {pods} and the service range {services} overlap: choose two separate ones")]
+    #[error("pod CIDR {pods} and service CIDR {services} overlap: choose disjoint CIDRs")]
     Overlap {
         /// The pod range.
         pods: Ipv4Net,
@@ -70,7 +68,7 @@ pub enum SpecError {
         services: Ipv4Net,
     },
     /// Not 1 to 5 replicas.
-    #[error("{0} control-plane replicas cannot be run: choose 1 to 5")]
+    #[error("{0} control plane replicas are out of range: choose 1 to 5")]
     Replicas(u8),
     /// Too many or too long labels.
     #[error("labels: at most 32, and keys and values of at most 63 characters; keys not empty")]

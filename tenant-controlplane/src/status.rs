@@ -166,7 +166,7 @@ pub struct Condition {
     pub reason: String,
     /// Why, for people.
     pub message: String,
-    /// The generation of the wish this was observed for.
+    /// The generation this was observed for.
     pub observed_generation: i64,
     /// When `status` last changed.
     #[serde(with = "time::serde::rfc3339")]

@@ -6,7 +6,7 @@
 use std::iter::Peekable;
 use std::str::Chars;
 
-/// The most characters of a stranger's text that are kept.
+/// The most characters of untrusted text that are kept.
 pub const LONGEST: usize = 600;
 
 const ESCAPE: char = '\u{1b}';

@@ -25,7 +25,7 @@ pub struct KubernetesVersion {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum VersionError {
     /// It is not written as three numbers with dots between them (<https://semver.org>, section 2).
-    #[error("`{given}` is no Kubernetes version: write it like {}", KubernetesVersion::default())]
+    #[error("`{given}` is not a Kubernetes version: use the form {}", KubernetesVersion::default())]
     Malformed {
         /// What was given.
         given: String,

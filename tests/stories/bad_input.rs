@@ -230,7 +230,7 @@ fn story_bad_requests() {
     assert_eq!(code, Some(4));
     ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
     let (_, taken) = fails(&mut world.user(&["cluster", "create", "demo"]));
-    assert!(taken.contains("demo") && taken.contains("taken"), "{taken}");
+    assert!(taken.contains("demo") && taken.contains("already used"), "{taken}");
     crate::tokens::are_refused_by_name(&world, "demo");
     // Machines that enrolled and were never seen again do not hold up the end.
     ok(&mut world.user(&["cluster", "delete", "demo", "--yes", "--wait"]));

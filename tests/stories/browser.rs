@@ -1,4 +1,4 @@
-//! The portal's tour against a running platform: what a person sees is what really happens. From the set-up link to a kubeconfig
+//! The portal's tour against a running platform: what a person sees is what really happens. From the setup link to a kubeconfig
 //! that a real kubectl uses, and to a cluster that is gone.
 
 use crate::chromium::Browser;
@@ -21,7 +21,7 @@ pub fn tours(world: &World) {
         let page = create(&browser).await;
         get_in(&browser, world).await;
         browser.goto(&format!("{page}/join")).await;
-        browser.click("Make the line").await;
+        browser.click("Create join command").await;
         browser.sees("#line", "pilothouse_join_").await;
         delete(&browser, &page).await;
         at_once(&browser).await;
@@ -31,7 +31,7 @@ pub fn tours(world: &World) {
     assert!(!left.contains(NAME), "{left}");
 }
 
-/// The set-up link makes the owner, once; then signing out and in.
+/// The setup link makes the owner, once; then signing out and in.
 async fn account(browser: &Browser, link: &str) {
     browser.goto(link).await;
     browser.fill("Email", EMAIL).await;
@@ -63,10 +63,10 @@ async fn create(browser: &Browser) -> String {
     browser.find("form button[type=submit]").await.click().await.unwrap();
     let page = browser.at("/clusters/cls_", "").await;
     browser.driver.execute("window.untouched = true", vec![]).await.unwrap();
-    browser.sees("#steps", "Start the datastore").await;
+    browser.sees("#steps", "Start etcd").await;
     browser.find("#steps li[data-state=done]").await;
     browser.sees("h1", "Ready").await;
-    browser.sees("main", "The control plane answers, and kubeconfigs work.").await;
+    browser.sees("main", "The API server is reachable, and kubeconfigs work.").await;
     browser.sees("#nodes tbody", "Ready").await;
     let untouched: bool =
         browser.driver.execute("return window.untouched === true", vec![]).await.unwrap().convert().unwrap();
@@ -103,7 +103,7 @@ async fn delete(browser: &Browser, page: &str) {
     browser.click("Delete cluster").await;
     browser.fill(&format!("Type {NAME}"), NAME).await;
     browser.click(&format!("Delete {NAME}")).await;
-    browser.sees("h1", &format!("{NAME} is gone")).await;
+    browser.sees("h1", &format!("{NAME} is deleted")).await;
     browser.click("Go to your clusters").await;
     browser.sees("main", "demo").await;
 }

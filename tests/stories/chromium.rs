@@ -66,16 +66,16 @@ impl Browser {
     /// go on, as a person would be asked.
     pub async fn open(dir: &Path, origin: &str) -> Self {
         let (processes, port) = driver(dir);
-        let mut wishes = DesiredCapabilities::chrome();
-        wishes.set_binary("/usr/bin/chromium").unwrap();
-        wishes.accept_insecure_certs(true).unwrap();
+        let mut capabilities = DesiredCapabilities::chrome();
+        capabilities.set_binary("/usr/bin/chromium").unwrap();
+        capabilities.accept_insecure_certs(true).unwrap();
         for flag in FLAGS {
-            wishes.add_arg(flag).unwrap();
+            capabilities.add_arg(flag).unwrap();
         }
-        wishes.add_arg(&format!("--user-data-dir={}", dir.join("profile").display())).unwrap();
+        capabilities.add_arg(&format!("--user-data-dir={}", dir.join("profile").display())).unwrap();
         let preferences = serde_json::json!({ "download.default_directory": dir.join("downloads") });
-        wishes.add_experimental_option("prefs", preferences).unwrap();
-        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wishes).await.unwrap();
+        capabilities.add_experimental_option("prefs", preferences).unwrap();
+        let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.unwrap();
         driver.set_window_rect(0, 0, 1600, 1000).await.unwrap();
         Self { driver, origin: origin.to_owned(), _processes: processes }
     }

@@ -108,7 +108,7 @@ impl OwnMachine {
             if now != before.1 && now.parse::<u32>().is_ok() { Ok(()) } else { Err(now) }
         });
         assert_eq!(pod(world, kubeconfig), before.0, "the container ran on");
-        self.wait("the node to be ready", || node(world, kubeconfig, READY, "True"));
+        self.wait("the node to become Ready", || node(world, kubeconfig, READY, "True"));
     }
 
     /// Tells its init to reboot; [`OwnMachine::is_back`] waits for it. Returns the boot that ends.
@@ -126,7 +126,7 @@ impl OwnMachine {
             let seen = text(&output.stdout);
             if !seen.is_empty() && seen != boot { Ok(()) } else { Err(seen + text(&output.stderr).as_str()) }
         });
-        self.wait("the node to be ready", || node(world, kubeconfig, READY, "True"));
+        self.wait("the node to become Ready", || node(world, kubeconfig, READY, "True"));
         world.answers(kubeconfig, "root");
     }
 

@@ -70,7 +70,7 @@ fn sweep() {
             continue;
         }
         eprintln!("sweep: the run of {name} was killed; removing what it left");
-        // A neighbour's platform is a guest on its host: it goes first.
+        // A neighbor's platform is a guest on its host: it goes first.
         for name in std::fs::read_to_string(dir.join("platforms")).unwrap_or_default().lines().rev() {
             let platform = platform_dir(name);
             let words = ["down", "--purge", "--yes", "--name", name, "--data-dir"];

@@ -1,4 +1,4 @@
-//! Control planes made ahead: a wish finds one that runs, nobody finds them otherwise, and they come back and go as the operator says.
+//! Standby control planes: a request finds one that runs, nobody finds them otherwise, and they come back and go as the operator says.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

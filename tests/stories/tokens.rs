@@ -61,13 +61,13 @@ pub fn are_refused_by_name(world: &World, cluster: &str) {
     let bent = format!("{}{}", &mine[..mine.len() - 1], if mine.ends_with('A') { 'B' } else { 'A' });
     for wrong in [bent.as_str(), "pilothouse_join_nonsense", "nonsense"] {
         let (_, said) = fails(&mut one.join(wrong));
-        assert!(said.contains("not known here") && said.contains("new join command"), "{said}");
+        assert!(said.contains("unknown join token") && said.contains("new join command"), "{said}");
         assert!(!said.contains(wrong) || wrong == "nonsense", "a token is told: {said}");
         one.is_not_a_node();
     }
     ok(&mut one.join(&mine));
     let (_, said) = fails(&mut two.join(&mine));
-    assert!(said.contains("used by another machine") && said.contains("own"), "{said}");
+    assert!(said.contains("bound to another machine"), "{said}");
     two.is_not_a_node();
     // The same line pasted again on the same machine is no error, and takes nothing of the token.
     let again = one.join(&mine).output().unwrap();
@@ -78,11 +78,14 @@ pub fn are_refused_by_name(world: &World, cluster: &str) {
     );
     let (twice, _) = token(world, cluster, &["--max-uses", "2"]);
     let (_, said) = fails(&mut one.join(&twice));
-    assert!(said.contains("already is node one") && said.contains("reset"), "another line is another wish: {said}");
+    assert!(
+        said.contains("already is node one") && said.contains("reset"),
+        "another command is another request: {said}"
+    );
     ok(&mut two.join(&twice));
     ok(&mut three.join(&twice));
     let (_, said) = fails(&mut Machine::new(world, "four").join(&twice));
-    assert!(said.contains("as often as it may be"), "{said}");
+    assert!(said.contains("no uses left"), "{said}");
 }
 
 /// A token of the shortest life, to be shown to a machine when that is over.

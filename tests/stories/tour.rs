@@ -13,7 +13,7 @@ fn story_tour() {
     let Some(world) = World::up_with("tour", &[]) else { return };
     let link = world.field("setup_url");
     let secret = &link[link.find("/setup/").unwrap()..];
-    assert_eq!(readable_with(&world.dir, secret), Vec::<PathBuf>::new(), "the set-up link is for its owner only");
+    assert_eq!(readable_with(&world.dir, secret), Vec::<PathBuf>::new(), "the setup link is for its owner only");
     let created = ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
     assert!(created.contains("demo"), "{created}");
     // As a person at a terminal does it.
@@ -42,7 +42,7 @@ fn story_tour() {
     let line = ok(&mut world.user(&["node", "join-command", "--cluster", "demo"]));
     assert_eq!(line.trim().lines().count(), 1, "{line}");
     let (_, taken) = fails(&mut world.user(&["cluster", "create", "demo"]));
-    assert!(taken.contains("demo") && taken.contains("taken"), "{taken}");
+    assert!(taken.contains("demo") && taken.contains("already used"), "{taken}");
     mortal.is_refused(&world);
 
     let own = machine.joined(&world, &kubeconfig);

@@ -175,7 +175,7 @@ pub struct NewKubeconfig {
 pub struct Recipient {
     /// Whether they hold the role admin, or more, in the cluster's organization.
     pub admin: bool,
-    /// Whether local machines of this installation share the kernel of the platform's machine without isolation.
+    /// Whether local machines of this installation share the kernel of the platform host without isolation.
     pub shared_kernel: bool,
 }
 

@@ -11,7 +11,7 @@ use crate::codec;
 use crate::entity::{identity, world as table};
 use crate::error::StoreError;
 
-/// One tenant control plane: what is wished (written by the portal) and what is seen (written by the provisioner).
+/// One tenant control plane: its desired state (written by the portal) and its observed state (written by the provisioner).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Cluster {
     /// Its id.
@@ -22,9 +22,9 @@ pub struct Cluster {
     pub organization: OrganizationId,
     /// Unique in the project.
     pub name: ClusterName,
-    /// What is wished.
+    /// The desired state.
     pub spec: ClusterSpec,
-    /// Counts wishes, from 1.
+    /// Counts changes of the spec, from 1.
     pub generation: i64,
     /// The generation that has been made so.
     pub observed_generation: i64,
@@ -44,7 +44,7 @@ pub struct Cluster {
     pub deletion_requested_at: Option<OffsetDateTime>,
     /// Whether its deletion is forced: an admin said that nothing is to be waited for that may never come.
     pub forced: bool,
-    /// When it was wished for.
+    /// When it was requested.
     pub created_at: OffsetDateTime,
     /// When anything of this row last changed.
     pub updated_at: OffsetDateTime,
@@ -55,7 +55,7 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The version of what is wished, `<uuid>.<generation>`, for `If-Match`.
+    /// The version of the spec, `<uuid>.<generation>`, for `If-Match`.
     pub fn etag(&self) -> String {
         codec::etag(self.id.uuid(), self.generation)
     }
@@ -75,9 +75,9 @@ pub struct NewCluster {
     pub organization: OrganizationId,
     /// Unique in the project.
     pub name: ClusterName,
-    /// What is wished.
+    /// The desired state.
     pub spec: ClusterSpec,
-    /// Who wishes it.
+    /// Who requests it.
     pub actor: Actor,
 }
 

@@ -1,4 +1,4 @@
-//! Nodes: single machines, and how they enrol.
+//! Nodes: single machines, and how they enroll.
 
 use std::collections::HashSet;
 
@@ -18,7 +18,7 @@ use crate::error::StoreError;
 /// What a machine says of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
-pub struct NodeFacts {
+pub struct NodeInfo {
     /// Version of its kubelet, empty before it is known.
     pub kubelet_version: String,
     /// Operating system, for people.
@@ -53,10 +53,10 @@ pub struct Node {
     /// What tells the machine from others; `None` before it enrolled.
     pub machine_fingerprint: Option<String>,
     /// What it says of itself.
-    pub facts: NodeFacts,
+    pub facts: NodeInfo,
     /// Whether its link to the gateway is up.
     pub link_connected: bool,
-    /// When something was last heard of it.
+    /// When it last reported.
     pub last_seen_at: Option<OffsetDateTime>,
     /// Since when it is to go.
     pub deletion_requested_at: Option<OffsetDateTime>,
@@ -148,14 +148,14 @@ pub struct NodeReport {
     /// What is wrong, if something is.
     pub problem: Option<Problem>,
     /// What the machine says of itself.
-    pub facts: Option<NodeFacts>,
-    /// When something was last heard of it.
+    pub facts: Option<NodeInfo>,
+    /// When it last reported.
     pub last_seen_at: Option<OffsetDateTime>,
 }
 
 /// What a machine shows to join.
 #[derive(Clone)]
-pub struct Enrolment<'a> {
+pub struct Enrollment<'a> {
     /// The join token.
     pub token_secret: &'a str,
     /// What tells the machine from others.
@@ -163,14 +163,14 @@ pub struct Enrolment<'a> {
     /// Its host name, the second choice for its node name.
     pub hostname: &'a str,
     /// The first choice; empty for none.
-    pub wished_name: &'a str,
+    pub requested_name: &'a str,
     /// What it says of itself.
-    pub facts: NodeFacts,
+    pub facts: NodeInfo,
 }
 
-impl std::fmt::Debug for Enrolment<'_> {
+impl std::fmt::Debug for Enrollment<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Enrolment").field("hostname", &self.hostname).finish_non_exhaustive()
+        f.debug_struct("Enrollment").field("hostname", &self.hostname).finish_non_exhaustive()
     }
 }
 

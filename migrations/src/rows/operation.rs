@@ -61,7 +61,7 @@ pub struct Operation {
     pub actor: String,
     /// Counts changes of this row.
     pub version: i64,
-    /// When it was asked for.
+    /// When it was requested.
     pub created_at: OffsetDateTime,
     /// When it ended.
     pub finished_at: Option<OffsetDateTime>,
@@ -95,7 +95,7 @@ pub struct Step {
     pub message: String,
 }
 
-/// News of a step.
+/// An update of a step.
 #[derive(Clone, Copy, Debug)]
 pub struct StepUpdate<'a> {
     /// Which step; a new key adds one at the end.

@@ -27,7 +27,7 @@ pub struct FirstPool {
     pub name: PoolName,
     /// Where its machines come from.
     pub kind: PoolKind,
-    /// How many machines are asked for; 0 for [`PoolKind::Byo`].
+    /// Desired number of machines; 0 for [`PoolKind::Byo`].
     pub count: u32,
 }
 
@@ -44,9 +44,9 @@ pub struct NodePool {
     pub name: PoolName,
     /// Where its machines come from.
     pub kind: PoolKind,
-    /// How many machines are wished; 0 for [`PoolKind::Byo`].
+    /// Desired number of machines; 0 for [`PoolKind::Byo`].
     pub count: u32,
-    /// Counts wishes, from 1.
+    /// Counts changes of the spec, from 1.
     pub generation: i64,
     /// The generation that has been made so.
     pub observed_generation: i64,
@@ -60,14 +60,14 @@ pub struct NodePool {
     pub operation: Option<OperationId>,
     /// Since when it is to go.
     pub deletion_requested_at: Option<OffsetDateTime>,
-    /// When it was wished for.
+    /// When it was requested.
     pub created_at: OffsetDateTime,
     /// When anything of this row last changed.
     pub updated_at: OffsetDateTime,
 }
 
 impl NodePool {
-    /// The version of what is wished, `<uuid>.<generation>`, for `If-Match`.
+    /// The version of the spec, `<uuid>.<generation>`, for `If-Match`.
     pub fn etag(&self) -> String {
         codec::etag(self.id.uuid(), self.generation)
     }
@@ -84,9 +84,9 @@ pub struct NewPool {
     pub name: PoolName,
     /// Where its machines will come from.
     pub kind: PoolKind,
-    /// How many machines are wished.
+    /// Desired number of machines.
     pub count: u32,
-    /// Who wishes it.
+    /// Who requests it.
     pub actor: Actor,
 }
 

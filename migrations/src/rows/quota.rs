@@ -93,8 +93,8 @@ impl QuotaUse {
     pub(crate) fn refusal(&self, wanted: u64) -> String {
         let (used, limit, title) = (self.used, self.limit, self.resource.title());
         let holder = if self.resource.is_personal() { "you own" } else { "this organization has" };
-        let more = if wanted > 1 { format!(", and {wanted} more were asked for") } else { String::new() };
-        format!("{holder} {used} of at most {limit} {title}{more}")
+        let more = if wanted > 1 { format!(", and {wanted} more were requested") } else { String::new() };
+        format!("quota exceeded: {holder} {used} of {limit} {title}{more}")
     }
 }
 
@@ -105,10 +105,13 @@ mod tests {
     #[test]
     fn a_refusal_says_what_how_many_and_of_how_many() {
         let quota = QuotaUse { resource: Resource::NodePools, used: 50, limit: 50 };
-        assert_eq!(quota.refusal(1), "this organization has 50 of at most 50 node pools");
+        assert_eq!(quota.refusal(1), "quota exceeded: this organization has 50 of 50 node pools");
         let quota = QuotaUse { resource: Resource::Nodes, used: 90, limit: 100 };
-        assert_eq!(quota.refusal(20), "this organization has 90 of at most 100 nodes, and 20 more were asked for");
+        assert_eq!(
+            quota.refusal(20),
+            "quota exceeded: this organization has 90 of 100 nodes, and 20 more were requested"
+        );
         let quota = QuotaUse { resource: Resource::Organizations, used: 10, limit: 10 };
-        assert_eq!(quota.refusal(1), "you own 10 of at most 10 organizations");
+        assert_eq!(quota.refusal(1), "quota exceeded: you own 10 of 10 organizations");
     }
 }

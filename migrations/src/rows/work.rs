@@ -39,7 +39,7 @@ pub struct Work {
     pub failures: u32,
     /// Counts leases on this id, so that a lost one is told from the present one.
     pub fence: i64,
-    /// Counts wishes for this id, so that one that came meanwhile is not lost.
+    /// Counts requests for this id, so that one that came meanwhile is not lost.
     pub(crate) wanted: i64,
 }
 

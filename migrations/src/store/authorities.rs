@@ -1,4 +1,4 @@
-//! Authorities of kubeconfigs that are made ahead: the API servers of a cluster believe the next one already, so that a file that is
+//! Kubeconfig CAs that are prepared in advance: the API servers of a cluster trust the next one already, so that a file that is
 //! signed by it works at once.
 //!
 //! Its id becomes the kubeconfig's. Its key is kept sealed until the one certificate it is there for is signed, and is deleted then.

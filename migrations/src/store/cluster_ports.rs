@@ -47,7 +47,8 @@ impl ClusterPorts<'_> {
         }
         let taken: BTreeSet<i64> = rows.iter().map(|row| row.port).collect();
         let free = allowed.clone().find(|port| !taken.contains(&i64::from(*port)));
-        let free = free.ok_or_else(|| StoreError::conflict(WHAT, "every port that the operator allows is taken"))?;
+        let free =
+            free.ok_or_else(|| StoreError::conflict(WHAT, "no port is available in the range set by the operator"))?;
         let row = cluster_port::Model { port: i64::from(free), cluster: cluster.uuid() };
         tx.add(row).await.map_err(|error| StoreError::taken(error, WHAT, || COLLISION.to_owned()))?;
         tx.commit().await?;
@@ -64,7 +65,7 @@ impl ClusterPorts<'_> {
     }
 }
 
-const COLLISION: &str = "another cluster took that port";
+const COLLISION: &str = "the port is used by another cluster";
 
 fn port(number: i64) -> Result<u16, StoreError> {
     u16::try_from(number).map_err(|_| StoreError::Corrupt { what: "cluster port" })

@@ -1,4 +1,4 @@
-//! Clusters: the portal wishes, the provisioner reports, the gateway asks for routes.
+//! Clusters: the portal writes specs, the provisioner reports, the gateway reads routes.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,7 @@ pub struct Clusters<'a>(pub(super) &'a Store);
 
 /// For people: every method takes the organization, and another one's cluster is not there.
 impl Clusters<'_> {
-    /// Asks for a cluster: row, operation `cluster.create`, audit entry and due work. Where a spare fits it becomes the cluster.
+    /// Creates a cluster: row, operation `cluster.create`, audit entry and due work. Where a standby cluster fits it becomes the cluster.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken, [`StoreError::Quota`] when the
@@ -98,7 +98,7 @@ impl Clusters<'_> {
         rows::one(WHAT, query.filter(cluster::Column::Name.eq(name.as_str())).one(self.0.db()).await?)
     }
 
-    /// Wishes a cluster away, with its pools and nodes. What was being made there is cancelled; asking again changes nothing.
+    /// Requests deletion of a cluster, with its pools and nodes. What was being made there is cancelled; asking again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also for another organization's.
@@ -143,8 +143,8 @@ impl Clusters<'_> {
         row.updated_at = codec::millis(codec::now());
         if !asked {
             deletion::spread_from_cluster(&mut tx, row.id).await?;
-            let wish = intent(&organization, id, ("cluster.delete", &target, &name), actor);
-            row.operation = Some(wish.open(&mut tx).await?);
+            let request = intent(&organization, id, ("cluster.delete", &target, &name), actor);
+            row.operation = Some(request.open(&mut tx).await?);
             row.deletion_requested_at = Some(row.updated_at);
             row.generation += 1;
         }
@@ -242,7 +242,7 @@ fn owned(organization: OrganizationId, id: ClusterId) -> sea_orm::Select<cluster
 }
 
 async fn save(mut tx: Tx, row: cluster::Model) -> Result<Cluster, StoreError> {
-    tx.tell(deletion::cluster_news(&row));
+    tx.publish(deletion::cluster_change(&row));
     tx.save(row.clone()).await?;
     tx.commit().await?;
     Cluster::try_from(row)
@@ -266,22 +266,22 @@ async fn add(tx: &mut Tx, new: &NewCluster) -> Result<cluster::Model, StoreError
     let spare = spares::take(tx, new).await?;
     let id = ClusterId::from_uuid(spare.as_ref().map_or_else(Uuid::now_v7, |spare| spare.id));
     let target = id.to_string();
-    let wish = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
-    let operation = wish.open(tx).await?;
+    let request = intent(&new.organization, id, ("cluster.create", &target, new.name.as_str()), new.actor);
+    let operation = request.open(tx).await?;
     let (host, user_id) = match &spare {
         Some(spare) => (spare.host, spare.user_id),
         None => (hosts::emptiest(tx).await?, users::next(tx).await?),
     };
-    let wish = cluster::Model { user_id, ..row(new, id, (host, operation))? };
+    let request = cluster::Model { user_id, ..row(new, id, (host, operation))? };
     let (is_new, row) = match spare {
-        Some(spare) => (false, taken_over(spare, wish)),
-        None => (true, wish),
+        Some(spare) => (false, taken_over(spare, request)),
+        None => (true, request),
     };
     let written = if is_new { tx.add(row.clone()).await } else { tx.change(row.clone()).await };
-    let taken = || format!("the name `{}` is taken by another cluster of this project", new.name);
+    let taken = || format!("the name `{}` is already used by another cluster of this project", new.name);
     written.map_err(|error| StoreError::taken(error, WHAT, taken))?;
     work::make_due(tx, WorkKind::Cluster, row.id).await?;
-    tx.tell(deletion::cluster_news(&row));
+    tx.publish(deletion::cluster_change(&row));
     Ok(row)
 }
 
@@ -297,7 +297,7 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
         generation: 1,
         observed_generation: 0,
         state: ClusterState::Pending.to_string(),
-        state_message: "Waiting to be started".to_owned(),
+        state_message: "Queued".to_owned(),
         conditions: "[]".to_owned(),
         endpoint: None,
         problem: None,
@@ -311,21 +311,21 @@ fn row(new: &NewCluster, id: ClusterId, (host, operation): (Uuid, Uuid)) -> Resu
     })
 }
 
-/// A spare as the cluster that somebody wishes for: another wish for the same row, so that what was seen of it stays true.
-fn taken_over(spare: cluster::Model, wish: cluster::Model) -> cluster::Model {
+/// A standby cluster as the requested cluster: another spec for the same row, so that what was observed of it stays true.
+fn taken_over(spare: cluster::Model, request: cluster::Model) -> cluster::Model {
     let (generation, observed_generation) = (spare.generation + 1, spare.observed_generation);
     let (conditions, endpoint) = (spare.conditions, spare.endpoint);
-    cluster::Model { generation, observed_generation, conditions, endpoint, ..wish }
+    cluster::Model { generation, observed_generation, conditions, endpoint, ..request }
 }
 
 /// A locked cluster of an organization that is not to go; for whatever is put under it.
 pub(super) async fn parent(tx: &Tx, organization: OrganizationId, id: ClusterId) -> Result<cluster::Model, StoreError> {
     let row = owned(organization, id).lock_exclusive().one(tx).await?.ok_or(StoreError::missing(WHAT))?;
-    staying(row)
+    ensure_not_deleting(row)
 }
 
 /// Refuses a cluster that is to go.
-pub(super) fn staying(row: cluster::Model) -> Result<cluster::Model, StoreError> {
+pub(super) fn ensure_not_deleting(row: cluster::Model) -> Result<cluster::Model, StoreError> {
     match row.deletion_requested_at {
         None => Ok(row),
         Some(_) => Err(StoreError::conflict(WHAT, format!("the cluster `{}` is being deleted", row.name))),

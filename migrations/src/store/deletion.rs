@@ -1,8 +1,8 @@
-//! Deletion, both ends of it: wishing it for a row and everything under it, and dropping rows whose things are gone.
+//! Deletion, both ends of it: requesting it for a row and everything under it, and dropping rows whose resources are gone.
 //!
 //! Everybody locks in the same order, cluster, pool, node, operation, so that two who meet do not wait for each other.
 //!
-//! A wish marks the row and all rows under it in one transaction and makes each of them due, so that no reconciler has to tell another.
+//! A request marks the row and all rows under it in one transaction and makes each of them due, so that no reconciler has to tell another.
 
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{NodeId, NodePoolId};
@@ -17,18 +17,18 @@ use crate::entity::world::{cluster, departed_node, node, node_pool};
 use crate::error::StoreError;
 use crate::rows::work::WorkKind;
 
-/// News of a cluster.
-pub(super) fn cluster_news(row: &cluster::Model) -> Change {
+/// The change of a cluster.
+pub(super) fn cluster_change(row: &cluster::Model) -> Change {
     Change::of(ChangeKind::Cluster, row.id).within(row.organization, Some(row.id))
 }
 
-/// News of a pool.
-pub(super) fn pool_news(row: &node_pool::Model) -> Change {
+/// The change of a pool.
+pub(super) fn pool_change(row: &node_pool::Model) -> Change {
     Change::of(ChangeKind::NodePool, row.id).within(row.organization, Some(row.cluster))
 }
 
-/// News of a node.
-pub(super) fn node_news(row: &node::Model) -> Change {
+/// The change of a node.
+pub(super) fn node_change(row: &node::Model) -> Change {
     Change::of(ChangeKind::Node, row.id).within(row.organization, Some(row.cluster))
 }
 
@@ -41,7 +41,7 @@ pub(super) async fn spread_from_cluster(tx: &mut Tx, cluster: Uuid) -> Result<()
         }
     }
     spread_to_nodes(tx, node::Column::Cluster.eq(cluster)).await?;
-    operations::overtake(tx, operation::Column::Cluster.eq(cluster), false).await
+    operations::supersede(tx, operation::Column::Cluster.eq(cluster), false).await
 }
 
 /// Marks a locked pool as to go.
@@ -50,7 +50,7 @@ pub(super) async fn mark_pool(tx: &mut Tx, row: &mut node_pool::Model) -> Result
     row.deletion_requested_at = Some(now);
     row.updated_at = now;
     row.generation += 1;
-    tx.tell(pool_news(row));
+    tx.publish(pool_change(row));
     work::make_due(tx, WorkKind::NodePool, row.id).await?;
     tx.save(row.clone()).await
 }
@@ -73,7 +73,7 @@ pub(super) async fn mark_node(tx: &mut Tx, row: &mut node::Model) -> Result<(), 
     let now = codec::millis(codec::now());
     row.deletion_requested_at = Some(now);
     row.updated_at = now;
-    tx.tell(node_news(row));
+    tx.publish(node_change(row));
     work::make_due(tx, WorkKind::Node, row.id).await?;
     tx.save(row.clone()).await
 }
@@ -82,7 +82,7 @@ pub(super) async fn mark_node(tx: &mut Tx, row: &mut node::Model) -> Result<(), 
 pub(super) async fn force_node(tx: &mut Tx, row: &mut node::Model) -> Result<(), StoreError> {
     row.forced = true;
     row.updated_at = codec::millis(codec::now());
-    tx.tell(node_news(row));
+    tx.publish(node_change(row));
     work::make_due(tx, WorkKind::Node, row.id).await?;
     tx.save(row.clone()).await
 }
@@ -105,24 +105,24 @@ pub(super) async fn drop_cluster(tx: &mut Tx, row: &cluster::Model) -> Result<()
     work::forget(tx, WorkKind::NodePool, pools.iter().map(|pool| pool.id).collect()).await?;
     work::forget(tx, WorkKind::Node, nodes.iter().map(|node| node.id).collect()).await?;
     work::forget(tx, WorkKind::Cluster, vec![row.id]).await?;
-    operations::overtake(tx, operation::Column::Cluster.eq(row.id), true).await?;
+    operations::supersede(tx, operation::Column::Cluster.eq(row.id), true).await?;
     for node in &nodes {
         tombstones::bury(tx, node).await?;
     }
     tombstones::keep_trust(tx, row.id).await?;
     cluster::Entity::delete_by_id(row.id).exec(tx).await?;
-    pools.iter().for_each(|pool| tx.tell(pool_news(pool)));
-    nodes.iter().for_each(|node| tx.tell(node_news(node)));
-    tx.tell(cluster_news(row));
+    pools.iter().for_each(|pool| tx.publish(pool_change(pool)));
+    nodes.iter().for_each(|node| tx.publish(node_change(node)));
+    tx.publish(cluster_change(row));
     Ok(())
 }
 
 /// Drops an empty pool's row.
 pub(super) async fn drop_pool(tx: &mut Tx, row: &node_pool::Model) -> Result<(), StoreError> {
     work::forget(tx, WorkKind::NodePool, vec![row.id]).await?;
-    operations::overtake(tx, on(&NodePoolId::from_uuid(row.id).to_string()), true).await?;
+    operations::supersede(tx, on(&NodePoolId::from_uuid(row.id).to_string()), true).await?;
     node_pool::Entity::delete_by_id(row.id).exec(tx).await?;
-    tx.tell(pool_news(row));
+    tx.publish(pool_change(row));
     Ok(())
 }
 
@@ -146,9 +146,9 @@ pub(super) async fn drop_node(tx: &mut Tx, row: &node::Model) -> Result<(), Stor
     remember(tx, row).await?;
     tombstones::bury(tx, row).await?;
     work::forget(tx, WorkKind::Node, vec![row.id]).await?;
-    operations::overtake(tx, on(&NodeId::from_uuid(row.id).to_string()), true).await?;
+    operations::supersede(tx, on(&NodeId::from_uuid(row.id).to_string()), true).await?;
     node::Entity::delete_by_id(row.id).exec(tx).await?;
-    tx.tell(node_news(row));
+    tx.publish(node_change(row));
     work::make_due(tx, WorkKind::NodePool, row.pool).await
 }
 

@@ -1,7 +1,7 @@
 //! Idempotency keys: a request that is sent twice is carried out once, and answered twice alike.
 //!
-//! Whoever carries a request out holds its key by a [`Claim`] with a short lease, renewed while the work goes on. What the request makes
-//! is written into the key's row in the very transaction that makes it ([`Store::claimed`]), so after a crash the next one who comes with
+//! Whoever carries a request out holds its key by a [`KeyLease`] with a short lease, renewed while the work goes on. What the request makes
+//! is written into the key's row in the very transaction that makes it ([`Store::with_key_lease`]), so after a crash the next one who comes with
 //! the key learns what is there already, and makes no twin. The final answer may hold a secret, so it is kept sealed.
 
 use sea_orm::sea_query::{Expr, OnConflict};
@@ -31,19 +31,19 @@ const DROPPED: u64 = 100;
 
 /// The right to carry out the request of one key. Worth nothing once the lease has run out and somebody else has taken the key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
+pub struct KeyLease {
     id: String,
     holder: Uuid,
 }
 
 /// What is known of a key.
 #[derive(Debug)]
-pub enum Begun {
+pub enum KeyState {
     /// The caller carries the request out. `made` is the text id of what a holder before has made without ending; it must not be made
     /// again.
     Taken {
         /// The right to do it.
-        claim: Claim,
+        claim: KeyLease,
         /// What is there already.
         made: Option<String>,
     },
@@ -64,8 +64,8 @@ impl Idempotency<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; [`StoreError::Corrupt`] for an answer that does not open with this key-encryption key.
-    pub async fn begin(self, caller: UserId, id: &str, fingerprint: &str) -> Result<Begun, StoreError> {
-        let claim = Claim { id: id.to_owned(), holder: Uuid::now_v7() };
+    pub async fn begin(self, caller: UserId, id: &str, fingerprint: &str) -> Result<KeyState, StoreError> {
+        let claim = KeyLease { id: id.to_owned(), holder: Uuid::now_v7() };
         let fresh = || fresh(&claim, fingerprint, caller);
         let tx = self.0.begin().await?;
         make_room(&tx, caller).await?;
@@ -75,29 +75,29 @@ impl Idempotency<'_> {
         if row.holder == claim.holder || row.expires_at <= now {
             tx.save(fresh()).await?;
             tx.commit().await?;
-            return Ok(Begun::Taken { claim, made: None });
+            return Ok(KeyState::Taken { claim, made: None });
         }
         if row.fingerprint != fingerprint {
-            return Ok(Begun::Reused);
+            return Ok(KeyState::Reused);
         }
         if let Some(answer) = &row.answer {
-            return self.open(id, answer).map(Begun::Answered);
+            return self.open(id, answer).map(KeyState::Answered);
         }
         if row.lease_until > now {
-            return Ok(Begun::InProgress);
+            return Ok(KeyState::InProgress);
         }
         let made = row.made.clone();
         (row.holder, row.lease_until) = (claim.holder, lease());
         tx.save(row).await?;
         tx.commit().await?;
-        Ok(Begun::Taken { claim, made })
+        Ok(KeyState::Taken { claim, made })
     }
 
     /// Says that the work goes on; `false` when the key has gone to somebody else.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn renew(self, claim: &Claim) -> Result<bool, StoreError> {
+    pub async fn renew(self, claim: &KeyLease) -> Result<bool, StoreError> {
         let renewed = held(claim).col_expr(idempotency_key::Column::LeaseUntil, Expr::value(lease()));
         Ok(renewed.exec(self.0.db()).await?.rows_affected > 0)
     }
@@ -106,7 +106,7 @@ impl Idempotency<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn complete(self, claim: &Claim, answer: &[u8]) -> Result<(), StoreError> {
+    pub async fn complete(self, claim: &KeyLease, answer: &[u8]) -> Result<(), StoreError> {
         let sealed = self.0.kek().seal(&owner(&claim.id), answer)?;
         held(claim).col_expr(idempotency_key::Column::Answer, Expr::value(sealed)).exec(self.0.db()).await?;
         Ok(())
@@ -116,7 +116,7 @@ impl Idempotency<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn release(self, claim: &Claim) -> Result<(), StoreError> {
+    pub async fn release(self, claim: &KeyLease) -> Result<(), StoreError> {
         held(claim).col_expr(idempotency_key::Column::LeaseUntil, Expr::value(0_i64)).exec(self.0.db()).await?;
         Ok(())
     }
@@ -143,7 +143,7 @@ pub(super) async fn made(tx: &Tx, target: &str) -> Result<(), StoreError> {
     if noted.rows_affected > 0 {
         return Ok(());
     }
-    Err(StoreError::unavailable("the same request was taken over by another attempt"))
+    Err(StoreError::unavailable("the request was taken over by another attempt"))
 }
 
 /// Drops a person's oldest keys where they have as many as they may.
@@ -159,7 +159,7 @@ async fn make_room(tx: &Tx, caller: UserId) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn fresh(claim: &Claim, fingerprint: &str, caller: UserId) -> idempotency_key::Model {
+fn fresh(claim: &KeyLease, fingerprint: &str, caller: UserId) -> idempotency_key::Model {
     idempotency_key::Model {
         id: claim.id.clone(),
         fingerprint: fingerprint.to_owned(),
@@ -182,7 +182,7 @@ async fn add(tx: &Tx, row: idempotency_key::Model) -> Result<(), StoreError> {
     }
 }
 
-fn held(claim: &Claim) -> UpdateMany<idempotency_key::Entity> {
+fn held(claim: &KeyLease) -> UpdateMany<idempotency_key::Entity> {
     let mine = idempotency_key::Entity::update_many().filter(idempotency_key::Column::Id.eq(claim.id.as_str()));
     mine.filter(idempotency_key::Column::Holder.eq(claim.holder))
 }

@@ -36,7 +36,7 @@ impl Identity<'_> {
         Ok(with_password().one(self.0.db()).await?.is_none())
     }
 
-    /// Makes the one-use token of the set-up link; an older one is worth nothing from now on.
+    /// Makes the one-use token of the setup link; an older one is worth nothing from now on.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -74,7 +74,7 @@ impl Identity<'_> {
     }
 
     /// Whom the owner of the machine acts as: the first owner of `default`, or, before anybody has set the installation up, a person
-    /// without a password made for it. The set-up link goes on working.
+    /// without a password made for it. The setup link goes on working.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -159,7 +159,7 @@ async fn ensure_user(tx: &Tx, email: &str, display_name: &str) -> Result<user::M
         password_hash: None,
         created_at: codec::millis(codec::now()),
     };
-    let taken = || "a person with this address came at the same time: try again".to_owned();
+    let taken = || "a user with this email address was created concurrently: try again".to_owned();
     tx.add(user.clone()).await.map_err(|error| StoreError::taken(error, "user", taken))?;
     Ok(user)
 }

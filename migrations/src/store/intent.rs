@@ -1,4 +1,4 @@
-//! What is written beside a wish, in its transaction: the audit entry and the operation people follow.
+//! What is written beside a new spec, in its transaction: the audit entry and the operation people follow.
 
 use uuid::Uuid;
 
@@ -8,7 +8,7 @@ use crate::db::Tx;
 use crate::error::StoreError;
 use crate::rows::Actor;
 
-/// A wish: who wants what done to which row.
+/// An intent: who requests what for which row.
 pub(super) struct Intent<'a> {
     /// Whose row it is.
     pub organization: Uuid,

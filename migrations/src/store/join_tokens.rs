@@ -44,7 +44,7 @@ impl JoinTokens<'_> {
         let row = row(&new, (id, pool), hash);
         tx.add(row.clone()).await?;
         record(&tx, &row, ("join_token.create", new.actor)).await?;
-        tx.tell(news(&row));
+        tx.publish(change_of(&row));
         tx.commit().await?;
         Ok((JoinToken::try_from(row)?, secret))
     }
@@ -80,7 +80,7 @@ impl JoinTokens<'_> {
         }
         row.revoked_at = Some(codec::millis(codec::now()));
         record(&tx, &row, ("join_token.revoke", actor)).await?;
-        tx.tell(news(&row));
+        tx.publish(change_of(&row));
         tx.save(row).await?;
         tx.commit().await
     }
@@ -105,7 +105,7 @@ async fn pool_for(tx: &mut Tx, parent: &cluster::Model, new: &NewJoinToken) -> R
     };
     let pool = node_pool::Entity::find_by_id(pool.uuid()).filter(node_pool::Column::Cluster.eq(parent.id));
     let pool = pool.one(tx).await?.ok_or(StoreError::missing("node pool"))?;
-    pools::staying(pool).map(|pool| pool.id)
+    pools::ensure_not_deleting(pool).map(|pool| pool.id)
 }
 
 /// A token for one machine is for one of its own pool.
@@ -137,7 +137,7 @@ async fn record(tx: &Tx, row: &join_token::Model, (action, actor): (&str, Actor)
     Intent { organization, cluster, action, target: &target, detail: &detail, actor }.record(tx).await
 }
 
-fn news(row: &join_token::Model) -> Change {
+fn change_of(row: &join_token::Model) -> Change {
     Change::of(ChangeKind::JoinToken, row.id).within(row.organization, Some(row.cluster))
 }
 

@@ -181,7 +181,7 @@ impl Kubeconfigs<'_> {
         (row.serial, row.authority) = (Some(serial.to_owned()), Some(authority_pem.to_owned()));
         authorities::delete(&tx, row.id).await?;
         work::make_due(&mut tx, WorkKind::Cluster, row.cluster).await?;
-        tx.tell(news(&row));
+        tx.publish(change_of(&row));
         tx.save(row).await?;
         tx.commit().await
     }
@@ -227,7 +227,7 @@ impl Kubeconfigs<'_> {
         if before == after {
             return Ok(());
         }
-        tx.tell(news(&after));
+        tx.publish(change_of(&after));
         tx.save(after).await?;
         tx.commit().await
     }
@@ -252,7 +252,7 @@ fn owned(organization: OrganizationId, id: KubeconfigId) -> sea_orm::Select<kube
 async fn delegate(tx: &Tx, parent: cluster::Model, recipient: Recipient) -> Result<(), StoreError> {
     if recipient.shared_kernel && pools::has_local(tx, parent.id).await? {
         let message = format!(
-            "the cluster `{}` has local machines, which share the kernel of the platform's machine: only admins and owners get \
+            "the cluster `{}` has local machines, which share the kernel of the platform host: only admins and owners get \
              kubeconfigs above view there",
             parent.name
         );
@@ -292,20 +292,19 @@ async fn within_limit(tx: &Tx, cluster: ClusterId) -> Result<(), StoreError> {
     if living < PER_CLUSTER {
         return Ok(());
     }
-    let message =
-        format!("the cluster has {PER_CLUSTER} kubeconfigs, which is as many as it may have: revoke what nobody uses");
+    let message = format!("the cluster has reached the limit of {PER_CLUSTER} kubeconfigs: revoke unused ones");
     Err(StoreError::conflict(WHAT, message))
 }
 
-/// Audit entry and news.
+/// Audit entry and change.
 async fn record(tx: &mut Tx, row: &kubeconfig::Model, (action, actor): (&str, Actor)) -> Result<(), StoreError> {
     let target = KubeconfigId::from_uuid(row.id).to_string();
     let (organization, cluster, detail) = (row.organization, Some(row.cluster), row.name.as_str());
     Intent { organization, cluster, action, target: &target, detail, actor }.record(tx).await?;
-    tx.tell(news(row));
+    tx.publish(change_of(row));
     Ok(())
 }
 
-fn news(row: &kubeconfig::Model) -> Change {
+fn change_of(row: &kubeconfig::Model) -> Change {
     Change::of(ChangeKind::Kubeconfig, row.id).within(row.organization, Some(row.cluster))
 }

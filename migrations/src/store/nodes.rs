@@ -8,12 +8,12 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, clusters, deletion, enrol, operations, pools, tombstones, work};
+use super::{Store, clusters, deletion, enroll, operations, pools, tombstones, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::world::{cluster, node, node_pool};
-use crate::error::{EnrolError, StoreError};
-use crate::rows::node::{Enrolled, Enrolment, Node, NodeReport, NodeRoute, Standing};
+use crate::error::{EnrollError, StoreError};
+use crate::rows::node::{Enrolled, Enrollment, Node, NodeReport, NodeRoute, Standing};
 use crate::rows::work::WorkKind;
 use crate::rows::{self, Actor};
 
@@ -42,7 +42,7 @@ impl Nodes<'_> {
         rows::one(WHAT, owned(organization, id).one(self.0.db()).await?)
     }
 
-    /// Wishes a node away: operation `node.delete`, audit entry and due work. Asking again changes nothing.
+    /// Requests removal of a node: operation `node.delete`, audit entry and due work. Asking again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also for another organization's.
@@ -82,7 +82,7 @@ impl Nodes<'_> {
         let organization = row.organization;
         let intent = |action| Intent { organization, cluster, action, target: &target, detail: &detail, actor };
         if row.deletion_requested_at.is_none() {
-            operations::overtake(&mut tx, deletion::on(&target), false).await?;
+            operations::supersede(&mut tx, deletion::on(&target), false).await?;
             row.operation = Some(intent("node.delete").open(&mut tx).await?);
             deletion::mark_node(&mut tx, &mut row).await?;
         }
@@ -131,14 +131,15 @@ impl Nodes<'_> {
     pub async fn insert_for_pool(self, pool: NodePoolId) -> Result<Node, StoreError> {
         let mut tx = self.0.begin().await?;
         let pool = node_pool::Entity::find_by_id(pool.uuid()).one(&tx).await?;
-        let pool = pools::staying(pool.ok_or(StoreError::missing("node pool"))?)?;
+        let pool = pools::ensure_not_deleting(pool.ok_or(StoreError::missing("node pool"))?)?;
         let parent = tx.lock::<cluster::Entity>(pool.cluster).await?.ok_or(StoreError::missing("cluster"))?;
-        let parent = clusters::staying(parent)?;
-        let place = enrol::Place { cluster: &parent, pool: pool.id, state: NodeState::Pending };
-        let row = enrol::add_node(&mut tx, &place, &format!("{}-", pool.name)).await.map_err(|error| match error {
-            EnrolError::Store(error) => error,
-            full => StoreError::conflict("cluster", full.to_string()),
-        })?;
+        let parent = clusters::ensure_not_deleting(parent)?;
+        let allocation = enroll::Allocation { cluster: &parent, pool: pool.id, state: NodeState::Pending };
+        let row =
+            enroll::add_node(&mut tx, &allocation, &format!("{}-", pool.name)).await.map_err(|error| match error {
+                EnrollError::Store(error) => error,
+                full => StoreError::conflict("cluster", full.to_string()),
+            })?;
         tx.commit().await?;
         Node::try_from(row)
     }
@@ -147,9 +148,9 @@ impl Nodes<'_> {
     /// may ask again and gets the same node.
     ///
     /// # Errors
-    /// [`EnrolError`] with a text for the person at the machine.
-    pub async fn enroll(self, enrolment: Enrolment<'_>) -> Result<Enrolled, EnrolError> {
-        enrol::enroll(self.0, enrolment).await
+    /// [`EnrollError`] with a text for the person at the machine.
+    pub async fn enroll(self, enrollment: Enrollment<'_>) -> Result<Enrolled, EnrollError> {
+        enroll::enroll(self.0, enrollment).await
     }
 
     /// Writes what was seen; when it is what is there, nothing is written and nobody woken.
@@ -170,11 +171,11 @@ impl Nodes<'_> {
         .await
     }
 
-    /// Notes that something was heard of a node just now. Wakes nobody: heartbeats are no news.
+    /// Records a heartbeat of a node. Publishes nothing.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn seen(self, id: NodeId) -> Result<(), StoreError> {
+    pub async fn record_heartbeat(self, id: NodeId) -> Result<(), StoreError> {
         let now = codec::millis(codec::now());
         let row = node::Entity::update_many().col_expr(node::Column::LastSeenAt, Expr::value(now));
         row.filter(node::Column::Id.eq(id.uuid())).exec(self.0.db()).await?;
@@ -242,7 +243,7 @@ impl Nodes<'_> {
         if !row.removed {
             row.removed = true;
             row.updated_at = codec::millis(codec::now());
-            tx.tell(deletion::node_news(&row));
+            tx.publish(deletion::node_change(&row));
             tx.save(row).await?;
         }
         tx.commit().await
@@ -296,8 +297,8 @@ impl Nodes<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn departed(self, cluster: ClusterId) -> Result<Vec<String>, StoreError> {
-        enrol::departed(self.0.db(), cluster.uuid()).await
+    pub async fn removed_names(self, cluster: ClusterId) -> Result<Vec<String>, StoreError> {
+        enroll::removed_names(self.0.db(), cluster.uuid()).await
     }
 
     /// Drops a node whose machine was *seen* to be gone, or that was told to reset. One that is gone already is fine.
@@ -335,7 +336,7 @@ impl Nodes<'_> {
         let heartbeat = node::Model { last_seen_at: after.last_seen_at, ..before.clone() } == after;
         if !heartbeat {
             after.updated_at = codec::millis(codec::now());
-            tx.tell(deletion::node_news(&after));
+            tx.publish(deletion::node_change(&after));
         }
         if before.link_connected != after.link_connected {
             wake(&mut tx, &after).await?;
@@ -354,16 +355,16 @@ fn owned(organization: OrganizationId, id: NodeId) -> sea_orm::Select<node::Enti
 }
 
 /// A row with everything that is the same for every new node.
-pub(super) fn blank(place: &enrol::Place<'_>, name: String, pod_cidr: String) -> node::Model {
+pub(super) fn new_model(allocation: &enroll::Allocation<'_>, name: String, pod_cidr: String) -> node::Model {
     let now = codec::millis(codec::now());
     node::Model {
         id: Uuid::now_v7(),
-        cluster: place.cluster.id,
-        pool: place.pool,
-        organization: place.cluster.organization,
+        cluster: allocation.cluster.id,
+        pool: allocation.pool,
+        organization: allocation.cluster.organization,
         name,
-        state: place.state.to_string(),
-        state_message: "Waiting to be started".to_owned(),
+        state: allocation.state.to_string(),
+        state_message: "Queued".to_owned(),
         pod_cidr,
         machine_fingerprint: None,
         facts: "{}".to_owned(),

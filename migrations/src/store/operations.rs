@@ -20,7 +20,7 @@ use crate::error::StoreError;
 use crate::rows;
 use crate::rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
 
-/// News may be missed: whoever waits looks this often in any case.
+/// Changes may be missed: a waiter polls this often in any case.
 const LOOK: Duration = Duration::from_secs(3);
 
 /// Operations; see [`Store::operations`].
@@ -84,14 +84,14 @@ impl Operations<'_> {
     ) -> Result<Operation, StoreError> {
         let end = Instant::now() + limit;
         // Listening begins before looking, so that nothing falls between.
-        let mut news = self.0.changes();
+        let mut changes = self.0.changes();
         loop {
             let operation = self.get(organization, id).await?;
             let left = end.saturating_duration_since(Instant::now());
             if enough(&operation) || left.is_zero() {
                 return Ok(operation);
             }
-            let _woken = tokio::time::timeout(left.min(LOOK), heard_of(&mut news, id.uuid())).await;
+            let _woken = tokio::time::timeout(left.min(LOOK), wait_for_change(&mut changes, id.uuid())).await;
         }
     }
 
@@ -127,7 +127,7 @@ impl Operations<'_> {
         .await
     }
 
-    /// News of one step. The first start stays; a failure stays readable while the step begins again; a finished operation stays as it
+    /// An update of one step. The first start stays; a failure stays readable while the step begins again; a finished operation stays as it
     /// is.
     ///
     /// # Errors
@@ -166,10 +166,10 @@ impl Operations<'_> {
     }
 }
 
-/// Returns when there may be news of this operation.
-async fn heard_of(news: &mut Receiver<Change>, id: Uuid) {
+/// Returns when this operation may have changed.
+async fn wait_for_change(changes: &mut Receiver<Change>, id: Uuid) {
     loop {
-        match news.recv().await {
+        match changes.recv().await {
             Ok(change) if change.id == id || change.kind == ChangeKind::Resync => return,
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => return,
@@ -190,7 +190,7 @@ fn step_of<'a>(steps: &'a mut Vec<Step>, key: &str, title: &str) -> &'a mut Step
     &mut steps[place]
 }
 
-/// A try begins when a step runs that did not run before; a failure told twice in a row is two tries.
+/// An attempt begins when a step runs that did not run before; a failure reported twice in a row is two attempts.
 fn apply(step: &mut Step, update: &StepUpdate<'_>) {
     let again = step.state == StepState::Failed;
     let begins = match update.state {
@@ -244,15 +244,15 @@ async fn write(tx: &mut Tx, operation: Operation) -> Result<(), StoreError> {
         created_at: codec::millis(operation.created_at),
         finished_at: operation.finished_at.map(codec::millis),
     };
-    tx.tell(news(&model));
+    tx.publish(change_of(&model));
     tx.save(model).await
 }
 
-fn news(row: &operation::Model) -> Change {
+fn change_of(row: &operation::Model) -> Change {
     Change::of(ChangeKind::Operation, row.id).within(row.organization, row.cluster)
 }
 
-/// Opens an operation for a wish, within its transaction.
+/// Opens an operation for an intent, within its transaction.
 pub(super) async fn open(tx: &mut Tx, intent: &Intent<'_>) -> Result<Uuid, StoreError> {
     let row = operation::Model {
         id: Uuid::now_v7(),
@@ -269,14 +269,14 @@ pub(super) async fn open(tx: &mut Tx, intent: &Intent<'_>) -> Result<Uuid, Store
         finished_at: None,
     };
     let id = row.id;
-    tx.tell(news(&row));
+    tx.publish(change_of(&row));
     tx.add(row).await?;
     Ok(id)
 }
 
 /// Ends the open operations among `which`. Deletions have come true when the row is `gone` and go on otherwise; everything else was
 /// overtaken.
-pub(super) async fn overtake(tx: &mut Tx, which: impl IntoCondition, gone: bool) -> Result<(), StoreError> {
+pub(super) async fn supersede(tx: &mut Tx, which: impl IntoCondition, gone: bool) -> Result<(), StoreError> {
     let query = operation::Entity::find().filter(which).filter(operation::Column::FinishedAt.is_null());
     for row in query.order_by_asc(operation::Column::Id).lock_exclusive().all(tx).await? {
         let mut operation = Operation::try_from(row)?;

@@ -39,7 +39,7 @@ impl Identity<'_> {
         let mut tx = self.0.begin().await?;
         quotas::require_of_person(&tx, owner, Resource::Organizations).await?;
         if own(owner).filter(organization::Column::Name.eq(name.as_str())).one(&tx).await?.is_some() {
-            let taken = format!("the name `{name}` is taken by another organization of yours");
+            let taken = format!("the name `{name}` is already used by another organization of yours");
             return Err(StoreError::conflict("organization", taken));
         }
         let row = add_organization(&mut tx, name.as_str(), display_name).await?;
@@ -212,7 +212,7 @@ pub(super) async fn join(
     let there = [member::Column::Organization, member::Column::User];
     let there = OnConflict::columns(there).update_column(member::Column::Role).to_owned();
     member::Entity::insert(row.into_active_model()).on_conflict(there).exec_without_returning(tx).await?;
-    tx.tell(Change::of(ChangeKind::Organization, organization.id).within(organization.id, None));
+    tx.publish(Change::of(ChangeKind::Organization, organization.id).within(organization.id, None));
     Ok(())
 }
 
@@ -225,7 +225,7 @@ async fn add_organization(tx: &mut Tx, name: &str, display_name: &str) -> Result
     };
     tx.add(row.clone()).await?;
     add_project(tx, row.id, (DEFAULT, "Default")).await?;
-    tx.tell(Change::of(ChangeKind::Organization, row.id).within(row.id, None));
+    tx.publish(Change::of(ChangeKind::Organization, row.id).within(row.id, None));
     Ok(row)
 }
 
@@ -241,8 +241,8 @@ async fn add_project(
         display_name: display_name.to_owned(),
         created_at: codec::millis(codec::now()),
     };
-    let taken = || format!("the name `{name}` is taken by another project of this organization");
+    let taken = || format!("the name `{name}` is already used by another project of this organization");
     tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, "project", taken))?;
-    tx.tell(Change::of(ChangeKind::Project, row.id).within(organization, None));
+    tx.publish(Change::of(ChangeKind::Project, row.id).within(organization, None));
     Ok(row)
 }

@@ -38,7 +38,7 @@ impl Pki<'_> {
             Ok(_) | Err(DbErr::RecordNotInserted) => {}
             Err(error) => return Err(orphan(error)),
         }
-        tx.tell(Change { cluster: Some(cluster), ..Change::of(ChangeKind::Cluster, cluster.uuid()) });
+        tx.publish(Change { cluster: Some(cluster), ..Change::of(ChangeKind::Cluster, cluster.uuid()) });
         tx.commit().await?;
         self.get(cluster).await?.ok_or(StoreError::missing("cluster"))
     }
@@ -65,7 +65,7 @@ impl Pki<'_> {
         }
         let sealed = self.0.kek().seal(&owner(cluster), plain.as_bytes())?;
         tx.save(cluster_pki::Model { sealed, link_trust: new.link.trust_pem(), ..row }).await?;
-        tx.tell(Change { cluster: Some(cluster), ..Change::of(ChangeKind::Cluster, cluster.uuid()) });
+        tx.publish(Change { cluster: Some(cluster), ..Change::of(ChangeKind::Cluster, cluster.uuid()) });
         tx.commit().await?;
         Ok(new.clone())
     }

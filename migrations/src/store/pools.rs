@@ -1,4 +1,4 @@
-//! Node pools: the portal wishes, the provisioner reports.
+//! Node pools: the portal writes specs, the provisioner reports.
 
 use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, NodePoolId, OrganizationId};
@@ -27,7 +27,7 @@ pub struct Pools<'a>(pub(super) &'a Store);
 
 /// For people: every method takes the organization, and another one's pool is not there.
 impl Pools<'_> {
-    /// Wishes for a pool: row, operation `node_pool.create`, audit entry and due work.
+    /// Creates a pool: row, operation `node_pool.create`, audit entry and due work.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a cluster, [`StoreError::Conflict`] when the name is taken or the cluster is going,
@@ -49,7 +49,7 @@ impl Pools<'_> {
         let parent = clusters::parent(&tx, new.organization, new.cluster).await?;
         if parent.delegated {
             let message = format!(
-                "the cluster `{}` cannot have local machines, which share the kernel of the platform's machine: somebody below the \
+                "the cluster `{}` cannot have local machines, which share the kernel of the platform host: somebody below the \
                  role admin was given a kubeconfig above view there, and may have left other ways in",
                 parent.name
             );
@@ -109,7 +109,7 @@ impl Pools<'_> {
         rows::one(WHAT, query.filter(node_pool::Column::Name.eq(name.as_str())).one(self.0.db()).await?)
     }
 
-    /// Wishes for another number of machines: operation `node_pool.scale`, audit entry and due work. The present number changes nothing.
+    /// Changes the number of machines: operation `node_pool.scale`, audit entry and due work. The present number changes nothing.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also for another organization's; [`StoreError::Conflict`] when the pool is going;
@@ -122,14 +122,14 @@ impl Pools<'_> {
         actor: Actor,
     ) -> Result<NodePool, StoreError> {
         let mut tx = self.0.begin().await?;
-        let mut row = staying(locked(&tx, organization, id).await?)?;
+        let mut row = ensure_not_deleting(locked(&tx, organization, id).await?)?;
         if row.count == i64::from(count) {
             return NodePool::try_from(row);
         }
         let more = u64::try_from(i64::from(count) - row.count).unwrap_or_default();
         quotas::require(&tx, row.organization, Resource::Nodes, more).await?;
         let target = id.to_string();
-        operations::overtake(&mut tx, deletion::on(&target), false).await?;
+        operations::supersede(&mut tx, deletion::on(&target), false).await?;
         let detail = format!("{} from {} to {count}", row.name, row.count);
         row.operation = Some(intent(&row, ("node_pool.scale", &target, &detail), actor).open(&mut tx).await?);
         row.count = i64::from(count);
@@ -139,7 +139,7 @@ impl Pools<'_> {
         save(tx, row).await
     }
 
-    /// Wishes a pool away, with its nodes. Asking again changes nothing.
+    /// Requests deletion of a pool, with its nodes. Asking again changes nothing.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also for another organization's.
@@ -155,7 +155,7 @@ impl Pools<'_> {
             return NodePool::try_from(row);
         }
         let (target, name) = (id.to_string(), row.name.clone());
-        operations::overtake(&mut tx, deletion::on(&target), false).await?;
+        operations::supersede(&mut tx, deletion::on(&target), false).await?;
         row.operation = Some(intent(&row, ("node_pool.delete", &target, &name), actor).open(&mut tx).await?);
         deletion::mark_pool(&mut tx, &mut row).await?;
         deletion::spread_to_nodes(&mut tx, node::Column::Pool.eq(row.id)).await?;
@@ -247,7 +247,7 @@ pub(super) async fn has_local(tx: &Tx, cluster: Uuid) -> Result<bool, StoreError
 }
 
 /// Refuses a pool that is to go.
-pub(super) fn staying(row: node_pool::Model) -> Result<node_pool::Model, StoreError> {
+pub(super) fn ensure_not_deleting(row: node_pool::Model) -> Result<node_pool::Model, StoreError> {
     match row.deletion_requested_at {
         None => Ok(row),
         Some(_) => Err(StoreError::conflict(WHAT, format!("the node pool `{}` is being deleted", row.name))),
@@ -255,7 +255,7 @@ pub(super) fn staying(row: node_pool::Model) -> Result<node_pool::Model, StoreEr
 }
 
 async fn save(mut tx: Tx, row: node_pool::Model) -> Result<NodePool, StoreError> {
-    tx.tell(deletion::pool_news(&row));
+    tx.publish(deletion::pool_change(&row));
     tx.save(row.clone()).await?;
     tx.commit().await?;
     NodePool::try_from(row)
@@ -276,13 +276,13 @@ pub(super) async fn add(tx: &mut Tx, new: &NewPool) -> Result<node_pool::Model, 
     quotas::require(tx, new.organization.uuid(), Resource::Nodes, u64::from(new.count)).await?;
     let mut row = row(new);
     let target = NodePoolId::from_uuid(row.id).to_string();
-    let wish = intent(&row, ("node_pool.create", &target, new.name.as_str()), new.actor);
-    let operation = wish.open(tx).await?;
+    let request = intent(&row, ("node_pool.create", &target, new.name.as_str()), new.actor);
+    let operation = request.open(tx).await?;
     row.operation = Some(operation);
-    let taken = || format!("the name `{}` is taken by another node pool of this cluster", new.name);
+    let taken = || format!("the name `{}` is already used by another node pool of this cluster", new.name);
     tx.add(row.clone()).await.map_err(|error| StoreError::taken(error, WHAT, taken))?;
     work::make_due(tx, WorkKind::NodePool, row.id).await?;
-    tx.tell(deletion::pool_news(&row));
+    tx.publish(deletion::pool_change(&row));
     Ok(row)
 }
 
@@ -298,7 +298,7 @@ fn row(new: &NewPool) -> node_pool::Model {
         generation: 1,
         observed_generation: 0,
         state: PoolState::Pending.to_string(),
-        state_message: "Waiting to be started".to_owned(),
+        state_message: "Queued".to_owned(),
         problem: None,
         operation: None,
         deletion_requested_at: None,
@@ -311,7 +311,7 @@ fn row(new: &NewPool) -> node_pool::Model {
 pub(super) async fn byo(tx: &mut Tx, parent: &cluster::Model, actor: Actor) -> Result<node_pool::Model, StoreError> {
     let query = node_pool::Entity::find().filter(node_pool::Column::Cluster.eq(parent.id));
     if let Some(row) = query.filter(node_pool::Column::Name.eq(BYO)).one(tx).await? {
-        return staying(row);
+        return ensure_not_deleting(row);
     }
     let name = PoolName::parse(BYO).map_err(|_| StoreError::Corrupt { what: "node pool name" })?;
     let (cluster, organization) = (ClusterId::from_uuid(parent.id), OrganizationId::from_uuid(parent.organization));

@@ -124,11 +124,11 @@ fn check(resource: Resource, limit: u64) -> Result<(), StoreError> {
     if limit <= MOST {
         return Ok(());
     }
-    Err(StoreError::conflict("quota", format!("{limit} {} cannot be allowed: choose 0 to {MOST}", resource.title())))
+    Err(StoreError::conflict("quota", format!("{limit} {} is out of range: choose 0 to {MOST}", resource.title())))
 }
 
 fn misplaced(resource: Resource, holder: &str) -> StoreError {
-    StoreError::conflict("quota", format!("the quota of {} is that of {holder}", resource.title()))
+    StoreError::conflict("quota", format!("the quota of {} belongs to {holder}", resource.title()))
 }
 
 async fn lock_organization(tx: &Tx, id: Uuid) -> Result<(), StoreError> {

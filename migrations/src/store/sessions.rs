@@ -76,7 +76,7 @@ impl Identity<'_> {
         let used = used.col_expr(session::Column::Address, Expr::value(network));
         let used = used.filter(session::Column::Hash.eq(session.hash.as_str())).exec(self.0.db()).await;
         if let Err(error) = used {
-            tracing::debug!(error = %error, "the use of a session was not noted");
+            tracing::debug!(error = %error, "last use of a session not recorded");
         }
     }
 
@@ -160,9 +160,9 @@ impl Identity<'_> {
     pub async fn create_password_reset(self, email: &str) -> Result<(Secret, OffsetDateTime), StoreError> {
         let tx = self.0.begin().await?;
         let found = user::Entity::find().filter(user::Column::Email.eq(plain(email))).one(&tx).await?;
-        let found = found.ok_or(StoreError::missing("person with this e-mail address"))?;
+        let found = found.ok_or(StoreError::missing("user with this e-mail address"))?;
         if found.password_hash.is_none() {
-            return Err(StoreError::conflict("user", "this person has never had a password: use the set-up link"));
+            return Err(StoreError::conflict("user", "this user has no password yet: use the setup link"));
         }
         let id = UserId::from_uuid(found.id);
         let (secret, hash) = secret::mint(secret::RESET_PREFIX, Some(&id.suffix()))?;

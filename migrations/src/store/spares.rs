@@ -1,5 +1,5 @@
-//! Spares: clusters made ahead of wishes. They belong to the platform's own organization; nobody is a member of it, so nobody finds them.
-//! A wish for the same takes one over, in its own transaction: the row stays, with its id, its certificates and what runs under it.
+//! Standby clusters, created before anybody requests one. They belong to the platform's own organization; nobody is a member of it, so nobody finds them.
+//! A request for the same takes one over, in its own transaction: the row stays, with its id, its certificates and what runs under it.
 
 use std::collections::BTreeMap;
 
@@ -27,12 +27,12 @@ pub(crate) const OWN: Uuid = Uuid::from_u128(1);
 /// How long a person waits for a cluster: one that takes longer holds up nothing any more.
 const AWAITED: Duration = Duration::minutes(2);
 
-/// Spares; see [`Store::spares`].
+/// Standby clusters; see [`Store::spares`].
 #[derive(Clone, Copy)]
 pub struct Spares<'a>(pub(super) &'a Store);
 
 impl Spares<'_> {
-    /// Wishes for one more.
+    /// Creates one more.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -52,7 +52,7 @@ impl Spares<'_> {
         self.0.clusters().list(OrganizationId::from_uuid(OWN), None, Page::default()).await
     }
 
-    /// Wishes one away.
+    /// Requests deletion of one.
     ///
     /// # Errors
     /// [`StoreError::NotFound`], also once it is somebody's.
@@ -60,18 +60,18 @@ impl Spares<'_> {
         self.0.clusters().request_deletion(OrganizationId::from_uuid(OWN), id, Actor::System).await.map(|_| ())
     }
 
-    /// Whether somebody waits for a cluster, or wished for one less than `calm` ago and will want machines: what is made ahead has time.
+    /// Whether somebody waits for a cluster, or requested one less than `calm` ago and will want machines: standby clusters can wait.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn are_in_the_way(self, calm: Duration) -> Result<bool, StoreError> {
         let now = codec::now();
-        let wished = cluster::Entity::find().filter(cluster::Column::Organization.ne(OWN));
-        let wished = wished.filter(cluster::Column::DeletionRequestedAt.is_null());
+        let requested = cluster::Entity::find().filter(cluster::Column::Organization.ne(OWN));
+        let requested = requested.filter(cluster::Column::DeletionRequestedAt.is_null());
         let lacking = cluster::Column::ObservedGeneration.into_expr().lt(cluster::Column::Generation.into_expr());
         let awaited = lacking.and(cluster::Column::UpdatedAt.gt(codec::millis(now - AWAITED)));
         let young = cluster::Column::CreatedAt.gt(codec::millis(now - calm));
-        let busy = wished.filter(Condition::any().add(awaited).add(young));
+        let busy = requested.filter(Condition::any().add(awaited).add(young));
         Ok(busy.count(self.0.db()).await? > 0)
     }
 }
@@ -83,7 +83,7 @@ fn sound() -> Select<cluster::Entity> {
     own.filter(cluster::Column::DeletionRequestedAt.is_null()).filter(cluster::Column::State.is_in(states))
 }
 
-/// A locked spare for that wish, the furthest one first; of several who come each gets its own. Its own operation ends.
+/// A locked standby cluster for that spec, the furthest one first; of several who come each gets its own. Its own operation ends.
 pub(super) async fn take(tx: &mut Tx, new: &NewCluster) -> Result<Option<cluster::Model>, StoreError> {
     if new.organization.uuid() == OWN {
         return Ok(None);
@@ -98,7 +98,7 @@ pub(super) async fn take(tx: &mut Tx, new: &NewCluster) -> Result<Option<cluster
         let free = sound().filter(cluster::Column::Id.eq(spare.id));
         let free = free.lock_with_behavior(LockType::Update, LockBehavior::SkipLocked).one(tx).await?;
         if let Some(row) = free {
-            operations::overtake(tx, operation::Column::Cluster.eq(row.id), false).await?;
+            operations::supersede(tx, operation::Column::Cluster.eq(row.id), false).await?;
             return Ok(Some(row));
         }
     }

@@ -69,7 +69,7 @@ impl Identity<'_> {
     async fn note_use(self, id: Uuid, now: i64) {
         let used = api_token::Entity::update_many().col_expr(api_token::Column::LastUsedAt, Expr::value(now));
         if let Err(error) = used.filter(api_token::Column::Id.eq(id)).exec(self.0.db()).await {
-            tracing::debug!(error = %error, "the use of a token was not noted");
+            tracing::debug!(error = %error, "last use of a token not recorded");
         }
     }
 

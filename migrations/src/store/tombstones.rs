@@ -77,7 +77,10 @@ impl Tombstones<'_> {
         let mut tx = self.0.begin().await?;
         let row = tx.lock::<node_tombstone::Entity>(node.uuid()).await?;
         let Some(mut row) = row.filter(|row| row.refused_at.is_none()) else { return Ok(()) };
-        tx.tell(Change { cluster: Some(ClusterId::from_uuid(row.cluster)), ..Change::of(ChangeKind::Node, row.node) });
+        tx.publish(Change {
+            cluster: Some(ClusterId::from_uuid(row.cluster)),
+            ..Change::of(ChangeKind::Node, row.node)
+        });
         row.refused_at = Some(codec::millis(codec::now()));
         tx.save(row).await?;
         tx.commit().await
@@ -94,7 +97,7 @@ impl Tombstones<'_> {
         let mut tx = self.0.begin().await?;
         let row = tx.lock::<node::Entity>(node.uuid()).await?.ok_or(StoreError::missing("node"))?;
         bury(&tx, &row).await?;
-        tx.tell(deletion::node_news(&row));
+        tx.publish(deletion::node_change(&row));
         tx.commit().await
     }
 

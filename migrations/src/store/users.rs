@@ -23,7 +23,7 @@ pub(super) async fn next(tx: &Tx) -> Result<i64, StoreError> {
     let highest = cluster::Entity::find().select_only().column(cluster::Column::UserId);
     let highest = highest.order_by_desc(cluster::Column::UserId).limit(1).into_tuple::<i64>().one(tx).await?;
     let next = highest.map_or(FIRST, |highest| highest.max(FIRST - 1) + 1);
-    if next < END { Ok(next) } else { Err(StoreError::conflict("user id", "every user id for clusters is taken")) }
+    if next < END { Ok(next) } else { Err(StoreError::conflict("user id", "no user ID is available for clusters")) }
 }
 
 /// One at a time. SQLite has one writer anyway.

@@ -99,7 +99,7 @@ impl WorkQueue<'_> {
         (row.failures, row.lease_until, row.lease_owner) = (failures, None, String::new());
         tx.save(row).await?;
         if wanted_again {
-            tx.tell(Change::of(ChangeKind::Work, held.id));
+            tx.publish(Change::of(ChangeKind::Work, held.id));
         }
         tx.commit().await
     }
@@ -114,7 +114,7 @@ impl WorkQueue<'_> {
         let dropped = work::Entity::update_many().col_expr(work::Column::LeaseUntil, Expr::value(None::<i64>));
         let dropped = dropped.filter(work::Column::LeaseOwner.eq(owner)).filter(work::Column::LeaseUntil.is_not_null());
         let count = dropped.exec(&tx).await?.rows_affected;
-        tx.tell(Change::of(ChangeKind::Work, Uuid::nil()));
+        tx.publish(Change::of(ChangeKind::Work, Uuid::nil()));
         tx.commit().await.map(|()| count)
     }
 
@@ -129,7 +129,7 @@ impl WorkQueue<'_> {
         codec::maybe_time("work time", next)
     }
 
-    /// A counter that moves when something became due. It may move without need; it may stand still when news were lost, so look by
+    /// A counter that moves when something became due. It may move without need; it may stand still when changes were lost, so look by
     /// the clock as well.
     pub fn changed(self) -> watch::Receiver<u64> {
         self.0.hub().work()
@@ -168,7 +168,7 @@ pub(super) async fn make_due(tx: &mut Tx, kind: WorkKind, id: Uuid) -> Result<()
 async fn make_due_at(tx: &mut Tx, kind: WorkKind, id: Uuid, at: i64) -> Result<(), StoreError> {
     let values = [kind.as_str().into(), id.into(), at.into()];
     tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), MAKE_DUE, values)).await?;
-    tx.tell(Change::of(ChangeKind::Work, id));
+    tx.publish(Change::of(ChangeKind::Work, id));
     Ok(())
 }
 

@@ -128,7 +128,7 @@ pub async fn a_cluster_keeps_its_port(fixture: Fixture) {
     assert_eq!((of(&one, 20000..=20001).await.unwrap(), of(&two, 20000..=20001).await.unwrap()), (20000, 20001));
     assert_eq!(of(&one, 20000..=20001).await.unwrap(), 20000, "asked for again");
     let third = tenant.cluster("third").await;
-    assert!(is_conflict(of(&third, 20000..=20001).await).contains("taken"));
+    assert!(is_conflict(of(&third, 20000..=20001).await).contains("no port is available"));
     assert_eq!(of(&one, 20001..=20002).await.unwrap(), 20002, "the operator allows others now");
     assert_eq!(ports.all().await.unwrap(), [(two.id, 20001), (one.id, 20002)]);
     store.clusters().request_deletion(org, two.id, tenant.actor).await.unwrap();
@@ -225,10 +225,10 @@ pub async fn secrets_are_in_no_debug_text(fixture: Fixture) {
     };
     let (user, _) = identity.complete_setup(setup.expose_secret(), owner.clone()).await.unwrap();
     let session = identity.put_session(new_session(user.id, &"cafe".repeat(16), 60)).await.unwrap();
-    let enrolment = machine(join_secret.expose_secret(), "fingerprint");
+    let enrollment = machine(join_secret.expose_secret(), "fingerprint");
     let texts = [
         format!("{store:?} {certificates:?} {join:?} {join_secret:?} {setup:?}"),
-        format!("{owner:?} {user:?} {session:?} {enrolment:?} {:?}", fixture.kek),
+        format!("{owner:?} {user:?} {session:?} {enrollment:?} {:?}", fixture.kek),
     ];
     let secrets =
         [&join_secret.expose_secret()[43..], &setup.expose_secret()[17..], "hidden", "cafecafe", "PRIVATE KEY"];
@@ -259,10 +259,10 @@ pub async fn settings_keep_facts_and_secrets(fixture: Fixture) {
     assert_eq!(settings.get("ca").await.unwrap(), None, "a secret is not a value");
     settings.delete("ca").await.unwrap();
     assert!(settings.get_secret("ca").await.unwrap().is_none());
-    let news = |text: &'static str| {
+    let entry = |text: &'static str| {
         let store = fixture.store.clone();
         tokio::spawn(async move { store.settings().put_secret_new("race", text).await.unwrap().to_string() })
     };
-    let (one, two) = (news("one"), news("two"));
+    let (one, two) = (entry("one"), entry("two"));
     assert_eq!(one.await.unwrap(), two.await.unwrap());
 }

@@ -128,7 +128,7 @@ pub async fn old_entries_go_and_the_rest_still_holds(fixture: Fixture) {
     let audit = fixture.store.audit();
     let old = literal(&fixture, organization);
     let later = OffsetDateTime::now_utc() + Duration::days(366);
-    fixture.store.tidy(later).await.unwrap();
+    fixture.store.delete_expired(later).await.unwrap();
     assert!(audit.list(organization, Page::default()).await.unwrap().is_empty());
     assert_eq!(audit.verify().await.unwrap().faults, []);
     for number in 0..3 {

@@ -1,4 +1,4 @@
-//! Clusters and pools: wishes, reports, deletion.
+//! Clusters and pools: specs, reports, deletion.
 
 use migrations::*;
 use tenant_controlplane::status::{Class, ClusterState, Condition, ConditionStatus, NodeState, PoolState, Problem};
@@ -60,7 +60,7 @@ pub async fn a_taken_name_leaves_nothing_behind(fixture: Fixture) {
     let entries = store.audit().list(org, Page::default()).await.unwrap().len();
     drain(store).await;
     let message = is_conflict(store.clusters().insert(tenant.new_cluster("demo")).await);
-    assert_eq!(message, "the name `demo` is taken by another cluster of this project");
+    assert_eq!(message, "the name `demo` is already used by another cluster of this project");
     assert_eq!(store.audit().list(org, Page::default()).await.unwrap().len(), entries);
     assert!(drain(store).await.is_empty());
     tenant.pool(cluster.id, "web").await;
@@ -126,22 +126,23 @@ pub async fn reports_that_say_nothing_new_wake_nobody(fixture: Fixture) {
     assert_eq!((&first.endpoint, &first.problem), (&wanted.endpoint, &wanted.problem));
     assert_eq!((first.generation, first.observed_generation), (1, 1));
     // News come in the order of commits and may be late: one about another cluster says that all before it have been heard.
-    let mut news = fixture.store.changes();
+    let mut changes = fixture.store.changes();
     let fence = tenant.cluster("fence").await;
-    while soon(news.recv()).await.unwrap().cluster != Some(fence.id) {}
+    while soon(changes.recv()).await.unwrap().cluster != Some(fence.id) {}
     clusters.report(cluster.id, report(ClusterState::Running)).await.unwrap();
     assert_eq!(clusters.load(cluster.id).await.unwrap(), first);
     clusters.report(cluster.id, report(ClusterState::Degraded)).await.unwrap();
     let fence = tenant.cluster("another").await;
-    let mut heard = Vec::new();
+    let mut notification = Vec::new();
     loop {
-        let one = soon(news.recv()).await.unwrap();
+        let one = soon(changes.recv()).await.unwrap();
         if one.cluster == Some(fence.id) {
             break;
         }
-        heard.extend((one.kind == ChangeKind::Cluster && one.cluster == Some(cluster.id)).then_some(one.organization));
+        notification
+            .extend((one.kind == ChangeKind::Cluster && one.cluster == Some(cluster.id)).then_some(one.organization));
     }
-    assert_eq!(heard, [Some(tenant.organization)], "one change, one piece of news");
+    assert_eq!(notification, [Some(tenant.organization)], "one change, one piece of news");
     assert_eq!(is_missing(clusters.report(tenant_id(), report(ClusterState::Error)).await), "cluster");
 }
 
@@ -197,7 +198,7 @@ pub async fn purging_takes_every_row_and_ends_operations(fixture: Fixture) {
     assert_eq!(is_missing(store.join_tokens().get(org, join.id).await), "join token");
     assert_eq!(is_missing(store.kubeconfigs().get(org, kubeconfig.id).await), "kubeconfig");
     assert!(store.pki().get(cluster.id).await.unwrap().is_none());
-    assert!(matches!(tenant.enroll(&secret, "machine").await, Err(EnrolError::Unknown)));
+    assert!(matches!(tenant.enroll(&secret, "machine").await, Err(EnrollError::Unknown)));
     assert_eq!(store.operations().get(org, deletion).await.unwrap().state, OperationState::Succeeded);
     assert!(store.operations().current_for(&pool.id.to_string()).await.unwrap().is_none());
     // What stays: the other cluster, its work, the audit log.

@@ -85,7 +85,7 @@ pub async fn a_made_up_token_waits_for_no_writer(fixture: Fixture) {
         writer.execute("BEGIN; LOCK TABLE clusters IN EXCLUSIVE MODE").await.unwrap();
         tenant.enroll(&Secret::from(forged), "one").await
     };
-    assert!(matches!(refused, Err(EnrolError::Unknown)), "{refused:?}");
+    assert!(matches!(refused, Err(EnrollError::Unknown)), "{refused:?}");
 }
 
 pub async fn a_newer_schema_is_refused(fixture: Fixture) {
@@ -162,7 +162,7 @@ async fn a_server_that_is_gone_is_unavailable_and_comes_back() {
     let fixture = Fixture { store, url, kek: kek(), dir: None };
     let tenant = fixture.tenant("acme").await;
     let cluster = tenant.cluster("demo").await;
-    let mut news = fixture.store.changes();
+    let mut changes = fixture.store.changes();
     let mut wake = fixture.store.work().changed();
     wake.mark_unchanged();
     server.toggle();
@@ -181,9 +181,9 @@ async fn a_server_that_is_gone_is_unavailable_and_comes_back() {
     server.toggle();
     server.connect().await;
     assert_eq!(fixture.store.clusters().load(cluster.id).await.unwrap(), cluster);
-    while soon(news.recv()).await.unwrap().kind != ChangeKind::Resync {}
+    while soon(changes.recv()).await.unwrap().kind != ChangeKind::Resync {}
     soon(wake.changed()).await.unwrap();
     tenant.cluster("after").await;
-    while soon(news.recv()).await.unwrap().kind != ChangeKind::Cluster {}
+    while soon(changes.recv()).await.unwrap().kind != ChangeKind::Cluster {}
     assert_eq!(drain(&fixture.store).await.len(), 2);
 }

@@ -208,14 +208,14 @@ impl Tenant {
         NewKubeconfig { organization, cluster, name: "laptop".to_owned(), role, kind, expires_at: hence(600), actor }
     }
 
-    pub async fn enroll(&self, secret: &Secret, fingerprint: &str) -> Result<Enrolled, EnrolError> {
+    pub async fn enroll(&self, secret: &Secret, fingerprint: &str) -> Result<Enrolled, EnrollError> {
         self.store.nodes().enroll(machine(secret.expose_secret(), fingerprint)).await
     }
 }
 
-pub fn machine<'a>(token_secret: &'a str, fingerprint: &'a str) -> Enrolment<'a> {
-    let facts = NodeFacts { os: "Debian 12".to_owned(), addresses: vec!["192.0.2.7".to_owned()], ..Default::default() };
-    Enrolment { token_secret, fingerprint, hostname: "Web_01.example.com", wished_name: "", facts }
+pub fn machine<'a>(token_secret: &'a str, fingerprint: &'a str) -> Enrollment<'a> {
+    let facts = NodeInfo { os: "Debian 12".to_owned(), addresses: vec!["192.0.2.7".to_owned()], ..Default::default() };
+    Enrollment { token_secret, fingerprint, hostname: "Web_01.example.com", requested_name: "", facts }
 }
 
 /// A browser's session that ends in so many seconds.

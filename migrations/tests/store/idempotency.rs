@@ -7,14 +7,14 @@ use crate::harness::*;
 
 const CALLER: tenant_controlplane::id::UserId = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::from_u128(7));
 
-async fn taken(store: &Store, id: &str) -> (Claim, Option<String>) {
+async fn taken(store: &Store, id: &str) -> (KeyLease, Option<String>) {
     match store.idempotency().begin(CALLER, id, "body").await.unwrap() {
-        Begun::Taken { claim, made } => (claim, made),
+        KeyState::Taken { claim, made } => (claim, made),
         other => panic!("expected the key, got {other:?}"),
     }
 }
 
-async fn state(store: &Store, fingerprint: &str) -> Begun {
+async fn state(store: &Store, fingerprint: &str) -> KeyState {
     store.idempotency().begin(CALLER, "key", fingerprint).await.unwrap()
 }
 
@@ -33,13 +33,13 @@ pub async fn a_key_is_carried_out_once(fixture: Fixture) {
     let store = &fixture.store;
     let (claim, made) = taken(store, "key").await;
     assert_eq!(made, None);
-    assert!(matches!(state(store, "body").await, Begun::InProgress));
-    assert!(matches!(state(store, "other").await, Begun::Reused));
+    assert!(matches!(state(store, "body").await, KeyState::InProgress));
+    assert!(matches!(state(store, "other").await, KeyState::Reused));
     assert!(store.idempotency().renew(&claim).await.unwrap());
     store.idempotency().complete(&claim, b"a secret shown once").await.unwrap();
-    let Begun::Answered(answer) = state(store, "body").await else { panic!("no answer") };
+    let KeyState::Answered(answer) = state(store, "body").await else { panic!("no answer") };
     assert_eq!(answer.as_slice(), b"a secret shown once");
-    assert!(matches!(state(store, "other").await, Begun::Reused));
+    assert!(matches!(state(store, "other").await, KeyState::Reused));
     assert_eq!(store.idempotency().prune().await.unwrap(), 0);
     long_ago(&fixture, "expires_at").await;
     assert_eq!(taken(store, "key").await.1, None, "after its time a key is free");
@@ -63,8 +63,8 @@ pub async fn of_several_at_once_one_has_the_key(fixture: Fixture) {
     let mut holders = 0;
     for task in tasks {
         match task.await.unwrap() {
-            Begun::Taken { made: None, .. } => holders += 1,
-            other => assert!(matches!(other, Begun::InProgress), "{other:?}"),
+            KeyState::Taken { made: None, .. } => holders += 1,
+            other => assert!(matches!(other, KeyState::InProgress), "{other:?}"),
         }
     }
     assert_eq!(holders, 1);
@@ -74,14 +74,14 @@ pub async fn what_was_made_is_known_after_a_crash(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let store = &fixture.store;
     let (first, _) = taken(store, "key").await;
-    let cluster = store.claimed(first.clone()).clusters().insert(tenant.new_cluster("demo")).await.unwrap();
-    assert!(matches!(state(store, "body").await, Begun::InProgress), "the lease still runs");
+    let cluster = store.with_key_lease(first.clone()).clusters().insert(tenant.new_cluster("demo")).await.unwrap();
+    assert!(matches!(state(store, "body").await, KeyState::InProgress), "the lease still runs");
     long_ago(&fixture, "lease_until").await;
     let (second, made) = taken(store, "key").await;
     assert_eq!(made, Some(cluster.id.to_string()));
     assert!(!store.idempotency().renew(&first).await.unwrap());
     store.idempotency().complete(&first, b"late").await.unwrap();
-    let late = store.claimed(first).clusters().insert(tenant.new_cluster("twin")).await;
+    let late = store.with_key_lease(first).clusters().insert(tenant.new_cluster("twin")).await;
     assert!(late.is_err_and(|error| error.is_retryable()));
     assert_eq!(store.clusters().all().await.unwrap().len(), 1, "who lost the key makes nothing");
     store.idempotency().release(&second).await.unwrap();
@@ -93,7 +93,7 @@ pub async fn a_refused_wish_is_not_made(fixture: Fixture) {
     let store = &fixture.store;
     tenant.cluster("demo").await;
     let (claim, _) = taken(store, "key").await;
-    is_conflict(store.claimed(claim.clone()).clusters().insert(tenant.new_cluster("demo")).await);
+    is_conflict(store.with_key_lease(claim.clone()).clusters().insert(tenant.new_cluster("demo")).await);
     store.idempotency().release(&claim).await.unwrap();
     assert_eq!(taken(store, "key").await.1, None);
 }
@@ -103,23 +103,23 @@ pub async fn a_rehearsal_checks_all_and_changes_nothing(fixture: Fixture) {
     let (store, org) = (&fixture.store, tenant.organization);
     let cluster = tenant.cluster("demo").await;
     drain(store).await;
-    let mut news = store.changes();
+    let mut changes = store.changes();
     let before = store.audit().list(org, Page::default()).await.unwrap().len();
-    let rehearsal = store.rehearsal();
-    assert!(rehearsal.is_rehearsal() && !store.is_rehearsal());
-    is_conflict(rehearsal.clusters().insert(tenant.new_cluster("demo")).await);
-    rehearsal.clusters().insert(tenant.new_cluster("new")).await.unwrap();
-    rehearsal.clusters().request_deletion(org, cluster.id, tenant.actor).await.unwrap();
-    rehearsal.join_tokens().create(tenant.new_join_token(cluster.id)).await.unwrap();
+    let dry_run = store.dry_run();
+    assert!(dry_run.is_dry_run() && !store.is_dry_run());
+    is_conflict(dry_run.clusters().insert(tenant.new_cluster("demo")).await);
+    dry_run.clusters().insert(tenant.new_cluster("new")).await.unwrap();
+    dry_run.clusters().request_deletion(org, cluster.id, tenant.actor).await.unwrap();
+    dry_run.join_tokens().create(tenant.new_join_token(cluster.id)).await.unwrap();
     assert_eq!(store.clusters().all().await.unwrap(), std::slice::from_ref(&cluster));
     assert!(store.pools().list(org, cluster.id).await.unwrap().is_empty(), "nor the pool the token would need");
     assert_eq!(store.audit().list(org, Page::default()).await.unwrap().len(), before);
     assert!(drain(store).await.is_empty());
     // PostgreSQL brings news by another way, so the cluster's own may come only now.
-    assert!(!fixture.is_sqlite() || news.try_recv().is_err(), "nobody is told");
+    assert!(!fixture.is_sqlite() || changes.try_recv().is_err(), "nobody is told");
     is_missing(
         store
-            .rehearsal()
+            .dry_run()
             .clusters()
             .request_deletion(fixture.tenant("other").await.organization, cluster.id, tenant.actor)
             .await,
@@ -137,7 +137,7 @@ pub async fn a_persons_keys_are_bounded(fixture: Fixture) {
                (id, fingerprint, holder, made, answer, lease_until, expires_at, caller) SELECT 'k' || i, 'body', holder, made, \
                answer, 1, expires_at, caller FROM n, idempotency_keys WHERE id = 'first'";
     run(&fixture, sql).await;
-    assert!(matches!(state(store, "body").await, Begun::Taken { .. }), "there is room for one more");
+    assert!(matches!(state(store, "body").await, KeyState::Taken { .. }), "there is room for one more");
     let (mine, theirs) = (count(&fixture, 7).await, count(&fixture, 8).await);
     assert_eq!((mine, theirs), (1901, 1), "the oldest went, nobody else's");
 }

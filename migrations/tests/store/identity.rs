@@ -73,8 +73,8 @@ pub async fn tokens_end(fixture: Fixture) {
     identity.revoke_token(organization, token.id, actor).await.unwrap();
     assert!(identity.token_by_secret(secret.expose_secret()).await.unwrap().is_none());
     assert_eq!(is_missing(identity.revoke_token(organization, token.id, actor).await), "token");
-    let stranger = NewToken { user: tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7()), ..new(None) };
-    assert_eq!(is_missing(identity.create_token(stranger).await), "organization");
+    let unknown_user = NewToken { user: tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7()), ..new(None) };
+    assert_eq!(is_missing(identity.create_token(unknown_user).await), "organization");
 }
 
 pub async fn sessions_end(fixture: Fixture) {
@@ -109,8 +109,8 @@ pub async fn sessions_end(fixture: Fixture) {
     let listed: Vec<_> = identity.sessions(tenant.user).await.unwrap().iter().map(|session| session.id).collect();
     assert_eq!(listed, [three.id, two.id, one.id]);
     let by = (tenant.actor, address);
-    let stranger = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7());
-    assert_eq!(is_missing(identity.end_session(stranger, one.id, by).await), "session");
+    let unknown_user = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7());
+    assert_eq!(is_missing(identity.end_session(unknown_user, one.id, by).await), "session");
     identity.end_session(tenant.user, one.id, by).await.unwrap();
     assert_eq!(is_missing(identity.end_session(tenant.user, one.id, by).await), "session");
     assert_eq!(identity.end_other_sessions(tenant.user, Some("e2"), by).await.unwrap(), 1);
@@ -134,7 +134,7 @@ pub async fn passwords_are_changed_and_reset(fixture: Fixture) {
     assert!(identity.session("bb").await.unwrap().is_some() && identity.session("aa").await.unwrap().is_none());
     assert_eq!(hash_of().await.unwrap().expose_secret(), "$argon2id$y");
     assert!(!identity.setup_needed().await.unwrap());
-    assert_eq!(is_missing(identity.create_password_reset("no@example.com").await), "person with this e-mail address");
+    assert_eq!(is_missing(identity.create_password_reset("no@example.com").await), "user with this e-mail address");
     let (old, _) = identity.create_password_reset(&email).await.unwrap();
     let (link, end) = identity.create_password_reset(&format!(" {}", email.to_uppercase())).await.unwrap();
     assert!(end > hence(3500) && end < hence(3700));
@@ -194,9 +194,9 @@ pub async fn what_people_do_is_in_the_audit_log(fixture: Fixture) {
     assert!(found[1].detail.starts_with("ses_") && found[1].detail.ends_with(" Firefox"), "{found:?}");
     assert_eq!((found[1].actor.clone(), found[1].target.clone()), (user.id.to_string(), user.id.to_string()));
     // Who is in no organization is the operator's matter.
-    let stranger = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7());
+    let unknown_user = tenant_controlplane::id::UserId::from_uuid(uuid::Uuid::now_v7());
     let (actor, address) = (Actor::Anonymous, Some([192, 0, 2, 1].into()));
-    let event = UserEvent { user: stranger, actor, action: "user.sign_in_refused", detail: "", address };
+    let event = UserEvent { user: unknown_user, actor, action: "user.sign_in_refused", detail: "", address };
     store.audit().record_user(event).await.unwrap();
     let platform = store.audit().find(None, &AuditFilter::default(), Page::first(1)).await.unwrap();
     assert_eq!((platform[0].actor.as_str(), platform[0].organization), ("anonymous", None));
@@ -209,7 +209,7 @@ pub async fn organizations_and_projects(fixture: Fixture) {
     assert_eq!(identity.organizations_named("acme").await.unwrap()[0].id, tenant.organization);
     assert_eq!(identity.organization(tenant.organization).await.unwrap().name, name);
     let taken = identity.create_organization(tenant.user, name.clone(), "", tenant.actor).await;
-    assert_eq!(is_conflict(taken), "the name `acme` is taken by another organization of yours");
+    assert_eq!(is_conflict(taken), "the name `acme` is already used by another organization of yours");
     let names: Vec<_> = identity.organizations_of(tenant.user).await.unwrap();
     let names: Vec<_> = names.iter().map(|(organization, role)| (organization.name.as_str(), *role)).collect();
     assert_eq!(names, [("default", Role::Owner), ("acme", Role::Owner)]);

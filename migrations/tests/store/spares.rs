@@ -1,4 +1,4 @@
-//! Spares: made ahead, found by nobody, taken over by one wish each.
+//! Standby clusters: found by nobody, taken over by one request each.
 
 use migrations::*;
 use tenant_controlplane::id::OrganizationId;
@@ -39,7 +39,7 @@ pub async fn a_wish_takes_a_spare_over(fixture: Fixture) {
     assert_eq!((cluster.id, cluster.host, cluster.endpoint.clone()), (spare.id, spare.host, spare.endpoint));
     assert_eq!((cluster.organization, cluster.project), (tenant.organization, tenant.project));
     assert_eq!((cluster.name.as_str(), &cluster.spec, cluster.state), ("demo", &new.spec, ClusterState::Pending));
-    assert_eq!((cluster.generation, cluster.observed_generation), (2, 1), "it is another wish for what is there");
+    assert_eq!((cluster.generation, cluster.observed_generation), (2, 1), "it is another spec for what is there");
     assert!(cluster.created_at >= spare.updated_at);
     assert_eq!(store.clusters().get(tenant.organization, cluster.id).await.unwrap(), cluster);
     assert_eq!(store.pki().get(cluster.id).await.unwrap(), keys);
@@ -70,7 +70,7 @@ pub async fn the_furthest_that_fits_is_taken(fixture: Fixture) {
     is_conflict(store.clusters().insert(tenant.new_cluster("unlike")).await);
     // Waits until the database has let go of the row.
     store.clusters().report(ready.id, well()).await.unwrap();
-    let rehearsed = store.rehearsal().clusters().insert(tenant.new_cluster("demo")).await.unwrap();
+    let rehearsed = store.dry_run().clusters().insert(tenant.new_cluster("demo")).await.unwrap();
     assert_eq!((rehearsed.id, store.spares().list().await.unwrap().len()), (ready.id, 3));
     assert_eq!(tenant.cluster("first").await.id, ready.id);
     let early = tenant.cluster("second").await;
@@ -98,14 +98,14 @@ pub async fn each_gets_its_own(fixture: Fixture) {
     for _ in 0..3 {
         spares.push(running(&fixture.store).await.id);
     }
-    let wishes = (0..6).map(|number| {
+    let requests = (0..6).map(|number| {
         let store = if number % 2 == 0 { fixture.store.clone() } else { replica.clone() };
         let new = tenant.new_cluster(&format!("demo-{number}"));
         tokio::spawn(async move { store.clusters().insert(new).await.unwrap().id })
     });
     let mut ids = Vec::new();
-    for wish in wishes.collect::<Vec<_>>() {
-        ids.push(wish.await.unwrap());
+    for request in requests.collect::<Vec<_>>() {
+        ids.push(request.await.unwrap());
     }
     assert!(spares.iter().all(|spare| ids.contains(spare)));
     ids.sort();

@@ -15,14 +15,14 @@ pub async fn everything_is_claimed_exactly_once(fixture: Fixture) {
     for _ in 0..30 {
         store.work().due(WorkKind::Cluster, Uuid::now_v7()).await.unwrap();
     }
-    let claimed: Shared<(String, Uuid)> = Shared::default();
+    let with_key_lease: Shared<(String, Uuid)> = Shared::default();
     let claimers = (0..4).map(|number| {
-        let (store, claimed) = (store.clone(), claimed.clone());
+        let (store, with_key_lease) = (store.clone(), with_key_lease.clone());
         tokio::spawn(async move {
             let owner = format!("worker-{number}");
             while let Some(work) = store.work().claim(&owner, MINUTE, &[WorkKind::Cluster]).await.unwrap() {
                 assert_eq!(work.lease_owner, owner);
-                claimed.lock().unwrap().push((owner.clone(), work.id));
+                with_key_lease.lock().unwrap().push((owner.clone(), work.id));
                 tokio::task::yield_now().await;
             }
         })
@@ -32,10 +32,10 @@ pub async fn everything_is_claimed_exactly_once(fixture: Fixture) {
     }
     // Skipping what another one is just taking may end a claimer early; nobody may take anything twice.
     while let Some(work) = store.work().claim("last", MINUTE, &[WorkKind::Cluster]).await.unwrap() {
-        claimed.lock().unwrap().push(("last".to_owned(), work.id));
+        with_key_lease.lock().unwrap().push(("last".to_owned(), work.id));
     }
     let mut times: HashMap<Uuid, u32> = HashMap::new();
-    for (_, id) in claimed.lock().unwrap().iter() {
+    for (_, id) in with_key_lease.lock().unwrap().iter() {
         *times.entry(*id).or_default() += 1;
     }
     assert_eq!((times.len(), times.values().max()), (30, Some(&1)));
@@ -107,17 +107,17 @@ pub async fn news_travel_after_commit_and_not_before(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let cluster = tenant.cluster("demo").await;
     let listener = if fixture.is_sqlite() { fixture.store.clone() } else { fixture.replica().await };
-    let mut news = listener.changes();
+    let mut changes = listener.changes();
     is_conflict(fixture.store.clusters().insert(tenant.new_cluster("demo")).await);
     fixture.store.clusters().request_deletion(tenant.organization, cluster.id, tenant.actor).await.unwrap();
     let mut kinds = Vec::new();
     while kinds.len() < 4 {
-        let change = soon(news.recv()).await.unwrap();
+        let change = soon(changes.recv()).await.unwrap();
         assert!(change.id == cluster.id.uuid() || change.kind == ChangeKind::Operation, "{change:?}");
         kinds.push(change.kind);
     }
     kinds.sort();
     let operation = ChangeKind::Operation;
     assert_eq!(kinds, [ChangeKind::Cluster, operation, operation, ChangeKind::Work]);
-    assert!(news.try_recv().is_err(), "what was rolled back is no news");
+    assert!(changes.try_recv().is_err(), "what was rolled back is no news");
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// A cluster: what was asked for and what is, side by side.
+/// A cluster: desired and observed state.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Cluster {
     /// `cls_…`
@@ -15,19 +15,19 @@ pub struct Cluster {
     pub object: String,
     /// `org_…` of the owner.
     pub organization_id: String,
-    /// `prj_…` it lives in; clusters never move.
+    /// `prj_…` it belongs to; immutable.
     pub project_id: String,
     /// DNS label, unique in the project, never changes.
     pub name: String,
     /// The Kubernetes version, for example `1.36.3`.
     pub version: String,
-    /// Range of pod addresses; cannot be changed.
+    /// Pod CIDR; immutable.
     pub pod_cidr: String,
-    /// Range of service addresses; cannot be changed.
+    /// Service CIDR; immutable.
     pub service_cidr: String,
-    /// How many copies of the control plane run.
+    /// Control plane replicas.
     pub replicas: u8,
-    /// Labels for people and tools.
+    /// Labels.
     pub labels: BTreeMap<String, String>,
     /// `pending`, `provisioning`, `running`, `degraded`, `deleting` or `error` (more may come).
     pub state: String,
@@ -35,31 +35,31 @@ pub struct Cluster {
     pub state_message: String,
     /// Conditions in the shape Kubernetes uses.
     pub conditions: Vec<Condition>,
-    /// Where kubectl reaches it, once it runs: `https://…`.
+    /// API server endpoint, once available: `https://…`.
     pub endpoint: Option<String>,
-    /// TLS server name of the API server: use with `endpoint` where DNS has no such name.
+    /// TLS server name of the API server: use with `endpoint` where DNS does not resolve it.
     pub tls_server_name: String,
-    /// The last error, kept while retries go on.
+    /// The last error, kept while the platform retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// `op_…` of the newest operation on it.
+    /// `op_…` of the latest operation on it.
     pub operation_id: Option<String>,
-    /// Counts changes of what was asked for.
+    /// Counts changes of the specification.
     pub generation: i64,
-    /// The generation the status is about.
+    /// The generation that the status describes.
     pub observed_generation: i64,
-    /// When deletion was asked for.
+    /// When deletion was requested.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deletion_requested_at: Option<OffsetDateTime>,
-    /// When it was made.
+    /// Creation time.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When anything of it last changed.
+    /// When it was last updated.
     #[serde(with = "time::serde::rfc3339")]
     pub updated_at: OffsetDateTime,
     /// Version of this representation, for `If-Match`.
     pub etag: String,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
@@ -80,29 +80,29 @@ pub struct Condition {
     pub reason: String,
     /// A sentence for people.
     pub message: String,
-    /// The generation it is about.
+    /// The generation it was observed for.
     pub observed_generation: i64,
     /// When `status` last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub last_transition_time: OffsetDateTime,
 }
 
-/// Ask for a cluster. Everything but the name has a default.
+/// Create a cluster. Everything but the name has a default.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     /// DNS label of at most 40 characters, unique in the project.
     pub name: String,
-    /// One of `GET /api/v1/kubernetes-versions`; the default one when missing.
+    /// One of `GET /api/v1/kubernetes-versions`; optional.
     #[serde(default)]
     pub version: Option<String>,
-    /// Pod addresses; default 10.244.0.0/16. Cannot be changed later.
+    /// Pod CIDR; default 10.244.0.0/16. Immutable.
     #[serde(default)]
     pub pod_cidr: Option<String>,
-    /// Service addresses; default 10.96.0.0/16. Cannot be changed later.
+    /// Service CIDR; default 10.96.0.0/16. Immutable.
     #[serde(default)]
     pub service_cidr: Option<String>,
-    /// Copies of the control plane, 1 to 5; default 1.
+    /// Control plane replicas, 1 to 5; default 1.
     #[serde(default)]
     pub replicas: Option<u8>,
     /// At most 32 labels.

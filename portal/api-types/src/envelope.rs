@@ -12,10 +12,10 @@ pub struct List<T> {
     pub next_cursor: Option<String>,
 }
 
-/// Where a thing is found.
+/// Addresses of a resource.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Links {
-    /// The REST address of this thing.
+    /// The REST URL of this resource.
     #[serde(rename = "self")]
     pub this: String,
     /// Its page in the portal, if it has one.

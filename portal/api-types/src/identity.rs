@@ -12,11 +12,11 @@ pub struct User {
     pub id: String,
     /// Always `user`.
     pub object: String,
-    /// The address signed in with.
+    /// Email address for sign-in.
     pub email: String,
-    /// The name shown.
+    /// Display name.
     pub display_name: String,
-    /// When the account was made.
+    /// Creation time of the account.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
 }
@@ -30,26 +30,26 @@ pub struct Organization {
     pub object: String,
     /// DNS label, unique.
     pub name: String,
-    /// The name shown.
+    /// Display name.
     pub display_name: String,
     /// The caller's role in it: `owner`, `admin`, `editor` or `viewer`.
     pub role: String,
-    /// When it was made.
+    /// Creation time.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Version of this representation, for `If-Match`.
     pub etag: String,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
-/// Make an organization; the caller becomes its owner.
+/// Create an organization; the caller becomes its owner.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateOrganization {
     /// DNS label of at most 40 characters.
     pub name: String,
-    /// The name shown; the name itself when missing.
+    /// Display name; default: the name.
     #[serde(default)]
     pub display_name: Option<String>,
 }
@@ -65,24 +65,24 @@ pub struct Project {
     pub organization_id: String,
     /// DNS label, unique in the organization.
     pub name: String,
-    /// The name shown.
+    /// Display name.
     pub display_name: String,
-    /// When it was made.
+    /// Creation time.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Version of this representation, for `If-Match`.
     pub etag: String,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
-/// Make a project.
+/// Create a project.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateProject {
     /// DNS label of at most 40 characters.
     pub name: String,
-    /// The name shown; the name itself when missing.
+    /// Display name; default: the name.
     #[serde(default)]
     pub display_name: Option<String>,
 }
@@ -98,14 +98,14 @@ pub struct Membership {
     pub role: String,
 }
 
-/// Who is asking.
+/// The caller.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Me {
-    /// The person, also when a token of theirs is used.
+    /// The user, also when one of their tokens is used.
     pub user: User,
-    /// What the caller can reach with these credentials.
+    /// Organizations that these credentials give access to.
     pub organizations: Vec<Membership>,
-    /// How the caller is known: `session` or `token`.
+    /// How the caller is authenticated: `session` or `token`.
     pub authenticated_by: String,
     /// `tok_…` of the token used, if one was.
     #[serde(default, skip_serializing_if = "Option::is_none")]

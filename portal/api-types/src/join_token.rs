@@ -12,28 +12,28 @@ pub struct JoinToken {
     pub id: String,
     /// Always `join_token`.
     pub object: String,
-    /// `cls_…` it admits to.
+    /// `cls_…` that machines join.
     pub cluster_id: String,
-    /// `np_…` the machine joins.
+    /// `np_…` that machines join.
     pub node_pool_id: String,
-    /// When it stops working.
+    /// When it expires.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
-    /// How many machines may use it.
+    /// Maximum uses.
     pub max_uses: u32,
-    /// How many machines have used it.
+    /// Number of uses.
     pub uses: u32,
-    /// When it was revoked. Nodes that joined before stay.
+    /// When it was revoked. Nodes that already joined are not affected.
     #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
-    /// When it was made.
+    /// Creation time.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
-/// Make a join token.
+/// Create a join token.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateJoinToken {
@@ -44,15 +44,15 @@ pub struct CreateJoinToken {
     /// Lifetime, 60 seconds to 30 days; default 1 hour.
     #[serde(default)]
     pub expires_in_seconds: Option<u64>,
-    /// Machines that may use it, 1 to 100; default 1.
+    /// Maximum uses, 1 to 100; default 1.
     #[serde(default)]
     pub max_uses: Option<u32>,
 }
 
-/// A new join token with its secret and the ready commands, which are shown this once.
+/// A new join token with its secret and ready-to-run commands, which are shown only once.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreatedJoinToken {
-    /// The join token as it is listed from now on.
+    /// The join token as listed.
     #[serde(flatten)]
     pub join_token: JoinToken,
     /// The secret (`pilothouse_join_…`).
@@ -61,10 +61,10 @@ pub struct CreatedJoinToken {
     pub commands: JoinCommands,
 }
 
-/// Ready commands. Each holds the secret.
+/// Ready-to-run commands. Each contains the secret.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct JoinCommands {
-    /// One line to paste into a root shell on the machine.
+    /// Shell command to run as root on the machine.
     pub shell: String,
     /// User-data for cloud-init (`#cloud-config`).
     pub cloud_init: String,

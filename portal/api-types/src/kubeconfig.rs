@@ -5,16 +5,16 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// An issued kubeconfig, without the file: that is shown once, when it is issued.
+/// An issued kubeconfig, without the file, which is shown only once, when it is issued.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Kubeconfig {
     /// `kcf_…`
     pub id: String,
     /// Always `kubeconfig`.
     pub object: String,
-    /// `cls_…` it opens.
+    /// `cls_…` it gives access to.
     pub cluster_id: String,
-    /// A name for people.
+    /// Display name.
     pub name: String,
     /// `file` (more may come).
     pub kind: String,
@@ -23,23 +23,23 @@ pub struct Kubeconfig {
     /// `pending`, `active`, `revoking` (the cluster was not yet seen to refuse it), `revoked` or `expired`.
     #[serde(default)]
     pub state: String,
-    /// Whether the cluster accepts it now: the state `active`.
+    /// Whether the cluster accepts it: the state `active`.
     pub active: bool,
-    /// When its certificate ends.
+    /// When its certificate expires.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
     /// When it was revoked.
     #[serde(with = "time::serde::rfc3339::option")]
     pub revoked_at: Option<OffsetDateTime>,
-    /// After it was revoked: what its holder left in the cluster and somebody should look at, such as bindings of its user.
+    /// After revocation: what its holder left in the cluster and should be reviewed, such as bindings of its user.
     #[serde(default)]
     pub left_behind: Option<String>,
-    /// Who issued it: `usr_…` or `tok_…`.
+    /// Issuer: `usr_…` or `tok_…`.
     pub created_by: String,
     /// When it was issued.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
@@ -47,28 +47,28 @@ pub struct Kubeconfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueKubeconfig {
-    /// A name for people, at most 64 characters; made from the caller's name when missing.
+    /// Display name, at most 64 characters; default: derived from the caller's name.
     #[serde(default)]
     pub name: Option<String>,
-    /// Only `file` (the default) for now.
+    /// `file` (the default) is the only supported value.
     #[serde(default)]
     pub kind: Option<String>,
-    /// `view`, `edit` or `admin`; default `admin`, or `view` for callers who may have no more.
+    /// `view`, `edit` or `admin`; default `admin`, or `view` for callers limited to it.
     #[serde(default)]
     pub role: Option<String>,
     /// Lifetime, 60 seconds to 365 days; default 30 days.
     #[serde(default)]
     pub expires_in_seconds: Option<u64>,
-    /// How the file addresses the cluster: `sni` (the default: the gateway's address and `tls-server-name`), `dns` (the cluster's own
-    /// name, where the operator has set up DNS), or `port` (a port of its own on the gateway, where the operator allows some).
+    /// How the file addresses the API server: `sni` (the default: the gateway's address and `tls-server-name`), `dns` (the cluster's own
+    /// name, where the operator has set up DNS), or `port` (a dedicated port on the gateway, where the operator allows it).
     #[serde(default)]
     pub endpoint: Option<String>,
 }
 
-/// A new kubeconfig with its file, which is shown this once.
+/// A new kubeconfig with its file, which is shown only once.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct IssuedKubeconfig {
-    /// The kubeconfig as it is listed from now on.
+    /// The kubeconfig as listed.
     #[serde(flatten)]
     pub issued: Kubeconfig,
     /// The file's text (YAML). It holds a private key.

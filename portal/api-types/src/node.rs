@@ -16,43 +16,43 @@ pub struct Node {
     pub cluster_id: String,
     /// `np_…` it belongs to.
     pub node_pool_id: String,
-    /// Its name, the same in `kubectl get nodes`.
+    /// Its name, the same as in `kubectl get nodes`.
     pub name: String,
     /// `pending`, `creating`, `joining`, `ready`, `not_ready`, `deleting` or `lost` (more may come).
     pub state: String,
     /// One sentence on the state, for people.
     pub state_message: String,
-    /// Range of its pods' addresses, once it has joined.
+    /// Pod CIDR, once it has joined.
     pub pod_cidr: Option<String>,
-    /// Its addresses, as it told them.
+    /// Its addresses, as it reported them.
     pub addresses: Vec<String>,
-    /// Version of its kubelet, once known.
+    /// Kubelet version, once reported.
     pub kubelet_version: Option<String>,
-    /// Its operating system, once known.
+    /// Operating system, once reported.
     pub os: Option<String>,
-    /// Its processor architecture, once known.
+    /// CPU architecture, once reported.
     pub arch: Option<String>,
-    /// Its kernel, once known.
+    /// Kernel version, once reported.
     pub kernel: Option<String>,
-    /// Whether its link to the platform stands now.
+    /// Whether its link to the platform is connected.
     pub link_connected: bool,
-    /// When the platform last heard from it.
+    /// When it last reported to the platform.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_seen_at: Option<OffsetDateTime>,
-    /// The last error, kept while retries go on.
+    /// The last error, kept while the platform retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// `op_…` of the newest operation on it.
+    /// `op_…` of the latest operation on it.
     pub operation_id: Option<String>,
-    /// When removal was asked for.
+    /// When removal was requested.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deletion_requested_at: Option<OffsetDateTime>,
-    /// When it was made known.
+    /// When it was reported.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Version of this representation, for `If-Match`.
     pub etag: String,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 

@@ -16,32 +16,32 @@ pub struct NodePool {
     pub cluster_id: String,
     /// DNS label, unique in the cluster.
     pub name: String,
-    /// `byo` (machines brought by the user) or `local` (machine containers on the platform's machine).
+    /// `byo` (bring your own machines) or `local` (containers on the platform host).
     pub kind: String,
-    /// How many machines are asked for; always 0 for `byo`.
+    /// Desired number of machines; always 0 for `byo`.
     pub count: u32,
     /// `pending`, `scaling`, `ready`, `degraded`, `deleting` or `error` (more may come).
     pub state: String,
     /// One sentence on the state, for people.
     pub state_message: String,
-    /// The last error, kept while retries go on.
+    /// The last error, kept while the platform retries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub problem: Option<Problem>,
-    /// `op_…` of the newest operation on it.
+    /// `op_…` of the latest operation on it.
     pub operation_id: Option<String>,
-    /// Counts changes of what was asked for.
+    /// Counts changes of the specification.
     pub generation: i64,
-    /// The generation the status is about.
+    /// The generation that the status describes.
     pub observed_generation: i64,
-    /// When deletion was asked for.
+    /// When deletion was requested.
     #[serde(with = "time::serde::rfc3339::option")]
     pub deletion_requested_at: Option<OffsetDateTime>,
-    /// When it was made.
+    /// Creation time.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
     /// Version of this representation, for `If-Match`.
     pub etag: String,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
@@ -50,7 +50,7 @@ impl NodePool {
     pub const STATES: [&'static str; 6] = ["pending", "scaling", "ready", "degraded", "deleting", "error"];
 }
 
-/// Ask for a node pool.
+/// Create a node pool.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateNodePool {
@@ -58,7 +58,7 @@ pub struct CreateNodePool {
     pub name: String,
     /// `byo` or `local`.
     pub kind: String,
-    /// Machines to run, 0 to 20; for `local` only, default 1.
+    /// Number of machines, 0 to 20; for `local` only, default 1.
     #[serde(default)]
     pub count: Option<u32>,
 }
@@ -67,7 +67,7 @@ pub struct CreateNodePool {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PatchNodePool {
-    /// Machines to run, 0 to 20; for `local` only.
+    /// Number of machines, 0 to 20; for `local` only.
     #[serde(default)]
     pub count: Option<u32>,
 }

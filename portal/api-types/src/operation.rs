@@ -14,7 +14,7 @@ pub struct Operation {
     pub object: String,
     /// For example `cluster.create`.
     pub kind: String,
-    /// Id of the thing worked on.
+    /// ID of the target.
     pub target: String,
     /// `cls_…` it is about, if any.
     pub cluster_id: Option<String>,
@@ -22,22 +22,22 @@ pub struct Operation {
     pub organization_id: String,
     /// `pending`, `running`, `succeeded`, `failed` or `cancelled`.
     pub state: String,
-    /// Share of steps done, 0 to 100.
+    /// Completed steps in percent, 0 to 100.
     pub percent: u8,
     /// The steps in order.
     pub steps: Vec<Step>,
     /// The last error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<Problem>,
-    /// Who asked for it.
+    /// Who requested it.
     pub actor: String,
-    /// When it was asked for.
+    /// When it was requested.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When it ended.
+    /// When it finished.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
@@ -62,11 +62,11 @@ pub struct Step {
     /// When it first started.
     #[serde(with = "time::serde::rfc3339::option")]
     pub started_at: Option<OffsetDateTime>,
-    /// When it ended.
+    /// When it finished.
     #[serde(with = "time::serde::rfc3339::option")]
     pub finished_at: Option<OffsetDateTime>,
-    /// How long it took so far, in milliseconds.
+    /// Duration so far, in milliseconds.
     pub duration_milliseconds: Option<u64>,
-    /// What is being waited for, or what went wrong.
+    /// What the step is waiting for, or the error.
     pub message: String,
 }

@@ -5,39 +5,39 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use utoipa::ToSchema;
 
-/// A browser's session. It ends at `expires_at`, and after 24 hours without use.
+/// A browser's session. It expires at `expires_at`, and after 24 hours of inactivity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Session {
     /// `ses_…`
     pub id: String,
     /// Always `session`.
     pub object: String,
-    /// Whether it is the one that asks.
+    /// Whether it is the session of this request.
     pub current: bool,
-    /// The network it was last used from: `192.0.2.0/24`, `2001:db8:1::/48`.
+    /// Network of the last use: `192.0.2.0/24`, `2001:db8:1::/48`.
     pub network: String,
-    /// What the browser says it is.
+    /// The browser's `User-Agent`.
     pub user_agent: String,
-    /// When it began.
+    /// When it was created.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// When it was last used, to about five minutes.
+    /// When it was last used, to within about five minutes.
     #[serde(with = "time::serde::rfc3339")]
     pub last_used_at: OffsetDateTime,
-    /// When it ends, however much it is used.
+    /// When it expires, regardless of use.
     #[serde(with = "time::serde::rfc3339")]
     pub expires_at: OffsetDateTime,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
-/// Change one's password. All other sessions end.
+/// Change the caller's password. All other sessions end.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangePassword {
-    /// The present one.
+    /// The current password.
     pub current_password: String,
-    /// The new one: at least 12 characters.
+    /// The new password: at least 12 characters.
     pub new_password: String,
 }
 
@@ -48,7 +48,7 @@ impl std::fmt::Debug for ChangePassword {
     }
 }
 
-/// How many sessions ended.
+/// Number of sessions ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct EndedSessions {
     /// Their number.

@@ -4,15 +4,15 @@ use crate::{Organization, Project, User};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-/// Make the first owner. Works once per instance.
+/// Create the first owner. Works once per instance.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Setup {
-    /// The token from the set-up link printed by `pilothouse up`.
+    /// The token from the setup link printed by `pilothouse up`.
     pub token: String,
-    /// The address to sign in with.
+    /// Email address for sign-in.
     pub email: String,
-    /// The name shown; the part before the `@` when missing.
+    /// Display name; default: the part before the `@`.
     #[serde(default)]
     pub display_name: Option<String>,
     /// At least 12 characters.
@@ -26,7 +26,7 @@ impl std::fmt::Debug for Setup {
     }
 }
 
-/// What set-up made.
+/// Result of setup.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct SetupDone {
     /// The first owner.

@@ -12,35 +12,35 @@ pub struct Token {
     pub id: String,
     /// Always `token`.
     pub object: String,
-    /// `org_…` it works in.
+    /// `org_…` it is valid for.
     pub organization_id: String,
-    /// A name for people.
+    /// Display name.
     pub name: String,
     /// `owner`, `admin`, `editor` or `viewer`; never more than its owner's role.
     pub role: String,
-    /// When it stops working; null means never.
+    /// When it expires; null: never.
     #[serde(with = "time::serde::rfc3339::option")]
     pub expires_at: Option<OffsetDateTime>,
-    /// When it was last used, to about a minute.
+    /// When it was last used, to within about a minute.
     #[serde(with = "time::serde::rfc3339::option")]
     pub last_used_at: Option<OffsetDateTime>,
-    /// When it was made.
+    /// Creation time.
     #[serde(with = "time::serde::rfc3339")]
     pub created_at: OffsetDateTime,
-    /// Where it is found.
+    /// The resource's addresses.
     pub links: Links,
 }
 
-/// Make an API token for oneself.
+/// Create an API token for the caller.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateToken {
-    /// A name for people, 1 to 64 characters.
+    /// Display name, 1 to 64 characters.
     pub name: String,
-    /// `org_…` or name; may be left out when the caller has exactly one.
+    /// `org_…` or name; optional if the caller has exactly one.
     #[serde(default)]
     pub organization: Option<String>,
-    /// `owner`, `admin`, `editor` or `viewer`; the caller's own role when missing.
+    /// `owner`, `admin`, `editor` or `viewer`; default: the caller's own role.
     #[serde(default)]
     pub role: Option<String>,
     /// Lifetime, 60 seconds to 365 days; default 90 days.
@@ -48,10 +48,10 @@ pub struct CreateToken {
     pub expires_in_seconds: Option<u64>,
 }
 
-/// A new API token with its secret, which is shown this once.
+/// A new API token with its secret, which is shown only once.
 #[derive(Clone, Serialize, Deserialize, ToSchema)]
 pub struct CreatedToken {
-    /// The token as it is listed from now on.
+    /// The token as listed.
     #[serde(flatten)]
     pub token: Token,
     /// The secret (`pilothouse_…`), to be sent as `Authorization: Bearer`.

@@ -20,7 +20,7 @@ use crate::error::{CliError, Result};
 use crate::progress::Screen;
 
 /// How long an answer may take beyond the time it was asked to wait.
-const PATIENCE: Duration = Duration::from_secs(30);
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often a call is sent again.
 const RETRIES: u32 = 5;
 /// The pause before the first retry; each is twice the one before, 15.5 s in all.
@@ -48,7 +48,7 @@ pub struct Call {
     body: Option<serde_json::Value>,
     /// Sent with every attempt, so that the call is carried out once.
     key: Option<String>,
-    patience: Duration,
+    timeout: Duration,
     retries: u32,
 }
 
@@ -67,7 +67,7 @@ impl Call {
             query: Vec::new(),
             body: None,
             key: None,
-            patience: PATIENCE,
+            timeout: DEFAULT_TIMEOUT,
             retries: RETRIES,
         }
     }
@@ -95,7 +95,7 @@ impl Call {
 
     /// Asks the server to hold its answer for up to this many seconds.
     pub fn wait(mut self, seconds: u64) -> Self {
-        self.patience += Duration::from_secs(seconds);
+        self.timeout += Duration::from_secs(seconds);
         self.query("wait", seconds.to_string())
     }
 
@@ -142,7 +142,7 @@ impl Client {
         Ok(Client { http, server: server.to_owned(), token, met: AtomicBool::new(false), screen: None })
     }
 
-    /// Tells of retries there.
+    /// Reports retries there.
     pub fn telling(self, screen: Screen) -> Self {
         Client { screen: Some(screen), ..self }
     }
@@ -151,7 +151,7 @@ impl Client {
     pub async fn send<T: DeserializeOwned>(&self, call: Call) -> Result<T> {
         let (status, body) = self.exchange(call).await?;
         serde_json::from_slice(&body)
-            .map_err(|_| CliError::Stranger { server: self.server.clone(), status: status.as_u16() })
+            .map_err(|_| CliError::UnexpectedServer { server: self.server.clone(), status: status.as_u16() })
     }
 
     /// Sends a call whose answer may have no body; none then.
@@ -161,7 +161,7 @@ impl Client {
             return Ok(None);
         }
         let read = serde_json::from_slice(&body).map(Some);
-        read.map_err(|_| CliError::Stranger { server: self.server.clone(), status: status.as_u16() })
+        read.map_err(|_| CliError::UnexpectedServer { server: self.server.clone(), status: status.as_u16() })
     }
 
     /// Sends a call whose answer does not matter.
@@ -202,7 +202,7 @@ impl Client {
                 return Err(error);
             }
             if let Some(screen) = &self.screen {
-                screen.say(&format!("  … {error}; trying again ({attempt} of {})", call.retries));
+                screen.say(&format!("  … {error}; retrying ({attempt} of {})", call.retries));
             }
             tokio::time::sleep(wait).await;
             pause *= 2;
@@ -230,7 +230,7 @@ impl Client {
     fn request(&self, call: &Call) -> Result<reqwest::RequestBuilder> {
         let token = self.token.as_ref().ok_or_else(|| CliError::NoToken { server: self.server.clone() })?;
         let url = format!("{}/api/v1{}", self.server, call.path);
-        let mut request = self.http.request(call.method.clone(), url).timeout(call.patience).query(&call.query);
+        let mut request = self.http.request(call.method.clone(), url).timeout(call.timeout).query(&call.query);
         request = request.bearer_auth(token.expose_secret());
         if let Some(key) = &call.key {
             request = request.header("idempotency-key", key);
@@ -241,7 +241,7 @@ impl Client {
     fn refusal(&self, status: StatusCode, body: &[u8]) -> CliError {
         match serde_json::from_slice::<Problem>(body) {
             Ok(problem) => CliError::Refused(Box::new(problem)),
-            Err(_) => CliError::Stranger { server: self.server.clone(), status: status.as_u16() },
+            Err(_) => CliError::UnexpectedServer { server: self.server.clone(), status: status.as_u16() },
         }
     }
 }
@@ -256,8 +256,8 @@ fn authorities(pem: &str) -> Result<Vec<Certificate>> {
     let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
     if found.is_empty() {
         return Err(CliError::usage(
-            "the certificate authority file holds no PEM certificate",
-            "Give the ca_file that `pilothouse up` names in its last line.",
+            "the CA file contains no PEM certificate",
+            "Pass the ca_file from the last line of `pilothouse up`.",
         ));
     }
     Ok(found)
@@ -275,8 +275,8 @@ fn refuse_clear_text(server: &str) -> Result<()> {
             "Use the https:// address of the portal.",
         )),
         _ => Err(CliError::usage(
-            format!("{server:?} is not the address of a portal"),
-            "Write it like https://pilothouse.example.com or https://192.0.2.10:6443.",
+            format!("{server:?} is not a portal URL"),
+            "Use the form https://pilothouse.example.com or https://192.0.2.10:6443.",
         )),
     }
 }
@@ -301,15 +301,17 @@ fn hung_up(error: &(dyn Error + 'static)) -> bool {
 fn unreachable(server: &str, source: reqwest::Error, met: bool) -> CliError {
     // The address is told once, by our own text; its query may be long.
     let source = source.without_url();
-    let stranger = format!("{source:?}").contains("UnknownIssuer");
-    let lasting =
-        stranger || source.is_timeout() || source.is_builder() || (source.is_connect() && !met && !hung_up(&source));
-    let next = if stranger {
-        "Its certificate is from an authority this machine does not know: give --ca-file or PILOTHOUSE_CA_FILE."
+    let is_unknown_ca = format!("{source:?}").contains("UnknownIssuer");
+    let lasting = is_unknown_ca
+        || source.is_timeout()
+        || source.is_builder()
+        || (source.is_connect() && !met && !hung_up(&source));
+    let next = if is_unknown_ca {
+        "Its certificate is signed by an unknown CA: pass --ca-file or set PILOTHOUSE_CA_FILE."
     } else if source.is_timeout() {
-        "It did not answer in time; check that `pilothouse status` says it runs, then try again."
+        "No response in time; check with `pilothouse status` that it is running, then try again."
     } else {
-        "Check the address (--server, PILOTHOUSE_SERVER) and that the portal runs."
+        "Check the URL (--server, PILOTHOUSE_SERVER) and that the portal is running."
     };
     CliError::Unreachable { server: server.to_owned(), next: next.into(), lasting, source: source.into() }
 }

@@ -62,8 +62,8 @@ impl Config {
         // The parser's own message quotes the line, which may hold the token.
         toml::from_str(&text).map_err(|_| {
             CliError::usage(
-                format!("{} is not valid TOML, or not of this program", path.display()),
-                "Correct it, or move it away and run `pilothouse login` again.",
+                format!("{} is not a valid configuration file", path.display()),
+                "Correct or remove it, then run `pilothouse login` again.",
             )
         })
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// # Errors
 /// A sentence for people when the text is not of that form or is zero.
 pub fn parse(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?} is not a length of time; write it like 90s, 15m, 24h or 30d");
+    let wrong = || format!("{text:?} is not a duration; use the form 90s, 15m, 24h or 30d");
     let mut total: u64 = 0;
     let mut digits = String::new();
     for letter in text.chars() {

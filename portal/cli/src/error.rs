@@ -1,4 +1,4 @@
-//! What can go wrong for a person at a terminal, told as what, why and what to do next.
+//! Errors of the command line: what, why and what to do next.
 //!
 //! Every error ends in an exit code a script can rely on: 0 ok, 1 failure, 2 usage, 3 not found, 4 not allowed, 5 conflict,
 //! 6 time ran out while waiting, 7 a preflight check failed.
@@ -71,15 +71,15 @@ pub enum CliError {
     #[error("{}", problem_text(.0))]
     Refused(Box<Problem>),
     /// The portal answered with something that is not its API.
-    #[error("{server} answered {status}, but not as a Pilothouse portal does")]
-    Stranger {
+    #[error("{server} answered {status}, but is not a Pilothouse portal")]
+    UnexpectedServer {
         /// Base address that was asked.
         server: String,
         /// HTTP status of the answer.
         status: u16,
     },
     /// No object carries this name or id.
-    #[error("there is no {kind} {name}")]
+    #[error("{kind} {name:?} not found")]
     NotFound {
         /// The sort of thing: `cluster`, `node pool`.
         kind: &'static str,
@@ -89,7 +89,7 @@ pub enum CliError {
         next: String,
     },
     /// Several objects carry this name.
-    #[error("{name} is not unique")]
+    #[error("multiple matches for {name}")]
     Ambiguous {
         /// What was asked for.
         name: String,
@@ -105,7 +105,7 @@ pub enum CliError {
         problem: Option<Box<Problem>>,
     },
     /// Waiting was given up; the operation goes on.
-    #[error("{reason} while waiting; operation {operation} goes on")]
+    #[error("{reason} while waiting; operation {operation} is still running")]
     StoppedWaiting {
         /// Operation id.
         operation: String,
@@ -123,7 +123,7 @@ pub enum CliError {
         source: std::io::Error,
     },
     /// Standard output went away or an answer could not be shown.
-    #[error("cannot print the answer")]
+    #[error("cannot write to standard output")]
     Print {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
@@ -142,7 +142,7 @@ pub enum Stopped {
 impl fmt::Display for Stopped {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
-            Stopped::Time => "time ran out",
+            Stopped::Time => "timed out",
             Stopped::Interrupt => "interrupted",
         })
     }
@@ -179,7 +179,7 @@ impl CliError {
     pub fn is_transient(&self) -> bool {
         match self {
             CliError::Unreachable { .. } => true,
-            CliError::Stranger { status, .. } => *status >= 500,
+            CliError::UnexpectedServer { status, .. } => *status >= 500,
             CliError::Refused(problem) => problem.status >= 500 || problem.status == 429,
             _ => false,
         }
@@ -191,7 +191,7 @@ impl CliError {
         let away = |status: u16| matches!(status, 429 | 502..=504);
         match self {
             CliError::Unreachable { lasting, .. } => !lasting,
-            CliError::Stranger { status, .. } => away(*status),
+            CliError::UnexpectedServer { status, .. } => away(*status),
             CliError::Refused(problem) => away(problem.status) || problem.code == "IDEMPOTENCY_IN_PROGRESS",
             _ => false,
         }
@@ -203,7 +203,7 @@ impl CliError {
             CliError::File { source, .. } => Some(source.to_string()),
             CliError::OperationFailed { problem: Some(problem), .. } => Some(problem_text(problem)),
             CliError::Refused(problem) => field_reasons(problem),
-            CliError::Ambiguous { ids, .. } => Some(format!("it could be {}", ids.join(" or "))),
+            CliError::Ambiguous { ids, .. } => Some(format!("candidates: {}", ids.join(" or "))),
             _ => None,
         }
     }
@@ -215,14 +215,14 @@ impl CliError {
             }
             CliError::Refused(problem) => remediation(problem),
             CliError::OperationFailed { problem, .. } => problem.as_deref().and_then(remediation),
-            CliError::Ambiguous { .. } => Some("Use one of these ids instead of the name.".into()),
+            CliError::Ambiguous { .. } => Some("Use one of these IDs instead of the name.".into()),
             CliError::StoppedWaiting { operation, .. } => {
-                Some(format!("To watch it again: pilothouse operation wait {operation}"))
+                Some(format!("To keep waiting: pilothouse operation wait {operation}"))
             }
             CliError::NoToken { .. } => {
-                Some("Run `pilothouse login`, or set PILOTHOUSE_TOKEN, or give --token-file FILE.".into())
+                Some("Run `pilothouse login`, set PILOTHOUSE_TOKEN, or pass --token-file FILE.".into())
             }
-            CliError::Stranger { .. } => Some("Check the address given with --server or PILOTHOUSE_SERVER.".into()),
+            CliError::UnexpectedServer { .. } => Some("Check the URL in --server or PILOTHOUSE_SERVER.".into()),
             CliError::File { .. } | CliError::Print { .. } => None,
         }
     }

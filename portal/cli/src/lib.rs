@@ -21,16 +21,16 @@ use clap::{Args, Subcommand};
 pub use error::{CliError, Exit, Report};
 pub use output::Format;
 
-/// Where to ask, as whom, and how to show the answer; valid after every verb.
+/// Server, credentials and output format; valid with every verb.
 #[derive(Args, Clone, Debug, Default)]
 pub struct Globals {
-    /// Portal address, for example https://pilothouse.example.com
+    /// Portal URL, for example https://pilothouse.example.com
     #[arg(long, global = true, env = "PILOTHOUSE_SERVER", value_name = "URL")]
     pub server: Option<String>,
-    /// File with the API token; `-` reads it from standard input. PILOTHOUSE_TOKEN works too
+    /// File with the API token; `-` reads standard input. Alternative: PILOTHOUSE_TOKEN
     #[arg(long, global = true, value_name = "FILE")]
     pub token_file: Option<String>,
-    /// File with the certificate authority to trust (PEM), and no other
+    /// File with the only CA certificate to trust (PEM)
     #[arg(long, global = true, env = "PILOTHOUSE_CA_FILE", value_name = "FILE")]
     pub ca_file: Option<String>,
     /// Context of the config file to use
@@ -42,10 +42,10 @@ pub struct Globals {
     /// Project, by name or id
     #[arg(long, global = true, env = "PILOTHOUSE_PROJECT", value_name = "PROJECT")]
     pub project: Option<String>,
-    /// How to show the answer
+    /// Output format
     #[arg(short, long, global = true, value_enum, default_value_t, value_name = "FORMAT")]
     pub output: Format,
-    /// No progress on standard error
+    /// Suppress progress on standard error
     #[arg(short, long, global = true)]
     pub quiet: bool,
 }
@@ -64,13 +64,13 @@ pub struct Noun<C: Subcommand> {
 /// The nouns a user works with; flatten it into the program's own commands.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Remember a portal and a token for later commands
+    /// Save a portal URL and an API token for later commands
     Login(verbs::login::LoginArgs),
-    /// Organizations: who owns things
+    /// Organizations: owners of projects and clusters
     Org(Noun<verbs::org::Verb>),
     /// Projects: groups of clusters
     Project(Noun<verbs::project::Verb>),
-    /// Clusters: Kubernetes control planes of your own
+    /// Clusters: dedicated Kubernetes control planes
     Cluster(Noun<verbs::cluster::Verb>),
     /// Kubeconfigs: issue one (prints the file), list them, revoke one
     Kubeconfig(verbs::kubeconfig::KubeconfigArgs),
@@ -78,15 +78,15 @@ pub enum Command {
     Pool(Noun<verbs::pool::Verb>),
     /// Nodes: single machines
     Node(Noun<verbs::node::Verb>),
-    /// API tokens of your own
+    /// Your API tokens
     Token(Noun<verbs::token::Verb>),
-    /// Operations: work that takes a while
+    /// Operations: long-running requests
     Operation(Noun<verbs::operation::Verb>),
     /// Audit log: who did what in an organization
     Audit(Noun<verbs::audit::Verb>),
 }
 
-/// Runs one verb to its end and tells what went wrong, if anything, on standard error.
+/// Runs one verb to its end and reports an error, if any, on standard error.
 ///
 /// Needs a tokio runtime with time and IO. The exit status follows [`Exit`].
 pub async fn run(command: Command) -> ExitCode {

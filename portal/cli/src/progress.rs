@@ -94,7 +94,7 @@ async fn to_the_end(client: &Client, screen: &Screen, id: &str) -> Result<Operat
                 Some(operation) => return Ok(operation),
                 None if error.is_transient() && failures < TOLERATED => {
                     failures += 1;
-                    screen.hint(&format!("  … {error}; trying again ({failures} of {TOLERATED})"));
+                    screen.hint(&format!("  … {error}; retrying ({failures} of {TOLERATED})"));
                     tokio::time::sleep(Duration::from_secs(u64::from(failures))).await;
                 }
                 None => return Err(error),
@@ -127,7 +127,7 @@ fn outcome(operation: Operation) -> Result<Operation> {
 /// From so many milliseconds on people ask themselves what a step waits for.
 const LONG: u64 = 5000;
 
-/// What has been told already, so that nothing is told twice.
+/// What has been printed already, so that nothing is printed twice.
 #[derive(Default)]
 struct Shown {
     states: BTreeMap<String, (String, u32)>,
@@ -140,10 +140,10 @@ impl Shown {
         for step in &operation.steps {
             let now = (step.state.clone(), step.attempt);
             if self.states.insert(step.key.clone(), now.clone()).as_ref() != Some(&now) {
-                self.tell(screen, step);
+                self.show_step(screen, step);
             }
         }
-        self.trouble(screen, operation);
+        self.show_problem(screen, operation);
         if let Some(step) = operation.steps.iter().find(|step| step.state == "running") {
             self.wait(screen, step);
             screen.hint(&running(step));
@@ -159,27 +159,27 @@ impl Shown {
         }
     }
 
-    fn tell(&self, screen: &Screen, step: &Step) {
+    fn show_step(&self, screen: &Screen, step: &Step) {
         match step.state.as_str() {
-            "done" => screen.say(&format!("  ✔ {:<24} {}", step.title, time_of(step))),
-            "failed" => screen.say(&format!("  ✘ {:<24} {}", step.title, step.message)),
+            "done" => screen.say(&format!("  ✔ {:<30} {}", step.title, time_of(step))),
+            "failed" => screen.say(&format!("  ✘ {:<30} {}", step.title, step.message)),
             "running" if !screen.terminal => screen.say(&format!("  … {}", step.title)),
             _ => {}
         }
     }
 
-    fn trouble(&mut self, screen: &Screen, operation: &Operation) {
+    fn show_problem(&mut self, screen: &Screen, operation: &Operation) {
         let Some(problem) = operation.error.as_ref().filter(|problem| problem.detail != self.error) else { return };
         self.error.clone_from(&problem.detail);
         if !operation.is_finished() {
-            screen.say(&format!("  ! {} ({}); still trying", problem.detail, problem.code));
+            screen.say(&format!("  ! {} ({}); retrying", problem.detail, problem.code));
         }
     }
 }
 
 fn running(step: &Step) -> String {
     let message = if step.message.is_empty() { String::new() } else { format!("  {}", step.message) };
-    let line = format!("  … {:<24} {}{message}", step.title, time_of(step));
+    let line = format!("  … {:<30} {}{message}", step.title, time_of(step));
     // A line that wraps cannot be replaced.
     line.chars().take(78).collect()
 }

@@ -36,8 +36,8 @@ impl Session {
         let server = globals.server.as_deref().map(trim).unwrap_or(saved.server.clone());
         if server.is_empty() {
             return Err(CliError::usage(
-                "no portal is named",
-                "Run `pilothouse login`, or set PILOTHOUSE_SERVER, or give --server URL.",
+                "no portal specified",
+                "Run `pilothouse login`, set PILOTHOUSE_SERVER, or pass --server URL.",
             ));
         }
         let same = server == saved.server;
@@ -73,7 +73,7 @@ impl Session {
         found.into_iter().next().ok_or_else(|| CliError::NotFound {
             kind: "organization",
             name: wanted.unwrap_or("default").to_owned(),
-            next: "Name one with --org; `pilothouse org list` shows yours.".into(),
+            next: "Specify one with --org; `pilothouse org list` shows yours.".into(),
         })
     }
 
@@ -90,7 +90,7 @@ impl Session {
         all.into_iter().find(|project| project.name == wanted).ok_or_else(|| CliError::NotFound {
             kind: "project",
             name: wanted,
-            next: "Name one with --project; `pilothouse project list` shows them.".into(),
+            next: "Specify one with --project; `pilothouse project list` shows them.".into(),
         })
     }
 
@@ -152,7 +152,7 @@ impl Session {
 
     async fn needed(&self, cluster: Option<&str>) -> Result<Cluster> {
         let reference = cluster.ok_or_else(|| {
-            CliError::usage("a name alone does not say in which cluster", "Add --cluster NAME, or give the id instead.")
+            CliError::usage("a name requires --cluster", "Add --cluster NAME, or use the ID instead.")
         })?;
         self.cluster(reference).await
     }
@@ -171,7 +171,7 @@ fn one<T>(mut found: Vec<T>, id: impl Fn(&T) -> &String, kind: &'static str, ref
     found.pop().ok_or_else(|| CliError::NotFound {
         kind,
         name: reference.to_owned(),
-        next: format!("`pilothouse {} list` shows what there is.", kind.rsplit(' ').next().unwrap_or(kind)),
+        next: format!("Run `pilothouse {} list`.", kind.rsplit(' ').next().unwrap_or(kind)),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Nothing that is printed moves the terminal it is printed on: what the portal answers carries text that others wrote (agents, webhooks,
 //! providers). The portal has cleaned it; this holds for a portal of any version.
 
-/// One cell or one line: what would move the cursor, ring, colour, end the line or turn the direction of text becomes a blank or U+FFFD.
+/// One cell or one line: what would move the cursor, ring, color, end the line or turn the direction of text becomes a blank or U+FFFD.
 pub fn one_line(text: &str) -> String {
     let blank = |letter| matches!(letter, '\n' | '\r' | '\t');
     text.trim_end().chars().map(|letter| if blank(letter) { ' ' } else { visible(letter) }).collect()

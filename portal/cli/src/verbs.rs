@@ -42,9 +42,9 @@ fn confirm(yes: bool, action: &str, name: &str) -> Result<()> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(CliError::usage(format!("{action} {name} needs a confirmation"), "Add --yes."));
+        return Err(CliError::usage(format!("{action} {name} requires confirmation"), "Add --yes."));
     }
-    let _ = write!(std::io::stderr(), "{action} {}? This cannot be undone. Type its name: ", one_line(name));
+    let _ = write!(std::io::stderr(), "{action} {}? This cannot be undone. Type the name to confirm: ", one_line(name));
     let mut typed = String::new();
     std::io::stdin()
         .lock()

@@ -30,7 +30,7 @@ impl Issuer for Signer {
     }
 }
 
-/// Makes every wish come true at once, step by step, as the provisioner does in its time.
+/// Completes every request at once, step by step, as the provisioner does in its time.
 async fn provision(store: Store) {
     let mut changes = store.changes();
     while changes.recv().await.is_ok() {
@@ -197,7 +197,7 @@ async fn a_lost_answer_makes_no_twin() {
     let world = World::losing(2).await;
     let (code, out, err) = world.run("cluster create demo --wait").await;
     assert_eq!(code, 0, "{err}");
-    assert!(out.contains("demo") && err.contains("trying again (2 of 5)"), "{out} {err}");
+    assert!(out.contains("demo") && err.contains("retrying (2 of 5)"), "{out} {err}");
     assert_eq!(world.out("cluster list -o name").await, "demo\n");
     let world = World::losing(1).await;
     let secret = world.out("token create ci").await;
@@ -211,7 +211,7 @@ async fn trying_out_makes_nothing() {
     let world = World::new().await;
     let (code, out, err) = world.run("cluster create demo --version 1.36.3 --validate-only").await;
     assert_eq!((code, out.as_str()), (0, ""), "{err}");
-    assert!(err.contains("Cluster demo can be made"), "{err}");
+    assert!(err.contains("Cluster demo passed validation"), "{err}");
     assert_eq!(world.out("cluster list -o name").await, "");
     world.out("cluster create demo --wait").await;
     assert_eq!(world.run("cluster create demo --validate-only").await.0, 5);

@@ -258,7 +258,7 @@ async fn the_tour_in_its_exact_words() {
     assert_eq!((line.code, line.out.as_str()), (0, "curl … | sh -s -- join\n"));
     let gone = world.run("cluster delete demo --yes --wait").await;
     assert_eq!((gone.code, gone.out.as_str()), (0, ""), "{}", gone.err);
-    assert!(gone.err.contains("Cluster demo is gone"));
+    assert!(gone.err.contains("Cluster demo deleted"));
 }
 
 #[tokio::test]
@@ -281,13 +281,13 @@ async fn errors_say_what_why_and_next_and_exit_by_kind() {
     let cases = [
         ("cluster create taken", 5, "A cluster called taken exists."),
         ("cluster create Bad", 2, "not a DNS label"),
-        ("cluster get nothere", 3, "there is no cluster nothere"),
+        ("cluster get nothere", 3, "cluster \"nothere\" not found"),
         ("cluster get cls_01m7wb22a2f3pv08eq6d1qjskz", 3, "There is none."),
-        ("cluster get twice", 2, "not unique"),
+        ("cluster get twice", 2, "multiple matches"),
         ("cluster delete demo", 2, "Add --yes"),
         ("pool get web", 2, "--cluster NAME"),
         ("cluster frobnicate", 2, "unrecognized subcommand"),
-        ("kubeconfig demo --expires-in soon", 2, "write it like 90s"),
+        ("kubeconfig demo --expires-in soon", 2, "use the form 90s"),
     ];
     for (words, code, text) in cases {
         let outcome = world.run(words).await;
@@ -320,7 +320,7 @@ async fn what_passes_is_waited_out_with_the_same_key_and_not_for_ever() {
     let world = World::new(Portal { refusing: AtomicU32::new(3), ..Portal::default() }).await;
     let outcome = world.run("cluster create demo").await;
     assert_eq!(outcome.code, 0, "{}", outcome.err);
-    assert!(outcome.err.contains("trying again (3 of 5)"), "{}", outcome.err);
+    assert!(outcome.err.contains("retrying (3 of 5)"), "{}", outcome.err);
     let keys = std::mem::take(&mut *world.portal.keys.lock().unwrap());
     assert!(keys.len() == 4 && keys.iter().all(|key| *key == keys[0]), "{keys:?}");
     world.portal.refusing.store(100, Ordering::SeqCst);
@@ -344,7 +344,7 @@ async fn a_connection_closed_at_once_is_tried_again() {
     let outcome = world.run(&format!("cluster list --server {server}")).await;
     closing.abort();
     assert_eq!(outcome.code, 1);
-    assert!(outcome.err.contains("trying again (2 of 5)") && !outcome.err.contains("(3 of 5)"), "{}", outcome.err);
+    assert!(outcome.err.contains("retrying (2 of 5)") && !outcome.err.contains("(3 of 5)"), "{}", outcome.err);
 }
 
 #[tokio::test]
@@ -395,7 +395,7 @@ async fn addresses_that_cannot_be_right_are_told_so() {
     let world = World::new(Portal::default()).await;
     for (server, code, text) in [
         ("http://192.0.2.1", 2, "clear text"),
-        ("pilothouse.example.com", 2, "not the address of a portal"),
+        ("pilothouse.example.com", 2, "not a portal URL"),
         ("http://127.0.0.1:1", 1, "cannot reach http://127.0.0.1:1"),
     ] {
         let outcome = world.run(&format!("cluster list --server {server}")).await;
@@ -457,7 +457,7 @@ async fn a_private_authority_is_trusted_when_it_is_named_and_not_otherwise() {
 
     let unknown = world.run(&format!("cluster list --server {server}")).await;
     assert_eq!(unknown.code, 1, "{}", unknown.err);
-    assert!(unknown.err.contains("give --ca-file"), "{}", unknown.err);
+    assert!(unknown.err.contains("pass --ca-file"), "{}", unknown.err);
     let ca = world.file("ca.pem", &made.cert.pem());
     let words = format!("cluster list -o name --server {server} --ca-file {}", ca.display());
     assert_eq!(world.run(&words).await.out, "demo\n");

@@ -17,10 +17,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// List audit entries
 ///
-/// The newest first. Takes the role admin.
+/// Newest first. Requires the admin role.
 #[utoipa::path(get, path = "/organizations/{org}/audit", tag = "organizations", operation_id = "list_audit_entries",
     params(("org" = String, Path, description = "`org_…` or name"), AuditQuery),
-    responses((status = 200, body = List<AuditEntry>, description = "The entries that fit"), Failure))]
+    responses((status = 200, body = List<AuditEntry>, description = "Matching entries"), Failure))]
 async fn list(call: Call, Path(id): Path<String>, query: AuditQuery) -> Result<Json<List<AuditEntry>>, Error> {
     let (filter, paging) = query.parse(&format!("{}/organizations/{id}/audit", super::ROOT))?;
     Ok(Json(audit::list(&call.state, &call.actor, &id, (filter, &paging)).await?))

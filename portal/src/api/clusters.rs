@@ -28,11 +28,11 @@ async fn list(call: Call, Path(project): Path<String>, paging: Paging) -> Result
 
 /// Create cluster
 ///
-/// Takes the role editor. A cluster begins without nodes; node pools are their own things.
+/// Requires the role editor. A cluster starts without nodes; node pools are separate resources.
 #[utoipa::path(post, path = "/projects/{prj}/clusters", tag = "clusters", operation_id = "create_cluster",
     params(("prj" = String, Path, description = "`prj_…`"), WaitQuery), request_body = CreateCluster,
-    responses((status = 202, body = Cluster, description = "Work has begun"),
-        (status = 201, body = Cluster, description = "It runs (only when waited for)"), Failure))]
+    responses((status = 202, body = Cluster, description = "Accepted"),
+        (status = 201, body = Cluster, description = "Created and running (with `wait`)"), Failure))]
 async fn create(
     call: Call,
     Path(project): Path<String>,
@@ -55,13 +55,13 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 
 /// Delete cluster
 ///
-/// Takes the role editor. Its nodes, volumes and certificates go with it. `If-Match` is honoured. With `force`, which takes the role
-/// admin, nothing is waited for any more that may never come; it may be asked for while the cluster is being deleted.
+/// Requires the role editor. Deletes its nodes, volumes and certificates too. `If-Match` is supported. With `force`, which requires the role
+/// admin, it no longer waits for what may never finish; it may be requested during deletion.
 #[utoipa::path(delete, path = "/clusters/{cls}", tag = "clusters", operation_id = "delete_cluster",
     params(("cls" = String, Path, description = "`cls_…`"), WaitQuery, ForceQuery,
-        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
-    responses((status = 202, body = Cluster, description = "Work has begun"),
-        (status = 204, description = "It is gone (only when waited for)"), Failure))]
+        ("If-Match" = Option<String>, Header, description = "ETag of the last read; 412 if the resource has changed since")),
+    responses((status = 202, body = Cluster, description = "Accepted"),
+        (status = 204, description = "Deleted (with `wait`)"), Failure))]
 async fn delete(
     call: Call,
     Path(id): Path<String>,

@@ -18,7 +18,7 @@ use axum::http::header::{CONTENT_TYPE, HeaderName, HeaderValue};
 use axum::http::{Method, StatusCode, request};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
-use migrations::{Begun, Claim, Role};
+use migrations::{KeyLease, KeyState, Role};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -62,10 +62,10 @@ pub async fn once(
     let body = body.map_err(|rejection| Error::from_status(rejection.status()))?;
     let id = digest(&[&actor.by().to_string(), parts.method.as_str(), parts.uri.path(), key]);
     match state.store().idempotency().begin(actor.user_id, &id, &digest(&[&body])).await? {
-        Begun::Answered(kept) => replayed(actor, &kept),
-        Begun::InProgress => Err(Error::IdempotencyInProgress),
-        Begun::Reused => Err(Error::IdempotencyKeyReused),
-        Begun::Taken { claim, made } => {
+        KeyState::Answered(kept) => replayed(actor, &kept),
+        KeyState::InProgress => Err(Error::IdempotencyInProgress),
+        KeyState::Reused => Err(Error::IdempotencyKeyReused),
+        KeyState::Taken { claim, made } => {
             let response = match made_before(state, actor, made.as_deref()).await? {
                 Some(response) => response,
                 None => renewing(state, &claim, next.run(restored(state, (parts, body), &claim))).await,
@@ -86,13 +86,13 @@ fn digest<T: AsRef<[u8]>>(parts: &[T]) -> String {
 }
 
 /// The request as it came, with a store that writes what is made beside the key.
-fn restored(state: &AppState, (mut parts, body): (request::Parts, Bytes), claim: &Claim) -> Request {
-    parts.extensions.insert(state.store().claimed(claim.clone()));
+fn restored(state: &AppState, (mut parts, body): (request::Parts, Bytes), claim: &KeyLease) -> Request {
+    parts.extensions.insert(state.store().with_key_lease(claim.clone()));
     Request::from_parts(parts, Body::from(body))
 }
 
 /// Renews the lease while the work goes on.
-async fn renewing(state: &AppState, claim: &Claim, work: impl Future<Output = Response>) -> Response {
+async fn renewing(state: &AppState, claim: &KeyLease, work: impl Future<Output = Response>) -> Response {
     let mut work = std::pin::pin!(work);
     let mut ticks = interval(RENEWED_EVERY);
     ticks.tick().await;
@@ -101,7 +101,7 @@ async fn renewing(state: &AppState, claim: &Claim, work: impl Future<Output = Re
             response = &mut work => return response,
             _ = ticks.tick() => {
                 if let Err(error) = state.store().idempotency().renew(claim).await {
-                    tracing::warn!(%error, "the lease of an idempotency key was not renewed");
+                    tracing::warn!(%error, "idempotency key lease not renewed");
                 }
             }
         }
@@ -152,7 +152,7 @@ fn still_entitled(actor: &Actor, then: &[(String, Role)]) -> Result<(), Error> {
 }
 
 /// Keeps an answer that would be the same next time, and gives it on.
-async fn kept((state, actor): (&AppState, &Actor), claim: &Claim, response: Response) -> Result<Response, Error> {
+async fn kept((state, actor): (&AppState, &Actor), claim: &KeyLease, response: Response) -> Result<Response, Error> {
     let keys = state.store().idempotency();
     let problem = response.extensions().get::<Fault>().map(|Fault(problem)| Problem::clone(problem));
     if response.status().is_server_error() || problem.as_ref().is_some_and(|problem| problem.retryable) {
@@ -172,7 +172,7 @@ async fn kept((state, actor): (&AppState, &Actor), claim: &Claim, response: Resp
     let answer = serde_json::to_vec(&answer).map_err(Error::internal)?;
     if let Err(error) = keys.complete(claim, &answer).await {
         // It was carried out: better told without being kept than not told.
-        tracing::warn!(%error, "an answer was not kept for its idempotency key");
+        tracing::warn!(%error, "response not stored for its idempotency key");
     }
     Ok(Response::from_parts(parts, Body::from(body)))
 }

@@ -28,10 +28,10 @@ async fn list(call: Call, Path(cluster): Path<String>, paging: Paging) -> Result
 
 /// Create join token
 ///
-/// Takes the role editor. The secret and the ready commands are shown this once.
+/// Requires the role editor. The secret and the commands are shown only once.
 #[utoipa::path(post, path = "/clusters/{cls}/join-tokens", tag = "join tokens", operation_id = "create_join_token",
     params(("cls" = String, Path, description = "`cls_…`")), request_body = CreateJoinToken,
-    responses((status = 201, body = CreatedJoinToken, description = "The token with ready commands"), Failure))]
+    responses((status = 201, body = CreatedJoinToken, description = "The token and ready-to-run commands"), Failure))]
 async fn create(
     call: Call,
     Path(cluster): Path<String>,
@@ -43,10 +43,10 @@ async fn create(
 
 /// Revoke join token
 ///
-/// Takes the role editor. Nodes that joined with it stay.
+/// Requires the role editor. Nodes that joined with it are not affected.
 #[utoipa::path(delete, path = "/join-tokens/{jtk}", tag = "join tokens", operation_id = "revoke_join_token",
     params(("jtk" = String, Path, description = "`jtk_…`")),
-    responses((status = 204, description = "It admits nobody any more"), Failure))]
+    responses((status = 204, description = "Join token revoked"), Failure))]
 async fn revoke(call: Call, Path(id): Path<String>) -> Result<StatusCode, Error> {
     join_tokens::revoke(&call.state, &call.actor, &id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -34,8 +34,8 @@ async fn list(call: Call, Path(cluster): Path<String>, paging: Paging) -> Result
 
 /// Issue kubeconfig
 ///
-/// The file is shown this once, when the cluster was seen to accept it; with `Accept: application/yaml` it is the whole answer. A
-/// cluster has at most 200 that have neither ended nor been revoked. Lifetime: 30 days unless
+/// The file is shown only once, when the cluster has accepted it; with `Accept: application/yaml` it is the whole answer. A
+/// cluster has at most 200 that are neither expired nor revoked. Lifetime: 30 days unless
 /// `expires_in_seconds` says otherwise, at most 365 days. Roles above `view` take the role editor.
 #[utoipa::path(post, path = "/clusters/{cls}/kubeconfigs", tag = "kubeconfigs", operation_id = "issue_kubeconfig",
     params(("cls" = String, Path, description = "`cls_…`")), request_body = IssueKubeconfig,
@@ -57,15 +57,15 @@ async fn issue(
 
 /// Revoke kubeconfig
 ///
-/// Takes the role editor. The cluster's API servers stop believing that file's own authority, which nothing inside the cluster can
-/// prevent, and its open connections are cut. The answer comes when they were seen to refuse it, or after 10 seconds.
+/// Requires the role editor. The cluster's API servers stop trusting that file's own CA, which nothing inside the cluster can
+/// prevent, and its open connections are closed. The answer is sent when every API server rejects it, or after 10 seconds.
 #[utoipa::path(delete, path = "/kubeconfigs/{kcf}", tag = "kubeconfigs", operation_id = "revoke_kubeconfig",
     params(("kcf" = String, Path, description = "`kcf_…`")),
-    responses((status = 204, description = "The cluster refuses it"),
-        (status = 202, body = Kubeconfig, description = "It is being revoked: the cluster was not yet seen to refuse it"), Failure))]
+    responses((status = 204, description = "The cluster rejects it"),
+        (status = 202, body = Kubeconfig, description = "Revocation in progress: not every API server rejects it yet"), Failure))]
 async fn revoke(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
     let revoked = kubeconfigs::revoke(&call.state, &call.actor, &id, REVOCATION).await?;
-    if revoked.state == "revoking" && !call.state.store().is_rehearsal() {
+    if revoked.state == "revoking" && !call.state.store().is_dry_run() {
         return Ok((StatusCode::ACCEPTED, Json(revoked)).into_response());
     }
     Ok(StatusCode::NO_CONTENT.into_response())

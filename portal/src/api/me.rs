@@ -18,7 +18,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Show the caller
 #[utoipa::path(get, path = "/me", tag = "me", operation_id = "get_me",
-    responses((status = 200, body = Me, description = "The caller and what they reach"), Failure))]
+    responses((status = 200, body = Me, description = "The caller and their memberships"), Failure))]
 async fn get(call: Call) -> Result<Json<Me>, Error> {
     Ok(Json(me::get(&call.state, &call.actor).await?))
 }
@@ -32,7 +32,7 @@ async fn list_tokens(call: Call, paging: Paging) -> Result<Json<List<Token>>, Er
 
 /// Create token
 ///
-/// The secret is shown this once. A token can do no more than its owner.
+/// The secret is shown only once. A token has at most its owner's permissions.
 #[utoipa::path(post, path = "/me/tokens", tag = "tokens", operation_id = "create_my_token", request_body = CreateToken,
     responses((status = 201, body = CreatedToken, description = "The token with its secret"), Failure))]
 async fn create_token(call: Call, Body(input): Body<CreateToken>) -> Result<Response, Error> {

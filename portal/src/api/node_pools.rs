@@ -27,11 +27,11 @@ async fn list(call: Call, Path(cluster): Path<String>, paging: Paging) -> Result
 
 /// Create node pool
 ///
-/// Takes the role editor. Kind `local` only where the instance can make machines.
+/// Requires the role editor. Kind `local` only where the instance can create machines.
 #[utoipa::path(post, path = "/clusters/{cls}/node-pools", tag = "node pools", operation_id = "create_node_pool",
     params(("cls" = String, Path, description = "`cls_…`"), WaitQuery), request_body = CreateNodePool,
-    responses((status = 202, body = NodePool, description = "Work has begun"),
-        (status = 201, body = NodePool, description = "It is ready (only when waited for)"), Failure))]
+    responses((status = 202, body = NodePool, description = "Accepted"),
+        (status = 201, body = NodePool, description = "Created and ready (with `wait`)"), Failure))]
 async fn create(
     call: Call,
     Path(cluster): Path<String>,
@@ -53,13 +53,13 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 
 /// Change node pool
 ///
-/// Takes the role editor. JSON merge patch; `count` is what can be changed. `If-Match` is honoured.
+/// Requires the role editor. JSON merge patch; only `count` can be changed. `If-Match` is supported.
 #[utoipa::path(patch, path = "/node-pools/{np}", tag = "node pools", operation_id = "patch_node_pool",
     params(("np" = String, Path, description = "`np_…`"), WaitQuery,
-        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
+        ("If-Match" = Option<String>, Header, description = "ETag of the last read; 412 if the resource has changed since")),
     request_body(content((PatchNodePool = "application/merge-patch+json"), (PatchNodePool = "application/json"))),
-    responses((status = 202, body = NodePool, description = "Work has begun"),
-        (status = 200, body = NodePool, description = "Nothing to do, or done (when waited for)"), Failure))]
+    responses((status = 202, body = NodePool, description = "Accepted"),
+        (status = 200, body = NodePool, description = "Unchanged, or applied (with `wait`)"), Failure))]
 async fn patch(
     call: Call,
     Path(id): Path<String>,
@@ -77,12 +77,12 @@ async fn patch(
 
 /// Delete node pool
 ///
-/// Takes the role editor. Its nodes go with it. `If-Match` is honoured.
+/// Requires the role editor. Deletes its nodes too. `If-Match` is supported.
 #[utoipa::path(delete, path = "/node-pools/{np}", tag = "node pools", operation_id = "delete_node_pool",
     params(("np" = String, Path, description = "`np_…`"), WaitQuery,
-        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
-    responses((status = 202, body = NodePool, description = "Work has begun"),
-        (status = 204, description = "It is gone (only when waited for)"), Failure))]
+        ("If-Match" = Option<String>, Header, description = "ETag of the last read; 412 if the resource has changed since")),
+    responses((status = 202, body = NodePool, description = "Accepted"),
+        (status = 204, description = "Deleted (with `wait`)"), Failure))]
 async fn delete(call: Call, Path(id): Path<String>, wait: Wait, if_match: IfMatch) -> Result<Response, Error> {
     let pool = pools::delete(&call.state, &call.actor, &id, if_match.as_deref()).await?;
     accepted(&call, wait, (pool, Outcome::Gone), async || pools::get(&call.state, &call.actor, &id).await).await

@@ -36,13 +36,13 @@ async fn get(call: Call, Path(id): Path<String>) -> Result<Response, Error> {
 
 /// Remove node
 ///
-/// Takes the role editor. The machine is told to reset and is refused from then on. `If-Match` is honoured. With `force`, which takes
-/// the role admin, neither pods nor machine are waited for; it may be asked for while the node is being removed.
+/// Requires the role editor. The machine is ordered to reset and is rejected from then on. `If-Match` is supported. With `force`, which takes
+/// the role admin, neither pods nor machine are waited for; it may be requested during removal.
 #[utoipa::path(delete, path = "/nodes/{nod}", tag = "nodes", operation_id = "remove_node",
     params(("nod" = String, Path, description = "`nod_…`"), WaitQuery, ForceQuery,
-        ("If-Match" = Option<String>, Header, description = "The etag that was read; 412 if it is another by now")),
-    responses((status = 202, body = Node, description = "Work has begun"),
-        (status = 204, description = "It is gone (only when waited for)"), Failure))]
+        ("If-Match" = Option<String>, Header, description = "ETag of the last read; 412 if the resource has changed since")),
+    responses((status = 202, body = Node, description = "Accepted"),
+        (status = 204, description = "Deleted (with `wait`)"), Failure))]
 async fn delete(
     call: Call,
     Path(id): Path<String>,

@@ -16,7 +16,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(list)).routes(routes!(get))
 }
 
-/// List operations on a thing
+/// List operations on a target
 ///
 /// Newest first.
 #[utoipa::path(get, path = "/operations", tag = "operations", operation_id = "list_operations",
@@ -28,7 +28,7 @@ async fn list(call: Call, target: Target, paging: Paging) -> Result<Json<List<Op
 
 /// Get operation
 ///
-/// With `?wait=N` the answer comes when it ends or after N seconds, whichever is first.
+/// With `?wait=N` the answer is sent when the operation finishes or after N seconds, whichever is first.
 #[utoipa::path(get, path = "/operations/{op}", tag = "operations", operation_id = "get_operation",
     params(("op" = String, Path, description = "`op_…`"), WaitQuery),
     responses((status = 200, body = Operation, description = "The operation with its steps"), Failure))]

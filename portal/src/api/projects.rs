@@ -27,7 +27,7 @@ async fn list(call: Call, Path(org): Path<String>, paging: Paging) -> Result<Jso
 
 /// Create project
 ///
-/// Takes the role admin.
+/// Requires the role admin.
 #[utoipa::path(post, path = "/organizations/{org}/projects", tag = "projects", operation_id = "create_project",
     params(("org" = String, Path, description = "`org_…` or name")), request_body = CreateProject,
     responses((status = 201, body = Project, description = "The project"), Failure))]

@@ -17,7 +17,7 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Get quota
 ///
-/// How many of each resource the organization has, and may have. The operators set the limits.
+/// Usage and limit of each resource of the organization. The platform operator sets the limits.
 #[utoipa::path(get, path = "/organizations/{org}/quota", tag = "organizations", operation_id = "get_quota",
     params(("org" = String, Path, description = "`org_…` or name")),
     responses((status = 200, body = Quota, description = "Used and limit of each resource"), Failure))]

@@ -20,7 +20,7 @@ impl<'r> ToResponse<'r> for Failure {
     fn response() -> (&'r str, RefOr<utoipa::openapi::Response>) {
         let body = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
         let response = ResponseBuilder::new()
-            .description("What went wrong, whose doing it is, and the next step")
+            .description("What went wrong, who must act, and the next step")
             .content("application/problem+json", body);
         ("Failure", response.build().into())
     }
@@ -99,21 +99,21 @@ pub async fn accepted<T: Versioned>(
     (value, outcome): (T, Outcome),
     again: impl AsyncFnOnce() -> Result<T, Error>,
 ) -> Result<Response, Error> {
-    if call.state.store().is_rehearsal() {
+    if call.state.store().is_dry_run() {
         return Ok(item(&value));
     }
     let Some(operation) = value.operation().map(ToOwned::to_owned) else {
         return Ok(without_operation(&value, outcome));
     };
     if wait.duration.is_zero() {
-        return Ok(begun(&value, &operation, wait));
+        return Ok(accepted_response(&value, &operation, wait));
     }
     let ended = operations::get(&call.state, &call.actor, &operation, wait.duration).await?;
     let response = match (again().await, outcome, ended.state.as_str()) {
         (Ok(value), Outcome::Made, "succeeded") => made(&value),
         (Ok(value), Outcome::Changed, "succeeded") => item(&value),
         (Err(Error::NotFound { .. }), Outcome::Gone, _) => StatusCode::NO_CONTENT.into_response(),
-        (now, ..) => begun(&now?, &operation, wait),
+        (now, ..) => accepted_response(&now?, &operation, wait),
     };
     Ok(preference_applied(response, wait))
 }
@@ -121,7 +121,7 @@ pub async fn accepted<T: Versioned>(
 /// 202 for work that has begun before this request asked.
 pub fn under_way(value: &impl Versioned) -> Response {
     match value.operation() {
-        Some(operation) => begun(value, operation, Wait::default()),
+        Some(operation) => accepted_response(value, operation, Wait::default()),
         None => item(value),
     }
 }
@@ -135,13 +135,13 @@ fn without_operation(value: &impl Versioned, outcome: Outcome) -> Response {
     }
 }
 
-fn begun(value: &impl Versioned, operation: &str, wait: Wait) -> Response {
+fn accepted_response(value: &impl Versioned, operation: &str, wait: Wait) -> Response {
     let address = format!("{}/operations/{operation}", super::ROOT);
     let response = with_header(item(value), LOCATION, &address);
     preference_applied((StatusCode::ACCEPTED, response).into_response(), wait)
 }
 
-/// RFC 7240: says that `Prefer: wait` was honoured.
+/// RFC 7240: says that `Prefer: wait` was honored.
 fn preference_applied(response: Response, wait: Wait) -> Response {
     if !wait.preferred {
         return response;

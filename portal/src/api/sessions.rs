@@ -20,10 +20,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Change password
 ///
-/// Asks for the present one, and ends all other sessions. A token must have the role admin.
+/// Requires the current password, and ends all other sessions. A token must have the role admin.
 #[utoipa::path(post, path = "/me/password", tag = "me", operation_id = "change_my_password",
     request_body = ChangePassword,
-    responses((status = 200, body = EndedSessions, description = "It is changed; the other sessions ended"), Failure))]
+    responses((status = 200, body = EndedSessions, description = "Password changed; all other sessions ended"), Failure))]
 async fn change_password(
     call: Call,
     connection: Connection,
@@ -34,7 +34,7 @@ async fn change_password(
 
 /// List sessions
 ///
-/// The browsers that the caller is signed in with. A token must have the role admin.
+/// The caller's active sessions. A token must have the role admin.
 #[utoipa::path(get, path = "/me/sessions", tag = "me", operation_id = "list_my_sessions", params(PageQuery),
     responses((status = 200, body = List<Session>, description = "The caller's sessions"), Failure))]
 async fn list(call: Call, paging: Paging) -> Result<Json<List<Session>>, Error> {
@@ -43,7 +43,7 @@ async fn list(call: Call, paging: Paging) -> Result<Json<List<Session>>, Error> 
 
 /// End all other sessions
 #[utoipa::path(delete, path = "/me/sessions", tag = "me", operation_id = "end_my_other_sessions",
-    responses((status = 204, description = "Only the session that asks is left"), Failure))]
+    responses((status = 204, description = "All other sessions ended"), Failure))]
 async fn end_others(call: Call, connection: Connection) -> Result<StatusCode, Error> {
     account::end_others(&call.state, &call.actor, &connection).await?;
     Ok(StatusCode::NO_CONTENT)
@@ -52,7 +52,7 @@ async fn end_others(call: Call, connection: Connection) -> Result<StatusCode, Er
 /// End session
 #[utoipa::path(delete, path = "/me/sessions/{ses}", tag = "me", operation_id = "end_my_session",
     params(("ses" = String, Path, description = "`ses_…`")),
-    responses((status = 204, description = "That browser is signed out"), Failure))]
+    responses((status = 204, description = "Session ended"), Failure))]
 async fn end(call: Call, connection: Connection, Path(id): Path<String>) -> Result<StatusCode, Error> {
     account::end(&call.state, &call.actor, &connection, &id).await?;
     Ok(StatusCode::NO_CONTENT)

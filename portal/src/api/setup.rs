@@ -4,7 +4,7 @@ use super::reply::Failure;
 use crate::app::setup;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::extract::{Body, Stranger};
+use crate::extract::{Anonymous, Body};
 use crate::state::AppState;
 use api_types::{Setup, SetupDone};
 use axum::Json;
@@ -17,13 +17,13 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new().routes(routes!(complete))
 }
 
-/// Make the first owner
+/// Create the first owner
 ///
-/// Takes the one-use token of the set-up link. Answers with a first API token, which is shown this once.
+/// Takes the single-use token of the setup link. Answers with a first API token, which is shown only once.
 #[utoipa::path(post, path = "/setup", tag = "setup", operation_id = "complete_setup", security(()),
-    request_body = Setup, responses((status = 201, body = SetupDone, description = "The owner is made"), Failure))]
+    request_body = Setup, responses((status = 201, body = SetupDone, description = "Owner created"), Failure))]
 async fn complete(
-    Stranger(state): Stranger,
+    Anonymous(state): Anonymous,
     connection: Connection,
     Body(input): Body<Setup>,
 ) -> Result<Response, Error> {

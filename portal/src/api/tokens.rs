@@ -16,10 +16,10 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// Revoke token
 ///
-/// One's own, or with the role admin anybody's in the organization.
+/// The caller's own, or with the role admin any of the organization's.
 #[utoipa::path(delete, path = "/tokens/{tok}", tag = "tokens", operation_id = "revoke_token",
     params(("tok" = String, Path, description = "`tok_…`")),
-    responses((status = 204, description = "It opens nothing any more"), Failure))]
+    responses((status = 204, description = "Token revoked"), Failure))]
 async fn revoke(call: Call, Path(id): Path<String>) -> Result<StatusCode, Error> {
     tokens::revoke(&call.state, &call.actor, &id).await?;
     Ok(StatusCode::NO_CONTENT)

@@ -33,11 +33,11 @@ pub async fn change_password(
     let identity = state.store().identity();
     let user = identity.user(actor.user_id).await?.ok_or(Error::Unauthenticated)?;
     if user.password_hash.is_none() {
-        return Err(Error::Conflict { detail: "this account has no password that could be changed".into() });
+        return Err(Error::Conflict { detail: "this account has no password".into() });
     }
     if !state.passwords().verify(current, user.password_hash).await? {
         audit::password_refused(state, actor, connection.address).await;
-        return Err(Error::field("/current_password", "WRONG_PASSWORD", "this is not the present password"));
+        return Err(Error::field("/current_password", "WRONG_PASSWORD", "the current password is wrong"));
     }
     let hash = state.passwords().hash(new).await?;
     let keep = actor.session.as_ref().map(|session| session.hash.as_str());
@@ -118,5 +118,5 @@ fn allowed(actor: &Actor) -> Result<(), Error> {
         return Ok(());
     }
     let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;
-    policy::authorise(actor, organization, Action::Admin).map(drop)
+    policy::authorize(actor, organization, Action::Admin).map(drop)
 }

@@ -45,7 +45,7 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, E
     Ok(view::cluster(state.config(), row))
 }
 
-/// Asks for a cluster. It is there at once, in state `pending`; its operation tells how it gets on.
+/// Creates a cluster. It exists at once, in state `pending`; its operation shows the progress.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`].
@@ -102,10 +102,10 @@ fn spec(state: &AppState, input: CreateCluster) -> Result<ClusterSpec, Error> {
     let services = network("/service_cidr", input.service_cidr.as_deref(), spec.service_cidr)?;
     let replicas = input.replicas.unwrap_or(spec.replicas);
     let spec = spec.with_networks(pods, services).and_then(|spec| spec.with_labels(input.labels));
-    spec.and_then(|spec| spec.with_replicas(replicas)).map_err(|error| Error::field(place(&error), "INVALID", error))
+    spec.and_then(|spec| spec.with_replicas(replicas)).map_err(|error| Error::field(pointer(&error), "INVALID", error))
 }
 
-fn place(error: &SpecError) -> &'static str {
+fn pointer(error: &SpecError) -> &'static str {
     match error {
         SpecError::PodCidr(_) => "/pod_cidr",
         SpecError::ServiceCidr(_) | SpecError::Overlap { .. } => "/service_cidr",
@@ -121,7 +121,7 @@ fn version(state: &AppState, wanted: Option<&str>) -> Result<KubernetesVersion, 
     let plain = wanted.strip_prefix('v').unwrap_or(wanted);
     offered.iter().copied().find(|version| version.to_string() == plain).ok_or_else(|| {
         let known: Vec<String> = offered.iter().map(ToString::to_string).collect();
-        let detail = format!("Kubernetes {wanted} is not on offer: choose {}", known.join(" or "));
+        let detail = format!("Kubernetes {wanted} is not available: choose {}", known.join(" or "));
         Error::field("/version", "VERSION_UNSUPPORTED", detail)
     })
 }
@@ -129,7 +129,7 @@ fn version(state: &AppState, wanted: Option<&str>) -> Result<KubernetesVersion, 
 fn network(pointer: &str, text: Option<&str>, default: ipnet::Ipv4Net) -> Result<ipnet::Ipv4Net, Error> {
     let Some(text) = text else { return Ok(default) };
     text.parse().map_err(|_| {
-        let detail = format!("`{text}` is not a range of IPv4 addresses: write it like {default}");
+        let detail = format!("`{text}` is not an IPv4 CIDR: use the form {default}");
         Error::field(pointer, "INVALID_RANGE", detail)
     })
 }

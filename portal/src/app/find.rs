@@ -30,7 +30,7 @@ macro_rules! in_reach {
     ($actor:expr, $action:expr, $what:literal, |$organization:ident| $read:expr) => {{
         for $organization in $actor.organizations() {
             if let Some(row) = present($read.await)? {
-                policy::authorise($actor, $organization, $action)?;
+                policy::authorize($actor, $organization, $action)?;
                 return Ok(row);
             }
         }
@@ -48,7 +48,7 @@ pub(super) fn organization<'a>(actor: &'a Actor, id_or_name: &str) -> Result<&'a
         [one] => Ok(*one),
         several => {
             let ids: Vec<String> = several.iter().map(|(known, _)| known.id.to_string()).collect();
-            let detail = format!("several of your organizations are called `{id_or_name}`: use {}", ids.join(" or "));
+            let detail = format!("`{id_or_name}` matches several organizations: use {}", ids.join(" or "));
             Err(Error::Malformed { detail })
         }
     }

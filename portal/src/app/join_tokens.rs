@@ -66,7 +66,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
     let tokens = state.store().join_tokens();
     for organization in actor.organizations() {
         if tokens.get(organization, id).await.is_ok() {
-            policy::authorise(actor, organization, Action::Write)?;
+            policy::authorize(actor, organization, Action::Write)?;
             return Ok(tokens.revoke(organization, id, actor.by()).await.map(|_| ())?);
         }
     }
@@ -78,7 +78,7 @@ fn uses(wanted: Option<u32>) -> Result<u32, Error> {
     if (1..=MOST_USES).contains(&uses) {
         return Ok(uses);
     }
-    Err(Error::field("/max_uses", "OUT_OF_RANGE", format!("{uses} uses cannot be had: choose 1 to {MOST_USES}")))
+    Err(Error::field("/max_uses", "OUT_OF_RANGE", format!("{uses} uses are out of range: choose 1 to {MOST_USES}")))
 }
 
 /// The pool a machine joins: the one named, else the only one for own machines, else (`None`) one the store makes.
@@ -94,7 +94,7 @@ async fn pool(state: &AppState, cluster: &Cluster, wanted: Option<&str>) -> Resu
         [only] => Ok(Some(only.id)),
         several => {
             let names: Vec<&str> = several.iter().map(|pool| pool.name.as_str()).collect();
-            let detail = format!("there are several pools for own machines: choose {}", names.join(" or "));
+            let detail = format!("the cluster has several byo pools: choose {}", names.join(" or "));
             Err(Error::field("/node_pool", "REQUIRED", detail))
         }
     }
@@ -106,7 +106,7 @@ fn named(pools: Vec<NodePool>, wanted: &str) -> Result<NodePoolId, Error> {
     match found {
         Some(pool) if pool.kind == PoolKind::Byo => Ok(pool.id),
         Some(_) => {
-            let detail = format!("the platform makes the machines of `{wanted}` itself: choose a pool of kind byo");
+            let detail = format!("the platform creates the machines of `{wanted}`: choose a pool of kind byo");
             Err(Error::field("/node_pool", "WRONG_KIND", detail))
         }
         None => Err(Error::field("/node_pool", "NOT_FOUND", format!("the cluster has no pool `{wanted}`"))),
@@ -114,7 +114,7 @@ fn named(pools: Vec<NodePool>, wanted: &str) -> Result<NodePoolId, Error> {
 }
 
 fn commands(state: &AppState, secret: &SecretString) -> JoinCommands {
-    if state.store().is_rehearsal() {
+    if state.store().is_dry_run() {
         return JoinCommands { shell: String::new(), cloud_init: String::new() };
     }
     let config = state.config();

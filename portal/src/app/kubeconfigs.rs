@@ -57,7 +57,7 @@ pub async fn issue(
     let mut changes = state.changes();
     let recipient = local_machines::recipient(state, actor, cluster.organization);
     let row = state.store().kubeconfigs().insert_for(new, recipient).await?;
-    if state.store().is_rehearsal() {
+    if state.store().is_dry_run() {
         return Ok(IssuedKubeconfig { issued: view::kubeconfig(row), kubeconfig: String::new() });
     }
     let file = match state.config().issuer.kubeconfig(&row, endpoint).await {
@@ -72,23 +72,23 @@ pub async fn issue(
     }
 }
 
-/// Revokes a kubeconfig, and waits for at most `patience` until the cluster is seen to refuse it: it is `revoked` then, and `revoking`
+/// Revokes a kubeconfig, and waits for at most `timeout_after` until the cluster is seen to refuse it: it is `revoked` then, and `revoking`
 /// before.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`].
-pub async fn revoke(state: &AppState, actor: &Actor, id: &str, patience: Duration) -> Result<Kubeconfig, Error> {
+pub async fn revoke(state: &AppState, actor: &Actor, id: &str, timeout_after: Duration) -> Result<Kubeconfig, Error> {
     let id: KubeconfigId = find::id(id, "kubeconfig")?;
     let kubeconfigs = state.store().kubeconfigs();
     for organization in actor.organizations() {
         if kubeconfigs.get(organization, id).await.is_ok() {
-            policy::authorise(actor, organization, Action::Write)?;
+            policy::authorize(actor, organization, Action::Write)?;
             let mut changes = state.changes();
             kubeconfigs.revoke(organization, id, actor.by()).await?;
             let row = kubeconfigs.get(organization, id).await?;
             let refused = seen(state, &row, &mut changes, |row| row.refused_at.is_some());
-            let patience = if state.store().is_rehearsal() { Duration::ZERO } else { patience };
-            return Ok(view::kubeconfig(timeout(patience, refused).await.unwrap_or(Ok(row))?));
+            let timeout_after = if state.store().is_dry_run() { Duration::ZERO } else { timeout_after };
+            return Ok(view::kubeconfig(timeout(timeout_after, refused).await.unwrap_or(Ok(row))?));
         }
     }
     Err(Error::NotFound { what: "kubeconfig" })
@@ -125,7 +125,7 @@ fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>, view_only: bool)
         Error::field("/role", "UNKNOWN_VALUE", detail)
     })?;
     if role != AccessRole::View {
-        policy::authorise(actor, cluster.organization, Action::Write)?;
+        policy::authorize(actor, cluster.organization, Action::Write)?;
     }
     Ok(role)
 }
@@ -133,15 +133,15 @@ fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>, view_only: bool)
 fn endpoint(state: &AppState, wanted: Option<&str>) -> Result<KubeconfigEndpoint, Error> {
     let Some(word) = wanted else { return Ok(KubeconfigEndpoint::Sni) };
     let endpoint = word.parse().map_err(|_| {
-        let detail = format!("`{word}` is not a way to a cluster: choose sni, dns or port");
+        let detail = format!("`{word}` is not an endpoint type: choose sni, dns or port");
         Error::field("/endpoint", "UNKNOWN_VALUE", detail)
     })?;
     let (capabilities, lacks) =
         (state.config().capabilities, |detail: &str| Err(Error::field("/endpoint", "NOT_AVAILABLE", detail)));
     match endpoint {
-        KubeconfigEndpoint::Dns if !capabilities.dns => lacks(
-            "this installation has no DNS names: its operator gives it some with `pilothouse up --domain`; choose sni",
-        ),
+        KubeconfigEndpoint::Dns if !capabilities.dns => {
+            lacks("this installation has no DNS domain (operator: `pilothouse up --domain`): choose sni")
+        }
         KubeconfigEndpoint::Port if !capabilities.ports => lacks(
             "this installation gives clusters no ports of their own: its operator allows some with `pilothouse up --cluster-ports`; \
              choose sni",
@@ -175,7 +175,7 @@ fn not_signed(error: IssueError, cluster: &Cluster) -> Error {
 async fn not_accepted(state: &AppState, cluster: &Cluster) -> Error {
     let now = state.store().clusters().get(cluster.organization, cluster.id).await.ok();
     let problem = now.and_then(|now| now.problem).map(|problem| problem.detail);
-    Error::NotAccepted { reason: problem.unwrap_or_else(|| "its API servers have not taken it up".to_owned()) }
+    Error::NotAccepted { reason: problem.unwrap_or_else(|| "its API servers do not trust it yet".to_owned()) }
 }
 
 /// Waits until the provisioner has seen what is waited for.
@@ -208,7 +208,7 @@ async fn heard_of(kubeconfig: KubeconfigId, changes: &mut broadcast::Receiver<Ch
 /// A row whose file is not handed out is revoked again; the first error is the one told.
 async fn withdrawn(state: &AppState, actor: &Actor, row: &migrations::Kubeconfig, error: Error) -> Error {
     if let Err(second) = state.store().kubeconfigs().revoke(row.organization, row.id, actor.by()).await {
-        tracing::warn!(kubeconfig = %row.id, error = %second, "a kubeconfig that was not handed out stays listed");
+        tracing::warn!(kubeconfig = %row.id, error = %second, "a kubeconfig that was not issued remains listed");
     }
     error
 }

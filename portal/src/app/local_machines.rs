@@ -1,4 +1,4 @@
-//! The rule about local machines that share the kernel of the platform's machine ([`LocalMachines::Trusted`]).
+//! The rule about local machines that share the kernel of the platform host ([`LocalMachines::Trusted`]).
 //!
 //! Root in such a machine is root on the platform's, and whoever may make a pod in its cluster can become root in it. So only the
 //! installation's first organization has them, and in a cluster with some, also while they are being removed, only admins and owners get
@@ -41,7 +41,7 @@ pub(super) async fn permit(state: &AppState, organization: OrganizationId) -> Re
     if is_first(state, organization).await? {
         return Ok(());
     }
-    let detail = "local machines share the kernel of the platform's machine here, so only the installation's first organization \
+    let detail = "local machines share the kernel of the platform host here, so only the installation's first organization \
                   may have them: join machines of your own";
     Err(Error::LocalMachinesRestricted { detail: detail.into() })
 }

@@ -5,7 +5,7 @@ use crate::error::Error;
 use crate::state::AppState;
 use api_types::{Me, Membership};
 
-/// The caller and what they reach.
+/// The caller and their memberships.
 ///
 /// # Errors
 /// None today; the signature is that of all operations.

@@ -29,7 +29,7 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Node, Erro
     find::node(state, actor, id, Action::Read).await.map(view::node)
 }
 
-/// Asks for a node's removal: it is told to reset, and its identity is refused from then on.
+/// Requests a node's removal: its machine is ordered to reset, and its identity is rejected from then on.
 ///
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].

@@ -42,7 +42,7 @@ pub async fn get(_state: &AppState, actor: &Actor, id_or_name: &str) -> Result<O
 /// [`Error::NotFound`].
 pub async fn quota(state: &AppState, actor: &Actor, id_or_name: &str) -> Result<Quota, Error> {
     let organization = find::organization(actor, id_or_name)?.0.id;
-    policy::authorise(actor, organization, Action::Read)?;
+    policy::authorize(actor, organization, Action::Read)?;
     let resources = state.store().quotas().list(organization.into()).await?;
     Ok(view::quota(organization, resources))
 }
@@ -54,7 +54,7 @@ pub async fn quota(state: &AppState, actor: &Actor, id_or_name: &str) -> Result<
 pub async fn create(state: &AppState, actor: &Actor, input: CreateOrganization) -> Result<Organization, Error> {
     if actor.token.is_some() {
         let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;
-        policy::authorise(actor, organization, Action::Own)?;
+        policy::authorize(actor, organization, Action::Own)?;
     }
     let name = OrganizationName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let display_name = input.display_name.unwrap_or_else(|| name.to_string());

@@ -68,7 +68,7 @@ pub(super) async fn first(
 ) -> Result<FirstPool, Error> {
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
-    policy::authorise(actor, organization, least(kind))?;
+    policy::authorize(actor, organization, least(kind))?;
     if kind == PoolKind::Local && local_machines::share_kernel(state) {
         local_machines::permit(state, organization).await?;
     }
@@ -87,7 +87,7 @@ pub async fn patch(
     input: PatchNodePool,
 ) -> Result<NodePool, Error> {
     let row = find::pool(state, actor, id, Action::Read).await?;
-    policy::authorise(actor, row.organization, least(row.kind))?;
+    policy::authorize(actor, row.organization, least(row.kind))?;
     if row.deletion_requested_at.is_some() {
         return Err(Error::Deleting { what: "node pool" });
     }
@@ -130,7 +130,7 @@ fn kind(state: &AppState, word: &str) -> Result<PoolKind, Error> {
         "byo" => Ok(PoolKind::Byo),
         "local" if local => Ok(PoolKind::Local),
         "local" => {
-            let detail = "this instance cannot make local machines: choose byo and join machines of your own";
+            let detail = "this instance cannot create local machines: choose byo and join your own machines";
             Err(Error::field("/kind", "KIND_UNAVAILABLE", detail))
         }
         other => {
@@ -146,13 +146,13 @@ fn count(kind: PoolKind, wanted: Option<u32>) -> Result<u32, Error> {
     match (kind, wanted) {
         (PoolKind::Byo, None | Some(0)) => Ok(0),
         (PoolKind::Byo, Some(_)) => {
-            let detail = "a pool of your own machines has no count: machines join it with a join token";
+            let detail = "a byo pool has no count: machines join it with a join token";
             Err(Error::field("/count", "NOT_APPLICABLE", detail))
         }
         (PoolKind::Local, None) => Ok(1),
         (PoolKind::Local, Some(count)) if count <= MOST_MACHINES => Ok(count),
         (PoolKind::Local, Some(count)) => {
-            let detail = format!("{count} machines cannot be had: choose 0 to {MOST_MACHINES}");
+            let detail = format!("{count} machines are out of range: choose 0 to {MOST_MACHINES}");
             Err(Error::field("/count", "OUT_OF_RANGE", detail))
         }
     }

@@ -48,7 +48,7 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Project, E
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`].
 pub async fn create(state: &AppState, actor: &Actor, org: &str, input: CreateProject) -> Result<Project, Error> {
     let organization = find::organization(actor, org)?.0.id;
-    policy::authorise(actor, organization, Action::Admin)?;
+    policy::authorize(actor, organization, Action::Admin)?;
     let name = ProjectName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let display_name = input.display_name.unwrap_or_else(|| name.to_string());
     check_display_name(&display_name)?;

@@ -31,7 +31,7 @@ pub async fn needed(state: &AppState) -> Result<bool, Error> {
 /// [`Error::SetupDone`], [`Error::SetupToken`], [`Error::Invalid`], [`Error::RateLimited`].
 pub async fn complete(state: &AppState, connection: &Connection, input: Setup) -> Result<Option<SetupDone>, Error> {
     let (user, organization) = owner(state, connection, input).await?;
-    if state.store().is_rehearsal() {
+    if state.store().is_dry_run() {
         return Ok(None);
     }
     let identity = state.store().identity();
@@ -91,7 +91,7 @@ fn email(text: &str) -> Result<String, Error> {
     if plausible && text.len() <= LONGEST_EMAIL && !text.contains(|letter: char| letter.is_whitespace()) {
         return Ok(text.to_owned());
     }
-    Err(Error::field("/email", "INVALID_EMAIL", "this is not an e-mail address: write it like ana@example.com"))
+    Err(Error::field("/email", "INVALID_EMAIL", "not an e-mail address: use the form ana@example.com"))
 }
 
 fn display_name(input: &Setup) -> Result<String, Error> {

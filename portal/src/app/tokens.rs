@@ -37,7 +37,7 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateToken) -> Resu
     let role = role(input.role.as_deref(), *held)?;
     check_name(&input.name)?;
     if actor.token.is_some() {
-        policy::authorise(actor, organization.id, Action::Admin)?;
+        policy::authorize(actor, organization.id, Action::Admin)?;
     }
     let (default, longest) = reach(actor);
     let seconds = lifetime(input.expires_in_seconds, default, longest)?;
@@ -64,7 +64,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
         if let Some(token) = tokens.into_iter().find(|token| token.id == id) {
             let own = token.user == actor.user_id && actor.token.is_none_or(|used| used == id);
             if !own {
-                policy::authorise(actor, organization, Action::Admin)?;
+                policy::authorize(actor, organization, Action::Admin)?;
             }
             return Ok(state.store().identity().revoke_token(organization, id, actor.by()).await?);
         }
@@ -77,7 +77,7 @@ fn organization<'a>(actor: &'a Actor, wanted: Option<&str>) -> Result<&'a (Organ
         (Some(wanted), _) => find::organization(actor, wanted),
         (None, [only]) => Ok(only),
         (None, _) => {
-            let detail = "you are in several organizations: name one";
+            let detail = "you are a member of several organizations: specify one";
             Err(Error::field("/organization", "REQUIRED", detail))
         }
     }
@@ -119,8 +119,13 @@ pub(super) fn lifetime(wanted: Option<u64>, default: u64, longest: u64) -> Resul
     }
     let days = longest / DAY;
     let detail = match longest {
-        0..SHORTEST_LIFETIME => "these credentials end too soon to make others: use longer ones".to_owned(),
-        _ => format!("{seconds} seconds cannot be had: choose {SHORTEST_LIFETIME} to {longest} seconds ({days} days)"),
+        0..SHORTEST_LIFETIME => {
+            "these credentials expire too soon to create others: use credentials with more remaining lifetime"
+                .to_owned()
+        }
+        _ => {
+            format!("{seconds} seconds are out of range: choose {SHORTEST_LIFETIME} to {longest} seconds ({days} days)")
+        }
     };
     Err(Error::field("/expires_in_seconds", "OUT_OF_RANGE", detail))
 }

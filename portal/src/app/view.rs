@@ -1,7 +1,7 @@
 //! From rows to what is shown: the only place where the two meet.
 
 use crate::config::PortalConfig;
-use crate::error::catalogue;
+use crate::error::catalog;
 use api_types as api;
 use migrations as row;
 use migrations::StepState;
@@ -111,7 +111,7 @@ pub fn problem(problem: Problem) -> api::Problem {
     };
     api::Problem {
         kind: format!("{API}/errors#{}", problem.code),
-        title: catalogue::title(&problem.code).map_or_else(|| in_words(&problem.code), ToOwned::to_owned),
+        title: catalog::title(&problem.code).map_or_else(|| in_words(&problem.code), ToOwned::to_owned),
         status,
         detail: problem.detail,
         instance: None,
@@ -198,7 +198,7 @@ pub fn node(node: row::Node) -> api::Node {
     }
 }
 
-/// What a machine has not told yet is empty in its row.
+/// What a machine has not reported yet is empty in its row.
 fn known(fact: String) -> Option<String> {
     Some(fact).filter(|fact| !fact.is_empty())
 }

@@ -8,7 +8,7 @@ pub fn network(address: IpAddr) -> IpAddr {
 }
 
 /// The network of a place, as it is remembered and shown: `192.0.2.0/24`, `2001:db8:1::/48`.
-pub fn place(address: IpAddr) -> String {
+pub fn shared_network(address: IpAddr) -> String {
     let length = if address.to_canonical().is_ipv4() { 24 } else { 48 };
     format!("{}/{length}", cut(address, 24, 48))
 }
@@ -33,7 +33,7 @@ mod tests {
         ];
         for (address, own, shared) in table {
             let address = address.parse().unwrap();
-            assert_eq!((network(address).to_string().as_str(), place(address).as_str()), (own, shared));
+            assert_eq!((network(address).to_string().as_str(), shared_network(address).as_str()), (own, shared));
         }
     }
 }

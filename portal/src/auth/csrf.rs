@@ -1,7 +1,7 @@
 //! Requests that change things must not come from another site.
 //!
 //! tower-http's layer looks at `Sec-Fetch-Site` and `Origin` (as Go 1.25 does), so forms need no token. Its rejection
-//! is given its face by [`crate::face`].
+//! is rendered by [`crate::error_response`].
 
 use tower_http::csrf::CsrfLayer;
 

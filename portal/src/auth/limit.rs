@@ -42,7 +42,7 @@ impl Key {
 pub struct Limiter(Buckets<Key>);
 
 impl Limiter {
-    /// Takes one attempt at `what` from `address`: the set-up link, a link that sets a password.
+    /// Takes one attempt at `what` from `address`: the setup link, a link that sets a password.
     ///
     /// # Errors
     /// [`Error::RateLimited`] with the seconds until the next one.

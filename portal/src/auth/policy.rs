@@ -50,7 +50,7 @@ pub fn allows(role: Role, action: Action) -> bool {
 ///
 /// # Errors
 /// [`Error::NotFound`] for an organization out of reach, [`Error::Forbidden`] for too low a role.
-pub fn authorise(actor: &Actor, organization: OrganizationId, action: Action) -> Result<Role, Error> {
+pub fn authorize(actor: &Actor, organization: OrganizationId, action: Action) -> Result<Role, Error> {
     let held = actor.role(organization).ok_or(Error::NotFound { what: "organization" })?;
     if allows(held, action) {
         return Ok(held);

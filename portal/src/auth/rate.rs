@@ -114,7 +114,7 @@ impl Counted {
     }
 
     /// Puts the limits and what is left of them on an answer.
-    pub fn told(&self, mut response: Response) -> Response {
+    pub fn with_headers(&self, mut response: Response) -> Response {
         let list =
             |item: &dyn Fn(&(Kind, u32, Level)) -> String| self.0.iter().map(item).collect::<Vec<_>>().join(", ");
         let policy = list(&|(kind, most, _)| format!("\"{}\";q={most};w={WINDOW_SECONDS}", kind.word()));

@@ -1,7 +1,7 @@
 //! Sessions of browsers: a random value in a cookie, its SHA-256 in the store. They end after seven days, after a day
 //! without use, and with a new password.
 
-use super::address::place;
+use super::address::shared_network;
 use super::{Actor, cookie};
 use crate::connection::Connection;
 use crate::error::Error;
@@ -41,7 +41,7 @@ pub async fn start(
         user,
         expires_at: OffsetDateTime::now_utc() + LIFETIME,
         address: connection.address,
-        network: place(connection.address),
+        network: shared_network(connection.address),
         user_agent: user_agent(headers),
     };
     state.store().identity().put_session(session).await?;
@@ -66,7 +66,7 @@ pub async fn end(state: &AppState, headers: &HeaderMap, connection: &Connection)
 pub async fn actor(state: &AppState, headers: &HeaderMap, connection: &Connection) -> Result<Actor, Error> {
     let actor = holder(state, headers, connection).await?;
     if let Some(session) = &actor.session {
-        state.store().identity().note_session(session, &place(connection.address)).await;
+        state.store().identity().note_session(session, &shared_network(connection.address)).await;
     }
     Ok(actor)
 }
@@ -90,8 +90,8 @@ fn hash(secret: &str) -> String {
 
 /// What the browser says it is: printable ASCII, and no more than fits a line.
 fn user_agent(headers: &HeaderMap) -> String {
-    let said = headers.get(USER_AGENT).map(|value| value.as_bytes()).unwrap_or_default();
-    let printable = said.iter().filter(|byte| byte.is_ascii_graphic() || **byte == b' ');
+    let user_agent = headers.get(USER_AGENT).map(|value| value.as_bytes()).unwrap_or_default();
+    let printable = user_agent.iter().filter(|byte| byte.is_ascii_graphic() || **byte == b' ');
     let text: String = printable.take(USER_AGENT_LENGTH).map(|byte| char::from(*byte)).collect();
     text.trim().to_owned()
 }
@@ -102,13 +102,13 @@ mod tests {
 
     #[test]
     fn what_a_browser_says_is_cut_and_cleaned() {
-        let said = |bytes: &[u8]| {
+        let kept = |bytes: &[u8]| {
             let mut headers = HeaderMap::new();
             headers.insert(USER_AGENT, HeaderValue::from_bytes(bytes).unwrap());
             user_agent(&headers)
         };
-        assert_eq!(said(b" Firefox/150 \xc3\xa9"), "Firefox/150");
-        assert_eq!(said(&[b'x'; 500]).len(), USER_AGENT_LENGTH);
+        assert_eq!(kept(b" Firefox/150 \xc3\xa9"), "Firefox/150");
+        assert_eq!(kept(&[b'x'; 500]).len(), USER_AGENT_LENGTH);
         assert_eq!(user_agent(&HeaderMap::new()), "");
     }
 }

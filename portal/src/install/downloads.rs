@@ -1,7 +1,7 @@
 //! Downloads that anybody may have: so many at a time, of those so many for one address, and each only as long as it is read.
 //!
-//! A download holds no copy of what it sends, so one that nobody reads costs a place and nothing else. The place is lost when
-//! nothing was taken for [`STALLED`]: less than 2 KiB a second is no line on which a machine could be a node. While all places
+//! A download holds no copy of what it sends, so one that nobody reads costs a permit and nothing else. The permit is lost when
+//! nothing was taken for [`STALLED`]: less than 2 KiB a second is no line on which a machine could be a node. While all permits
 //! are taken, the network with the most loses its longest-running download to one with fewer.
 
 use std::collections::HashMap;
@@ -25,7 +25,7 @@ const PER_ADDRESS: usize = 8;
 const STALLED: Duration = Duration::from_secs(30);
 /// Bytes of a piece. The next one is taken when nearly all of this one has left.
 const PIECE: usize = 64 * 1024;
-/// What a refused caller is told to wait, in seconds; a download on a usual line takes one.
+/// `Retry-After` of a refused download, in seconds; a download on a usual line takes one.
 const RETRY_AFTER: u64 = 5;
 
 /// The downloads under way.
@@ -35,48 +35,48 @@ pub struct Downloads(Mutex<Active>);
 #[derive(Default)]
 struct Active {
     next: u64,
-    places: HashMap<u64, Entry>,
+    entries: HashMap<u64, Entry>,
 }
 
 struct Entry {
     address: IpAddr,
     network: IpAddr,
-    begun: Instant,
+    started: Instant,
     taken: Instant,
     ended: Arc<AtomicBool>,
 }
 
-/// One download's place, free again when it is dropped.
-pub struct Place {
+/// One download's permit, released when it is dropped.
+pub struct DownloadPermit {
     downloads: Arc<Downloads>,
     id: u64,
     ended: Arc<AtomicBool>,
 }
 
 impl Downloads {
-    /// A place for a download from this address.
+    /// A permit for a download from this address.
     ///
     /// # Errors
-    /// [`Error::Overloaded`] when the address has its share, or all places are taken by others who have no more than it would.
-    pub fn begin(self: &Arc<Self>, address: IpAddr) -> Result<Place, Error> {
+    /// [`Error::Overloaded`] when the address has its share, or all permits are held by others who have no more than it would.
+    pub fn begin(self: &Arc<Self>, address: IpAddr) -> Result<DownloadPermit, Error> {
         self.begin_at(address, Instant::now())
     }
 
-    fn begin_at(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<Place, Error> {
+    fn begin_at(self: &Arc<Self>, address: IpAddr, now: Instant) -> Result<DownloadPermit, Error> {
         let refused = |what| Error::Overloaded { what, retry_after_seconds: RETRY_AFTER };
         let (address, network) = networks(address);
         let mut active = self.active();
         active.end_where(|entry| now.saturating_duration_since(entry.taken) >= STALLED);
-        if active.places.values().filter(|entry| entry.address == address).count() >= PER_ADDRESS {
-            return Err(refused("this address has as many downloads under way as it may"));
+        if active.entries.values().filter(|entry| entry.address == address).count() >= PER_ADDRESS {
+            return Err(refused("too many downloads in progress from this address"));
         }
-        if active.places.len() >= TOTAL && !active.make_room(network) {
-            return Err(refused("the platform has as many downloads under way as it may"));
+        if active.entries.len() >= TOTAL && !active.make_room(network) {
+            return Err(refused("too many downloads in progress on this platform"));
         }
         let (id, ended) = (active.next, Arc::<AtomicBool>::default());
         active.next += 1;
-        active.places.insert(id, Entry { address, network, begun: now, taken: now, ended: ended.clone() });
-        Ok(Place { downloads: self.clone(), id, ended })
+        active.entries.insert(id, Entry { address, network, started: now, taken: now, ended: ended.clone() });
+        Ok(DownloadPermit { downloads: self.clone(), id, ended })
     }
 
     fn active(&self) -> MutexGuard<'_, Active> {
@@ -86,7 +86,7 @@ impl Downloads {
 
 impl Active {
     fn end_where(&mut self, is_over: impl Fn(&Entry) -> bool) {
-        self.places.retain(|_, entry| {
+        self.entries.retain(|_, entry| {
             let over = is_over(entry);
             entry.ended.fetch_or(over, Relaxed);
             !over
@@ -96,46 +96,46 @@ impl Active {
     /// Ends the longest download of the network with the most, if that has more than the newcomer's would have.
     fn make_room(&mut self, newcomer: IpAddr) -> bool {
         let mut counts: HashMap<IpAddr, usize> = HashMap::new();
-        self.places.values().for_each(|entry| *counts.entry(entry.network).or_default() += 1);
+        self.entries.values().for_each(|entry| *counts.entry(entry.network).or_default() += 1);
         let own = counts.get(&newcomer).copied().unwrap_or(0);
         let Some((greediest, most)) = counts.into_iter().max_by_key(|(_, count)| *count) else { return false };
-        let of_it = self.places.iter().filter(|(_, entry)| entry.network == greediest);
-        let Some(longest) = of_it.min_by_key(|(_, entry)| entry.begun).map(|(id, _)| *id) else { return false };
+        let of_it = self.entries.iter().filter(|(_, entry)| entry.network == greediest);
+        let Some(longest) = of_it.min_by_key(|(_, entry)| entry.started).map(|(id, _)| *id) else { return false };
         if most <= own + 1 {
             return false;
         }
-        self.places.remove(&longest).is_some_and(|entry| !entry.ended.swap(true, Relaxed))
+        self.entries.remove(&longest).is_some_and(|entry| !entry.ended.swap(true, Relaxed))
     }
 }
 
-impl Place {
+impl DownloadPermit {
     /// Notes that a piece is taken. False: the download has ended meanwhile.
     fn take_piece(&self) -> bool {
-        if let Some(entry) = self.downloads.active().places.get_mut(&self.id) {
+        if let Some(entry) = self.downloads.active().entries.get_mut(&self.id) {
             entry.taken = Instant::now();
         }
         !self.ended.load(Relaxed)
     }
 }
 
-impl Drop for Place {
+impl Drop for DownloadPermit {
     fn drop(&mut self) {
-        self.downloads.active().places.remove(&self.id);
+        self.downloads.active().entries.remove(&self.id);
     }
 }
 
-/// The bytes in pieces, each a reference, for as long as the place is held.
-pub fn body(bytes: Bytes, place: Place) -> Body {
-    Body::from_stream(stream::unfold((bytes, place), |(mut rest, place)| async move {
+/// The bytes in pieces, each a reference, for as long as the permit is held.
+pub fn body(bytes: Bytes, permit: DownloadPermit) -> Body {
+    Body::from_stream(stream::unfold((bytes, permit), |(mut rest, permit)| async move {
         if rest.is_empty() {
             return None;
         }
-        if !place.take_piece() {
-            let error = io::Error::new(ErrorKind::TimedOut, "the download was not read for too long");
-            return Some((Err(error), (Bytes::new(), place)));
+        if !permit.take_piece() {
+            let error = io::Error::new(ErrorKind::TimedOut, "the client read too slowly");
+            return Some((Err(error), (Bytes::new(), permit)));
         }
         let piece = rest.split_to(rest.len().min(PIECE));
-        Some((Ok(piece), (rest, place)))
+        Some((Ok(piece), (rest, permit)))
     }))
 }
 
@@ -163,18 +163,18 @@ mod tests {
 
     #[test]
     fn an_address_has_its_share_and_a_stalled_download_loses_its_place() {
-        let (downloads, begun) = (Arc::<Downloads>::default(), Instant::now());
-        let held: Vec<_> = (0..PER_ADDRESS).map(|_| downloads.begin_at(address(0, 1), begun).unwrap()).collect();
-        let Err(Error::Overloaded { retry_after_seconds, .. }) = downloads.begin_at(address(0, 1), begun) else {
+        let (downloads, started) = (Arc::<Downloads>::default(), Instant::now());
+        let held: Vec<_> = (0..PER_ADDRESS).map(|_| downloads.begin_at(address(0, 1), started).unwrap()).collect();
+        let Err(Error::Overloaded { retry_after_seconds, .. }) = downloads.begin_at(address(0, 1), started) else {
             panic!("more than its share")
         };
         assert_eq!(retry_after_seconds, RETRY_AFTER);
-        downloads.begin_at(address(0, 2), begun).unwrap();
-        let later = begun + STALLED;
+        downloads.begin_at(address(0, 2), started).unwrap();
+        let later = started + STALLED;
         let _next = downloads.begin_at(address(0, 1), later).unwrap();
-        assert!(held.iter().all(|place| !place.take_piece()), "nobody read them");
+        assert!(held.iter().all(|permit| !permit.take_piece()), "nobody read them");
         drop(held);
-        assert_eq!(downloads.active().places.len(), 1);
+        assert_eq!(downloads.active().entries.len(), 1);
     }
 
     #[test]
@@ -183,9 +183,9 @@ mod tests {
         let begin = |network, host| downloads.begin_at(address(network, host), now);
         let greedy: Vec<_> = (0..TOTAL).map(|at| begin(0, u8::try_from(at / PER_ADDRESS).unwrap()).unwrap()).collect();
         let other = begin(1, 1).unwrap();
-        assert!(other.take_piece() && !greedy.iter().all(Place::take_piece), "one of the greedy network went");
+        assert!(other.take_piece() && !greedy.iter().all(DownloadPermit::take_piece), "one of the greedy network went");
         assert!(begin(0, 200).is_err(), "the greedy network gets nothing more by this");
-        assert_eq!(downloads.active().places.len(), TOTAL);
+        assert_eq!(downloads.active().entries.len(), TOTAL);
     }
 
     #[test]
@@ -208,6 +208,6 @@ mod tests {
         drop(sent);
         let whole = body(binary.clone(), downloads.begin(address(0, 1)).unwrap());
         assert!(to_bytes(whole, usize::MAX).await.unwrap() == binary);
-        assert!(downloads.active().places.is_empty());
+        assert!(downloads.active().entries.is_empty());
     }
 }

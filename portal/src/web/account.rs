@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::form::Refusal;
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, ago};
 use super::{assets, render, ui};
 use crate::app::account;
@@ -44,55 +44,55 @@ pub struct Typed {
 }
 
 /// `GET /account`
-pub async fn show(State(state): State<AppState>, visitor: Visitor) -> Result<Response, Error> {
-    page(&state, visitor, Ok(false)).await
+pub async fn show(State(state): State<AppState>, context: PageContext) -> Result<Response, Error> {
+    page(&state, context, Ok(false)).await
 }
 
 /// `POST /account/password`
 pub async fn password(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     connection: Connection,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let Typed { current_password, new_password } = typed;
     let input = ChangePassword { current_password, new_password };
-    let done = match account::change_password(&state, &visitor.actor, &connection, input).await {
+    let done = match account::change_password(&state, &context.actor, &connection, input).await {
         Ok(_) => Ok(true),
         Err(error) => Err(Refusal::of(error)?),
     };
-    page(&state, visitor, done).await
+    page(&state, context, done).await
 }
 
 /// `POST /account/sessions/{session}/end`
 pub async fn end(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     connection: Connection,
     Path(id): Path<String>,
 ) -> Result<Response, Error> {
-    account::end(&state, &visitor.actor, &connection, &id).await?;
+    account::end(&state, &context.actor, &connection, &id).await?;
     Ok(Redirect::to("/account").into_response())
 }
 
 /// `POST /account/sessions/end`: all but this one.
 pub async fn end_others(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     connection: Connection,
 ) -> Result<Response, Error> {
-    account::end_others(&state, &visitor.actor, &connection).await?;
+    account::end_others(&state, &context.actor, &connection).await?;
     Ok(Redirect::to("/account").into_response())
 }
 
-async fn page(state: &AppState, visitor: Visitor, done: Result<bool, Refusal>) -> Result<Response, Error> {
-    let sessions = account::list(state, &visitor.actor, &Paging::all()).await?.items;
+async fn page(state: &AppState, context: PageContext, done: Result<bool, Refusal>) -> Result<Response, Error> {
+    let sessions = account::list(state, &context.actor, &Paging::all()).await?.items;
     let (changed, refusal) = match done {
         Ok(changed) => (changed, Refusal::default()),
         Err(refusal) => (false, refusal),
     };
     let rows = sessions.into_iter().rev().map(row).collect();
-    let page = Page { shell: visitor.shell, changed, refusal, rows };
+    let page = Page { shell: context.shell, changed, refusal, rows };
     render::page_as(page.refusal.status(), &page)
 }
 

@@ -18,8 +18,8 @@ pub async fn admit(State(state): State<AppState>, request: Request, next: Next) 
     let route = parts.extensions.get::<MatchedPath>().map_or("", MatchedPath::as_str);
     let counted = state.rates().count(&actor, Kind::of(&parts.method, route));
     if let Err(error) = counted.granted() {
-        return counted.told(Error::into_response(error));
+        return counted.with_headers(Error::into_response(error));
     }
     parts.extensions.insert(actor);
-    counted.told(next.run(Request::from_parts(parts, body)).await)
+    counted.with_headers(next.run(Request::from_parts(parts, body)).await)
 }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 
 use super::form::Refusal;
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::{assets, render, ui};
 use crate::app;
 use crate::auth::Actor;
@@ -64,9 +64,9 @@ pub fn readable(actor: &Actor) -> impl Iterator<Item = (String, String)> + '_ {
 }
 
 /// `GET /audit`: the log of the first organization that has one for the caller.
-pub async fn first(visitor: Visitor) -> Result<Response, Error> {
-    let mine = visitor.actor.organizations().next().map(|id| id.to_string());
-    let id = readable(&visitor.actor).next().map(|(id, _)| id).or(mine);
+pub async fn first(context: PageContext) -> Result<Response, Error> {
+    let mine = context.actor.organizations().next().map(|id| id.to_string());
+    let id = readable(&context.actor).next().map(|(id, _)| id).or(mine);
     let id = id.ok_or(Error::NotFound { what: "organization" })?;
     Ok(Redirect::to(&format!("/organizations/{id}/audit")).into_response())
 }
@@ -74,26 +74,26 @@ pub async fn first(visitor: Visitor) -> Result<Response, Error> {
 /// `GET /organizations/{organization}/audit`
 pub async fn show(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Query(typed): Query<Typed>,
 ) -> Result<Response, Error> {
     let path = format!("/organizations/{id}/audit");
     let (list, refusal) = match wanted(&typed).parse(&path) {
         Ok((filter, paging)) => {
-            (app::audit::list(&state, &visitor.actor, &id, (filter, &paging)).await?, Refusal::default())
+            (app::audit::list(&state, &context.actor, &id, (filter, &paging)).await?, Refusal::default())
         }
         Err(error) => {
             // Whoever may not read the log learns that, whatever was typed.
             let (filter, paging) = AuditQuery { limit: Some(1), ..AuditQuery::default() }.parse(&path)?;
-            let list = app::audit::list(&state, &visitor.actor, &id, (filter, &paging)).await?;
+            let list = app::audit::list(&state, &context.actor, &id, (filter, &paging)).await?;
             (api_types::List { items: Vec::new(), ..list }, Refusal::of(error)?)
         }
     };
-    let organization = app::organizations::get(&state, &visitor.actor, &id).await?.display_name;
+    let organization = app::organizations::get(&state, &context.actor, &id).await?.display_name;
     let older = list.next_cursor.filter(|_| refusal.general().is_none()).map(|cursor| older(&path, &typed, &cursor));
-    let (others, rows) = (readable(&visitor.actor).collect(), list.items.into_iter().map(row).collect());
-    let page = Page { shell: visitor.shell, id, organization, others, typed, refusal, rows, older };
+    let (others, rows) = (readable(&context.actor).collect(), list.items.into_iter().map(row).collect());
+    let page = Page { shell: context.shell, id, organization, others, typed, refusal, rows, older };
     render::page_as(page.refusal.status(), &page)
 }
 

@@ -6,8 +6,8 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::live::{self, Fragment, Topic, Watcher};
-use super::shell::{Shell, Visitor};
+use super::live::{self, Fragment, Subscriber, Topic};
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, Status, ago};
 use super::{assets, render, ui};
 use crate::app;
@@ -56,25 +56,25 @@ pub struct Choice {
 /// `GET /clusters`
 pub async fn list(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
-    let (project, projects) = chosen(&state, &visitor.actor, choice.project.as_deref()).await?;
-    let may_write = visitor.may_write(&project.organization_id);
-    let rows = rows(&state, &visitor.actor, &project).await?;
-    render::page(&Page { shell: visitor.shell, projects, project, may_write, rows })
+    let (project, projects) = chosen(&state, &context.actor, choice.project.as_deref()).await?;
+    let may_write = context.may_write(&project.organization_id);
+    let rows = rows(&state, &context.actor, &project).await?;
+    render::page(&Page { shell: context.shell, projects, project, may_write, rows })
 }
 
 /// `GET /clusters/live`: the table as a stream.
 pub async fn live(
     State(state): State<AppState>,
-    watcher: Watcher,
+    subscriber: Subscriber,
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
-    let (project, _) = chosen(&state, &watcher.actor, choice.project.as_deref()).await?;
+    let (project, _) = chosen(&state, &subscriber.actor, choice.project.as_deref()).await?;
     let organization = project.organization_id.parse().map_err(Error::internal)?;
     let topic = Topic { page: format!("clusters {}", project.id), organization, cluster: None, gone: String::new() };
-    Ok(live::stream(watcher, topic, move |state, actor| {
+    Ok(live::stream(subscriber, topic, move |state, actor| {
         let project = project.clone();
         async move {
             let rows = rows(&state, &actor, &project).await?;
@@ -94,10 +94,10 @@ async fn rows(state: &AppState, actor: &Actor, project: &Project) -> Result<Rows
 }
 
 fn row(cluster: Cluster) -> Row {
-    let trouble = cluster.problem.map(|problem| problem.detail);
+    let problem = cluster.problem.map(|problem| problem.detail);
     Row {
         status: Status::cluster(&cluster.state),
-        message: trouble.unwrap_or(cluster.state_message),
+        message: problem.unwrap_or(cluster.state_message),
         age: ago(cluster.created_at),
         id: cluster.id,
         name: cluster.name,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use super::clusters::{Choice, chosen};
 use super::form::Refusal;
 use super::local::local_hint;
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::{assets, render, ui};
 use crate::app;
 use crate::error::Error;
@@ -51,44 +51,44 @@ pub struct Typed {
 /// `GET /clusters/new`
 pub async fn show(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
-    let (project, _) = chosen(&state, &visitor.actor, choice.project.as_deref()).await?;
-    let local = local_hint(&state, &visitor.actor, &project.organization_id).await?;
+    let (project, _) = chosen(&state, &context.actor, choice.project.as_deref()).await?;
+    let local = local_hint(&state, &context.actor, &project.organization_id).await?;
     let workers = if local.is_some() { "local" } else { "byo" };
     let typed = Typed { project: project.id.clone(), workers: workers.into(), count: "1".into(), ..Typed::default() };
-    render::page(&page(&state, visitor, project, (typed, Refusal::default())).await?)
+    render::page(&page(&state, context, project, (typed, Refusal::default())).await?)
 }
 
 /// `POST /clusters`: makes it, and its first pool, and goes to its page; or shows the form again.
 pub async fn submit(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    let (project, _) = chosen(&state, &visitor.actor, Some(&typed.project)).await?;
-    match make(&state, &visitor, &typed).await {
+    let (project, _) = chosen(&state, &context.actor, Some(&typed.project)).await?;
+    match make(&state, &context, &typed).await {
         Ok(id) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
         Err(error) => {
             let refusal = Refusal::of(error)?;
             let status = refusal.status();
-            render::page_as(status, &page(&state, visitor, project, (typed, refusal)).await?)
+            render::page_as(status, &page(&state, context, project, (typed, refusal)).await?)
         }
     }
 }
 
 async fn page(
     state: &AppState,
-    visitor: Visitor,
+    context: PageContext,
     project: Project,
     (typed, refusal): (Typed, Refusal),
 ) -> Result<Page, Error> {
-    let local = local_hint(state, &visitor.actor, &project.organization_id).await?;
-    Ok(Page { shell: visitor.shell, project, versions: app::versions::list(state), local, typed, refusal })
+    let local = local_hint(state, &context.actor, &project.organization_id).await?;
+    Ok(Page { shell: context.shell, project, versions: app::versions::list(state), local, typed, refusal })
 }
 
-async fn make(state: &AppState, visitor: &Visitor, typed: &Typed) -> Result<String, Error> {
+async fn make(state: &AppState, context: &PageContext, typed: &Typed) -> Result<String, Error> {
     let pool = first_pool(typed)?;
     let input = CreateCluster {
         name: typed.name.trim().to_owned(),
@@ -97,7 +97,7 @@ async fn make(state: &AppState, visitor: &Visitor, typed: &Typed) -> Result<Stri
         service_cidr: given(&typed.service_cidr),
         ..CreateCluster::default()
     };
-    let made = app::clusters::create_with_pool(state, &visitor.actor, &typed.project, (input, pool)).await;
+    let made = app::clusters::create_with_pool(state, &context.actor, &typed.project, (input, pool)).await;
     made.map(|cluster| cluster.id)
 }
 

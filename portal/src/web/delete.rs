@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::form::Refusal;
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::{assets, render, ui};
 use crate::app;
 use crate::app::deletion::Deletion;
@@ -33,37 +33,41 @@ pub struct Typed {
 }
 
 /// `GET /clusters/{cluster}/delete`
-pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    page(&state, visitor, &id, Refusal::default()).await
+pub async fn show(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    page(&state, context, &id, Refusal::default()).await
 }
 
 /// `POST /clusters/{cluster}/delete`: starts the deletion and goes to the cluster's page, which shows it.
 pub async fn submit(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    match delete(&state, &visitor, &id, typed.name.trim()).await {
+    match delete(&state, &context, &id, typed.name.trim()).await {
         Ok(()) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
-        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+        Err(error) => page(&state, context, &id, Refusal::of(error)?).await,
     }
 }
 
-async fn delete(state: &AppState, visitor: &Visitor, id: &str, typed: &str) -> Result<(), Error> {
-    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
+async fn delete(state: &AppState, context: &PageContext, id: &str, typed: &str) -> Result<(), Error> {
+    let cluster = app::clusters::get(state, &context.actor, id).await?;
     if typed != cluster.name {
-        let detail = format!("That is not its name. Type {} to delete it.", cluster.name);
+        let detail = format!("The name does not match. Type {} to delete it.", cluster.name);
         return Err(Error::field("/name", "NAME_MISMATCH", detail));
     }
-    app::clusters::delete(state, &visitor.actor, id, Deletion::default()).await.map(drop)
+    app::clusters::delete(state, &context.actor, id, Deletion::default()).await.map(drop)
 }
 
-async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {
-    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
-    let nodes = app::nodes::list(state, &visitor.actor, id, &Paging::all()).await?.items.len();
-    let may_write = visitor.may_write(&cluster.organization_id);
+async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal) -> Result<Response, Error> {
+    let cluster = app::clusters::get(state, &context.actor, id).await?;
+    let nodes = app::nodes::list(state, &context.actor, id, &Paging::all()).await?.items.len();
+    let may_write = context.may_write(&cluster.organization_id);
     let status = refusal.status();
-    let page = Page { shell: visitor.shell, id: cluster.id, name: cluster.name, nodes, may_write, refusal };
+    let page = Page { shell: context.shell, id: cluster.id, name: cluster.name, nodes, may_write, refusal };
     render::page_as(status, &page)
 }

@@ -9,10 +9,10 @@ use serde::Deserialize;
 use time::OffsetDateTime;
 
 use super::form::Refusal;
-use super::live::{self, Fragment, Topic, Watcher};
-use super::parts::NodeRow;
-use super::shell::{Shell, Visitor};
+use super::live::{self, Fragment, Subscriber, Topic};
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, ago};
+use super::view_models::NodeRow;
 use super::{assets, render, ui};
 use crate::app;
 use crate::auth::Actor;
@@ -64,45 +64,53 @@ pub struct Typed {
 }
 
 /// `GET /clusters/{cluster}/join`
-pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+pub async fn show(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
     let typed = Typed { lifetime: "3600".into(), uses: "1".into(), ..Typed::default() };
-    page(&state, visitor, &id, (typed, Ok(None))).await
+    page(&state, context, &id, (typed, Ok(None))).await
 }
 
 /// `POST /clusters/{cluster}/join`: the page with the line on it, this once.
 pub async fn submit(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    let wish = CreateJoinToken {
+    let request = CreateJoinToken {
         node_pool: Some(typed.pool.clone()).filter(|pool| !pool.is_empty()),
         expires_in_seconds: typed.lifetime.parse().ok(),
         max_uses: typed.uses.parse().ok(),
     };
-    let made = match app::join_tokens::create(&state, &visitor.actor, &id, wish).await {
+    let made = match app::join_tokens::create(&state, &context.actor, &id, request).await {
         Ok(made) => Ok(Some(made)),
         Err(error) => Err(Refusal::of(error)?),
     };
-    page(&state, visitor, &id, (typed, made)).await
+    page(&state, context, &id, (typed, made)).await
 }
 
 /// `POST /clusters/{cluster}/join/{token}/revoke`: the line stops working; nodes that joined stay.
 pub async fn revoke(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path((cluster, token)): Path<(String, String)>,
 ) -> Result<Response, Error> {
-    app::join_tokens::revoke(&state, &visitor.actor, &token).await?;
+    app::join_tokens::revoke(&state, &context.actor, &token).await?;
     Ok(Redirect::to(&format!("/clusters/{cluster}/join")).into_response())
 }
 
 /// `GET /clusters/{cluster}/join/live`: machines that made contact, as a stream.
-pub async fn live(State(state): State<AppState>, watcher: Watcher, Path(id): Path<String>) -> Result<Response, Error> {
-    let cluster = app::clusters::get(&state, &watcher.actor, &id).await?;
+pub async fn live(
+    State(state): State<AppState>,
+    subscriber: Subscriber,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    let cluster = app::clusters::get(&state, &subscriber.actor, &id).await?;
     let topic = Topic::of_cluster("join", &cluster)?;
-    Ok(live::stream(watcher, topic, move |state, actor| {
+    Ok(live::stream(subscriber, topic, move |state, actor| {
         let id = id.clone();
         async move {
             let contacts = contacts(&state, &actor, &id).await?;
@@ -113,8 +121,8 @@ pub async fn live(State(state): State<AppState>, watcher: Watcher, Path(id): Pat
 
 type Answer = (Typed, Result<Option<CreatedJoinToken>, Refusal>);
 
-async fn page(state: &AppState, visitor: Visitor, id: &str, (typed, answer): Answer) -> Result<Response, Error> {
-    let actor = &visitor.actor;
+async fn page(state: &AppState, context: PageContext, id: &str, (typed, answer): Answer) -> Result<Response, Error> {
+    let actor = &context.actor;
     let cluster = app::clusters::get(state, actor, id).await?;
     let all = Paging::all();
     let (pools, tokens, contacts) = tokio::try_join!(
@@ -128,11 +136,11 @@ async fn page(state: &AppState, visitor: Visitor, id: &str, (typed, answer): Ans
     };
     let status = refusal.status();
     let page = Page {
-        may_write: visitor.may_write(&cluster.organization_id),
+        may_write: context.may_write(&cluster.organization_id),
         gateway: state.config().gateway_address.clone(),
         pools: pools.items.into_iter().filter(|pool| pool.kind == "byo").collect(),
         open: tokens.items.iter().filter_map(open).collect(),
-        shell: visitor.shell,
+        shell: context.shell,
         cluster,
         typed,
         refusal,

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use std::time::Duration;
 
 use super::form::Refusal;
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, Status, ago, day};
 use super::{assets, render, ui};
 use crate::app;
@@ -63,43 +63,47 @@ pub struct Typed {
 }
 
 /// `GET /clusters/{cluster}/kubeconfigs`
-pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+pub async fn show(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
     let typed = Typed { role: "admin".into(), lifetime: "2592000".into(), ..Typed::default() };
-    page(&state, visitor, &id, (typed, Refusal::default())).await
+    page(&state, context, &id, (typed, Refusal::default())).await
 }
 
 /// `POST /clusters/{cluster}/kubeconfigs`: the file itself, this once; or the form again.
 pub async fn issue(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    let wish = IssueKubeconfig {
+    let request = IssueKubeconfig {
         name: Some(typed.name.trim().to_owned()).filter(|name| !name.is_empty()),
         kind: None,
         role: Some(typed.role.clone()).filter(|role| !role.is_empty()),
         expires_in_seconds: typed.lifetime.parse().ok(),
         endpoint: Some(typed.endpoint.clone()).filter(|endpoint| !endpoint.is_empty()),
     };
-    match app::kubeconfigs::issue(&state, &visitor.actor, &id, wish).await {
-        Ok(issued) => download(&state, &visitor, issued).await,
-        Err(error) => page(&state, visitor, &id, (typed, Refusal::of(error)?)).await,
+    match app::kubeconfigs::issue(&state, &context.actor, &id, request).await {
+        Ok(issued) => download(&state, &context, issued).await,
+        Err(error) => page(&state, context, &id, (typed, Refusal::of(error)?)).await,
     }
 }
 
 /// `POST /clusters/{cluster}/kubeconfigs/{kubeconfig}/revoke`
 pub async fn revoke(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path((cluster, id)): Path<(String, String)>,
 ) -> Result<Response, Error> {
-    app::kubeconfigs::revoke(&state, &visitor.actor, &id, REVOCATION).await?;
+    app::kubeconfigs::revoke(&state, &context.actor, &id, REVOCATION).await?;
     Ok(Redirect::to(&format!("/clusters/{cluster}/kubeconfigs")).into_response())
 }
 
-async fn download(state: &AppState, visitor: &Visitor, issued: IssuedKubeconfig) -> Result<Response, Error> {
-    let cluster = app::clusters::get(state, &visitor.actor, &issued.issued.cluster_id).await?;
+async fn download(state: &AppState, context: &PageContext, issued: IssuedKubeconfig) -> Result<Response, Error> {
+    let cluster = app::clusters::get(state, &context.actor, &issued.issued.cluster_id).await?;
     // A cluster's name is a DNS label, so it needs no quoting.
     let file = format!("attachment; filename=\"{}.kubeconfig\"", cluster.name);
     let head = [
@@ -112,21 +116,21 @@ async fn download(state: &AppState, visitor: &Visitor, issued: IssuedKubeconfig)
 
 async fn page(
     state: &AppState,
-    visitor: Visitor,
+    context: PageContext,
     id: &str,
     (typed, refusal): (Typed, Refusal),
 ) -> Result<Response, Error> {
-    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
-    let issued = app::kubeconfigs::list(state, &visitor.actor, id, &Paging::all()).await?.items;
+    let cluster = app::clusters::get(state, &context.actor, id).await?;
+    let issued = app::kubeconfigs::list(state, &context.actor, id, &Paging::all()).await?.items;
     let status = refusal.status();
-    let view_only = app::local_machines::confines_to_view(state, &visitor.actor, id).await?;
+    let view_only = app::local_machines::confines_to_view(state, &context.actor, id).await?;
     let page = Page {
         endpoints: endpoints(state.config().capabilities),
         view_only,
-        may_write: visitor.may_write(&cluster.organization_id),
+        may_write: context.may_write(&cluster.organization_id),
         ready: matches!(cluster.state.as_str(), "running" | "degraded"),
         rows: issued.into_iter().rev().map(row).collect(),
-        shell: visitor.shell,
+        shell: context.shell,
         cluster,
         typed,
         refusal,
@@ -138,7 +142,7 @@ async fn page(
 fn endpoints(capabilities: Capabilities) -> Vec<(&'static str, &'static str)> {
     let sni = ("sni", "by address: works without DNS");
     let dns = capabilities.dns.then_some(("dns", "by name: for clients without tls-server-name"));
-    let port = capabilities.ports.then_some(("port", "by a port of its own: for clients that know no names"));
+    let port = capabilities.ports.then_some(("port", "by dedicated port: for clients without TLS SNI"));
     [Some(sni), dns, port].into_iter().flatten().collect()
 }
 

@@ -5,7 +5,7 @@ use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
 
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::{assets, render, ui};
 use crate::app;
 use crate::error::Error;
@@ -32,13 +32,13 @@ struct Row {
 }
 
 /// `GET /limits`
-pub async fn show(State(state): State<AppState>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn show(State(state): State<AppState>, context: PageContext) -> Result<Response, Error> {
     let mut organizations = Vec::new();
-    for (organization, _) in &visitor.actor.memberships {
-        let quota = app::organizations::quota(&state, &visitor.actor, &organization.id.to_string()).await?;
+    for (organization, _) in &context.actor.memberships {
+        let quota = app::organizations::quota(&state, &context.actor, &organization.id.to_string()).await?;
         organizations.push(limits(organization.display_name.clone(), quota));
     }
-    render::page(&Page { shell: visitor.shell, organizations })
+    render::page(&Page { shell: context.shell, organizations })
 }
 
 fn limits(name: String, quota: Quota) -> Limits {

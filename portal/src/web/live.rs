@@ -5,7 +5,7 @@
 //! see the same. Whose stream it is, and what they may, is looked at before anything is sent: an ended session or a lost role
 //! ends it. A stream ends after some minutes in any case, and the browser connects again.
 
-mod places;
+mod limiter;
 mod shared;
 
 use std::convert::Infallible;
@@ -31,13 +31,13 @@ use crate::auth::{Actor, session};
 use crate::connection::Connection;
 use crate::error::Error;
 use crate::state::AppState;
-use places::{Place, Places};
+use limiter::{StreamLimiter, StreamPermit};
 use shared::{Shared, Slot};
 
 /// How long one stream lasts.
 const LIFETIME: Duration = Duration::from_secs(300);
 /// Fragments follow each other no faster.
-const CALM: Duration = Duration::from_millis(150);
+const MIN_INTERVAL: Duration = Duration::from_millis(150);
 /// How often times on the page are brought up to date while something runs, and while nothing does.
 const BUSY: Duration = Duration::from_secs(1);
 const IDLE: Duration = Duration::from_secs(15);
@@ -45,7 +45,7 @@ const IDLE: Duration = Duration::from_secs(15);
 /// What all live pages share.
 #[derive(Default)]
 pub struct LivePages {
-    places: Places,
+    limiter: StreamLimiter,
     fragments: Shared<Fragment>,
     people: Shared<Actor>,
 }
@@ -59,17 +59,17 @@ pub struct Fragment {
     pub busy: bool,
 }
 
-/// Somebody signed in who opens a live page, with a place for it.
-pub struct Watcher {
+/// A signed-in user who opens a live page, with a permit for it.
+pub struct Subscriber {
     /// Who, and what they may now.
     pub actor: Actor,
     state: AppState,
     cookies: HeaderMap,
     connection: Connection,
-    _place: Place,
+    _permit: StreamPermit,
 }
 
-impl FromRequestParts<AppState> for Watcher {
+impl FromRequestParts<AppState> for Subscriber {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
@@ -79,12 +79,12 @@ impl FromRequestParts<AppState> for Watcher {
         for line in parts.headers.get_all(COOKIE) {
             cookies.append(COOKIE, line.clone());
         }
-        let place = Place::take(state, actor.user_id)?;
-        Ok(Self { actor, state: state.clone(), cookies, connection, _place: place })
+        let permit = StreamPermit::take(state, actor.user_id)?;
+        Ok(Self { actor, state: state.clone(), cookies, connection, _permit: permit })
     }
 }
 
-impl Watcher {
+impl Subscriber {
     /// The same key for all streams of one session; a digest, because cookies are secrets.
     fn session_key(&self) -> String {
         let mut hash = Sha256::new();
@@ -130,7 +130,7 @@ impl Topic {
 }
 
 struct Streaming<R> {
-    watcher: Watcher,
+    subscriber: Subscriber,
     topic: Topic,
     render: R,
     changes: Receiver<Change>,
@@ -151,16 +151,16 @@ struct Woken {
 
 /// Streams fragments. `render` reads everything anew, as the actor it is given; its result depends on the topic and on the
 /// actor's role there, and on nothing else.
-pub fn stream<R, F>(watcher: Watcher, topic: Topic, render: R) -> Response
+pub fn stream<R, F>(subscriber: Subscriber, topic: Topic, render: R) -> Response
 where
     R: Fn(AppState, Actor) -> F + Send + 'static,
     F: Future<Output = Result<Fragment, Error>> + Send + 'static,
 {
     let streaming = Streaming {
-        changes: watcher.state.changes(),
-        person: watcher.state.live().people.slot(&watcher.session_key()),
+        changes: subscriber.state.changes(),
+        person: subscriber.state.live().people.slot(&subscriber.session_key()),
         fragment: None,
-        watcher,
+        subscriber,
         topic,
         render,
         sent: String::new(),
@@ -184,7 +184,7 @@ where
     async fn next(&mut self) -> Option<String> {
         while !self.over {
             let woken = self.wake().await;
-            match self.look(&woken).await {
+            match self.refresh(&woken).await {
                 Ok(fragment) => {
                     self.pace = if fragment.busy { BUSY } else { IDLE };
                     if fragment.html != self.sent {
@@ -205,8 +205,8 @@ where
     }
 
     /// Who it is now, what they may now, and what they may see now.
-    async fn look(&mut self, woken: &Woken) -> Result<Fragment, Error> {
-        let Watcher { state, cookies, connection, .. } = &self.watcher;
+    async fn refresh(&mut self, woken: &Woken) -> Result<Fragment, Error> {
+        let Subscriber { state, cookies, connection, .. } = &self.subscriber;
         let actor = self.person.get(woken.now, session::holder(state, cookies, connection)).await?;
         let role = actor.role(self.topic.organization).ok_or(Error::Unauthenticated)?;
         let slot = match self.fragment.take() {
@@ -227,7 +227,7 @@ where
             return Woken::at(Instant::now());
         }
         let woken = tokio::select! {
-            heard = heard(&mut self.changes, &self.topic) => heard,
+            wait_for_change = wait_for_change(&mut self.changes, &self.topic) => wait_for_change,
             () = sleep(self.pace) => {
                 // Times on the page may be half as old as they get anyway.
                 let now = Instant::now();
@@ -239,7 +239,7 @@ where
             self.over = true;
             return Woken::at(Instant::now());
         };
-        sleep(CALM).await;
+        sleep(MIN_INTERVAL).await;
         woken
     }
 }
@@ -252,7 +252,7 @@ impl Woken {
 
 /// Waits for a change of the topic. Changes come in bursts: one look answers all that came until now. `None` when no more
 /// will come.
-async fn heard(changes: &mut Receiver<Change>, topic: &Topic) -> Option<Woken> {
+async fn wait_for_change(changes: &mut Receiver<Change>, topic: &Topic) -> Option<Woken> {
     loop {
         match changes.recv().await {
             Ok(change) if !topic.concerns(&change) => {}

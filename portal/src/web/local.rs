@@ -11,11 +11,11 @@ pub fn local_words(mode: LocalMachines) -> Option<&'static str> {
     match mode {
         LocalMachines::Off => None,
         LocalMachines::Trusted => Some(
-            "Local machines share the kernel of the platform's machine and are no boundary: in their cluster only admins and owners \
-             get kubeconfigs above view.",
+            "Local machines share the kernel of the platform host and are not an isolation boundary: in their cluster only admins and owners \
+             get kubeconfigs with more than the view role.",
         ),
         LocalMachines::Isolated => Some(
-            "Each local machine has a user namespace of its own and reaches nothing of the platform's machine but the gateway.",
+            "Each local machine runs in its own user namespace and can reach only the gateway on the platform host.",
         ),
     }
 }

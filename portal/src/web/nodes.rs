@@ -1,4 +1,4 @@
-//! One node: what it told about itself, what is wrong, and how to take it out.
+//! One node: what it reported, what is wrong, and how to remove it.
 
 use api_types::{Cluster, Node, NodePool};
 use askama::Template;
@@ -8,10 +8,10 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::form::Refusal;
-use super::parts::NodeRow;
-use super::problem::whose;
-use super::shell::{Shell, Visitor};
+use super::problem::action_by;
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, ago};
+use super::view_models::NodeRow;
 use super::{assets, render, ui};
 use crate::app;
 use crate::app::deletion::Deletion;
@@ -26,7 +26,7 @@ struct Page {
     pool: NodePool,
     node: Node,
     row: NodeRow,
-    whose: &'static str,
+    action_by: &'static str,
     seen: Option<Moment>,
     may_write: bool,
     refusal: Refusal,
@@ -40,40 +40,44 @@ pub struct Typed {
 }
 
 /// `GET /nodes/{node}`
-pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    page(&state, visitor, &id, Refusal::default()).await
+pub async fn show(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    page(&state, context, &id, Refusal::default()).await
 }
 
 /// `POST /nodes/{node}/remove`: starts the removal once the name was typed.
 pub async fn remove(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    let node = app::nodes::get(&state, &visitor.actor, &id).await?;
+    let node = app::nodes::get(&state, &context.actor, &id).await?;
     let removed = if typed.name.trim() == node.name {
-        app::nodes::delete(&state, &visitor.actor, &id, Deletion::default()).await
+        app::nodes::delete(&state, &context.actor, &id, Deletion::default()).await
     } else {
-        let detail = format!("That is not its name. Type {} to remove it.", node.name);
+        let detail = format!("The name does not match. Type {} to remove it.", node.name);
         Err(Error::field("/name", "NAME_MISMATCH", detail))
     };
     match removed {
         Ok(node) => Ok(Redirect::to(&format!("/clusters/{}", node.cluster_id)).into_response()),
-        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+        Err(error) => page(&state, context, &id, Refusal::of(error)?).await,
     }
 }
 
-async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {
-    let node = app::nodes::get(state, &visitor.actor, id).await?;
-    let cluster = app::clusters::get(state, &visitor.actor, &node.cluster_id).await?;
-    let pool = app::pools::get(state, &visitor.actor, &node.node_pool_id).await?;
+async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal) -> Result<Response, Error> {
+    let node = app::nodes::get(state, &context.actor, id).await?;
+    let cluster = app::clusters::get(state, &context.actor, &node.cluster_id).await?;
+    let pool = app::pools::get(state, &context.actor, &node.node_pool_id).await?;
     let page = Page {
         row: NodeRow::of(&node, std::slice::from_ref(&pool)),
-        whose: node.problem.as_ref().map_or("", |problem| whose(&problem.class)),
+        action_by: node.problem.as_ref().map_or("", |problem| action_by(&problem.class)),
         seen: node.last_seen_at.map(ago),
-        may_write: visitor.may_write(&cluster.organization_id),
-        shell: visitor.shell,
+        may_write: context.may_write(&cluster.organization_id),
+        shell: context.shell,
         cluster,
         pool,
         node,

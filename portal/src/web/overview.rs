@@ -5,12 +5,12 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
 
-use super::live::{self, Fragment, Topic, Watcher};
+use super::live::{self, Fragment, Subscriber, Topic};
 use super::local::local_words;
-use super::parts::{Check, NodeRow, PoolRow, Progress};
-use super::problem::whose;
-use super::shell::{Shell, Visitor};
+use super::problem::action_by;
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, Status, ago};
+use super::view_models::{Check, NodeRow, PoolRow, Progress};
 use super::{assets, render, ui};
 use crate::app;
 use crate::auth::{Action, Actor};
@@ -44,7 +44,7 @@ struct Live {
     service_cidr: String,
     age: Moment,
     problem: Option<Problem>,
-    whose: &'static str,
+    action_by: &'static str,
     progress: Option<Progress>,
     checks: Vec<Check>,
     nodes: Vec<NodeRow>,
@@ -63,8 +63,8 @@ struct Gone<'a> {
     name: &'a str,
 }
 
-/// Everything the page tells, read at one moment.
-struct Facts {
+/// Everything the page shows, read at one moment.
+struct OverviewSummary {
     local: LocalMachines,
     cluster: Cluster,
     operation: Option<Operation>,
@@ -73,11 +73,15 @@ struct Facts {
 }
 
 /// `GET /clusters/{cluster}`
-pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    let facts = gather(&state, &visitor.actor, &id).await?;
-    let live = Live::of(facts, &visitor.actor);
+pub async fn show(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    let summary = gather(&state, &context.actor, &id).await?;
+    let live = Live::of(summary, &context.actor);
     render::page(&Page {
-        shell: visitor.shell,
+        shell: context.shell,
         id: live.id.clone(),
         name: live.name.clone(),
         may_write: live.may_write,
@@ -87,11 +91,15 @@ pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Pat
 }
 
 /// `GET /clusters/{cluster}/live`: the same as a stream.
-pub async fn live(State(state): State<AppState>, watcher: Watcher, Path(id): Path<String>) -> Result<Response, Error> {
-    let cluster = app::clusters::get(&state, &watcher.actor, &id).await?;
+pub async fn live(
+    State(state): State<AppState>,
+    subscriber: Subscriber,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    let cluster = app::clusters::get(&state, &subscriber.actor, &id).await?;
     let gone = Gone { name: &cluster.name }.render().map_err(Error::internal)?;
     let topic = Topic { gone, ..Topic::of_cluster("overview", &cluster)? };
-    Ok(live::stream(watcher, topic, move |state, actor| {
+    Ok(live::stream(subscriber, topic, move |state, actor| {
         let id = id.clone();
         async move {
             let live = Live::of(gather(&state, &actor, &id).await?, &actor);
@@ -101,7 +109,7 @@ pub async fn live(State(state): State<AppState>, watcher: Watcher, Path(id): Pat
     }))
 }
 
-async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<Facts, Error> {
+async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<OverviewSummary, Error> {
     let cluster = app::clusters::get(state, actor, id).await?;
     let all = Paging::all();
     let (operations, pools, nodes) = tokio::try_join!(
@@ -110,18 +118,24 @@ async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<Facts, Erro
         app::nodes::list(state, actor, id, &all),
     )?;
     let local = state.config().capabilities.local;
-    Ok(Facts { local, cluster, operation: operations.items.into_iter().next(), pools: pools.items, nodes: nodes.items })
+    Ok(OverviewSummary {
+        local,
+        cluster,
+        operation: operations.items.into_iter().next(),
+        pools: pools.items,
+        nodes: nodes.items,
+    })
 }
 
 impl Live {
-    fn of(facts: Facts, actor: &Actor) -> Self {
-        let Facts { local, cluster, operation, pools, nodes } = facts;
+    fn of(summary: OverviewSummary, actor: &Actor) -> Self {
+        let OverviewSummary { local, cluster, operation, pools, nodes } = summary;
         let failed = operation.as_ref().and_then(|operation| operation.error.clone());
         let problem = cluster.problem.or(failed);
         let at_work = operation.as_ref().is_some_and(|operation| !operation.is_finished());
         Live {
             status: Status::cluster(&cluster.state),
-            whose: problem.as_ref().map_or("", |problem| whose(&problem.class)),
+            action_by: problem.as_ref().map_or("", |problem| action_by(&problem.class)),
             progress: operation.as_ref().map(Progress::of),
             checks: cluster.conditions.iter().map(|condition| Check::of(condition, at_work)).collect(),
             ready_nodes: nodes.iter().filter(|node| node.state == "ready").count(),

@@ -9,8 +9,8 @@ use serde::Deserialize;
 
 use super::form::Refusal;
 use super::local::local_hint;
-use super::parts::{NodeRow, PoolRow};
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
+use super::view_models::{NodeRow, PoolRow};
 use super::{assets, render, ui};
 use crate::app;
 use crate::error::Error;
@@ -52,96 +52,104 @@ pub struct Typed {
 }
 
 /// `GET /clusters/{cluster}/pools/new`
-pub async fn new(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
+pub async fn new(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
     let typed = Typed { count: "1".into(), ..Typed::default() };
-    new_page(&state, visitor, &id, (typed, Refusal::default())).await
+    new_page(&state, context, &id, (typed, Refusal::default())).await
 }
 
 /// `POST /clusters/{cluster}/pools`
 pub async fn create(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let count = typed.count.trim().parse().ok().filter(|_| typed.kind == "local");
-    let wish = CreateNodePool { name: typed.name.trim().to_owned(), kind: typed.kind.clone(), count };
-    match app::pools::create(&state, &visitor.actor, &id, wish).await {
+    let request = CreateNodePool { name: typed.name.trim().to_owned(), kind: typed.kind.clone(), count };
+    match app::pools::create(&state, &context.actor, &id, request).await {
         Ok(pool) if pool.kind == "byo" => Ok(Redirect::to(&format!("/clusters/{id}/join")).into_response()),
         Ok(_) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
-        Err(error) => new_page(&state, visitor, &id, (typed, Refusal::of(error)?)).await,
+        Err(error) => new_page(&state, context, &id, (typed, Refusal::of(error)?)).await,
     }
 }
 
 /// `GET /pools/{pool}`
-pub async fn show(State(state): State<AppState>, visitor: Visitor, Path(id): Path<String>) -> Result<Response, Error> {
-    page(&state, visitor, &id, Refusal::default()).await
+pub async fn show(
+    State(state): State<AppState>,
+    context: PageContext,
+    Path(id): Path<String>,
+) -> Result<Response, Error> {
+    page(&state, context, &id, Refusal::default()).await
 }
 
 /// `POST /pools/{pool}/scale`
 pub async fn scale(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let count = typed.count.trim().parse();
-    let wish = count.map_err(|_| Error::field("/count", "NOT_A_NUMBER", "Write a whole number."));
-    let changed = match wish {
-        Ok(count) => app::pools::patch(&state, &visitor.actor, &id, None, PatchNodePool { count: Some(count) }).await,
+    let request = count.map_err(|_| Error::field("/count", "NOT_A_NUMBER", "Enter a whole number."));
+    let changed = match request {
+        Ok(count) => app::pools::patch(&state, &context.actor, &id, None, PatchNodePool { count: Some(count) }).await,
         Err(error) => Err(error),
     };
     match changed {
         Ok(pool) => Ok(Redirect::to(&format!("/clusters/{}", pool.cluster_id)).into_response()),
-        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+        Err(error) => page(&state, context, &id, Refusal::of(error)?).await,
     }
 }
 
 /// `POST /pools/{pool}/delete`: starts the deletion once the name was typed.
 pub async fn delete(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    let pool = app::pools::get(&state, &visitor.actor, &id).await?;
+    let pool = app::pools::get(&state, &context.actor, &id).await?;
     let deleted = if typed.name.trim() == pool.name {
-        app::pools::delete(&state, &visitor.actor, &id, None).await
+        app::pools::delete(&state, &context.actor, &id, None).await
     } else {
-        let detail = format!("That is not its name. Type {} to delete it.", pool.name);
+        let detail = format!("The name does not match. Type {} to delete it.", pool.name);
         Err(Error::field("/name", "NAME_MISMATCH", detail))
     };
     match deleted {
         Ok(pool) => Ok(Redirect::to(&format!("/clusters/{}", pool.cluster_id)).into_response()),
-        Err(error) => page(&state, visitor, &id, Refusal::of(error)?).await,
+        Err(error) => page(&state, context, &id, Refusal::of(error)?).await,
     }
 }
 
 async fn new_page(
     state: &AppState,
-    visitor: Visitor,
+    context: PageContext,
     id: &str,
     (typed, refusal): (Typed, Refusal),
 ) -> Result<Response, Error> {
-    let cluster = app::clusters::get(state, &visitor.actor, id).await?;
-    let local = local_hint(state, &visitor.actor, &cluster.organization_id).await?;
+    let cluster = app::clusters::get(state, &context.actor, id).await?;
+    let local = local_hint(state, &context.actor, &cluster.organization_id).await?;
     let kind = if local.is_some() { "local" } else { "byo" };
     let typed = if typed.kind.is_empty() { Typed { kind: kind.into(), ..typed } } else { typed };
     let status = refusal.status();
-    render::page_as(status, &NewPage { shell: visitor.shell, cluster, local, typed, refusal })
+    render::page_as(status, &NewPage { shell: context.shell, cluster, local, typed, refusal })
 }
 
-async fn page(state: &AppState, visitor: Visitor, id: &str, refusal: Refusal) -> Result<Response, Error> {
-    let pool = app::pools::get(state, &visitor.actor, id).await?;
-    let cluster = app::clusters::get(state, &visitor.actor, &pool.cluster_id).await?;
-    let all = app::nodes::list(state, &visitor.actor, &cluster.id, &Paging::all()).await?.items;
+async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal) -> Result<Response, Error> {
+    let pool = app::pools::get(state, &context.actor, id).await?;
+    let cluster = app::clusters::get(state, &context.actor, &pool.cluster_id).await?;
+    let all = app::nodes::list(state, &context.actor, &cluster.id, &Paging::all()).await?.items;
     let pools = [pool.clone()];
     let mine = all.iter().filter(|node| node.node_pool_id == pool.id);
     let page = Page {
         nodes: mine.map(|node| NodeRow::of(node, &pools)).collect(),
         row: PoolRow::of(&pool, &all),
-        may_write: visitor.may_write(&cluster.organization_id),
-        shell: visitor.shell,
+        may_write: context.may_write(&cluster.organization_id),
+        shell: context.shell,
         cluster,
         pool,
         refusal,

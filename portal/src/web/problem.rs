@@ -11,15 +11,15 @@ use super::{assets, render};
 struct Page<'a> {
     theme: &'static str,
     problem: &'a Problem,
-    /// Whose move it is, in words.
-    whose: &'static str,
+    /// Who has to act.
+    action_by: &'static str,
     /// The next step.
     next: &'a str,
 }
 
 /// Renders the page; a template that fails leaves the problem's own sentence.
 pub fn page(problem: &Problem) -> Response {
-    let page = Page { theme: "auto", problem, whose: whose(&problem.class), next: next(problem) };
+    let page = Page { theme: "auto", problem, action_by: action_by(&problem.class), next: next(problem) };
     render::page(&page).unwrap_or_else(|_| render::page_headers(problem.detail.clone().into_response()))
 }
 
@@ -32,12 +32,12 @@ fn next(problem: &Problem) -> &str {
     }
 }
 
-/// Whose move it is.
-pub fn whose(class: &str) -> &'static str {
+/// Who has to act on a problem of that class.
+pub fn action_by(class: &str) -> &'static str {
     match class {
-        "user" => "Yours",
-        "quota" => "Yours, by deleting what nobody needs; only the people who run this portal can raise the limit",
-        "provider" => "The cloud provider",
-        _ => "The people who run this portal",
+        "user" => "You",
+        "quota" => "You (delete unused resources) or the platform operator (raise the limit)",
+        "provider" => "Cloud provider",
+        _ => "Platform operator",
     }
 }

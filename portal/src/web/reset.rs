@@ -9,7 +9,7 @@ use secrecy::SecretString;
 use serde::Deserialize;
 
 use super::form::Refusal;
-use super::setup::discreet;
+use super::setup::with_strict_referrer;
 use super::signin::instance;
 use super::{assets, render, shell, ui};
 use crate::app::account;
@@ -63,5 +63,5 @@ pub async fn submit(
 fn page(state: &AppState, headers: &HeaderMap, refusal: Refusal) -> Result<Response, Error> {
     let (theme, instance, open) = (shell::theme(headers), instance(state), refusal.general().is_none());
     let page = Page { theme, instance, open, refusal };
-    Ok(discreet(render::page_as(page.refusal.status(), &page)?))
+    Ok(with_strict_referrer(render::page_as(page.refusal.status(), &page)?))
 }

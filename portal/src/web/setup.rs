@@ -1,4 +1,4 @@
-//! The set-up link: the first owner's account. The token is a part of the path; it works once, and nothing logs it.
+//! The setup link: the first owner's account. The token is a part of the path; it works once, and nothing logs it.
 
 use api_types::Setup;
 use askama::Template;
@@ -46,7 +46,7 @@ pub async fn show(State(state): State<AppState>, headers: HeaderMap) -> Result<R
         display_name: String::new(),
         refusal: Refusal::default(),
     };
-    Ok(discreet(render::page(&page)?))
+    Ok(with_strict_referrer(render::page(&page)?))
 }
 
 /// `POST /setup/{token}`: makes the owner and signs them in.
@@ -66,13 +66,13 @@ pub async fn submit(
             let refusal = Refusal::of(error)?;
             let status = refusal.status();
             let page = Page { theme: "auto", instance: instance(&state), email, display_name, refusal };
-            Ok(discreet(render::page_as(status, &page)?))
+            Ok(with_strict_referrer(render::page_as(status, &page)?))
         }
     }
 }
 
 /// The address holds the token, so a link from this page must not carry it.
-pub(super) fn discreet(mut response: Response) -> Response {
+pub(super) fn with_strict_referrer(mut response: Response) -> Response {
     // Not `no-referrer`: then browsers send `Origin: null` with the form, and the cross-site check has nothing to go by.
     response.headers_mut().insert(REFERRER_POLICY, HeaderValue::from_static("strict-origin"));
     response

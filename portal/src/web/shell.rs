@@ -13,7 +13,7 @@ use crate::state::AppState;
 pub const THEME_COOKIE: &str = "pilothouse_theme";
 
 /// A signed-in person looking at a page.
-pub struct Visitor {
+pub struct PageContext {
     /// Who, and what they may.
     pub actor: Actor,
     /// The frame their pages get.
@@ -37,7 +37,7 @@ pub struct Shell {
     pub version: &'static str,
 }
 
-impl FromRequestParts<AppState> for Visitor {
+impl FromRequestParts<AppState> for PageContext {
     type Rejection = Error;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, Error> {
@@ -51,11 +51,11 @@ impl FromRequestParts<AppState> for Visitor {
             theme: theme(&parts.headers),
             version: env!("CARGO_PKG_VERSION"),
         };
-        Ok(Visitor { actor, shell })
+        Ok(PageContext { actor, shell })
     }
 }
 
-impl Visitor {
+impl PageContext {
     /// Whether they may change things in that organization (id as text).
     pub fn may_write(&self, organization: &str) -> bool {
         self.actor.may(Action::Write, organization)

@@ -30,7 +30,7 @@ struct Page {
 
 /// Where to go afterwards.
 #[derive(Deserialize)]
-pub struct Onward {
+pub struct NextQuery {
     next: Option<String>,
 }
 
@@ -47,10 +47,10 @@ pub struct Typed {
 pub async fn show(
     State(state): State<AppState>,
     MaybeActor(actor): MaybeActor,
-    Query(onward): Query<Onward>,
+    Query(query): Query<NextQuery>,
     headers: HeaderMap,
 ) -> Result<Response, Error> {
-    let next = local_path(onward.next.as_deref());
+    let next = local_path(query.next.as_deref());
     if actor.is_some() {
         return Ok(Redirect::to(&next).into_response());
     }
@@ -113,7 +113,7 @@ pub fn local_path(text: Option<&str>) -> String {
         let own = path.starts_with('/')
             && !path.starts_with("//")
             && !path.contains(|letter: char| letter == '\\' || letter.is_control());
-        own && !["/signin", "/setup", "/reset"].iter().any(|door| path.starts_with(door))
+        own && !["/signin", "/setup", "/reset"].iter().any(|root| path.starts_with(root))
     };
     text.filter(fine).unwrap_or("/clusters").to_owned()
 }

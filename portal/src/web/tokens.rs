@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
 use super::form::Refusal;
-use super::shell::{Shell, Visitor};
+use super::shell::{PageContext, Shell};
 use super::ui::{Moment, Status, ago, day};
 use super::{assets, render, ui};
 use crate::app;
@@ -50,50 +50,50 @@ pub struct Typed {
 }
 
 /// `GET /tokens`
-pub async fn show(State(state): State<AppState>, visitor: Visitor) -> Result<Response, Error> {
+pub async fn show(State(state): State<AppState>, context: PageContext) -> Result<Response, Error> {
     let typed = Typed { lifetime: "7776000".into(), role: "editor".into(), ..Typed::default() };
-    page(&state, visitor, (typed, Ok(None))).await
+    page(&state, context, (typed, Ok(None))).await
 }
 
 /// `POST /tokens`: the page with the secret on it, this once.
 pub async fn create(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
-    let wish = CreateToken {
+    let request = CreateToken {
         name: typed.name.trim().to_owned(),
-        organization: visitor.actor.memberships.first().map(|(organization, _)| organization.id.to_string()),
+        organization: context.actor.memberships.first().map(|(organization, _)| organization.id.to_string()),
         role: Some(typed.role.clone()).filter(|role| !role.is_empty()),
         expires_in_seconds: typed.lifetime.parse().ok(),
     };
-    let made = match app::tokens::create(&state, &visitor.actor, wish).await {
+    let made = match app::tokens::create(&state, &context.actor, request).await {
         Ok(made) => Ok(Some(made)),
         Err(error) => Err(Refusal::of(error)?),
     };
-    page(&state, visitor, (typed, made)).await
+    page(&state, context, (typed, made)).await
 }
 
 /// `POST /tokens/{token}/revoke`: it stops working at once.
 pub async fn revoke(
     State(state): State<AppState>,
-    visitor: Visitor,
+    context: PageContext,
     Path(id): Path<String>,
 ) -> Result<Response, Error> {
-    app::tokens::revoke(&state, &visitor.actor, &id).await?;
+    app::tokens::revoke(&state, &context.actor, &id).await?;
     Ok(Redirect::to("/tokens").into_response())
 }
 
 type Answer = (Typed, Result<Option<CreatedToken>, Refusal>);
 
-async fn page(state: &AppState, visitor: Visitor, (typed, answer): Answer) -> Result<Response, Error> {
-    let tokens = app::tokens::list(state, &visitor.actor, &Paging::all()).await?.items;
+async fn page(state: &AppState, context: PageContext, (typed, answer): Answer) -> Result<Response, Error> {
+    let tokens = app::tokens::list(state, &context.actor, &Paging::all()).await?.items;
     let (made, refusal) = match answer {
         Ok(made) => (made, Refusal::default()),
         Err(refusal) => (None, refusal),
     };
     let page = Page {
-        shell: visitor.shell,
+        shell: context.shell,
         server: state.config().public_url.clone(),
         rows: tokens.into_iter().rev().map(row).collect(),
         typed,

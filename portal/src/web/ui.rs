@@ -1,4 +1,4 @@
-//! Small things all pages share: icons, states as icon + word + colour, times.
+//! Small things all pages share: icons, states as icon + word + color, times.
 
 use std::fmt;
 
@@ -25,7 +25,7 @@ pub fn icon(name: &'static str) -> Icon {
     Icon { name, spin: name == "work", file: assets::url("icons.svg") }
 }
 
-/// A state as people see it: colour group, icon and word.
+/// A state as people see it: color group, icon and word.
 #[derive(Template, Clone, Debug, PartialEq, Eq)]
 #[template(
     ext = "html",
@@ -55,7 +55,7 @@ impl Status {
     /// The state of a cluster.
     pub fn cluster(state: &str) -> Self {
         match state {
-            "pending" => Self::new("working", "Waiting"),
+            "pending" => Self::new("working", "Pending"),
             "provisioning" => Self::new("working", "Creating"),
             "running" => Self::new("ready", "Ready"),
             other => Self::shared(other),
@@ -65,8 +65,8 @@ impl Status {
     /// The state of a node pool.
     pub fn pool(state: &str) -> Self {
         match state {
-            "pending" => Self::new("working", "Waiting"),
-            "scaling" => Self::new("working", "Changing"),
+            "pending" => Self::new("working", "Pending"),
+            "scaling" => Self::new("working", "Scaling"),
             "ready" => Self::new("ready", "Ready"),
             other => Self::shared(other),
         }
@@ -75,7 +75,7 @@ impl Status {
     /// The state of a node.
     pub fn node(state: &str) -> Self {
         match state {
-            "pending" => Self::new("working", "Waiting"),
+            "pending" => Self::new("working", "Pending"),
             "creating" => Self::new("working", "Creating"),
             "joining" => Self::new("working", "Joining"),
             "ready" => Self::new("ready", "Ready"),
@@ -90,8 +90,10 @@ impl Status {
         let left = ends.map(|ends| ends - OffsetDateTime::now_utc());
         match left {
             _ if revoked => Self::new("deleting", "Revoked"),
-            Some(left) if !left.is_positive() => Self::new("deleting", "Ended"),
-            Some(left) if left < time::Duration::DAY * 7 => Self::new("attention", &format!("Ends in {}", span(left))),
+            Some(left) if !left.is_positive() => Self::new("deleting", "Expired"),
+            Some(left) if left < time::Duration::DAY * 7 => {
+                Self::new("attention", &format!("Expires in {}", span(left)))
+            }
             _ => Self::new("ready", "Active"),
         }
     }
@@ -99,9 +101,9 @@ impl Status {
     /// How full a quota is.
     pub fn quota(used: u64, limit: u64) -> Self {
         match used {
-            used if used >= limit => Self::new("failed", "Used up"),
-            used if used.saturating_mul(10) >= limit.saturating_mul(9) => Self::new("attention", "Nearly used up"),
-            _ => Self::new("ready", "Room left"),
+            used if used >= limit => Self::new("failed", "Limit reached"),
+            used if used.saturating_mul(10) >= limit.saturating_mul(9) => Self::new("attention", "Near limit"),
+            _ => Self::new("ready", "Within limit"),
         }
     }
 
@@ -110,7 +112,7 @@ impl Status {
             "degraded" => Self::new("attention", "Needs attention"),
             "deleting" => Self::new("deleting", "Deleting"),
             "error" => Self::new("failed", "Failed"),
-            // A state of tomorrow: its own word, and no colour we do not know to be right.
+            // A state of tomorrow: its own word, and no color we do not know to be right.
             other => Self::new("unknown", &other.replace('_', " ")),
         }
     }
@@ -213,8 +215,8 @@ mod tests {
             (Status::node, NodeState::ALL.iter().map(|state| state.as_str()).collect(), &Node::STATES),
             (Status::pool, PoolState::ALL.iter().map(|state| state.as_str()).collect(), &NodePool::STATES),
         ];
-        for (drawn, words, told) in table {
-            assert_eq!(words, told, "what the API promises is what there is");
+        for (drawn, words, promised) in table {
+            assert_eq!(words, promised, "what the API promises is what there is");
             for word in words {
                 let status = drawn(word);
                 assert_ne!(status.group, "unknown", "{word}: {status:?}");

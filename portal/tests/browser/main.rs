@@ -7,7 +7,7 @@ mod world;
 
 use std::time::Duration;
 
-use migrations::{Enrolment, NodeFacts, NodeReport, Outcome, StepState, StepUpdate};
+use migrations::{Enrollment, NodeInfo, NodeReport, Outcome, StepState, StepUpdate};
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::status::{ClusterState, NodeState};
 use time::OffsetDateTime;
@@ -50,7 +50,7 @@ async fn step(world: &World, cluster: ClusterId, news: (&str, StepState, &str)) 
 async fn the_whole_tour() {
     let world = World::new(true).await;
     set_up(&world).await;
-    world.sees("main", "From nothing to a running app").await;
+    world.sees("main", "Getting started").await;
     world.sees("main", "pilothouse cluster create demo --wait").await;
     world.look("empty").await;
     sign_out_and_in(&world).await;
@@ -147,7 +147,7 @@ async fn get_in(world: &World) {
 async fn add_a_machine(world: &World, cluster: ClusterId) {
     world.open(&format!("/clusters/{cluster}/join")).await;
     world.look("join").await;
-    world.click("Make the line").await;
+    world.click("Create join command").await;
     let line = world.find("#line").await.text().await.unwrap();
     assert_eq!(line.lines().count(), 1, "{line}");
     let secret: String = line
@@ -157,14 +157,14 @@ async fn add_a_machine(world: &World, cluster: ClusterId) {
         .chars()
         .take_while(|c| c.is_alphanumeric() || "_-".contains(*c))
         .collect();
-    let enrolment = Enrolment {
+    let enrollment = Enrollment {
         token_secret: &format!("pilothouse_join_{secret}"),
         fingerprint: "machine-1",
         hostname: "oslo-rack-08",
-        wished_name: "",
-        facts: NodeFacts { os: "Debian GNU/Linux 12".into(), arch: "amd64".into(), ..NodeFacts::default() },
+        requested_name: "",
+        facts: NodeInfo { os: "Debian GNU/Linux 12".into(), arch: "amd64".into(), ..NodeInfo::default() },
     };
-    let node = world.store.nodes().enroll(enrolment).await.unwrap().node;
+    let node = world.store.nodes().enroll(enrollment).await.unwrap().node;
     world.sees("#contacts", "oslo-rack-08").await;
     let report = NodeReport {
         state: NodeState::Ready,
@@ -216,7 +216,7 @@ async fn account(world: &World) {
     world.sees("main", "this browser").await;
     world.look("account").await;
     for (present, css, words) in
-        [("wrong", "#cp-error", "not the present password"), (PASSWORD, "main", "Your password is changed")]
+        [("wrong", "#cp-error", "current password is wrong"), (PASSWORD, "main", "Password changed")]
     {
         world.fill("Present password", present).await;
         world.fill("New password", NEW).await;
@@ -240,7 +240,7 @@ async fn delete(world: &World, cluster: ClusterId) {
     name.send_keys("dem").await.unwrap();
     world.look("delete-dialog").await;
     world.find("#delete footer .btn-primary").await.click().await.unwrap();
-    world.sees("#delete-error", "That is not its name").await;
+    world.sees("#delete-error", "The name does not match").await;
     world.look("delete").await;
     world.fill("Type demo", "demo").await;
     world.click("Delete demo").await;
@@ -250,9 +250,9 @@ async fn delete(world: &World, cluster: ClusterId) {
     world.sees("h1", "Deleting").await;
     world.look("deleting").await;
     world.store.clusters().purge(cluster).await.unwrap();
-    world.sees("h1", "demo is gone").await;
+    world.sees("h1", "demo is deleted").await;
     world.click("Go to your clusters").await;
-    world.sees("main", "From nothing to a running app").await;
+    world.sees("main", "Getting started").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -265,7 +265,7 @@ async fn everything_works_without_script() {
     world.open(&format!("/clusters/{cluster}")).await;
     world.sees("h1", "Ready").await;
     world.open(&format!("/clusters/{cluster}/join")).await;
-    world.click("Make the line").await;
+    world.click("Create join command").await;
     assert!(world.find("#line").await.text().await.unwrap().contains("pilothouse_join_"));
     world.open(&format!("/clusters/{cluster}")).await;
     world.click("Delete cluster").await;

@@ -265,7 +265,7 @@ fn config(store: &Store, url: &str, dir: &Path) -> PortalConfig {
     }
 }
 
-/// Says of every issued kubeconfig that the cluster honours it, as the provisioner does.
+/// Says of every issued kubeconfig that the cluster honors it, as the provisioner does.
 async fn bind_kubeconfigs(store: Store) {
     let mut changes = store.changes();
     while let Ok(change) = changes.recv().await {
@@ -302,19 +302,19 @@ async fn browser(dir: &Path, downloads: &Path, script: bool) -> (Child, WebDrive
     // Somebody must read what it says, or its pipe fills up.
     tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
     std::fs::write(dir.join("port"), port.to_string()).unwrap();
-    let mut wishes = DesiredCapabilities::chrome();
-    wishes.set_binary("/usr/bin/chromium").unwrap();
+    let mut capabilities = DesiredCapabilities::chrome();
+    capabilities.set_binary("/usr/bin/chromium").unwrap();
     for flag in FLAGS {
-        wishes.add_arg(flag).unwrap();
+        capabilities.add_arg(flag).unwrap();
     }
-    wishes.add_arg(&format!("--user-data-dir={}", dir.join("profile").display())).unwrap();
+    capabilities.add_arg(&format!("--user-data-dir={}", dir.join("profile").display())).unwrap();
     let preferences = serde_json::json!({
         "download.default_directory": downloads,
         "profile.managed_default_content_settings.javascript": if script { 1 } else { 2 },
     });
-    wishes.add_experimental_option("prefs", preferences).unwrap();
+    capabilities.add_experimental_option("prefs", preferences).unwrap();
     let log = serde_json::json!({"browser": "WARNING"});
-    AsMut::<thirtyfour::Capabilities>::as_mut(&mut wishes).set("goog:loggingPrefs", log).unwrap();
-    let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), wishes).await.unwrap();
+    AsMut::<thirtyfour::Capabilities>::as_mut(&mut capabilities).set("goog:loggingPrefs", log).unwrap();
+    let driver = WebDriver::new(format!("http://127.0.0.1:{port}"), capabilities).await.unwrap();
     (chromedriver, driver)
 }

@@ -88,7 +88,7 @@ async fn refused_requests_are_written_a_few_times() {
     }
     let found = entries(&world, Some(&things.ids["org"]), "access.refuse").await;
     assert_eq!(found.len(), 20);
-    let asked = format!("DELETE /api/v1/clusters/{}: This needs the role editor", things.ids["cls"]);
+    let asked = format!("DELETE /api/v1/clusters/{}: This requires the role editor", things.ids["cls"]);
     assert!(found[0].detail.starts_with(&asked) && found[0].actor.starts_with("tok_"), "{:?}", found[0]);
 }
 

@@ -2,7 +2,7 @@
 
 use crate::world::{Answer, Things, World};
 use axum::http::StatusCode;
-use migrations::{Actor, Begun, Role};
+use migrations::{Actor, KeyState, Role};
 use serde_json::{Value, json};
 
 const KEY: (&str, &str) = ("idempotency-key", "6f1c2c7e-one");
@@ -135,7 +135,8 @@ async fn an_attempt_after_a_crash_makes_no_twin() {
     let body = json!({"name": "shop"});
     let path = things.path("/projects/{prj}/clusters");
     let (id, fingerprint) = (portal_key(&world, &path).await, sha(&[body.to_string().as_bytes()]));
-    let Begun::Taken { claim, .. } = world.store.idempotency().begin(things.ana.id, &id, &fingerprint).await.unwrap()
+    let KeyState::Taken { claim, .. } =
+        world.store.idempotency().begin(things.ana.id, &id, &fingerprint).await.unwrap()
     else {
         panic!("the key is taken")
     };
@@ -151,7 +152,7 @@ async fn an_attempt_after_a_crash_makes_no_twin() {
         spec: row.spec.clone(),
         actor: Actor::User(things.ana.id),
     };
-    let made = world.store.claimed(claim.clone()).clusters().insert(new).await.unwrap();
+    let made = world.store.with_key_lease(claim.clone()).clusters().insert(new).await.unwrap();
     world.store.idempotency().release(&claim).await.unwrap();
     let found = send().await;
     assert_eq!((found.status, found.header("idempotency-replayed")), (StatusCode::ACCEPTED, "true"), "{}", found.text);
@@ -207,11 +208,7 @@ async fn a_secret_is_not_told_again_to_who_lost_the_role() {
     identity.put_member(place(Role::Viewer), Actor::System).await.unwrap();
     let refused = send().await;
     assert_eq!((refused.status.as_u16(), refused.code().as_str()), (403, "PERMISSION_DENIED"));
-    assert!(
-        !refused.text.contains(&secret) && refused.text.contains("the role held here is viewer"),
-        "{}",
-        refused.text
-    );
+    assert!(!refused.text.contains(&secret) && refused.text.contains("your role here is viewer"), "{}", refused.text);
     identity.put_member(place(Role::Editor), Actor::System).await.unwrap();
     same(&first, &send().await);
 }

@@ -39,7 +39,7 @@ async fn refused(world: &World, call: (&str, &str, Value)) {
     let answer = world.call("POST", path, token, body.clone()).await;
     let found = (answer.status.as_u16(), answer.code());
     assert_eq!(found, (403, "LOCAL_MACHINES_RESTRICTED".to_owned()), "{path} {body}: {}", answer.text);
-    assert!(answer.text.contains("share the kernel of the platform's machine"), "{}", answer.text);
+    assert!(answer.text.contains("share the kernel of the platform host"), "{}", answer.text);
 }
 
 #[tokio::test]
@@ -93,12 +93,12 @@ async fn only_the_first_organization_has_local_machines() {
         let world = World::with(mode).await;
         let things = Things::new(&world).await;
         let (cluster, organization) = other(&world, &things).await;
-        let stranger = world.token(&things.ana, &organization, Role::Owner).await;
+        let other_token = world.token(&things.ana, &organization, Role::Owner).await;
         let (path, body) = (format!("{cluster}{POOLS}"), json!({"name": "web", "kind": "local"}));
         if allowed {
-            assert!(world.call("POST", &path, &stranger, body).await.status.is_success());
+            assert!(world.call("POST", &path, &other_token, body).await.status.is_success());
         } else {
-            refused(&world, (&path, &stranger, body)).await;
+            refused(&world, (&path, &other_token, body)).await;
         }
     }
 }

@@ -47,8 +47,8 @@ async fn a_refusal_names_the_quota_and_who_can_act() {
             let told = json!({"resource": resource.as_str(), "used": quota.used, "limit": quota.used});
             assert_eq!((&problem["quota"], &problem["class"]), (&told, &json!("quota")), "{problem}");
             let (detail, next) = (problem["detail"].as_str().unwrap(), problem["remediation"].as_str().unwrap());
-            let words = format!("{0} of at most {0} {1}", quota.used, resource.title());
-            assert!(detail.contains(&words) && next.contains("people who run this portal"), "{problem}");
+            let words = format!("{0} of {0} {1}", quota.used, resource.title());
+            assert!(detail.contains(&words) && next.contains("ask the platform operator"), "{problem}");
         }
         quotas.set(holder, resource, 1000).await.unwrap();
     }
@@ -59,5 +59,5 @@ async fn a_refusal_names_the_quota_and_who_can_act() {
         (refused.code().as_str(), &refused.json()["quota"]["resource"]),
         ("QUOTA_REACHED", &json!("organizations"))
     );
-    assert!(refused.text.contains("You own 1 of at most 1 organizations"), "{}", refused.text);
+    assert!(refused.text.contains("you own 1 of 1"), "{}", refused.text);
 }

@@ -49,12 +49,12 @@ async fn values_are_refused_with_their_place_and_reason() {
     let token = world.token(&things.ana, &things.organization, Role::Owner).await;
     let (clusters, pools) = ("/projects/{prj}/clusters", "/clusters/{cls}/node-pools");
     let table: &[(&str, &str, Value, &str, &str)] = &[
-        ("POST", clusters, json!({"name": "Demo"}), "/name", "use only lower-case letters a-z, digits and `-`"),
-        ("POST", clusters, json!({"name": ""}), "/name", "a name is needed"),
-        ("POST", clusters, json!({"name": "a".repeat(41)}), "/name", "41 characters, the limit is 40"),
+        ("POST", clusters, json!({"name": "Demo"}), "/name", "use only lowercase letters a-z, digits and `-`"),
+        ("POST", clusters, json!({"name": ""}), "/name", "a name is required"),
+        ("POST", clusters, json!({"name": "a".repeat(41)}), "/name", "41 characters; the maximum is 40"),
         ("POST", clusters, json!({"name": "a", "version": "1.2.3"}), "/version", "choose 1.36.3 or 1.35.4"),
         ("POST", clusters, json!({"name": "a", "pod_cidr": "8.8.8.0/24"}), "/pod_cidr", "choose a private network"),
-        ("POST", clusters, json!({"name": "a", "pod_cidr": "ten"}), "/pod_cidr", "is not a range of IPv4 addresses"),
+        ("POST", clusters, json!({"name": "a", "pod_cidr": "ten"}), "/pod_cidr", "is not an IPv4 CIDR"),
         ("POST", clusters, json!({"name": "a", "replicas": 9}), "/replicas", "choose 1 to 5"),
         ("POST", clusters, json!({"name": "a", "replcas": 1}), "/replcas", "unknown field"),
         ("POST", pools, json!({"name": "a", "kind": "cloud"}), "/kind", "choose byo or local"),
@@ -75,7 +75,7 @@ async fn values_are_refused_with_their_place_and_reason() {
         ),
         ("POST", "/me/tokens", json!({"name": ""}), "/name", "1 to 64 characters"),
         ("POST", "/me/tokens", json!({"name": "a", "role": "king"}), "/role", "choose owner, admin, editor or viewer"),
-        ("POST", "/organizations", json!({"name": "A B"}), "/name", "use only lower-case letters"),
+        ("POST", "/organizations", json!({"name": "A B"}), "/name", "use only lowercase letters"),
     ];
     for (method, path, body, pointer, words) in table {
         let answer = world.call(method, &things.path(path), &token, body.clone()).await;
@@ -182,7 +182,7 @@ async fn a_small_token_makes_nothing_lasting_and_no_local_machines() {
     for (method, path, body) in refused {
         let answer = world.call(method, &path, &editor, body).await;
         assert_eq!((answer.status.as_u16(), answer.code().as_str()), (403, "PERMISSION_DENIED"), "{method} {path}");
-        assert!(answer.text.contains("needs the role admin"), "{}", answer.text);
+        assert!(answer.text.contains("requires the role admin"), "{}", answer.text);
     }
     let answer = world.call("DELETE", &format!("/tokens/{own}"), &editor, Value::Null).await;
     assert!(answer.status.is_success(), "it may end itself: {}", answer.text);

@@ -66,7 +66,7 @@ async fn a_session_lives_from_sign_in_to_sign_out() {
     assert!(line.contains("; HttpOnly; SameSite=Lax;") && line.ends_with("; Secure"), "{line}");
     assert_ne!(pair(line), first);
     assert!(line.starts_with("__Host-") && line.contains("; Path=/;") && !line.contains("Domain"), "{line}");
-    // A neighbour under the same domain can set a cookie of the plain name, and it means nothing here.
+    // A neighbor under the same domain can set a cookie of the plain name, and it means nothing here.
     let plain = pair(line).replace("__Host-", "");
     assert_eq!(world.send(me(&plain)).await.code(), "UNAUTHENTICATED");
     assert_eq!(world.send(me(&pair(line))).await.json()["user"]["display_name"], "Ana");

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 /// What a route asks of its caller.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Door {
+pub enum Access {
     /// Anybody, without credentials.
     Open,
     /// Anybody signed in; it speaks of the caller only, so another organization's caller gets an answer too.
@@ -17,30 +17,30 @@ pub enum Door {
     Role(Role),
 }
 
-pub type Case = (&'static str, &'static str, Door, fn() -> Value);
+pub type Case = (&'static str, &'static str, Access, fn() -> Value);
 
-const VIEW: Door = Door::Role(Role::Viewer);
-const EDIT: Door = Door::Role(Role::Editor);
-const ADMIN: Door = Door::Role(Role::Admin);
+const VIEW: Access = Access::Role(Role::Viewer);
+const EDIT: Access = Access::Role(Role::Editor);
+const ADMIN: Access = Access::Role(Role::Admin);
 
 fn none() -> Value {
     Value::Null
 }
 
 pub const CASES: &[Case] = &[
-    ("POST", "/setup", Door::Open, || json!({"token": "x", "email": "a@b", "password": "long enough to pass"})),
-    ("GET", "/errors", Door::Open, none),
-    ("GET", "/me", Door::Own, none),
-    ("GET", "/me/tokens", Door::Own, none),
-    ("POST", "/me/tokens", Door::Own, || json!({"name": "ci"})),
-    ("GET", "/me/sessions", Door::Own, none),
-    ("DELETE", "/me/sessions/{ses}", Door::Own, none),
-    ("DELETE", "/me/sessions", Door::Own, none),
-    ("POST", "/me/password", Door::Own, || json!({"current_password": PASSWORD, "new_password": PASSWORD})),
-    ("GET", "/kubernetes-versions", Door::Own, none),
-    ("GET", "/organizations", Door::Own, none),
-    ("POST", "/organizations", Door::Own, || json!({"name": "new"})),
-    ("GET", "/operations?target={cls}", Door::Own, none),
+    ("POST", "/setup", Access::Open, || json!({"token": "x", "email": "a@b", "password": "long enough to pass"})),
+    ("GET", "/errors", Access::Open, none),
+    ("GET", "/me", Access::Own, none),
+    ("GET", "/me/tokens", Access::Own, none),
+    ("POST", "/me/tokens", Access::Own, || json!({"name": "ci"})),
+    ("GET", "/me/sessions", Access::Own, none),
+    ("DELETE", "/me/sessions/{ses}", Access::Own, none),
+    ("DELETE", "/me/sessions", Access::Own, none),
+    ("POST", "/me/password", Access::Own, || json!({"current_password": PASSWORD, "new_password": PASSWORD})),
+    ("GET", "/kubernetes-versions", Access::Own, none),
+    ("GET", "/organizations", Access::Own, none),
+    ("POST", "/organizations", Access::Own, || json!({"name": "new"})),
+    ("GET", "/operations?target={cls}", Access::Own, none),
     ("GET", "/organizations/{org}", VIEW, none),
     ("GET", "/organizations/{org}/audit", ADMIN, none),
     ("GET", "/organizations/{org}/quota", VIEW, none),
@@ -87,10 +87,10 @@ fn every_route_has_a_case() {
 async fn nobody_comes_in_without_credentials() {
     let world = World::new().await;
     let things = Things::new(&world).await;
-    for (method, path, door, body) in CASES {
+    for (method, path, access, body) in CASES {
         for token in ["", "pilothouse_00000000000000000000000000_nonsense", "nonsense"] {
             let answer = world.call(method, &things.path(path), token, body()).await;
-            if *door == Door::Open {
+            if *access == Access::Open {
                 assert_ne!(answer.status, StatusCode::FORBIDDEN, "{method} {path}");
                 continue;
             }
@@ -108,15 +108,15 @@ async fn another_organization_sees_nothing() {
     let name = "other".parse().unwrap();
     let other = identity.create_organization(ana.id, name, "Other", Actor::User(ana.id)).await.unwrap();
     let token = world.token(ana, &other, Role::Owner).await;
-    for (method, path, door, body) in CASES {
+    for (method, path, access, body) in CASES {
         let answer = world.call(method, &things.path(path), &token, body()).await;
-        match door {
-            Door::Open => {}
-            Door::Own => {
+        match access {
+            Access::Open => {}
+            Access::Own => {
                 assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
                 assert!(!answer.text.contains(&things.ids["op"]), "{method} {path}: {}", answer.text);
             }
-            Door::Role(_) => {
+            Access::Role(_) => {
                 let found = (answer.status.as_u16(), answer.code());
                 assert_eq!(found, (404, "NOT_FOUND".to_owned()), "{method} {path}: {}", answer.text);
             }
@@ -129,14 +129,14 @@ async fn a_role_too_low_is_told_which_one_is_needed() {
     let world = World::new().await;
     let things = Things::new(&world).await;
     let below = |role: Role| Role::ALL.iter().copied().filter(move |other| *other < role);
-    for (method, path, door, body) in CASES {
-        let Door::Role(least) = door else { continue };
+    for (method, path, access, body) in CASES {
+        let Access::Role(least) = access else { continue };
         for role in below(*least) {
             let token = world.token(&things.ana, &things.organization, role).await;
             let answer = world.call(method, &things.path(path), &token, body()).await;
             let found = (answer.status.as_u16(), answer.code());
             assert_eq!(found, (403, "PERMISSION_DENIED".to_owned()), "{method} {path} as {role}: {}", answer.text);
-            assert!(answer.text.contains(&format!("needs the role {least}")), "{}", answer.text);
+            assert!(answer.text.contains(&format!("requires the role {least}")), "{}", answer.text);
         }
     }
 }
@@ -146,8 +146,8 @@ async fn ids_that_are_none_are_not_found() {
     let world = World::new().await;
     let things = Things::new(&world).await;
     let token = world.token(&things.ana, &things.organization, Role::Owner).await;
-    for (method, path, door, body) in CASES.iter().filter(|(_, path, ..)| path.contains("/{")) {
-        assert!(matches!(door, Door::Role(_)) || path.starts_with("/me/"));
+    for (method, path, access, body) in CASES.iter().filter(|(_, path, ..)| path.contains("/{")) {
+        assert!(matches!(access, Access::Role(_)) || path.starts_with("/me/"));
         for id in ["nonsense", "cls_00000000000000000000000000", "..", "%00", "x y".replace(' ', "%20").as_str()] {
             let start = path.find('{').unwrap();
             let end = path.find('}').unwrap();

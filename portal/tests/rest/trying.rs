@@ -1,6 +1,6 @@
 //! `?validate_only=true`: on every change; all is checked, nothing is changed.
 
-use crate::tenancy::{CASES, Door};
+use crate::tenancy::{Access, CASES};
 use crate::world::{Things, World};
 use axum::http::StatusCode;
 use migrations::{ExposeSecret, Page, Role};
@@ -9,9 +9,11 @@ use serde_json::{Value, json};
 /// Everything of Ana's that a change could show in.
 async fn seen(world: &World, things: &Things, token: &str) -> String {
     let mut all = String::new();
-    for (_, path, door, _) in CASES.iter().filter(|(method, _, door, _)| *method == "GET" && *door != Door::Open) {
+    for (_, path, access, _) in
+        CASES.iter().filter(|(method, _, access, _)| *method == "GET" && *access != Access::Open)
+    {
         let answer = world.get(&things.path(path), token).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path} {door:?}");
+        assert_eq!(answer.status, StatusCode::OK, "{path} {access:?}");
         all.push_str(&answer.text);
     }
     let audit = world.store.audit().list(things.organization.id, Page::default()).await.unwrap();
@@ -25,8 +27,8 @@ async fn every_change_can_be_tried_out() {
     let token = world.token(&things.ana, &things.organization, Role::Owner).await;
     world.get("/me", &token).await;
     let before = seen(&world, &things, &token).await;
-    for (method, path, door, body) in
-        CASES.iter().filter(|(method, _, door, _)| *method != "GET" && *door != Door::Open)
+    for (method, path, access, body) in
+        CASES.iter().filter(|(method, _, access, _)| *method != "GET" && *access != Access::Open)
     {
         let path = {
             let path = things.path(path);
@@ -34,7 +36,7 @@ async fn every_change_can_be_tried_out() {
         };
         let answer = world.call(method, &path, &token, body()).await;
         let expected = if *method == "DELETE" { StatusCode::NO_CONTENT } else { StatusCode::OK };
-        assert_eq!(answer.status, expected, "{method} {path} {door:?}: {}", answer.text);
+        assert_eq!(answer.status, expected, "{method} {path} {access:?}: {}", answer.text);
         assert_eq!((answer.header("location"), answer.header("etag")), ("", ""), "{method} {path}");
         assert_eq!(seen(&world, &things, &token).await, before, "{method} {path} changed something");
     }

@@ -18,7 +18,7 @@ use super::bucket::{Bucket, Limit};
 const TRANSFERS: [usize; 3] = [4, 16, 64];
 /// Bytes of parts to a node: all it needs, six times at once, and so much an hour.
 const BYTES: Limit = Limit { at_once: 2 << 30, every: Duration::from_nanos(3_600_000_000_000 / (2 << 30)) };
-/// Enrolments with one token: a pool of machines that boot together.
+/// Enrollments with one token: a pool of machines that boot together.
 const TOKEN: Limit = Limit { at_once: 200, every: Duration::from_millis(500) };
 /// And of one machine with it: the first, and some repeats whose answers were lost.
 const MACHINE: Limit = Limit { at_once: 6, every: Duration::from_secs(10) };
@@ -76,7 +76,7 @@ struct Node {
 /// The places of a part's transfer.
 #[derive(Debug)]
 pub struct Transfer {
-    _places: [OwnedSemaphorePermit; 3],
+    _permits: [OwnedSemaphorePermit; 3],
 }
 
 impl Default for Bounds {
@@ -109,7 +109,7 @@ impl Bounds {
         self.with(node, now, |node| node.calls[method as usize].take(method.limit(), now))
     }
 
-    /// Waits for a place for a part.
+    /// DeletionWait for a place for a part.
     ///
     /// # Errors
     /// The time until the node may have bytes again.
@@ -120,7 +120,7 @@ impl Bounds {
         // In this order: who waits holds only what is its own.
         let [own, cluster, all] = [own, clusters, self.all.clone()].map(Semaphore::acquire_owned);
         match (own.await, cluster.await, all.await) {
-            (Ok(own), Ok(cluster), Ok(all)) => Ok(Transfer { _places: [own, cluster, all] }),
+            (Ok(own), Ok(cluster), Ok(all)) => Ok(Transfer { _permits: [own, cluster, all] }),
             _ => Err(Duration::from_secs(1)),
         }
     }
@@ -130,18 +130,18 @@ impl Bounds {
         self.with(node, now, |node| node.bytes.spend(BYTES, bytes, now));
     }
 
-    /// Counts an enrolment.
+    /// Counts an enrollment.
     ///
     /// # Errors
     /// The time until one is heard.
-    pub fn enrol(&self, token: &str, fingerprint: &str, now: Instant) -> Result<(), Duration> {
+    pub fn enroll(&self, token: &str, fingerprint: &str, now: Instant) -> Result<(), Duration> {
         let keys = [(self.hasher.hash_one((token, "")), TOKEN), (self.hasher.hash_one((token, fingerprint)), MACHINE)];
         let mut tokens = self.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() + keys.len() > COUNTED {
             tokens.retain(|_, bucket| !bucket.is_full(now));
         }
         if tokens.len() + keys.len() > COUNTED {
-            // Strangers' invented tokens, each refused by the store in any case.
+            // Invented tokens, each refused by the store in any case.
             tokens.clear();
         }
         keys.into_iter()
@@ -160,7 +160,7 @@ impl Bounds {
     fn cluster(&self, cluster: ClusterId) -> Arc<Semaphore> {
         let mut clusters = self.clusters.lock().unwrap_or_else(PoisonError::into_inner);
         if !clusters.contains_key(&cluster) {
-            clusters.retain(|_, places| places.available_permits() < TRANSFERS[1]);
+            clusters.retain(|_, permits| permits.available_permits() < TRANSFERS[1]);
         }
         clusters.entry(cluster).or_insert_with(|| Arc::new(Semaphore::new(TRANSFERS[1]))).clone()
     }
@@ -170,9 +170,9 @@ impl Bounds {
         if !nodes.contains_key(&node) {
             nodes.retain(|_, other| !other.is_forgettable(now));
         }
-        let known = nodes.entry(node).or_insert_with(|| Node::new(now));
-        known.used = now;
-        act(known)
+        let state = nodes.entry(node).or_insert_with(|| Node::new(now));
+        state.used = now;
+        act(state)
     }
 
     fn nodes(&self) -> MutexGuard<'_, HashMap<NodeId, Node>> {
@@ -192,9 +192,9 @@ mod tests {
     fn each_method_has_a_bucket_of_its_own() {
         let (bounds, begun) = (Bounds::default(), Instant::now());
         for (method, at_once) in [(Method::Watch, 10), (Method::Report, 10), (Method::Fetch, 120), (Method::Renew, 4)] {
-            let heard = |at| (0..200).filter(|_| bounds.call(node(1), method, at).is_ok()).count();
-            assert_eq!(heard(begun), at_once, "{method:?}");
-            assert_eq!(heard(begun + 3 * method.limit().every), 3, "{method:?}");
+            let accepted = |at| (0..200).filter(|_| bounds.call(node(1), method, at).is_ok()).count();
+            assert_eq!(accepted(begun), at_once, "{method:?}");
+            assert_eq!(accepted(begun + 3 * method.limit().every), 3, "{method:?}");
             assert!(bounds.call(node(2), method, begun).is_ok(), "another's are its own");
         }
     }
@@ -213,12 +213,12 @@ mod tests {
     #[test]
     fn a_token_is_heard_so_often_and_a_machine_less_often() {
         let (bounds, now) = (Bounds::default(), Instant::now());
-        let machine = (0..50).filter(|_| bounds.enrol("token", "machine", now).is_ok()).count();
+        let machine = (0..50).filter(|_| bounds.enroll("token", "machine", now).is_ok()).count();
         assert_eq!(machine, 6);
-        let machines = (0..500).filter(|at| bounds.enrol("other", &at.to_string(), now).is_ok()).count();
+        let machines = (0..500).filter(|at| bounds.enroll("other", &at.to_string(), now).is_ok()).count();
         assert_eq!(machines, 200);
         for at in 0..2 * COUNTED {
-            bounds.enrol(&format!("invented {at}"), "m", now).unwrap();
+            bounds.enroll(&format!("invented {at}"), "m", now).unwrap();
         }
         assert!(bounds.tokens.lock().unwrap().len() <= COUNTED);
     }

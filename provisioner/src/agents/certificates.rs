@@ -67,7 +67,7 @@ fn refused(what: &str, error: &PkiError) -> Status {
         PkiError::Csr(_) | PkiError::CsrKey => Status::invalid_argument(format!("the {what} signing request: {error}")),
         _ => {
             tracing::warn!(what, error = crate::chain(error), "sign a node's certificate");
-            Status::internal("the platform cannot sign the certificates")
+            Status::internal("certificate issuance failed")
         }
     }
 }

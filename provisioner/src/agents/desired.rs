@@ -12,7 +12,7 @@ use tenant_controlplane::pki::ClusterPki;
 use tenant_controlplane::spec::{API_PORT, NODE_LOCAL_API};
 
 use super::Agents;
-use crate::family::Family;
+use crate::node_context::NodeContext;
 use crate::parts::Part;
 
 /// The label on nodes that says which pool they are of.
@@ -39,7 +39,12 @@ impl Agents {
     ///
     /// # Errors
     /// [`StoreError`], also when the node goes meanwhile.
-    pub(super) async fn desired(&self, own: &Family, pki: &ClusterPki, known: u64) -> Result<NodeConfig, StoreError> {
+    pub(super) async fn desired(
+        &self,
+        own: &NodeContext,
+        pki: &ClusterPki,
+        known: u64,
+    ) -> Result<NodeConfig, StoreError> {
         let (store, id) = (&self.inner.store, own.node.id);
         let known = known.min(i64::MAX.cast_unsigned());
         let mut newer = None;
@@ -54,13 +59,13 @@ impl Agents {
                 return Ok(NodeConfig { generation, ..config });
             }
             // Another process was there first, perhaps on newer rows.
-            newer = Some(Family::load(store, id).await?.ok_or(StoreError::NotFound { what: "node" })?);
+            newer = Some(NodeContext::load(store, id).await?.ok_or(StoreError::NotFound { what: "node" })?);
         }
     }
 
-    fn undated(&self, own: &Family, pki: &ClusterPki) -> NodeConfig {
-        let Family { node, pool, cluster } = own;
-        let facts = &self.inner.facts;
+    fn undated(&self, own: &NodeContext, pki: &ClusterPki) -> NodeConfig {
+        let NodeContext { node, pool, cluster } = own;
+        let installation = &self.inner.installation;
         let mut parts = self.inner.parts.list(cluster.spec.version);
         parts.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
         NodeConfig {
@@ -68,9 +73,9 @@ impl Agents {
             kubernetes_version: cluster.spec.version.to_string(),
             node_name: node.name.to_string(),
             label: cluster.label(),
-            domain: facts.domain.clone(),
-            server: facts.machine_gateway.clone(),
-            platform_ca: facts.platform_ca_pem.clone(),
+            domain: installation.domain.clone(),
+            server: installation.machine_gateway.clone(),
+            platform_ca: installation.platform_ca_pem.clone(),
             api_ca: pki.serving.trust_pem(),
             client_ca: pki.client.trust_pem(),
             pod_cidr: node.pod_cidr.to_string(),

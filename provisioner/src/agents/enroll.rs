@@ -5,14 +5,14 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use migrations::{EnrolError, Enrolled, Enrolment, NodeFacts, WorkKind};
+use migrations::{EnrollError, Enrolled, Enrollment, NodeInfo, WorkKind};
 use node_protocol::{EnrollReply, EnrollRequest, MachineFacts};
 use tenant_controlplane::text::printable_within;
 use tonic::Status;
 
 use super::certificates::{Requests, sign_apart};
 use super::{Agents, unavailable};
-use crate::family::Family;
+use crate::node_context::NodeContext;
 
 /// The longest of any of an agent's words on itself.
 const WORD: usize = 200;
@@ -24,19 +24,19 @@ const ADDRESSES: usize = 32;
 /// As agent.proto says.
 pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollReply, Status> {
     if request.fingerprint.is_empty() || request.fingerprint.len() > WORD {
-        return Err(Status::invalid_argument("the machine's fingerprint is missing or too long"));
+        return Err(Status::invalid_argument("the machine fingerprint is missing or too long"));
     }
     count(agents, &request)?;
     let reported = request.facts.unwrap_or_default();
     let store = &agents.inner.store;
-    let enrolment = Enrolment {
+    let enrollment = Enrollment {
         token_secret: &request.token,
         fingerprint: &request.fingerprint,
         hostname: &reported.hostname,
-        wished_name: &request.node_name,
+        requested_name: &request.node_name,
         facts: facts(&reported, ""),
     };
-    let Enrolled { node, cluster, pool } = store.nodes().enroll(enrolment).await.map_err(|error| refused(&error))?;
+    let Enrolled { node, cluster, pool } = store.nodes().enroll(enrollment).await.map_err(|error| refused(&error))?;
     let pki = store.pki().get(cluster.id).await.map_err(|error| unavailable(&error))?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster is still being created: try again"))?;
     let requests = Requests {
@@ -47,10 +47,10 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
     };
     let pki = Arc::new(pki);
     let certificates = sign_apart(agents, pki.clone(), node.clone(), requests).await?;
-    let own = Family { node, pool, cluster };
+    let own = NodeContext { node, pool, cluster };
     let config = agents.desired(&own, &pki, 0).await.map_err(|error| unavailable(&error))?;
     store.work().due(WorkKind::Node, own.node.id.uuid()).await.map_err(|error| unavailable(&error))?;
-    tracing::info!(node = %own.node.id, name = %own.node.name, cluster = %own.cluster.id, "a machine joined");
+    tracing::info!(node = %own.node.id, name = %own.node.name, cluster = %own.cluster.id, "node enrolled");
     Ok(EnrollReply {
         node_id: own.node.id.to_string(),
         cluster_id: own.cluster.id.to_string(),
@@ -60,24 +60,24 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
     })
 }
 
-/// Each enrolment is a transaction and four signatures, repeats of one machine too.
+/// Each enrollment is a transaction and four signatures, repeats of one machine too.
 fn count(agents: &Agents, request: &EnrollRequest) -> Result<(), Status> {
-    let counted = agents.inner.bounds.enrol(&request.token, &request.fingerprint, Instant::now());
+    let counted = agents.inner.bounds.enroll(&request.token, &request.fingerprint, Instant::now());
     // Agents try again after this code.
     counted.map_err(|wait| {
         let seconds = wait.as_secs() + 1;
-        Status::unavailable(format!("this join token is used too often at once: the next try is heard in {seconds} s"))
+        Status::unavailable(format!("too many requests with this join token: try again in {seconds} s"))
     })
 }
 
-fn refused(error: &EnrolError) -> Status {
+fn refused(error: &EnrollError) -> Status {
     let message = error.to_string();
     match error {
-        EnrolError::Unknown | EnrolError::Expired | EnrolError::Revoked | EnrolError::UsedUp => {
+        EnrollError::Unknown | EnrollError::Expired | EnrollError::Revoked | EnrollError::UsedUp => {
             Status::unauthenticated(message)
         }
-        EnrolError::UsedElsewhere | EnrolError::Removed => Status::permission_denied(message),
-        EnrolError::Store(error) => unavailable(error),
+        EnrollError::UsedElsewhere | EnrollError::Removed => Status::permission_denied(message),
+        EnrollError::Store(error) => unavailable(error),
         _ => Status::invalid_argument(message),
     }
 }
@@ -86,9 +86,9 @@ fn short(text: &str) -> String {
     printable_within(text, WORD)
 }
 
-/// What a machine says of itself, cut to sizes that fit; the kubelet's version comes from Kubernetes.
-pub fn facts(reported: &MachineFacts, kubelet_version: &str) -> NodeFacts {
-    NodeFacts {
+/// What a machine reports of itself, truncated; the kubelet's version comes from Kubernetes.
+pub fn facts(reported: &MachineFacts, kubelet_version: &str) -> NodeInfo {
+    NodeInfo {
         kubelet_version: kubelet_version.to_owned(),
         os: short(&reported.os),
         arch: short(&reported.arch),

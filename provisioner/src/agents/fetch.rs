@@ -35,13 +35,13 @@ pub async fn fetch(
     cut: CancellationToken,
     request: FetchRequest,
 ) -> Result<BoxStream<Chunk>, Status> {
-    let place = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
+    let permit = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
     let cluster = agents.inner.store.clusters().load(node.cluster).await.map_err(|error| unavailable(&error))?;
     let parts = agents.inner.parts.list(cluster.spec.version);
     let part = parts.into_iter().find(|part| part.sha256 == request.sha256);
-    let part = part.ok_or_else(|| Status::not_found("no part of that checksum belongs to this node's version"))?;
+    let part = part.ok_or_else(|| Status::not_found("no artifact with this checksum for this node's version"))?;
     if request.offset > part.size {
-        return Err(Status::out_of_range(format!("the part has {} bytes", part.size)));
+        return Err(Status::out_of_range(format!("the artifact has {} bytes", part.size)));
     }
     let file = Arc::new(agents.inner.parts.open(&part.sha256).map_err(|error| unavailable(&error))?);
     let (sender, receiver) = mpsc::channel(AHEAD);
@@ -56,7 +56,7 @@ pub async fn fetch(
     });
     // What is read ahead counts as long as it is there.
     let chunks = ReceiverStream::new(receiver).map(move |chunk| {
-        let _held = &place;
+        let _held = &permit;
         chunk
     });
     Ok(Box::pin(chunks))
@@ -64,7 +64,7 @@ pub async fn fetch(
 
 fn had_enough(wait: Duration) -> Status {
     let minutes = wait.as_secs() / 60 + 1;
-    Status::resource_exhausted(format!("this node fetched its parts several times over: the next in {minutes} min"))
+    Status::resource_exhausted(format!("this node downloaded its artifacts too often: try again in {minutes} min"))
 }
 
 /// What is sent to whom.

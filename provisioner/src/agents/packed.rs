@@ -49,7 +49,7 @@ enum Form {
     /// As it is: packing makes it no smaller.
     Plain,
     /// Packed, at this place of the file.
-    Packed { place: u64, length: usize, unpacked: u32 },
+    Packed { offset: u64, length: usize, unpacked: u32 },
 }
 
 /// Which bytes of which part.
@@ -68,14 +68,14 @@ impl Packed {
     pub fn new(dir: &Path) -> Self {
         let file = nameless(dir);
         if let Err(error) = &file {
-            tracing::warn!(dir = %dir.display(), %error, "packed parts are not kept: each node's are packed anew");
+            tracing::warn!(dir = %dir.display(), %error, "compressed artifacts are not cached: compressing per node");
         }
         let kept = Arc::new(Kept { file, index: Mutex::default() });
         let [packers, readers] = [PACKERS, READERS].map(|(threads, queue)| Workers::new(threads, queue));
         Self { kept, packers, readers }
     }
 
-    /// The next bytes, packed if wished and worth it, and how many they are; none at the end.
+    /// The next bytes, packed if requested and worth it, and how many they are; none at the end.
     ///
     /// # Errors
     /// The file system's, or that too much waits for it.
@@ -94,9 +94,9 @@ impl Packed {
 impl Kept {
     fn packed(&self, piece: &Piece) -> io::Result<(Chunk, usize)> {
         match (self.form(piece), &self.file) {
-            (Some(Form::Packed { place, length, unpacked }), Ok(file)) => {
+            (Some(Form::Packed { offset, length, unpacked }), Ok(file)) => {
                 let mut data = vec![0; length];
-                file.read_exact_at(&mut data, place)?;
+                file.read_exact_at(&mut data, offset)?;
                 Ok((Chunk { data, unpacked }, unpacked as usize))
             }
             (Some(_), _) => plain(piece),
@@ -119,17 +119,17 @@ impl Kept {
     fn keep(&self, piece: &Piece, data: Option<&Vec<u8>>, unpacked: u32) -> io::Result<()> {
         let Ok(file) = &self.file else { return Ok(()) };
         let mut index = self.index();
-        let (key, place) = ((piece.sha256.clone(), piece.offset), index.end);
+        let (key, offset) = ((piece.sha256.clone(), piece.offset), index.end);
         if index.chunks.contains_key(&key) {
             return Ok(());
         }
         let Some(data) = data else { return index.note(key, Form::Plain) };
-        if place + data.len() as u64 > MOST {
+        if offset + data.len() as u64 > MOST {
             return Ok(());
         }
-        file.write_all_at(data, place)?;
+        file.write_all_at(data, offset)?;
         index.end += data.len() as u64;
-        index.note(key, Form::Packed { place, length: data.len(), unpacked })
+        index.note(key, Form::Packed { offset, length: data.len(), unpacked })
     }
 
     fn form(&self, piece: &Piece) -> Option<Form> {

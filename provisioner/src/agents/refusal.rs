@@ -32,6 +32,6 @@ fn removed(tombstone: &Tombstone) -> Status {
 }
 
 fn unknown(caller: Caller) -> Status {
-    tracing::warn!(node = %caller.node, cluster = %caller.cluster, "a node calls of which nothing is known: it goes on as it is");
+    tracing::warn!(node = %caller.node, cluster = %caller.cluster, "request from an unknown node: left unchanged");
     Unknown { node_id: caller.node.to_string() }.status()
 }

@@ -14,7 +14,7 @@ const NOTED_EVERY: Duration = Duration::minutes(10);
 /// Signs anew, and writes it in the audit log.
 ///
 /// # Errors
-/// As enrolment's signing.
+/// As enrollment's signing.
 pub async fn renew(agents: &Agents, node: &Node, request: RenewRequest) -> Result<Certificates, Status> {
     let inner = &agents.inner;
     let pki = inner.signers.get(&inner.store, node.cluster).await.map_err(|error| unavailable(&error))?;

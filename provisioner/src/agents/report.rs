@@ -1,4 +1,4 @@
-//! What a machine says of itself; also its heartbeat. Rows are written only for news; the node's reconcile draws the conclusions.
+//! A machine's report, which is also its heartbeat. Rows are written only for changes; the node's reconcile draws the conclusions.
 
 use migrations::{Node, NodeReport as RowReport, StoreError, WorkKind};
 use node_protocol::{Check, CheckStatus, NodePhase, NodeReport, ReportReply};
@@ -27,15 +27,18 @@ pub async fn report(agents: &Agents, node: Node, report: NodeReport) -> Result<R
 async fn take(agents: &Agents, node: &Node, report: NodeReport) -> Result<(), StoreError> {
     let store = &agents.inner.store;
     if report.phase() == NodePhase::Reset {
-        tracing::info!(node = %node.id, name = %node.name, "the machine has reset itself");
+        tracing::info!(node = %node.id, name = %node.name, "the machine has reset");
         store.nodes().mark_removed(node.id).await?;
         return store.work().due(WorkKind::Node, node.id.uuid()).await;
     }
     let problem = problem(node, &report);
-    let facts =
-        report.facts.as_ref().map(|told| facts(told, &node.facts.kubelet_version)).filter(|new| *new != node.facts);
+    let facts = report
+        .facts
+        .as_ref()
+        .map(|agent_problem| facts(agent_problem, &node.facts.kubelet_version))
+        .filter(|new| *new != node.facts);
     if problem == node.problem && facts.is_none() {
-        return if is_noted(node) { Ok(()) } else { store.nodes().seen(node.id).await };
+        return if is_noted(node) { Ok(()) } else { store.nodes().record_heartbeat(node.id).await };
     }
     let (state, state_message) = (node.state, node.state_message.clone());
     let last_seen_at = Some(OffsetDateTime::now_utc());
@@ -52,13 +55,13 @@ fn is_noted(node: &Node) -> bool {
 fn problem(node: &Node, report: &NodeReport) -> Option<Problem> {
     let is_agents = node.problem.as_ref().is_some_and(|problem| problem.code == REPORTED_BY_AGENT);
     match report.phase() {
-        NodePhase::Failed => Some(told(report)),
+        NodePhase::Failed => Some(agent_problem(report)),
         _ if is_agents => None,
         _ => node.problem.clone(),
     }
 }
 
-fn told(report: &NodeReport) -> Problem {
+fn agent_problem(report: &NodeReport) -> Problem {
     let failed: Vec<&Check> = report.checks.iter().filter(|check| check.status() == CheckStatus::Fail).collect();
     let observed = failed.iter().map(|check| format!("{}: {}", check.id, check.observed));
     let detail: Vec<String> =
@@ -66,7 +69,7 @@ fn told(report: &NodeReport) -> Problem {
     let remedies: Vec<_> =
         failed.iter().map(|check| check.remediation.as_str()).filter(|text| !text.is_empty()).collect();
     let remediation = if remedies.is_empty() {
-        "Look at `pilothouse-node status` on the machine.".to_owned()
+        "Run `pilothouse-node status` on the machine.".to_owned()
     } else {
         remedies.join(" ")
     };

@@ -21,7 +21,7 @@ use x509_parser::pem::parse_x509_pem;
 use super::*;
 use crate::engine::{Outcome, Reconcile};
 use crate::parts::Part;
-use crate::testing::{World, facts};
+use crate::testing::{World, installation};
 
 /// One part of 700 KiB.
 struct OnePart(File, Vec<u8>);
@@ -84,7 +84,7 @@ impl Rig {
         world.start_pods(cluster, [100, 64, 0, 3]);
         world.reconcile_cluster(cluster).await.unwrap();
         let part = Arc::new(OnePart::new());
-        let agents = Agents::new(world.store.clone(), Arc::clone(&part) as _, Arc::new(facts()));
+        let agents = Agents::new(world.store.clone(), Arc::clone(&part) as _, Arc::new(installation()));
         Self { world, cluster, agents, part, cancel: CancellationToken::new() }
     }
 
@@ -143,10 +143,10 @@ impl Rig {
 
 fn csr() -> String {
     let key = rcgen::KeyPair::generate().unwrap();
-    let mut wishes = rcgen::CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
-    wishes.distinguished_name.push(rcgen::DnType::CommonName, "system:masters");
-    wishes.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
-    wishes.serialize_request(&key).unwrap().pem().unwrap()
+    let mut params = rcgen::CertificateParams::new(vec!["evil.example".to_owned()]).unwrap();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "system:masters");
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "system:masters");
+    params.serialize_request(&key).unwrap().pem().unwrap()
 }
 
 fn request(token: &str, fingerprint: &str, name: &str) -> EnrollRequest {
@@ -228,8 +228,8 @@ async fn tokens_are_refused_as_they_should_be() {
 async fn who_is_not_the_node_gets_nothing() {
     let rig = Rig::new().await;
     let (_, node) = rig.join("web-1").await;
-    let stranger = ClusterId::from_uuid(uuid::Uuid::now_v7());
-    let mut link = rig.link(stranger, node.id).await;
+    let other_cluster = ClusterId::from_uuid(uuid::Uuid::now_v7());
+    let mut link = rig.link(other_cluster, node.id).await;
     assert_eq!(link.watch(WatchRequest::default()).await.unwrap_err().code(), Code::PermissionDenied);
     let mut link = rig.link(rig.cluster, NodeId::from_uuid(uuid::Uuid::now_v7())).await;
     let unknown = link.report(NodeReport::default()).await.unwrap_err();
@@ -238,7 +238,7 @@ async fn who_is_not_the_node_gets_nothing() {
     assert_eq!(
         nobody.watch(WatchRequest::default()).await.unwrap_err().code(),
         Code::Unimplemented,
-        "only enrolment is there"
+        "only enrollment is there"
     );
     let mut enrollment = EnrollmentClient::new(rig.channel(Some(Caller { cluster: rig.cluster, node: node.id })).await);
     let request = request(&rig.token().await, "m", "x");
@@ -260,15 +260,15 @@ async fn parts_come_whole_and_from_an_offset_packed_or_not() {
     for (offset, zstd) in [(0, false), (0, true), (300_000, true), (300_000, false), (rig.part.1.len() as u64, true)] {
         let request = FetchRequest { sha256: SHA.into(), offset, zstd };
         let mut stream = link.fetch(request).await.unwrap().into_inner();
-        let (mut got, mut travelled) = (Vec::new(), 0);
+        let (mut got, mut traveled) = (Vec::new(), 0);
         while let Some(chunk) = soon(stream.message()).await.unwrap() {
-            travelled += chunk.data.len();
+            traveled += chunk.data.len();
             got.extend(plain(chunk));
         }
         let wanted = &rig.part.1[usize::try_from(offset).unwrap()..];
         assert!(got == wanted, "offset {offset}: {} bytes", got.len());
-        let packed = travelled < wanted.len() / 2;
-        assert!(wanted.is_empty() || packed == zstd, "{travelled} bytes for {}", wanted.len());
+        let packed = traveled < wanted.len() / 2;
+        assert!(wanted.is_empty() || packed == zstd, "{traveled} bytes for {}", wanted.len());
     }
     let code = |result: Result<_, Status>| result.map(|_: Response<_>| ()).unwrap_err().code();
     assert_eq!(code(link.fetch(FetchRequest { sha256: "cd".into(), ..FetchRequest::default() }).await), Code::NotFound);
@@ -293,8 +293,8 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
         matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }),
         "it has no pods that would have to move first"
     );
-    let told = soon(stream.message()).await.unwrap_err();
-    assert_eq!(removed(&told), Some((node.id, rig.cluster)));
+    let reported = soon(stream.message()).await.unwrap_err();
+    assert_eq!(removed(&reported), Some((node.id, rig.cluster)));
     let renew = RenewRequest { link_csr: csr(), kubelet_csr: csr(), proxy_csr: csr(), serving_csr: csr() };
     assert!(removed(&link.renew(renew).await.unwrap_err()).is_some(), "no certificate after the tombstone");
     link.report(NodeReport { phase: NodePhase::Reset.into(), ..NodeReport::default() }).await.unwrap();
@@ -310,7 +310,9 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
 /// Whom a refusal calls removed.
 fn removed(status: &Status) -> Option<(NodeId, ClusterId)> {
     match Refusal::of(status) {
-        Some(Reason::Removal(told)) => Some((told.node_id.parse().unwrap(), told.cluster_id.parse().unwrap())),
+        Some(Reason::Removal(reported)) => {
+            Some((reported.node_id.parse().unwrap(), reported.cluster_id.parse().unwrap()))
+        }
         _ => None,
     }
 }
@@ -330,7 +332,7 @@ async fn yesterdays_database_removes_nobody() {
         ];
         for refused in refusals {
             assert!(
-                matches!(Refusal::of(&refused), Some(Reason::Unknown(told)) if told.node_id == node.id.to_string())
+                matches!(Refusal::of(&refused), Some(Reason::Unknown(reported)) if reported.node_id == node.id.to_string())
             );
             assert!(!refused.message().contains("removed"), "older agents go by the text: {refused}");
         }
@@ -369,18 +371,19 @@ async fn a_generation_is_never_below_what_the_agent_follows() {
     let first = soon(stream.message()).await.unwrap().unwrap();
     assert_eq!(first, NodeConfig { generation: 41, ..reply.config.unwrap() });
     // Another process on the same database decides the same.
-    let other = Agents::new(rig.world.store.clone(), Arc::clone(&rig.part) as _, Arc::new(facts()));
-    let own = crate::family::Family::load(&rig.world.store, node.id).await.unwrap().unwrap();
+    let other = Agents::new(rig.world.store.clone(), Arc::clone(&rig.part) as _, Arc::new(installation()));
+    let own = crate::node_context::NodeContext::load(&rig.world.store, node.id).await.unwrap().unwrap();
     let pki = rig.world.store.pki().get(rig.cluster).await.unwrap().unwrap();
     assert_eq!(other.desired(&own, &pki, 0).await.unwrap(), first);
     // What one read before another wrote is decided on the newer row.
     rig.world.store.nodes().order_registration(node.id).await.unwrap();
-    let stale = crate::family::Family::load(&rig.world.store, node.id).await.unwrap().unwrap();
+    let stale = crate::node_context::NodeContext::load(&rig.world.store, node.id).await.unwrap().unwrap();
     let second = soon(stream.message()).await.unwrap().unwrap();
     assert_eq!((second.generation, second.registration), (42, 1));
     assert_eq!(other.desired(&stale, &pki, 0).await.unwrap(), second);
     // An older view of the rows with other content does not take the place of the newer one.
-    let older = crate::family::Family { node: Node { config: ConfigVersion::default(), ..own.node.clone() }, ..own };
+    let older =
+        crate::node_context::NodeContext { node: Node { config: ConfigVersion::default(), ..own.node.clone() }, ..own };
     assert_eq!(other.desired(&older, &pki, 0).await.unwrap(), second);
 }
 
@@ -397,7 +400,7 @@ async fn a_node_deleted_from_kubernetes_is_told_to_register() {
     reconcile().await.unwrap();
     soon(changes.recv()).await.unwrap();
     let (message, kubelet_version) = (String::new(), "v1.36.3".to_owned());
-    let fact = crate::host::NodeFact { name: "web-1".into(), ready: Some(true), message, kubelet_version };
+    let fact = crate::host::NodeStatus { name: "web-1".into(), ready: Some(true), message, kubelet_version };
     rig.world.tenant.set_nodes(vec![fact]);
     soon(changes.recv()).await.unwrap();
     assert_eq!(reconcile().await.unwrap(), Outcome::Done);
@@ -430,9 +433,9 @@ async fn reports_are_kept_and_taken_back() {
     };
     link.report(failed).await.unwrap();
     rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid()).await.unwrap();
-    let told = row().await.unwrap();
-    assert_eq!(told.problem.unwrap().remediation, "Turn it off.");
-    assert_eq!(told.state, NodeState::Joining);
+    let reported = row().await.unwrap();
+    assert_eq!(reported.problem.unwrap().remediation, "Turn it off.");
+    assert_eq!(reported.state, NodeState::Joining);
     link.report(NodeReport { phase: NodePhase::Ready.into(), ..NodeReport::default() }).await.unwrap();
     assert_eq!(row().await.unwrap().problem, None);
     let before = row().await.unwrap();
@@ -448,7 +451,7 @@ async fn a_node_becomes_ready_when_kubernetes_says_so() {
     let mut changes = rig.world.ctx.tenants.changes();
     assert!(matches!(reconcile().await.unwrap(), Outcome::Waiting { .. }));
     soon(changes.recv()).await.unwrap();
-    let fact = crate::host::NodeFact {
+    let fact = crate::host::NodeStatus {
         name: "web-1".into(),
         ready: Some(true),
         message: String::new(),
@@ -547,7 +550,7 @@ async fn certificates_are_renewed_four_times_and_then_refused() {
 }
 
 #[tokio::test]
-async fn a_machine_that_repeats_its_enrolment_is_told_to_wait() {
+async fn a_machine_that_repeats_its_enrollment_is_told_to_wait() {
     let rig = Rig::new().await;
     let token = rig.token().await;
     let mut client = rig.enrollment().await;
@@ -556,15 +559,15 @@ async fn a_machine_that_repeats_its_enrolment_is_told_to_wait() {
     }
     let refused = client.enroll(request(&token, "m1", "a")).await.unwrap_err();
     assert_eq!(refused.code(), Code::Unavailable, "agents try again after it");
-    assert!(refused.message().contains("too often"), "{refused}");
+    assert!(refused.message().contains("too many requests with this join token"), "{refused}");
     client.enroll(request(&rig.token().await, "m2", "b")).await.unwrap();
 }
 
 #[tokio::test]
 async fn a_machine_that_does_not_ask_is_let_go_and_one_that_did_is_not() {
-    let (short, heard) = (Duration::from_millis(50), CancellationToken::new());
-    soon(until_silent(std::future::pending(), heard.clone(), short)).await;
-    heard.cancel();
-    let served = tokio::time::timeout(3 * short, until_silent(std::future::pending(), heard, short)).await;
+    let (short, requested) = (Duration::from_millis(50), CancellationToken::new());
+    soon(until_silent(std::future::pending(), requested.clone(), short)).await;
+    requested.cancel();
+    let served = tokio::time::timeout(3 * short, until_silent(std::future::pending(), requested, short)).await;
     assert!(served.is_err(), "it asked");
 }

@@ -11,9 +11,9 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use super::{Agents, BoxStream, Caller, refusal, unavailable};
-use crate::family::Family;
+use crate::node_context::NodeContext;
 
-/// For what no signal told.
+/// For changes without a signal.
 const ROUTINE_LOOK: Duration = Duration::from_secs(30);
 
 /// Every configuration of a node, until its agent hangs up or the node is removed. `known`: the generation the agent follows.
@@ -21,8 +21,8 @@ pub fn watch(agents: Agents, caller: Caller, known: u64) -> BoxStream<NodeConfig
     let (sender, receiver) = mpsc::channel(1);
     let (changes, next) = (agents.inner.store.changes(), agents.inner.bounds.watch(caller.node));
     tokio::spawn(async move {
-        let told = next.run_until_cancelled(tell(&agents, (caller, known), changes, &sender)).await;
-        if let Err(status) = told.unwrap_or_else(|| Err(Status::aborted("this node watches elsewhere by now"))) {
+        let sent = next.run_until_cancelled(send_configurations(&agents, (caller, known), changes, &sender)).await;
+        if let Err(status) = sent.unwrap_or_else(|| Err(Status::aborted("superseded by a newer watch of this node"))) {
             // The agent may have hung up.
             let _ = sender.send(Err(status)).await;
         }
@@ -32,61 +32,64 @@ pub fn watch(agents: Agents, caller: Caller, known: u64) -> BoxStream<NodeConfig
 
 type Sender = mpsc::Sender<Result<NodeConfig, Status>>;
 
-async fn tell(
+async fn send_configurations(
     agents: &Agents,
     (caller, mut known): (Caller, u64),
     mut changes: broadcast::Receiver<Change>,
     sender: &Sender,
 ) -> Result<(), Status> {
-    let mut told = None;
+    let mut sent = None;
     loop {
-        let own = wanted(agents, caller).await?;
-        let config = config(agents, &own, known).await?;
-        if told.as_ref() != Some(&config) {
+        let node_context = load_context(agents, caller).await?;
+        let config = config(agents, &node_context, known).await?;
+        if sent.as_ref() != Some(&config) {
             known = config.generation;
-            told = Some(config.clone());
+            sent = Some(config.clone());
             if sender.send(Ok(config)).await.is_err() {
                 return Ok(());
             }
         }
         tokio::select! {
-            () = concerning(&mut changes, &own) => {}
+            () = concerning(&mut changes, &node_context) => {}
             () = tokio::time::sleep(ROUTINE_LOOK) => {}
             () = sender.closed() => return Ok(()),
         }
     }
 }
 
-/// The node with what it belongs to.
+/// The node with its pool and cluster.
 ///
 /// # Errors
 /// That it was removed, or that nothing is known of it.
-async fn wanted(agents: &Agents, caller: Caller) -> Result<Family, Status> {
+async fn load_context(agents: &Agents, caller: Caller) -> Result<NodeContext, Status> {
     let (store, failed) = (&agents.inner.store, |error: StoreError| unavailable(&error));
-    let Some(own) = Family::load(store, caller.node).await.map_err(failed)? else {
+    let Some(node_context) = NodeContext::load(store, caller.node).await.map_err(failed)? else {
         return Err(refusal::absent(store, caller).await);
     };
-    let removed = if own.is_leaving() { refusal::removal(store, caller).await.map_err(failed)? } else { None };
-    removed.map_or(Ok(own), Err)
+    let removed =
+        if node_context.is_deleting() { refusal::removal(store, caller).await.map_err(failed)? } else { None };
+    removed.map_or(Ok(node_context), Err)
 }
 
-async fn config(agents: &Agents, own: &Family, known: u64) -> Result<NodeConfig, Status> {
+async fn config(agents: &Agents, node_context: &NodeContext, known: u64) -> Result<NodeConfig, Status> {
     let failed = |error: StoreError| unavailable(&error);
-    let version = own.cluster.spec.version;
-    if !own.is_leaving() && agents.inner.parts.list(version).is_empty() {
+    let version = node_context.cluster.spec.version;
+    if !node_context.is_deleting() && agents.inner.parts.list(version).is_empty() {
         // A node that is told of no parts would end what it runs.
-        return Err(Status::unavailable(format!("the platform no longer has Kubernetes {version}: left as it is")));
+        return Err(Status::unavailable(format!(
+            "the platform no longer provides Kubernetes {version}: left unchanged"
+        )));
     }
-    let pki = agents.inner.store.pki().get(own.cluster.id).await.map_err(failed)?;
+    let pki = agents.inner.store.pki().get(node_context.cluster.id).await.map_err(failed)?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;
-    agents.desired(own, &pki, known).await.map_err(failed)
+    agents.desired(node_context, &pki, known).await.map_err(failed)
 }
 
 /// Ends with a change that may concern this node.
-async fn concerning(changes: &mut broadcast::Receiver<Change>, own: &Family) {
+async fn concerning(changes: &mut broadcast::Receiver<Change>, node_context: &NodeContext) {
     loop {
         match changes.recv().await {
-            Ok(change) if is_concerning(&change, own) => return,
+            Ok(change) if is_concerning(&change, node_context) => return,
             Ok(_) => {}
             Err(RecvError::Lagged(_)) => return,
             Err(RecvError::Closed) => std::future::pending().await,
@@ -94,11 +97,11 @@ async fn concerning(changes: &mut broadcast::Receiver<Change>, own: &Family) {
     }
 }
 
-fn is_concerning(change: &Change, own: &Family) -> bool {
+fn is_concerning(change: &Change, node_context: &NodeContext) -> bool {
     match change.kind {
-        ChangeKind::Node => change.id == own.node.id.uuid(),
-        ChangeKind::NodePool => change.id == own.pool.id.uuid(),
-        ChangeKind::Cluster => change.id == own.cluster.id.uuid(),
+        ChangeKind::Node => change.id == node_context.node.id.uuid(),
+        ChangeKind::NodePool => change.id == node_context.pool.id.uuid(),
+        ChangeKind::Cluster => change.id == node_context.cluster.id.uuid(),
         ChangeKind::Resync => true,
         _ => false,
     }

@@ -15,10 +15,10 @@ pub struct Workers {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WorkError {
     /// As many wait as may.
-    #[error("too much of this work waits")]
+    #[error("queue full")]
     Busy,
     /// The work panicked, or the process ends.
-    #[error("the work was lost")]
+    #[error("worker panicked")]
     Lost,
 }
 

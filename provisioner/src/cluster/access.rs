@@ -15,8 +15,8 @@ use tenant_controlplane::status::AccessRole;
 use tenant_controlplane::text::printable;
 
 use crate::context::Context;
+use crate::error::ReconcileError;
 use crate::host::{ApiError, Kubernetes, ObjectKey};
-use crate::trouble::Trouble;
 
 const RBAC: &str = "rbac.authorization.k8s.io/v1";
 /// So many bindings are named to people.
@@ -25,12 +25,12 @@ const NAMED: usize = 10;
 /// Those not yet known to work whose certificate the API servers accept; to be [`confirm`]ed.
 ///
 /// # Errors
-/// [`Trouble`] of the store.
+/// [`ReconcileError`] of the store.
 pub async fn unconfirmed(
     ctx: &Context,
     cluster: ClusterId,
     accepted: &BTreeSet<KubeconfigId>,
-) -> Result<Vec<Kubeconfig>, Trouble> {
+) -> Result<Vec<Kubeconfig>, ReconcileError> {
     let mut rows = ctx.store.kubeconfigs().unbound(cluster).await?;
     rows.retain(|row| row.authority.is_none() || accepted.contains(&row.id));
     Ok(rows)
@@ -40,14 +40,15 @@ pub async fn unconfirmed(
 /// again at the next visit.
 ///
 /// # Errors
-/// [`Trouble`] of the store.
-pub async fn release(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<(), Trouble> {
+/// [`ReconcileError`] of the store.
+pub async fn release(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
     for row in ctx.store.kubeconfigs().revoked_unapplied(cluster).await? {
         match delete_binding(row.id, api).await {
             Ok(true) => ctx.store.kubeconfigs().mark_refused(row.id).await?,
             Ok(false) => {}
             Err(error) => {
-                let text = format!("Its role binding {} cannot be deleted: {error}.", kubeconfig_binding_name(row.id));
+                let text =
+                    format!("Its role binding {} could not be deleted: {error}.", kubeconfig_binding_name(row.id));
                 ctx.store.kubeconfigs().set_left_behind(row.id, Some(&printable(&text))).await?;
             }
         }
@@ -65,8 +66,12 @@ async fn delete_binding(kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Resul
 /// Notes for each of these revoked kubeconfigs what its user is still bound to inside the cluster.
 ///
 /// # Errors
-/// [`Trouble`] of the store.
-pub async fn list_left_behind(ctx: &Context, revoked: Vec<KubeconfigId>, api: &dyn Kubernetes) -> Result<(), Trouble> {
+/// [`ReconcileError`] of the store.
+pub async fn list_left_behind(
+    ctx: &Context,
+    revoked: Vec<KubeconfigId>,
+    api: &dyn Kubernetes,
+) -> Result<(), ReconcileError> {
     for kubeconfig in revoked {
         tell_left_behind(ctx, kubeconfig, api).await?;
     }
@@ -77,12 +82,12 @@ pub async fn list_left_behind(ctx: &Context, revoked: Vec<KubeconfigId>, api: &d
 /// a courtesy: a tenant that does not answer is told as such.
 ///
 /// # Errors
-/// [`Trouble`] of the store.
-async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<(), Trouble> {
+/// [`ReconcileError`] of the store.
+async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
     let text = match bindings_of(&kubeconfig_user_name(kubeconfig), api).await {
         Ok(bindings) if bindings.is_empty() => return Ok(()),
         Ok(bindings) => named(&bindings),
-        Err(error) => format!("The bindings of its user cannot be listed: {error}."),
+        Err(error) => format!("The role bindings of its user could not be listed: {error}."),
     };
     Ok(ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?)
 }
@@ -91,7 +96,7 @@ fn named(bindings: &[String]) -> String {
     let more = bindings.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let first: Vec<&str> = bindings.iter().take(NAMED).map(String::as_str).collect();
-    format!("Its user still stands in {}{more}: delete what you do not know.", first.join(", "))
+    format!("Its user is still bound by {}{more}: delete unknown bindings.", first.join(", "))
 }
 
 async fn bindings_of(user: &str, api: &dyn Kubernetes) -> Result<Vec<String>, ApiError> {
@@ -103,8 +108,8 @@ async fn bindings_of(user: &str, api: &dyn Kubernetes) -> Result<Vec<String>, Ap
             found.iter().filter(|binding| binding["subjects"].as_array().is_some_and(|all| all.iter().any(names)));
         bindings.extend(own.map(|binding| {
             let (namespace, name) = (&binding["metadata"]["namespace"], &binding["metadata"]["name"]);
-            let place = namespace.as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-            format!("{kind} {place}{}", name.as_str().unwrap_or_default())
+            let prefix = namespace.as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+            format!("{kind} {prefix}{}", name.as_str().unwrap_or_default())
         }));
     }
     Ok(bindings)
@@ -113,14 +118,14 @@ async fn bindings_of(user: &str, api: &dyn Kubernetes) -> Result<Vec<String>, Ap
 /// Tells people that these kubeconfigs work; answers those that do not yet.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the tenant's API server.
+/// [`ReconcileError`] of the store or the tenant's API server.
 pub async fn confirm(
     ctx: &Context,
-    granted: Vec<Kubeconfig>,
+    pending: Vec<Kubeconfig>,
     api: &dyn Kubernetes,
-) -> Result<Vec<Kubeconfig>, Trouble> {
+) -> Result<Vec<Kubeconfig>, ReconcileError> {
     let mut waiting = Vec::new();
-    for kubeconfig in granted {
+    for kubeconfig in pending {
         if works(kubeconfig.role, api).await? {
             ctx.store.kubeconfigs().mark_bound(kubeconfig.id).await?;
         } else {
@@ -131,7 +136,7 @@ pub async fn confirm(
 }
 
 /// Whether a role has all the rules it should have.
-async fn works(role: AccessRole, api: &dyn Kubernetes) -> Result<bool, Trouble> {
+async fn works(role: AccessRole, api: &dyn Kubernetes) -> Result<bool, ReconcileError> {
     let Some(Aggregate { name, sources }) = aggregate(role) else { return Ok(true) };
     let whole = rules(name, api).await?;
     for source in sources {
@@ -143,8 +148,8 @@ async fn works(role: AccessRole, api: &dyn Kubernetes) -> Result<bool, Trouble> 
     Ok(true)
 }
 
-async fn rules(role: &str, api: &dyn Kubernetes) -> Result<Vec<Value>, Trouble> {
+async fn rules(role: &str, api: &dyn Kubernetes) -> Result<Vec<Value>, ReconcileError> {
     let found = api.get(&ObjectKey::global(RBAC, "ClusterRole", role)).await;
-    let found = found.map_err(|error| Trouble::api("cluster", error))?.unwrap_or_default();
+    let found = found.map_err(|error| ReconcileError::api("cluster", error))?.unwrap_or_default();
     Ok(found["rules"].as_array().cloned().unwrap_or_default())
 }

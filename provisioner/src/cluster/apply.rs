@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep};
 use super::clients;
 use super::prune::{self, Scope};
 use crate::config::Release;
-use crate::context::{Context, Place, fingerprint};
+use crate::context::{ApplyTarget, Context, fingerprint};
+use crate::error::ReconcileError;
 use crate::host::ObjectKey;
-use crate::host::facts::Component;
-use crate::trouble::Trouble;
+use crate::host::info::Component;
 
 /// Between two looks at a claim.
 const CLAIM_LOOK: Duration = Duration::from_millis(15);
@@ -53,21 +53,21 @@ fn is_lasting(object: &&Value) -> bool {
 /// Applies everything of a cluster that lives in the host, unless this process did so a while ago and it is still there.
 ///
 /// # Errors
-/// [`Trouble`] of the host.
+/// [`ReconcileError`] of the host.
 pub async fn control_plane(
     ctx: &Context,
     cluster: &Cluster,
     pki: &ClusterPki,
     release: Release,
-) -> Result<(), Trouble> {
-    let mut placement = Placement { etcd_ip: None, images: release.images, ..ctx.facts.placement.clone() };
+) -> Result<(), ReconcileError> {
+    let mut placement = Placement { etcd_ip: None, images: release.images, ..ctx.installation.placement.clone() };
     clients::prepare(ctx, cluster.id).await?;
     let authorities = clients::authorities(ctx, cluster.id).await?;
     let removed = ctx.store.tombstones().recent(cluster.id).await?;
     let source = Source { cluster, pki, authorities, removed };
     let manifests = source.rendered(&placement);
     let hash = fingerprint(manifests.objects.iter().filter(is_lasting));
-    if ctx.is_applied(cluster.id, Place::Host, hash) && !is_bare(ctx, cluster) {
+    if ctx.is_applied(cluster.id, ApplyTarget::Host, hash) && !is_bare(ctx, cluster) {
         return Ok(());
     }
     let (first, rest) = manifests.foundation().split_at(1.min(manifests.foundation().len()));
@@ -81,22 +81,22 @@ pub async fn control_plane(
     if cluster.observed_generation > 0 {
         prune(ctx, cluster, &manifests).await?;
     }
-    ctx.set_applied(cluster.id, Place::Host, hash);
+    ctx.set_applied(cluster.id, ApplyTarget::Host, hash);
     let bundle = manifests.objects.iter().filter(|object| !is_lasting(object));
-    ctx.set_applied(cluster.id, Place::Clients, fingerprint(bundle));
+    ctx.set_applied(cluster.id, ApplyTarget::Clients, fingerprint(bundle));
     Ok(())
 }
 
 /// Until the claims among `objects` have their volumes, or as long as is waited for that. A pod that comes sooner loses more: a second until
 /// the scheduler looks at it again, and ten until the kubelet does, if it comes between the two writes that a binding consists of.
-async fn bound(ctx: &Context, objects: &[Value]) -> Result<(), Trouble> {
-    let until = Instant::now() + ctx.tuning.binding;
+async fn bound(ctx: &Context, objects: &[Value]) -> Result<(), ReconcileError> {
+    let until = Instant::now() + ctx.tuning.volume_bind_timeout;
     for claim in objects.iter().filter(|object| object["kind"] == "PersistentVolumeClaim") {
         let is_bound = async || {
             let found = ctx.host.get(&ObjectKey::of(claim)?).await?;
             Ok(found.is_some_and(|claim| claim["status"]["phase"] == "Bound"))
         };
-        while Instant::now() < until && !is_bound().await.map_err(|error| Trouble::api("host", error))? {
+        while Instant::now() < until && !is_bound().await.map_err(|error| ReconcileError::api("host", error))? {
             sleep(CLAIM_LOOK).await;
         }
     }
@@ -110,16 +110,16 @@ fn is_bare(ctx: &Context, cluster: &Cluster) -> bool {
     lacks(Component::Etcd) || lacks(Component::ControlPlane)
 }
 
-async fn prune(ctx: &Context, cluster: &Cluster, manifests: &Manifests) -> Result<(), Trouble> {
+async fn prune(ctx: &Context, cluster: &Cluster, manifests: &Manifests) -> Result<(), ReconcileError> {
     let namespace = sni::namespace(cluster.id);
     let labels = format!("{MANAGED_BY_LABEL}=pilothouse,{CLUSTER_LABEL}={}", cluster.id);
     let scope = Scope { kinds: PRUNED, namespaces: &[&namespace], labels: &labels, is_ours: |_| true };
-    prune::surplus(&*ctx.host, &scope, &manifests.objects).await.map_err(|error| Trouble::api("host", error))
+    prune::surplus(&*ctx.host, &scope, &manifests.objects).await.map_err(|error| ReconcileError::api("host", error))
 }
 
-async fn all(ctx: &Context, objects: impl IntoIterator<Item = &Value>) -> Result<Vec<Value>, Trouble> {
+async fn all(ctx: &Context, objects: impl IntoIterator<Item = &Value>) -> Result<Vec<Value>, ReconcileError> {
     let applied = try_join_all(objects.into_iter().map(|object| ctx.host.apply(object))).await;
-    applied.map_err(|error| Trouble::api("host", error))
+    applied.map_err(|error| ReconcileError::api("host", error))
 }
 
 /// The address of etcd's service, as the host answered.

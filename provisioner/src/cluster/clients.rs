@@ -29,11 +29,11 @@ use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::context::{Context, Place, fingerprint};
-use crate::host::facts::Component;
-use crate::host::{Announced, ApiError, PodFact};
+use crate::context::{ApplyTarget, Context, fingerprint};
+use crate::error::ReconcileError;
+use crate::host::info::Component;
+use crate::host::{Announced, ApiError, PodInfo};
 use crate::tenants::Identity;
-use crate::trouble::Trouble;
 
 /// Between two looks at the API servers while a change is on its way.
 const LOOK: Duration = Duration::from_millis(40);
@@ -62,7 +62,7 @@ struct Wanted {
 }
 
 impl Wanted {
-    async fn load(ctx: &Context, cluster: ClusterId) -> Result<Self, Trouble> {
+    async fn load(ctx: &Context, cluster: ClusterId) -> Result<Self, ReconcileError> {
         let kubeconfigs = ctx.store.kubeconfigs();
         Ok(Self { prepared: kubeconfigs.prepared(cluster).await?, rows: kubeconfigs.with_authority(cluster).await? })
     }
@@ -88,16 +88,16 @@ impl Wanted {
 /// What a cluster's API servers should believe beside its own authority.
 ///
 /// # Errors
-/// [`Trouble`] of the store.
-pub async fn authorities(ctx: &Context, cluster: ClusterId) -> Result<KubeconfigAuthorities, Trouble> {
+/// [`ReconcileError`] of the store.
+pub async fn authorities(ctx: &Context, cluster: ClusterId) -> Result<KubeconfigAuthorities, ReconcileError> {
     Ok(Wanted::load(ctx, cluster).await?.authorities())
 }
 
 /// Makes the authority of the next kubeconfig, unless there is one. Keys take processor time: they are made where nobody else waits for it.
 ///
 /// # Errors
-/// [`Trouble`] of the store or of making keys.
-pub async fn prepare(ctx: &Context, cluster: ClusterId) -> Result<(), Trouble> {
+/// [`ReconcileError`] of the store or of making keys.
+pub async fn prepare(ctx: &Context, cluster: ClusterId) -> Result<(), ReconcileError> {
     if ctx.store.kubeconfigs().prepared(cluster).await?.iter().any(|next| !next.taken) {
         return Ok(());
     }
@@ -111,13 +111,13 @@ pub async fn prepare(ctx: &Context, cluster: ClusterId) -> Result<(), Trouble> {
 /// most [`LONGEST`] and no longer than they answer. New kubeconfigs that are accepted are answered at once: somebody waits for them.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the host.
-pub async fn settle(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<Clients, Trouble> {
+/// [`ReconcileError`] of the store or the host.
+pub async fn settle(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<Clients, ReconcileError> {
     let mut clients = accepted(ctx, cluster, pki).await?;
     if !clients.accepted.is_empty() {
         return Ok(clients);
     }
-    let (mut touched, until) = (None, Instant::now() + LONGEST.min(ctx.tuning.patience));
+    let (mut touched, until) = (None, Instant::now() + LONGEST.min(ctx.tuning.reconcile_timeout));
     loop {
         prepare(ctx, cluster.id).await?;
         let wanted = Wanted::load(ctx, cluster.id).await?;
@@ -143,7 +143,7 @@ pub async fn settle(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Resul
 }
 
 /// New kubeconfigs that are believed already, because their authority was made ahead; only while nothing else is to be done.
-async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<Clients, Trouble> {
+async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<Clients, ReconcileError> {
     let (mut clients, wanted) = (Clients::default(), Wanted::load(ctx, cluster.id).await?);
     if wanted.rows.iter().all(|row| row.bound) || wanted.rows.iter().any(|row| row.revoked_at.is_some()) {
         return Ok(clients);
@@ -161,8 +161,8 @@ async fn accepted(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Result<
 /// Whether every API server refuses a removed node whatever it asks; they are told of it, and hurried where they do not yet.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the tenant's API servers.
-pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool, Trouble> {
+/// [`ReconcileError`] of the store or the tenant's API servers.
+pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool, ReconcileError> {
     let (Some(pki), Some(pods)) = (ctx.store.pki().get(cluster.id).await?, servers(ctx, cluster)) else {
         return Ok(false);
     };
@@ -171,14 +171,14 @@ pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool
         return Ok(false);
     }
     put(ctx, cluster, &pki, &authorities(ctx, cluster.id).await?).await?;
-    let refused = |error| Trouble::api("cluster", error);
+    let refused = |error| ReconcileError::api("cluster", error);
     for pod in &pods {
         let Some(address) = pod.address else { continue };
-        let api = ctx.tenants.door(cluster.id, &pki, &format!("{address}:{API_PORT}"), Identity::Platform)?;
+        let api = ctx.tenants.client(cluster.id, &pki, &format!("{address}:{API_PORT}"), Identity::Platform)?;
         match api.denies(&kubelet_user(node)).await {
             Ok(true) => {}
             // It takes no new connections either.
-            Err(ApiError::Unreachable(_)) if pod.leaving => {}
+            Err(ApiError::Unreachable(_)) if pod.terminating => {}
             Ok(false) => {
                 touch(ctx, cluster).await;
                 return Ok(false);
@@ -195,20 +195,20 @@ async fn put(
     cluster: &Cluster,
     pki: &ClusterPki,
     authorities: &KubeconfigAuthorities,
-) -> Result<(), Trouble> {
+) -> Result<(), ReconcileError> {
     let removed = &ctx.store.tombstones().recent(cluster.id).await?;
-    let (Cluster { id, name, spec, user_id, .. }, placement) = (cluster, &ctx.facts.placement);
+    let (Cluster { id, name, spec, user_id, .. }, placement) = (cluster, &ctx.installation.placement);
     let input = RenderInput { cluster: *id, name, spec, pki, authorities, removed, user: *user_id, placement };
     let secret = client_authorities(&input);
     let hash = fingerprint([&secret]);
-    if !ctx.is_applied(cluster.id, Place::Clients, hash) {
-        ctx.host.apply(&secret).await.map_err(|error| Trouble::api("host", error))?;
-        ctx.set_applied(cluster.id, Place::Clients, hash);
+    if !ctx.is_applied(cluster.id, ApplyTarget::Clients, hash) {
+        ctx.host.apply(&secret).await.map_err(|error| ReconcileError::api("host", error))?;
+        ctx.set_applied(cluster.id, ApplyTarget::Clients, hash);
     }
     Ok(())
 }
 
-fn servers(ctx: &Context, cluster: &Cluster) -> Option<Vec<PodFact>> {
+fn servers(ctx: &Context, cluster: &Cluster) -> Option<Vec<PodInfo>> {
     let mut pods = ctx.pods.of(cluster.id)?;
     pods.retain(|pod| pod.component == Component::ControlPlane && pod.address.is_some());
     Some(pods)
@@ -216,7 +216,7 @@ fn servers(ctx: &Context, cluster: &Cluster) -> Option<Vec<PodFact>> {
 
 /// Whether an API server has no address yet, so that it cannot be asked whom it believes.
 fn is_starting(ctx: &Context, cluster: &Cluster) -> bool {
-    let starts = |pod: &PodFact| pod.component == Component::ControlPlane && !pod.leaving && pod.address.is_none();
+    let starts = |pod: &PodInfo| pod.component == Component::ControlPlane && !pod.terminating && pod.address.is_none();
     ctx.pods.of(cluster.id).is_some_and(|pods| pods.iter().any(starts))
 }
 
@@ -224,11 +224,12 @@ fn is_starting(ctx: &Context, cluster: &Cluster) -> bool {
 async fn touch(ctx: &Context, cluster: &Cluster) {
     let now = OffsetDateTime::now_utc().unix_timestamp_nanos().to_string();
     let namespace = sni::namespace(cluster.id);
-    let patch = |pod: &PodFact| -> Value {
+    let patch = |pod: &PodInfo| -> Value {
         let metadata = json!({"name": pod.name, "namespace": namespace, "annotations": {TOUCHED: now}});
         json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata})
     };
-    let patches: Vec<Value> = servers(ctx, cluster).iter().flatten().filter(|pod| !pod.leaving).map(patch).collect();
+    let patches: Vec<Value> =
+        servers(ctx, cluster).iter().flatten().filter(|pod| !pod.terminating).map(patch).collect();
     for touched in join_all(patches.iter().map(|patch| ctx.host.apply(patch))).await {
         if let Err(error) = touched {
             tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "touch a control plane's pod");
@@ -240,16 +241,17 @@ async fn touch(ctx: &Context, cluster: &Cluster) {
 /// new connections either.)
 async fn ask(ctx: &Context, cluster: &Cluster, pki: &ClusterPki) -> Option<Vec<Announced>> {
     let pods = servers(ctx, cluster)?;
-    let asked = pods.iter().filter_map(|pod| Some((pod.leaving, format!("{}:{API_PORT}", pod.address?))));
-    let answers = asked
-        .map(|(leaving, address)| async move { (leaving, ctx.tenants.announced(cluster.id, pki, &address).await) });
+    let asked = pods.iter().filter_map(|pod| Some((pod.terminating, format!("{}:{API_PORT}", pod.address?))));
+    let answers = asked.map(|(terminating, address)| async move {
+        (terminating, ctx.tenants.announced(cluster.id, pki, &address).await)
+    });
     let mut servers = Vec::new();
-    for (leaving, answer) in join_all(answers).await {
+    for (terminating, answer) in join_all(answers).await {
         match answer {
             Ok(announced) => servers.push(announced),
-            Err(_) if leaving => {}
+            Err(_) if terminating => {}
             Err(error) => {
-                tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "ask whom an API server believes");
+                tracing::debug!(cluster = %cluster.id, error = crate::chain(&error), "read an API server's client CAs");
                 return None;
             }
         }
@@ -273,14 +275,14 @@ fn is_believed(authority: &str, servers: &[Announced]) -> bool {
     servers.iter().all(|server| server.contains(&subject))
 }
 
-async fn note(ctx: &Context, clients: &mut Clients, rows: Vec<Kubeconfig>) -> Result<(), Trouble> {
+async fn note(ctx: &Context, clients: &mut Clients, rows: Vec<Kubeconfig>) -> Result<(), ReconcileError> {
     for row in rows {
         if row.revoked_at.is_none() {
             clients.accepted.insert(row.id);
             continue;
         }
         ctx.store.kubeconfigs().mark_refused(row.id).await?;
-        tracing::info!(kubeconfig = %row.id, cluster = %row.cluster, "every API server refuses the revoked kubeconfig");
+        tracing::info!(kubeconfig = %row.id, cluster = %row.cluster, "every API server rejects the revoked kubeconfig");
         clients.refused.push(row.id);
     }
     Ok(())

@@ -36,7 +36,7 @@ pub async fn surplus(api: &dyn Kubernetes, scope: &Scope<'_>, wanted: &[Value]) 
         surplus.extend(keys.filter(|key| !wanted.contains(key) && (scope.is_ours)(&key.name)));
     }
     for key in surplus {
-        tracing::info!(kind = key.kind, namespace = key.namespace, name = key.name, "no longer rendered: deleting it");
+        tracing::info!(kind = key.kind, namespace = key.namespace, name = key.name, "no longer rendered: deleting");
         api.delete(&key).await?;
     }
     Ok(())

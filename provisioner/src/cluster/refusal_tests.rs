@@ -47,13 +47,13 @@ async fn a_webhook_that_fails_closed_is_named_and_hides_nothing_else() {
     close(&world);
     world.ctx.forget(cluster.id);
     assert!(world.reconcile_cluster(cluster.id).await.is_err());
-    let told = world.store.clusters().load(cluster.id).await.unwrap();
-    names_the_webhook(&told.problem.unwrap());
-    assert_eq!(told.state, ClusterState::Running, "it answers");
+    let reported = world.store.clusters().load(cluster.id).await.unwrap();
+    names_the_webhook(&reported.problem.unwrap());
+    assert_eq!(reported.state, ClusterState::Running, "it answers");
     *world.tenant.reachable.lock().unwrap() = false;
     assert!(world.reconcile_cluster(cluster.id).await.is_err());
-    let told = world.store.clusters().load(cluster.id).await.unwrap();
-    assert_eq!(told.state, ClusterState::Degraded, "that it stopped answering is seen behind the webhook");
+    let reported = world.store.clusters().load(cluster.id).await.unwrap();
+    assert_eq!(reported.state, ClusterState::Degraded, "that it stopped answering is seen behind the webhook");
 }
 
 #[tokio::test]
@@ -81,7 +81,7 @@ async fn a_cluster_with_such_a_webhook_can_be_deleted() {
 
 #[tokio::test]
 async fn writes_that_are_never_answered_end_with_the_visit() {
-    let world = World::tuned(|tuning| tuning.visit = Duration::from_secs(2)).await;
+    let world = World::tuned(|tuning| tuning.tenant_timeout = Duration::from_secs(2)).await;
     let cluster = running(&world).await;
     world.tenant.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
     world.ctx.forget(cluster.id);
@@ -97,7 +97,7 @@ async fn an_organization_that_holds_half_of_the_places_waits_and_others_do_not()
     let held: Vec<_> =
         (0..most).filter_map(|_| world.ctx.shares.take(WorkKind::Cluster, world.organization.id)).collect();
     assert_eq!(held.len(), most);
-    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Crowded);
+    assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Throttled);
     assert!(world.host.names().is_empty(), "nothing was looked at");
     drop(held);
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
@@ -129,12 +129,12 @@ async fn a_node_that_something_keeps_says_what_and_force_ends_it() {
     assert!(
         matches!(visit().await, Outcome::Waiting { reason, .. } if reason.contains("finalizers: example.com/keep"))
     );
-    let told = world.store.nodes().load(id).await.unwrap();
-    assert!(told.state_message.contains("example.com/keep"), "{}", told.state_message);
+    let reported = world.store.nodes().load(id).await.unwrap();
+    assert!(reported.state_message.contains("example.com/keep"), "{}", reported.state_message);
     world.store.nodes().force_deletion(world.organization.id, id, Actor::System).await.unwrap();
     assert_eq!(visit().await, Outcome::Gone);
-    let departed = world.store.nodes().departed(cluster.id).await.unwrap();
-    assert_eq!(departed, std::slice::from_ref(&key.name), "and it is deleted as soon as it can be");
+    let removed = world.store.nodes().removed_names(cluster.id).await.unwrap();
+    assert_eq!(removed, std::slice::from_ref(&key.name), "and it is deleted as soon as it can be");
 }
 
 #[tokio::test]
@@ -144,13 +144,11 @@ async fn a_removed_node_is_gone_when_its_certificates_are_refused() {
     let (id, key) = joined(&world, &cluster).await;
     remove(&world, id).await;
     let visit = async || world.ctx.reconcile(WorkKind::Node, id.uuid()).await.unwrap();
-    let waits = |outcome: &Outcome| matches!(outcome, Outcome::Waiting { reason, .. } if reason.contains("refuse its certificates"));
+    let waits = |outcome: &Outcome| matches!(outcome, Outcome::Waiting { reason, .. } if reason.contains("reject its certificates"));
     assert!(waits(&visit().await), "no API server knows its name");
     world.connector.mounted.deaf.store(true, std::sync::atomic::Ordering::SeqCst);
     let cluster_waits = world.reconcile_cluster(cluster.id).await.unwrap();
-    assert!(
-        matches!(cluster_waits, Outcome::Waiting { reason, .. } if reason.contains("refuse nodes that were removed"))
-    );
+    assert!(matches!(cluster_waits, Outcome::Waiting { reason, .. } if reason.contains("reject removed nodes")));
     assert!(waits(&visit().await), "nobody has read the file yet");
     assert_eq!(world.store.tombstones().get(id).await.unwrap().unwrap().refused_at, None);
     assert!(!world.tenant.names().contains(&format!("Node {}", key.name)), "it is deleted all the same");
@@ -205,16 +203,16 @@ async fn a_machine_whose_node_a_webhook_refuses_is_told_why() {
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     world.store.nodes().report(id, report.clone()).await.unwrap();
     close(&world);
-    let told = visit().await;
-    names_the_webhook(&told.problem.unwrap());
-    assert!(told.state_message.contains("failed calling webhook"), "{}", told.state_message);
+    let reported = visit().await;
+    names_the_webhook(&reported.problem.unwrap());
+    assert!(reported.state_message.contains("failed calling webhook"), "{}", reported.state_message);
     world.tenant.webhook.store(false, std::sync::atomic::Ordering::SeqCst);
     assert_eq!(visit().await.problem, None, "it is let in");
 }
 
 #[tokio::test]
 async fn what_keeps_a_deleted_cluster_is_named_and_force_ends_it() {
-    let world = World::tuned(|tuning| tuning.patience = Duration::from_secs(1)).await;
+    let world = World::tuned(|tuning| tuning.reconcile_timeout = Duration::from_secs(1)).await;
     let cluster = running(&world).await;
     let namespace = sni::namespace(cluster.id);
     let volume = ObjectKey::global("v1", "PersistentVolume", "pv-1");
@@ -223,7 +221,7 @@ async fn what_keeps_a_deleted_cluster_is_named_and_force_ends_it() {
         volume["metadata"]["finalizers"] = json!(["storage.example.com/detach"]);
         volume["spec"] = json!({"claimRef": {"namespace": namespace}});
     });
-    world.host.lingers.store(0, std::sync::atomic::Ordering::SeqCst);
+    world.host.deletion_polls.store(0, std::sync::atomic::Ordering::SeqCst);
     world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
     let ended = world.reconcile_cluster(cluster.id).await.unwrap();
     let what = "waiting for the volume pv-1 to be deleted (finalizers: storage.example.com/detach)";
@@ -238,7 +236,7 @@ async fn what_keeps_a_deleted_cluster_is_named_and_force_ends_it() {
 async fn pods_that_do_not_end_are_ended_by_force() {
     let world = World::new().await;
     let cluster = running(&world).await;
-    world.host.lingers.store(usize::MAX, std::sync::atomic::Ordering::SeqCst);
+    world.host.deletion_polls.store(usize::MAX, std::sync::atomic::Ordering::SeqCst);
     let pod = ObjectKey::namespaced("v1", "Pod", &sni::namespace(cluster.id), "etcd-0");
     world.host.put(pod.clone(), &json!({}), "statefulset");
     world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
@@ -247,7 +245,7 @@ async fn pods_that_do_not_end_are_ended_by_force() {
     world.store.clusters().force_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
     world.reconcile_cluster(cluster.id).await.unwrap();
     assert!(!world.host.objects.lock().unwrap().contains_key(&pod), "no kubelet was waited for");
-    world.host.lingers.store(0, std::sync::atomic::Ordering::SeqCst);
+    world.host.deletion_polls.store(0, std::sync::atomic::Ordering::SeqCst);
     world.converge().await;
     assert!(world.store.clusters().load(cluster.id).await.is_err(), "its absence is seen as ever");
 }

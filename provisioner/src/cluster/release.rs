@@ -7,28 +7,28 @@ use tenant_controlplane::version::KubernetesVersion;
 
 use crate::config::Release;
 use crate::context::Context;
-use crate::trouble::Trouble;
+use crate::error::ReconcileError;
 
 /// What the cluster's version is made of; `None` when this installation does not have that version: it had it when the cluster was made.
 pub fn find(ctx: &Context, cluster: &Cluster) -> Option<Release> {
-    ctx.facts.releases.borrow().get(&cluster.spec.version).cloned()
+    ctx.installation.releases.borrow().get(&cluster.spec.version).cloned()
 }
 
 /// The same, for whoever can do nothing without.
 ///
 /// # Errors
-/// [`Trouble`] with [`missing`].
-pub fn of(ctx: &Context, cluster: &Cluster) -> Result<Release, Trouble> {
+/// [`ReconcileError`] with [`missing`].
+pub fn of(ctx: &Context, cluster: &Cluster) -> Result<Release, ReconcileError> {
     find(ctx, cluster).ok_or_else(|| {
         let Problem { code, class, detail, remediation } = missing(cluster.spec.version);
-        Trouble::new(&code, class, detail, remediation)
+        ReconcileError::new(&code, class, detail, remediation)
     })
 }
 
-/// What people are told of a version that is not here.
+/// The problem of a version that is not available.
 pub fn missing(version: KubernetesVersion) -> Problem {
     let remediation = if version.is_known() {
-        format!("Run `pilothouse bundle build --version {version}`, then start `pilothouse up` again.")
+        format!("Run `pilothouse bundle build --version {version}`, then run `pilothouse up` again.")
     } else {
         let offered = KubernetesVersion::default();
         format!(
@@ -39,7 +39,7 @@ pub fn missing(version: KubernetesVersion) -> Problem {
     Problem {
         code: "VERSION_MISSING".to_owned(),
         class: Class::Platform,
-        detail: format!("This installation no longer has Kubernetes {version}: the cluster is left as it is."),
+        detail: format!("This installation no longer provides Kubernetes {version}: the cluster is left unchanged."),
         remediation,
     }
 }
@@ -54,15 +54,15 @@ mod tests {
     use tokio::sync::watch;
 
     use super::*;
-    use crate::config::{Facts, Releases, Tuning};
-    use crate::context::Parts;
+    use crate::config::{InstallationInfo, Releases, Tuning};
+    use crate::context::Dependencies;
     use crate::engine::Outcome;
-    use crate::testing::{World, facts, tuning};
+    use crate::testing::{World, installation, tuning};
 
     /// The same world, after the process came back with other versions.
     fn again(world: &World, releases: Releases) -> Arc<Context> {
         let (store, host) = (world.store.clone(), Arc::clone(&world.ctx.host));
-        Context::new(Parts {
+        Context::new(Dependencies {
             store,
             host,
             connector: Arc::new(crate::host::testing::ScriptedConnector::new(
@@ -71,10 +71,10 @@ mod tests {
             )),
             providers: Vec::new(),
             keys: Arc::clone(&world.ctx.keys),
-            facts: Arc::new(Facts { releases, ..facts() }),
+            installation: Arc::new(InstallationInfo { releases, ..installation() }),
             // Also on a busy machine.
-            tuning: Tuning { patience: Duration::from_secs(1), ..tuning() },
-            leisure: world.leisure.subscribe(),
+            tuning: Tuning { reconcile_timeout: Duration::from_secs(1), ..tuning() },
+            host_idle: world.host_idle.subscribe(),
             ending: world.ctx.ending.clone(),
         })
     }
@@ -84,8 +84,8 @@ mod tests {
         let world = World::new().await;
         let cluster = world.cluster("demo").await;
         let ctx = again(&world, watch::channel(BTreeMap::new()).1);
-        let trouble = super::super::reconcile(&ctx, cluster.id).await.unwrap_err();
-        assert_eq!((trouble.problem.code.as_str(), trouble.lasting), ("VERSION_MISSING", false));
+        let error = super::super::reconcile(&ctx, cluster.id).await.unwrap_err();
+        assert_eq!((error.problem.code.as_str(), error.terminal), ("VERSION_MISSING", false));
         let row = world.store.clusters().load(cluster.id).await.unwrap();
         let problem = row.problem.unwrap();
         assert!(problem.remediation.contains(&format!("bundle build --version {}", cluster.spec.version)));
@@ -102,14 +102,14 @@ mod tests {
         let before = world.host.names();
         let ctx = again(&world, watch::channel(BTreeMap::new()).1);
         // The pods as the new process sees them.
-        ctx.pods.take(crate::host::Seen::All(world.ctx.pods.of(cluster.id).unwrap()));
+        ctx.pods.take(crate::host::WatchEvent::All(world.ctx.pods.of(cluster.id).unwrap()));
         let kubeconfig = world.kubeconfig(cluster.id, tenant_controlplane::status::AccessRole::Admin).await;
         assert_eq!(super::super::reconcile(&ctx, cluster.id).await.unwrap(), Outcome::Done);
         let row = world.store.clusters().load(cluster.id).await.unwrap();
         assert_eq!((row.state, row.problem.unwrap().code.as_str()), (ClusterState::Running, "VERSION_MISSING"));
         // The pods are touched, so that they take up the new kubeconfig at once.
-        let lasting = |name: &String| !name.starts_with("Pod ");
-        assert_eq!(world.host.names().into_iter().filter(lasting).collect::<Vec<_>>(), before, "nothing is applied");
+        let terminal = |name: &String| !name.starts_with("Pod ");
+        assert_eq!(world.host.names().into_iter().filter(terminal).collect::<Vec<_>>(), before, "nothing is applied");
         let given = world.store.kubeconfigs().load(kubeconfig.id).await.unwrap();
         assert!(given.bound, "access is given");
         world
@@ -134,7 +134,7 @@ mod tests {
     async fn a_version_the_host_still_loads_is_waited_for() {
         let world = World::new().await;
         let cluster = world.cluster("demo").await;
-        let all = facts().releases.borrow().clone();
+        let all = installation().releases.borrow().clone();
         let loading = all.into_iter().map(|(version, release)| (version, Release { loaded: false, ..release }));
         let (sender, releases) = watch::channel(loading.collect());
         let ctx = again(&world, releases);

@@ -1,4 +1,4 @@
-//! A cluster's end: nodes told to leave, machines gone, the namespace and its volumes gone, keys destroyed, then the row.
+//! Deletion of a cluster: nodes, machines, the namespace and its volumes, keys, then the row.
 //!
 //! Each thing counts as gone when its absence was observed. The nodes' own reconciles do the nodes' part, so nothing makes a machine
 //! while this removes it: one lease per id.
@@ -19,9 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::report;
 use crate::context::Context;
 use crate::engine::Outcome;
+use crate::error::ReconcileError;
 use crate::host::{ApiError, ObjectKey};
 use crate::steps::Steps;
-use crate::trouble::Trouble;
 
 /// Between two looks at something on its way out.
 const LOOK: Duration = Duration::from_millis(100);
@@ -35,105 +35,105 @@ const WATCHED: time::Duration = time::Duration::minutes(1);
 /// Takes a cluster away.
 ///
 /// # Errors
-/// [`Trouble`]; everything done so far stays done.
-pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, Trouble> {
+/// [`ReconcileError`]; everything done so far stays done.
+pub async fn run(ctx: &Context, cluster: &Cluster) -> Result<Outcome, ReconcileError> {
     let mut steps =
         Steps::open(&ctx.store, &cluster.id.to_string(), &["cluster.delete"], &plan::CLUSTER_DELETE).await?;
-    let mut waits = Waits::begin(ctx, cluster);
+    let mut waits = DeletionWait::begin(ctx, cluster);
     steps.running("nodes", "").await?;
-    if !waits.lingers {
-        report::going(ctx, cluster, "its nodes are leaving", None).await?;
+    if !waits.is_overdue {
+        report::report_deleting(ctx, cluster, "removing nodes", None).await?;
     }
-    if let Some(left) = waits.for_absence(&mut steps, || nodes(ctx, cluster)).await? {
-        return waits.told(ctx, cluster, left).await;
+    if let Some(remaining) = waits.wait_until_gone(&mut steps, || nodes(ctx, cluster)).await? {
+        return waits.report(ctx, cluster, remaining).await;
     }
     steps.done("nodes").await?;
     steps.done("machines").await?;
     steps.running("namespace", "").await?;
-    if !waits.lingers {
-        report::going(ctx, cluster, "its control plane is being removed", None).await?;
+    if !waits.is_overdue {
+        report::report_deleting(ctx, cluster, "deleting control plane", None).await?;
     }
-    if let Some(left) = waits.for_absence(&mut steps, || namespace(ctx, cluster)).await? {
-        return waits.told(ctx, cluster, left).await;
+    if let Some(remaining) = waits.wait_until_gone(&mut steps, || namespace(ctx, cluster)).await? {
+        return waits.report(ctx, cluster, remaining).await;
     }
     steps.done("namespace").await?;
-    // The row's end closes the operation; the last step cannot be told after it.
+    // Deleting the row finishes the operation; the last step cannot be reported after it.
     steps.done("keys").await?;
     ctx.store.clusters().purge(cluster.id).await?;
     ctx.forget(cluster.id);
     Ok(Outcome::Gone)
 }
 
-/// Something that is not gone yet.
-struct Left {
+/// Something that is not deleted yet.
+struct Remaining {
     step: &'static str,
     what: String,
     /// Where to look, and with which command.
     remedy: String,
 }
 
-impl Left {
-    /// The same for people who have waited for long.
+impl Remaining {
+    /// The same as a problem, when it is overdue.
     fn problem(&self, cluster: &Cluster) -> Problem {
         let remediation = match cluster.forced {
             true => self.remedy.clone(),
-            false => format!("{} To wait no longer: pilothouse cluster delete {} --force.", self.remedy, cluster.id),
+            false => format!("{} To stop waiting: pilothouse cluster delete {} --force.", self.remedy, cluster.id),
         };
         let (code, class, detail) = ("DELETION_WAITS".to_owned(), Class::Platform, self.what.clone());
         Problem { code, class, detail, remediation }
     }
 }
 
-struct Waits<'a> {
-    /// Whether it takes longer than people watch.
-    lingers: bool,
+struct DeletionWait<'a> {
+    /// Whether it takes longer than expected.
+    is_overdue: bool,
     until: Instant,
     again: Duration,
     ending: &'a CancellationToken,
 }
 
-impl<'a> Waits<'a> {
-    /// Stays a while with what has just begun to go. What lingers is looked at once a visit, so that it takes nobody's place.
+impl<'a> DeletionWait<'a> {
+    /// Waits a while for a deletion that has just begun. What is overdue is checked once per reconcile, so that it blocks no permit.
     fn begin(ctx: &'a Context, cluster: &Cluster) -> Self {
         let asked = cluster.deletion_requested_at.unwrap_or(cluster.updated_at);
-        let lingers = OffsetDateTime::now_utc() - asked > WATCHED;
-        let (stay, again) = if lingers { (Duration::ZERO, LATER) } else { (ctx.tuning.patience, AGAIN) };
-        Self { lingers, until: Instant::now() + stay, again, ending: &ctx.ending }
+        let is_overdue = OffsetDateTime::now_utc() - asked > WATCHED;
+        let (stay, again) = if is_overdue { (Duration::ZERO, LATER) } else { (ctx.tuning.reconcile_timeout, AGAIN) };
+        Self { is_overdue, until: Instant::now() + stay, again, ending: &ctx.ending }
     }
 
-    /// Looks until nothing is left, or others should have a turn.
-    async fn for_absence<F>(
+    /// Polls until nothing is left, or the time is over.
+    async fn wait_until_gone<F>(
         &mut self,
         steps: &mut Steps<'_>,
-        mut look: impl FnMut() -> F,
-    ) -> Result<Option<Left>, Trouble>
+        mut check: impl FnMut() -> F,
+    ) -> Result<Option<Remaining>, ReconcileError>
     where
-        F: Future<Output = Result<Option<Left>, Trouble>>,
+        F: Future<Output = Result<Option<Remaining>, ReconcileError>>,
     {
         loop {
-            let Some(left) = look().await? else { return Ok(None) };
-            if left.step == "machines" {
+            let Some(remaining) = check().await? else { return Ok(None) };
+            if remaining.step == "machines" {
                 steps.done("nodes").await?;
             }
-            steps.running(left.step, &left.what).await?;
+            steps.running(remaining.step, &remaining.what).await?;
             if Instant::now() >= self.until || self.ending.is_cancelled() {
-                return Ok(Some(left));
+                return Ok(Some(remaining));
             }
             tokio::time::sleep(LOOK).await;
         }
     }
 
-    /// Says what is waited for; what lingers is a problem, with the command that helps.
-    async fn told(&self, ctx: &Context, cluster: &Cluster, left: Left) -> Result<Outcome, Trouble> {
-        if self.lingers {
-            report::going(ctx, cluster, &left.what, Some(left.problem(cluster))).await?;
+    /// Reports what is waited for; what is overdue becomes a problem, with the command that helps.
+    async fn report(&self, ctx: &Context, cluster: &Cluster, remaining: Remaining) -> Result<Outcome, ReconcileError> {
+        if self.is_overdue {
+            report::report_deleting(ctx, cluster, &remaining.what, Some(remaining.problem(cluster))).await?;
         }
-        Ok(Outcome::waiting(left.what, self.again))
+        Ok(Outcome::waiting(remaining.what, self.again))
     }
 }
 
 /// Makes every node's own reconcile see to it; they know that the cluster is going.
-async fn nodes(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble> {
+async fn nodes(ctx: &Context, cluster: &Cluster) -> Result<Option<Remaining>, ReconcileError> {
     let nodes = ctx.store.nodes().of_cluster(cluster.id).await?;
     if nodes.is_empty() {
         return Ok(None);
@@ -150,8 +150,8 @@ async fn nodes(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble
     let names: Vec<_> = nodes.iter().take(3).map(|node| format!("{} ({})", node.name, node.state_message)).collect();
     let more =
         if nodes.len() > names.len() { format!(" and {} more", nodes.len() - names.len()) } else { String::new() };
-    let remedy = format!("Look at its nodes: pilothouse node list --cluster {}.", cluster.id);
-    Ok(Some(Left { step, what: format!("waiting for {}{more}", names.join(", ")), remedy }))
+    let remedy = format!("Check its nodes: pilothouse node list --cluster {}.", cluster.id);
+    Ok(Some(Remaining { step, what: format!("waiting for {}{more}", names.join(", ")), remedy }))
 }
 
 /// A node whose own reconcile has not begun to take it away.
@@ -160,10 +160,10 @@ fn is_idle(node: &Node) -> bool {
 }
 
 /// Deletes the namespace, and then waits for the volumes that were claimed in it.
-async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Trouble> {
+async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Remaining>, ReconcileError> {
     let name = sni::namespace(cluster.id);
     let key = ObjectKey::global("v1", "Namespace", &name);
-    let host = |error| Trouble::api("host", error);
+    let host = |error| ReconcileError::api("host", error);
     if let Some(found) = ctx.host.get(&key).await.map_err(host)? {
         if found["metadata"]["deletionTimestamp"].is_null() {
             // The host begins with a namespace's content seconds later; what takes longest to go is sent on its way first.
@@ -173,21 +173,24 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
             end_pods(ctx, &name).await.map_err(host)?;
         }
         let remedy = format!(
-            "In the host: kubectl get pods,pvc --namespace {name} (a pod that does not end: is its node ready?)."
+            "Platform operator: kubectl get pods,pvc --namespace {name} on the host cluster (pod stuck in Terminating: is its node Ready?)."
         );
-        return Ok(Some(Left { step: "namespace", what: remaining(&found, &name), remedy }));
+        return Ok(Some(Remaining { step: "namespace", what: describe_remaining(&found, &name), remedy }));
     }
     let volumes = ctx.host.list("v1", "PersistentVolume").await.map_err(host)?;
     let own = |volume: &&Value| volume["spec"]["claimRef"]["namespace"] == name.as_str();
     let Some(volume) = volumes.iter().find(own) else { return Ok(None) };
     let key = ObjectKey::global("v1", "PersistentVolume", volume["metadata"]["name"].as_str().unwrap_or_default());
     if cluster.forced {
-        tracing::warn!(cluster = %cluster.id, volume = key.name, "forced: the volume goes without what would have deleted its data");
+        tracing::warn!(cluster = %cluster.id, volume = key.name, "forced: deleting the PersistentVolume object; its data may remain");
         ctx.host.delete(&key).await.map_err(host)?;
         ctx.host.release(&key).await.map_err(host)?;
     }
-    let remedy = format!("In the host: kubectl describe pv {}; does its storage class's provisioner run?", key.name);
-    Ok(Some(Left {
+    let remedy = format!(
+        "Platform operator: kubectl describe pv {} on the host cluster; is the storage class's provisioner running?",
+        key.name
+    );
+    Ok(Some(Remaining {
         step: "namespace",
         what: format!("waiting for the volume {} to be deleted{}", key.name, finalizers(volume)),
         remedy,
@@ -197,8 +200,8 @@ async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Left>, Tro
 /// Ends a namespace's pods without waiting for their kubelets, and lets its claims go.
 async fn end_pods(ctx: &Context, namespace: &str) -> Result<(), ApiError> {
     for kind in ["Pod", "PersistentVolumeClaim"] {
-        for left in ctx.host.metadata("v1", kind, Some(namespace), "").await? {
-            let key = left.key("v1", kind);
+        for remaining in ctx.host.metadata("v1", kind, Some(namespace), "").await? {
+            let key = remaining.key("v1", kind);
             ctx.host.end(&key).await?;
             ctx.host.release(&key).await?;
         }
@@ -206,7 +209,7 @@ async fn end_pods(ctx: &Context, namespace: &str) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// What else has a say in an object's deletion.
+/// The finalizers that delay an object's deletion.
 fn finalizers(object: &Value) -> String {
     let names = object["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let names: Vec<&str> = names.collect();
@@ -222,13 +225,13 @@ fn slow(namespace: &str) -> Vec<ObjectKey> {
     owners.into_iter().chain((0..ETCD_MEMBERS).map(claim)).collect()
 }
 
-/// What the host says is still in a namespace on its way out.
-fn remaining(namespace: &Value, name: &str) -> String {
+/// What is still in a terminating namespace, quoted from the host.
+fn describe_remaining(namespace: &Value, name: &str) -> String {
     let conditions = namespace["status"]["conditions"].as_array().map(Vec::as_slice).unwrap_or_default();
-    let tells = |condition: &&Value| {
+    let is_blocking = |condition: &&Value| {
         condition["status"] == "True" && condition["type"].as_str().is_some_and(|kind| kind.starts_with("Namespace"))
     };
-    let words = conditions.iter().find(tells).and_then(|condition| condition["message"].as_str());
-    let said = words.map_or_else(|| "its pods to end".to_owned(), printable);
-    format!("waiting for the namespace {name}: {said}")
+    let message = conditions.iter().find(is_blocking).and_then(|condition| condition["message"].as_str());
+    let reason = message.map_or_else(|| "its pods to terminate".to_owned(), printable);
+    format!("waiting for the namespace {name}: {reason}")
 }

@@ -45,20 +45,20 @@ async fn a_cluster_comes_up_and_a_second_visit_changes_nothing() {
 
 #[tokio::test]
 async fn pods_wait_for_etcds_volume_and_not_for_ever() {
-    let world = World::tuned(|tuning| tuning.binding = Duration::from_secs(60)).await;
+    let world = World::tuned(|tuning| tuning.volume_bind_timeout = Duration::from_secs(60)).await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
     let claim = ObjectKey::namespaced("v1", "PersistentVolumeClaim", &sni::namespace(cluster.id), "data-etcd-0");
     let comes_to = async |calls: usize| {
         while !world.host.names().contains(&"PersistentVolumeClaim data-etcd-0".to_owned())
-            || world.fate.calls() < calls
+            || world.faults.calls() < calls
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
     };
     let volume = async {
         comes_to(0).await;
-        comes_to(world.fate.calls() + 3).await;
+        comes_to(world.faults.calls() + 3).await;
         let early = |name: &String| name.starts_with("StatefulSet") || name.starts_with("Deployment");
         assert!(!world.host.names().iter().any(early), "{:?}", world.host.names());
         world.host.objects.lock().unwrap().get_mut(&claim).unwrap()["status"] = json!({"phase": "Bound"});
@@ -66,7 +66,7 @@ async fn pods_wait_for_etcds_volume_and_not_for_ever() {
     let (outcome, ()) = tokio::join!(world.reconcile_cluster(cluster.id), volume);
     assert_eq!(outcome.unwrap(), Outcome::Done);
 
-    let world = World::tuned(|tuning| tuning.binding = Duration::from_millis(20)).await;
+    let world = World::tuned(|tuning| tuning.volume_bind_timeout = Duration::from_millis(20)).await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
@@ -161,8 +161,9 @@ async fn kubeconfigs_are_believed_until_they_are_revoked() {
         actor: Actor::System,
     };
     let row = kubeconfigs.insert(new).await.unwrap();
-    let text =
-        crate::issue_kubeconfig(&world.store, &crate::testing::facts(), (&row, crate::Server::Sni)).await.unwrap();
+    let text = crate::issue_kubeconfig(&world.store, &crate::testing::installation(), (&row, crate::Server::Sni))
+        .await
+        .unwrap();
     let label = cluster.id.suffix();
     for part in [
         "https://192.0.2.1:8443",
@@ -189,12 +190,16 @@ async fn kubeconfigs_are_believed_until_they_are_revoked() {
     assert!(kubeconfigs.load(row.id).await.unwrap().refused_at.is_some());
     assert!(kubeconfigs.load(other.id).await.unwrap().bound);
     assert_eq!(deployment(&world), before, "no pod is restarted for it");
-    assert!(crate::issue_kubeconfig(&world.store, &crate::testing::facts(), (&row, crate::Server::Sni)).await.is_err());
+    assert!(
+        crate::issue_kubeconfig(&world.store, &crate::testing::installation(), (&row, crate::Server::Sni))
+            .await
+            .is_err()
+    );
 }
 
 #[tokio::test]
 async fn a_kubeconfig_of_a_cluster_at_rest_is_believed_before_anybody_asks_for_it() {
-    let world = World::tuned(|tuning| tuning.patience = Duration::from_secs(1)).await;
+    let world = World::tuned(|tuning| tuning.reconcile_timeout = Duration::from_secs(1)).await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
@@ -256,8 +261,8 @@ async fn what_its_holder_bound_is_told_after_a_revocation() {
     bind(ObjectKey::global(rbac, "ClusterRoleBinding", "a-colleagues"), "carol");
     world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
     world.reconcile_cluster(cluster.id).await.unwrap();
-    let told = world.store.kubeconfigs().load(row.id).await.unwrap().left_behind.unwrap();
-    assert!(told.contains("ClusterRoleBinding keep, RoleBinding shop/keep-too:"), "{told}");
+    let reported = world.store.kubeconfigs().load(row.id).await.unwrap().left_behind.unwrap();
+    assert!(reported.contains("ClusterRoleBinding keep, RoleBinding shop/keep-too:"), "{reported}");
 }
 
 #[tokio::test]
@@ -291,9 +296,9 @@ async fn one_from_before_there_were_authorities_is_revoked_by_its_binding() {
 async fn an_error_stays_readable_on_row_and_operation() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
-    world.fate.fail_at(0);
-    let trouble = world.reconcile_cluster(cluster.id).await.unwrap_err();
-    assert_eq!(trouble.problem.code, "HOST_UNREACHABLE");
+    world.faults.fail_at(0);
+    let error = world.reconcile_cluster(cluster.id).await.unwrap_err();
+    assert_eq!(error.problem.code, "HOST_UNREACHABLE");
     let row = world.store.clusters().load(cluster.id).await.unwrap();
     assert_eq!((row.state, row.problem.unwrap().code.as_str()), (ClusterState::Provisioning, "HOST_UNREACHABLE"));
     let failed = operation(&world, &cluster).await;
@@ -327,9 +332,9 @@ impl Fault {
     fn befall(self, world: &World) {
         match self {
             Self::Nothing => {}
-            Self::Call(n) => world.fate.fail_at(n),
+            Self::Call(n) => world.faults.fail_at(n),
             Self::Machine(n) => world.machines.lose_answer(n),
-            Self::Dropped(n) => world.axe.fall_at(n),
+            Self::Dropped(n) => world.cancel_at.set(n),
         }
     }
 }
@@ -356,7 +361,8 @@ async fn life(fault: Fault) -> Chances {
     world.converge().await;
     assert!(world.store.clusters().load(cluster.id).await.is_err(), "{fault:?}");
     assert_eq!(world.host.names(), ["PriorityClass pilothouse-control-plane"], "{fault:?}");
-    let chances = Chances { calls: world.fate.calls(), machines: world.machines.calls(), looks: world.axe.looks() };
+    let chances =
+        Chances { calls: world.faults.calls(), machines: world.machines.calls(), looks: world.cancel_at.looks() };
     assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap(), Vec::new(), "{fault:?}");
     let ended = operation(&world, &cluster).await;
     assert_eq!((ended.kind.as_str(), ended.state), ("cluster.delete", OperationState::Succeeded), "{fault:?}");
@@ -449,11 +455,11 @@ async fn a_namespace_that_lingers_is_waited_for() {
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
     world.reconcile_cluster(cluster.id).await.unwrap();
-    world.host.lingers.store(1000, Ordering::SeqCst);
+    world.host.deletion_polls.store(1000, Ordering::SeqCst);
     world.store.clusters().request_deletion(world.organization.id, cluster.id, Actor::System).await.unwrap();
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     assert!(world.store.pki().get(cluster.id).await.unwrap().is_some(), "keys live as long as anything of it may");
-    world.host.lingers.store(0, Ordering::SeqCst);
+    world.host.deletion_polls.store(0, Ordering::SeqCst);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Gone);
     assert!(world.store.pki().get(cluster.id).await.unwrap().is_none());
 }

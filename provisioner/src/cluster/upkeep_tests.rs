@@ -153,7 +153,7 @@ async fn an_owner_that_somebody_took_away_is_made_again() {
     let key = ObjectKey::namespaced("apps/v1", "Deployment", &sni::namespace(cluster.id), "control-plane");
     world.host.delete(&key).await.unwrap();
     let left = world.ctx.pods.of(cluster.id).unwrap().into_iter().take(1).collect();
-    world.ctx.pods.take(crate::host::Seen::All(left));
+    world.ctx.pods.take(crate::host::WatchEvent::All(left));
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     assert!(world.host.get(&key).await.unwrap().is_some());
 }
@@ -191,7 +191,7 @@ async fn nothing_is_pruned_on_a_list_that_could_not_be_had() {
     let labels = format!("{MANAGED_BY_LABEL}=pilothouse");
     let kinds = [("v1", "Secret"), ("v1", "Service")];
     let scope = prune::Scope { kinds: &kinds, namespaces: &["here"], labels: &labels, is_ours: |_| true };
-    world.fate.fail_at(1);
+    world.faults.fail_at(1);
     assert!(matches!(prune::surplus(&*world.host, &scope, &[]).await, Err(ApiError::Unreachable(_))));
     assert!(world.host.objects.lock().unwrap().contains_key(&stray));
     prune::surplus(&*world.host, &scope, &[]).await.unwrap();

@@ -1,4 +1,4 @@
-//! What people hear while a cluster does not come up, and what others notice of it.
+//! What is reported while a cluster does not come up.
 
 use migrations::Step;
 use serde_json::json;
@@ -6,21 +6,29 @@ use tenant_controlplane::sni;
 use tenant_controlplane::status::{Class, ClusterState};
 
 use super::*;
-use crate::host::facts::Component;
-use crate::host::{Complaint, FIELD_MANAGER, ObjectKey, PodFact, Seen};
+use crate::host::info::Component;
+use crate::host::{FIELD_MANAGER, ObjectKey, PodInfo, WaitingReason, WatchEvent};
 use crate::testing::World;
 
 const API: [u8; 4] = [100, 64, 0, 3];
 
 /// A world whose people wait that long.
-async fn patient(murmur: Duration, alarm: Duration) -> World {
-    World::tuned(|tuning| (tuning.murmur, tuning.alarm) = (murmur, alarm)).await
+async fn patient(step_message_after: Duration, problem_after: Duration) -> World {
+    World::tuned(|tuning| (tuning.step_message_after, tuning.problem_after) = (step_message_after, problem_after)).await
 }
 
-fn hang(world: &World, cluster: &Cluster, complaint: Option<Complaint>) {
+fn hang(world: &World, cluster: &Cluster, waiting_reason: Option<WaitingReason>) {
     let (name, component) = ("etcd-0".to_owned(), Component::Etcd);
-    let pod = PodFact { cluster: cluster.id, component, name, address: None, ready: false, leaving: false, complaint };
-    world.ctx.pods.take(Seen::All(vec![pod]));
+    let pod = PodInfo {
+        cluster: cluster.id,
+        component,
+        name,
+        address: None,
+        ready: false,
+        terminating: false,
+        waiting_reason,
+    };
+    world.ctx.pods.take(WatchEvent::All(vec![pod]));
 }
 
 async fn step(world: &World, cluster: &Cluster, key: &str) -> Step {
@@ -37,28 +45,25 @@ async fn a_step_that_waits_says_what_the_host_says_first_and_then_the_cluster_do
     let world = patient(Duration::ZERO, Duration::from_secs(3600)).await;
     let cluster = world.cluster("demo").await;
     let (reason, message) = ("Unschedulable".to_owned(), "0/1 nodes are available: 1 Insufficient memory.".to_owned());
-    hang(&world, &cluster, Some(Complaint { reason, message }));
+    hang(&world, &cluster, Some(WaitingReason { reason, message }));
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     let waiting = step(&world, &cluster, "datastore").await;
-    assert_eq!(
-        waiting.message,
-        "The host has no room for the control plane: etcd-0: 0/1 nodes are available: 1 Insufficient memory."
-    );
+    assert_eq!(waiting.message, "Insufficient host capacity: etcd-0: 0/1 nodes are available: 1 Insufficient memory.");
     assert_eq!(row(&world, &cluster).await.problem, None, "not yet");
 
     let world = patient(Duration::ZERO, Duration::ZERO).await;
     let cluster = world.cluster("demo").await;
     let (reason, message) = ("ErrImageNeverPull".to_owned(), "etcd: ErrImageNeverPull".to_owned());
-    hang(&world, &cluster, Some(Complaint { reason, message }));
+    hang(&world, &cluster, Some(WaitingReason { reason, message }));
     world.reconcile_cluster(cluster.id).await.unwrap();
-    let told = row(&world, &cluster).await;
-    let problem = told.problem.unwrap();
+    let reported = row(&world, &cluster).await;
+    let problem = reported.problem.unwrap();
     assert_eq!((problem.code.as_str(), problem.class), ("CONTROL_PLANE_PODS", Class::Platform));
-    assert_eq!((told.state, told.state_message), (ClusterState::Provisioning, problem.detail));
+    assert_eq!((reported.state, reported.state_message), (ClusterState::Provisioning, problem.detail));
     world.start_pods(cluster.id, API);
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
-    let told = row(&world, &cluster).await;
-    assert_eq!((told.state, told.problem), (ClusterState::Running, None), "it went on");
+    let reported = row(&world, &cluster).await;
+    assert_eq!((reported.state, reported.problem), (ClusterState::Running, None), "it went on");
     assert_eq!(step(&world, &cluster, "datastore").await.message, "");
 }
 
@@ -81,9 +86,9 @@ async fn pods_that_are_being_made_for_ever_are_explained_by_the_hosts_events() {
         event["involvedObject"] = json!({"kind": "Pod", "name": "etcd-0"});
     }
     world.reconcile_cluster(cluster.id).await.unwrap();
-    let told = row(&world, &cluster).await.problem.unwrap();
-    assert!(told.detail.contains(words) && told.remediation.contains("doctor"), "{told:?}");
-    assert_eq!(step(&world, &cluster, "datastore").await.message, told.detail);
+    let reported = row(&world, &cluster).await.problem.unwrap();
+    assert!(reported.detail.contains(words) && reported.remediation.contains("doctor"), "{reported:?}");
+    assert_eq!(step(&world, &cluster, "datastore").await.message, reported.detail);
 }
 
 #[tokio::test]
@@ -91,7 +96,7 @@ async fn nobody_is_told_of_what_takes_a_moment() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
     let (reason, message) = ("Unschedulable".to_owned(), "pod has unbound immediate PersistentVolumeClaims".to_owned());
-    hang(&world, &cluster, Some(Complaint { reason, message }));
+    hang(&world, &cluster, Some(WaitingReason { reason, message }));
     world.reconcile_cluster(cluster.id).await.unwrap();
     assert_eq!(step(&world, &cluster, "datastore").await.message, "");
     assert_eq!(row(&world, &cluster).await.problem, None);
@@ -99,14 +104,14 @@ async fn nobody_is_told_of_what_takes_a_moment() {
 
 #[tokio::test]
 async fn what_has_been_broken_for_long_is_left_after_one_look() {
-    let world = World::tuned(|tuning| tuning.patience = Duration::from_millis(300)).await;
+    let world = World::tuned(|tuning| tuning.reconcile_timeout = Duration::from_millis(300)).await;
     let cluster = world.cluster("demo").await;
     hang(&world, &cluster, None);
     let looks = async || {
-        let before = world.axe.looks();
+        let before = world.cancel_at.looks();
         let ended = world.looked_at(cluster.id).await.unwrap();
         assert!(matches!(ended, Outcome::Waiting { .. }), "{ended:?}");
-        (world.axe.looks() - before, ended)
+        (world.cancel_at.looks() - before, ended)
     };
     world.start_pods(cluster.id, API);
     *world.tenant.health.lock().unwrap() = crate::host::Health::Starting("etcd".to_owned());

@@ -32,14 +32,14 @@ impl Drop for Staying<'_> {
 
 #[async_trait]
 impl Reconcile for Script {
-    async fn reconcile(&self, _: WorkKind, id: Uuid) -> Result<Outcome, Trouble> {
+    async fn reconcile(&self, _: WorkKind, id: Uuid) -> Result<Outcome, ReconcileError> {
         let call = self.calls.fetch_add(1, Ordering::SeqCst);
         self.most.fetch_max(self.now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
         let _staying = Staying(&self.now);
         self.begun.send(id).unwrap();
         match (self.act)(call) {
             Act::End(outcome) => Ok(outcome),
-            Act::Fail => Err(Trouble::new("X", Class::Platform, "told to fail", "nothing")),
+            Act::Fail => Err(ReconcileError::new("X", Class::Platform, "told to fail", "nothing")),
             Act::Panic => panic!("told to panic"),
             Act::Stay => std::future::pending().await,
         }
@@ -66,7 +66,12 @@ async fn rig(act: impl Fn(usize) -> Act + Send + Sync + 'static) -> Rig {
 
 fn quick() -> Tuning {
     let backoff = crate::backoff::Backoff::new(Duration::from_millis(5), Duration::from_millis(20)).unwrap();
-    Tuning { lease: Duration::from_millis(300), drain: Duration::from_millis(200), backoff, ..Tuning::default() }
+    Tuning {
+        lease: Duration::from_millis(300),
+        shutdown_timeout: Duration::from_millis(200),
+        backoff,
+        ..Tuning::default()
+    }
 }
 
 impl Rig {
@@ -210,7 +215,7 @@ async fn a_nudge_during_a_run_runs_it_once_more() {
     let (engine, task) = rig.start(quick());
     let id = rig.due().await;
     rig.next().await;
-    engine.nudge(WorkKind::Cluster, id).await;
+    engine.wake(WorkKind::Cluster, id).await;
     assert_eq!(rig.next().await, id);
     rig.cancel.cancel();
     task.await.unwrap();

@@ -25,8 +25,8 @@ pub use connector::KubeConnector;
 use super::bounded::{BoundedLayer, is_too_long};
 use super::resources::kind;
 use super::{
-    ApiError, CALL_LIMIT, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeFact, ObjectKey, PodFact, Seen,
-    Watch,
+    ApiError, CALL_LIMIT, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeStatus, ObjectKey, PodInfo, Watch,
+    WatchEvent,
 };
 
 /// How long one probe may take.
@@ -133,7 +133,7 @@ impl KubeApi {
 fn failed(verb: &str, what: &str, error: ::kube::Error) -> ApiError {
     match error {
         ::kube::Error::Api(status) => {
-            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: words(&status) }
+            ApiError::Rejected { what: format!("{verb} {what}"), code: status.code, message: status_message(&status) }
         }
         other if is_too_long(&other) => ApiError::TooLong(format!("{verb} {what}")),
         other => ApiError::Unreachable(Box::new(other)),
@@ -141,7 +141,7 @@ fn failed(verb: &str, what: &str, error: ::kube::Error) -> ApiError {
 }
 
 /// What a status says: its message, and causes that it leaves out, such as which disruption budget keeps a pod.
-fn words(status: &Status) -> String {
+fn status_message(status: &Status) -> String {
     let causes = status.details.iter().flat_map(|details| &details.causes).map(|cause| cause.message.as_str());
     let more = causes.filter(|cause| !status.message.contains(cause));
     let all: Vec<&str> = std::iter::once(status.message.as_str()).chain(more).collect();
@@ -311,16 +311,16 @@ impl Kubernetes for KubeApi {
         }
     }
 
-    fn watch_pods(&self) -> Watch<PodFact> {
+    fn watch_pods(&self) -> Watch<PodInfo> {
         let config = watcher::Config::default().labels(CLUSTER_LABEL);
         let events = watcher(Api::<Pod>::all(self.client.clone()), config);
-        gather(events, PodFact::of, |pod: &Pod| pod.metadata.uid.clone()).boxed()
+        gather(events, PodInfo::of, |pod: &Pod| pod.metadata.uid.clone()).boxed()
     }
 
-    fn watch_nodes(&self) -> Watch<NodeFact> {
+    fn watch_nodes(&self) -> Watch<NodeStatus> {
         let config = watcher::Config::default().page_size(PAGE);
         let events = watcher(Api::<Node>::all(self.client.clone()), config);
-        gather(events, |node| Some(NodeFact::of(node)), |node: &Node| node.metadata.uid.clone()).boxed()
+        gather(events, |node| Some(NodeStatus::of(node)), |node: &Node| node.metadata.uid.clone()).boxed()
     }
 }
 
@@ -332,9 +332,9 @@ type Events<K> = Result<Event<K>, watcher::Error>;
 /// Turns a watcher's events into facts: what comes between `Init` and `InitDone` is one whole truth.
 fn gather<K, T>(
     events: impl Stream<Item = Events<K>> + Send + 'static,
-    fact: impl Fn(&K) -> Option<T> + Send + 'static,
+    info: impl Fn(&K) -> Option<T> + Send + 'static,
     uid: impl Fn(&K) -> Option<String> + Send + 'static,
-) -> impl Stream<Item = Result<Seen<T>, ApiError>> + Send + 'static
+) -> impl Stream<Item = Result<WatchEvent<T>, ApiError>> + Send + 'static
 where
     K: Send + 'static,
     T: Send + 'static,
@@ -351,14 +351,14 @@ where
                 Some(Err(ApiError::TooLong("the list to watch".to_owned())))
             }
             Ok(Event::InitApply(object)) => {
-                if let Some(fact) = fact(&object) {
-                    listed.insert(uid(&object), fact);
+                if let Some(info) = info(&object) {
+                    listed.insert(uid(&object), info);
                 }
                 None
             }
-            Ok(Event::InitDone) => Some(Ok(Seen::All(listed.drain().map(|(_, fact)| fact).collect()))),
-            Ok(Event::Apply(object)) => fact(&object).map(|fact| Ok(Seen::Changed(fact))),
-            Ok(Event::Delete(object)) => fact(&object).map(|fact| Ok(Seen::Gone(fact))),
+            Ok(Event::InitDone) => Some(Ok(WatchEvent::All(listed.drain().map(|(_, info)| info).collect()))),
+            Ok(Event::Apply(object)) => info(&object).map(|info| Ok(WatchEvent::Changed(info))),
+            Ok(Event::Delete(object)) => info(&object).map(|info| Ok(WatchEvent::Gone(info))),
         };
         futures::future::ready(seen)
     })

@@ -16,7 +16,7 @@ pub struct Meta {
     /// Its name.
     pub name: String,
     /// Whether it is being deleted.
-    pub leaving: bool,
+    pub terminating: bool,
     /// Whether we applied it.
     pub applied_by_us: bool,
     /// Whether anything owns it.
@@ -44,7 +44,7 @@ impl Meta {
             controller: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.kind),
             rendering: annotations.get(RENDERING_ANNOTATION).and_then(|number| number.parse().ok()),
             mirror: annotations.contains_key(MIRROR),
-            leaving: metadata.deletion_timestamp.is_some(),
+            terminating: metadata.deletion_timestamp.is_some(),
             namespace: metadata.namespace,
             name: metadata.name.unwrap_or_default(),
         }

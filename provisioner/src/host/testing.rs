@@ -10,17 +10,18 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::{
-    Announced, ApiError, Connector, Door, Health, Kubernetes, Meta, NodeFact, ObjectKey, PodFact, Seen, Site, Watch,
+    Announced, ApiError, Connector, Health, Kubernetes, Meta, NodeStatus, ObjectKey, PodInfo, Site, TenantConnection,
+    Watch, WatchEvent,
 };
 
 /// Counts outward calls of everything in one test, and fails one of them.
 #[derive(Debug, Default)]
-pub struct Fate {
+pub struct FaultInjector {
     calls: AtomicUsize,
     fail_at: Mutex<Option<usize>>,
 }
 
-impl Fate {
+impl FaultInjector {
     /// Fails the `n`th call, once.
     pub fn fail_at(&self, n: usize) {
         *self.fail_at.lock().unwrap() = Some(n);
@@ -44,12 +45,12 @@ impl Fate {
 
 /// The API. Calls take effect even when they are told to fail: an answer can be lost.
 pub struct Scripted {
-    pub fate: Arc<Fate>,
+    pub faults: Arc<FaultInjector>,
     pub objects: Mutex<BTreeMap<ObjectKey, Value>>,
     pub health: Mutex<Health>,
     pub reachable: Mutex<bool>,
     /// How many looks a namespace stays after its deletion.
-    pub lingers: AtomicUsize,
+    pub deletion_polls: AtomicUsize,
     /// Whether a webhook that cannot be called and fails closed stands before every write.
     pub webhook: AtomicBool,
     /// Whether writes are never answered.
@@ -60,18 +61,18 @@ pub struct Scripted {
     pub full: AtomicBool,
     /// The authorization configuration in force.
     authorization: Mutex<String>,
-    pods: watch::Sender<Vec<PodFact>>,
-    nodes: watch::Sender<Vec<NodeFact>>,
+    pods: watch::Sender<Vec<PodInfo>>,
+    nodes: watch::Sender<Vec<NodeStatus>>,
 }
 
 impl Scripted {
-    pub fn new(fate: Arc<Fate>) -> Arc<Self> {
+    pub fn new(faults: Arc<FaultInjector>) -> Arc<Self> {
         Arc::new(Self {
-            fate,
+            faults,
             objects: Mutex::default(),
             health: Mutex::new(Health::Ready),
             reachable: Mutex::new(true),
-            lingers: AtomicUsize::new(2),
+            deletion_polls: AtomicUsize::new(2),
             webhook: AtomicBool::default(),
             hangs: AtomicBool::default(),
             guarded: Mutex::default(),
@@ -82,7 +83,7 @@ impl Scripted {
         })
     }
 
-    pub fn set_nodes(&self, nodes: Vec<NodeFact>) {
+    pub fn set_nodes(&self, nodes: Vec<NodeStatus>) {
         self.nodes.send_replace(nodes);
     }
 
@@ -109,7 +110,7 @@ impl Scripted {
     }
 
     fn struck(&self) -> Result<(), ApiError> {
-        if self.fate.strikes() {
+        if self.faults.strikes() {
             return Err(ApiError::Unreachable("told to fail".into()));
         }
         Ok(())
@@ -121,7 +122,7 @@ impl Scripted {
                 return None;
             }
             let all = receiver.borrow_and_update().clone();
-            Some((Ok(Seen::All(all)), (receiver, false)))
+            Some((Ok(WatchEvent::All(all)), (receiver, false)))
         });
         stream.boxed()
     }
@@ -157,16 +158,16 @@ impl Kubernetes for Scripted {
         let found = {
             let mut objects = self.objects.lock().unwrap();
             let found = objects.get(key).cloned();
-            let leaving = found.as_ref().is_some_and(|found| !found["metadata"]["deletionTimestamp"].is_null());
-            let left = self.lingers.load(Ordering::SeqCst);
+            let terminating = found.as_ref().is_some_and(|found| !found["metadata"]["deletionTimestamp"].is_null());
+            let left = self.deletion_polls.load(Ordering::SeqCst);
             let kept = found.as_ref().is_some_and(|found| !found["metadata"]["finalizers"].is_null());
-            if leaving && left == 0 && !kept {
+            if terminating && left == 0 && !kept {
                 let namespace = Some(key.name.clone());
                 objects.retain(|other, _| other != key && other.namespace != namespace);
                 None
             } else {
-                if leaving {
-                    self.lingers.store(left.saturating_sub(1), Ordering::SeqCst);
+                if terminating {
+                    self.deletion_polls.store(left.saturating_sub(1), Ordering::SeqCst);
                 }
                 found
             }
@@ -212,8 +213,8 @@ impl Kubernetes for Scripted {
         let mut objects = self.objects.lock().unwrap();
         let kept = objects.get(key).is_some_and(|object| !object["metadata"]["finalizers"].is_null());
         if key.kind == "Namespace" || kept {
-            if let Some(leaving) = objects.get_mut(key) {
-                leaving["metadata"]["deletionTimestamp"] = json!("2026-11-20T12:00:00Z");
+            if let Some(terminating) = objects.get_mut(key) {
+                terminating["metadata"]["deletionTimestamp"] = json!("2026-11-20T12:00:00Z");
             }
         } else {
             objects.remove(key);
@@ -294,11 +295,11 @@ impl Kubernetes for Scripted {
         if *self.reachable.lock().unwrap() { Ok(()) } else { Err(ApiError::Timeout) }
     }
 
-    fn watch_pods(&self) -> Watch<PodFact> {
+    fn watch_pods(&self) -> Watch<PodInfo> {
         self.watch(&self.pods)
     }
 
-    fn watch_nodes(&self) -> Watch<NodeFact> {
+    fn watch_nodes(&self) -> Watch<NodeStatus> {
         self.watch(&self.nodes)
     }
 }
@@ -314,7 +315,7 @@ fn meta(object: &Value) -> Meta {
     Meta::of(serde_json::from_value(metadata).unwrap())
 }
 
-/// Leads every door to one tenant, and remembers which were opened.
+/// Connects every client to one tenant, and remembers which were created.
 pub struct ScriptedConnector {
     pub tenant: Arc<Scripted>,
     pub mounted: Arc<Mounted>,
@@ -369,16 +370,16 @@ impl Connector for ScriptedConnector {
         Ok(certificates.iter().map(|pem| pem.parse_x509().unwrap().subject().as_raw().to_vec()).collect())
     }
 
-    fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
-        let (_, pem) = x509_parser::pem::parse_x509_pem(door.identity.cert_pem.as_bytes()).unwrap();
+    fn connect(&self, connection: &TenantConnection) -> Result<Arc<dyn Kubernetes>, ApiError> {
+        let (_, pem) = x509_parser::pem::parse_x509_pem(connection.identity.cert_pem.as_bytes()).unwrap();
         let is_master = pem.parse_x509().unwrap().subject().to_string().contains("system:masters");
-        self.opened.lock().unwrap().push((door.site.address.clone(), is_master));
+        self.opened.lock().unwrap().push((connection.site.address.clone(), is_master));
         if is_master {
             return Ok(Arc::clone(&self.tenant) as Arc<dyn Kubernetes>);
         }
         let (tenant, mounted, unbound) = (&self.tenant, &self.mounted, &self.unbound);
         let (tenant, mounted, unbound) = (Arc::clone(tenant), Arc::clone(mounted), Arc::clone(unbound));
-        Ok(Arc::new(Bound { tenant, mounted, unbound, site: door.site.clone() }))
+        Ok(Arc::new(Bound { tenant, mounted, unbound, site: connection.site.clone() }))
     }
 }
 
@@ -479,11 +480,11 @@ impl Kubernetes for Bound {
         self.tenant.answers().await
     }
 
-    fn watch_pods(&self) -> Watch<PodFact> {
+    fn watch_pods(&self) -> Watch<PodInfo> {
         self.tenant.watch_pods()
     }
 
-    fn watch_nodes(&self) -> Watch<NodeFact> {
+    fn watch_nodes(&self) -> Watch<NodeStatus> {
         self.tenant.watch_nodes()
     }
 }

@@ -1,29 +1,29 @@
-//! What to tell people of a node, from what was seen: a pure function. Ignorance changes nothing.
+//! The report on a node, from what was observed: a pure function. Unknown changes nothing.
 
 use cloud_providers::{Machine, MachineState};
-use migrations::{Node, NodeFacts, NodeReport};
+use migrations::{Node, NodeInfo, NodeReport};
 use tenant_controlplane::status::{Class, NodeState, Problem};
 use tenant_controlplane::text::printable;
 use time::OffsetDateTime;
 
-use crate::host::NodeFact;
+use crate::host::NodeStatus;
 
 /// The code of a problem that the agent itself reported; it stays until the agent takes it back, or is away while the node is ready.
 pub const REPORTED_BY_AGENT: &str = "NODE_AGENT";
 
-/// What was seen of a node.
-pub struct Sight {
+/// What was observed of a node.
+pub struct NodeObservation {
     /// Its machine; `None` for one a user brought.
-    pub machine: Option<Machinery>,
+    pub machine: Option<MachineObservation>,
     /// Its Kubernetes node: `None` unknown, `Some(None)` not there.
-    pub known: Option<Option<NodeFact>>,
+    pub node_object: Option<Option<NodeStatus>>,
 }
 
-/// What became of a provider's machine.
-pub enum Machinery {
-    /// It is there.
-    There(Machine),
-    /// It had joined, and is gone, and nobody asked for that.
+/// The state of a provider's machine.
+pub enum MachineObservation {
+    /// It exists.
+    Present(Machine),
+    /// It had joined, no longer exists, and was not deleted by Pilothouse.
     Lost,
 }
 
@@ -32,87 +32,87 @@ fn problem(code: &str, class: Class, detail: String, remediation: &str) -> Probl
 }
 
 /// What to write.
-pub fn report(node: &Node, sight: &Sight) -> NodeReport {
-    let told = node.problem.clone().filter(|problem| problem.code == REPORTED_BY_AGENT);
-    let (state, state_message, problem) = match &sight.machine {
-        Some(Machinery::Lost) => lost(),
-        Some(Machinery::There(Machine { state: MachineState::Failed(why), .. })) => failed(node, why),
-        Some(Machinery::There(machine)) if node.machine_fingerprint.is_none() => unjoined(machine),
-        _ => joined(node, sight.known.as_ref(), told),
+pub fn report(node: &Node, observation: &NodeObservation) -> NodeReport {
+    let reported = node.problem.clone().filter(|problem| problem.code == REPORTED_BY_AGENT);
+    let (state, state_message, problem) = match &observation.machine {
+        Some(MachineObservation::Lost) => lost(),
+        Some(MachineObservation::Present(Machine { state: MachineState::Failed(why), .. })) => failed(node, why),
+        Some(MachineObservation::Present(machine)) if node.machine_fingerprint.is_none() => unjoined(machine),
+        _ => joined(node, observation.node_object.as_ref(), reported),
     };
-    NodeReport { state, state_message, problem, facts: facts(node, sight), last_seen_at: None }
+    NodeReport { state, state_message, problem, facts: facts(node, observation), last_seen_at: None }
 }
 
 /// Between two orders to the same node: a kubelet registers some seconds after it starts.
 const REGISTRATION: time::Duration = time::Duration::minutes(1);
 
-/// Whether kubelet is to be told to register: it was in Kubernetes, is not there any more, and its machine lives. kubelet itself makes its
+/// Whether kubelet must be ordered to register: it was in Kubernetes, is not there any more, and its machine lives. kubelet itself makes its
 /// Node object only when it starts.
-pub fn must_register(node: &Node, known: Option<&Option<NodeFact>>, now: OffsetDateTime) -> bool {
+pub fn must_register(node: &Node, node_object: Option<&Option<NodeStatus>>, now: OffsetDateTime) -> bool {
     let was_in = matches!(node.state, NodeState::Ready | NodeState::NotReady);
     let pending = node.registration.ordered_at.is_some_and(|ordered| now - ordered < REGISTRATION);
-    was_in && known == Some(&None) && node.link_connected && !pending
+    was_in && node_object == Some(&None) && node.link_connected && !pending
 }
 
 type Verdict = (NodeState, String, Option<Problem>);
 
 fn lost() -> Verdict {
-    let detail = "Its machine is gone, and nobody asked for that.".to_owned();
-    let remedy = "Delete the node: its pool then makes a new one.";
+    let detail = "The machine no longer exists and was not deleted by Pilothouse.".to_owned();
+    let remedy = "Delete the node; its pool then creates a new one.";
     (NodeState::Lost, detail.clone(), Some(problem("MACHINE_LOST", Class::Provider, detail, remedy)))
 }
 
 fn failed(node: &Node, why: &str) -> Verdict {
     let state = if node.machine_fingerprint.is_some() { NodeState::NotReady } else { NodeState::Creating };
-    let detail = printable(&format!("Its machine does not run: {why}"));
-    let remedy = "Delete the node: its pool then makes a new one.";
+    let detail = printable(&format!("Machine failed: {why}"));
+    let remedy = "Delete the node; its pool then creates a new one.";
     (state, detail.clone(), Some(problem("MACHINE_FAILED", Class::Provider, detail, remedy)))
 }
 
 fn unjoined(machine: &Machine) -> Verdict {
     match machine.state {
-        MachineState::Running => (NodeState::Joining, "its machine runs and is joining".to_owned(), None),
-        _ => (NodeState::Creating, "its machine is being made".to_owned(), None),
+        MachineState::Running => (NodeState::Joining, "machine is running; waiting for it to join".to_owned(), None),
+        _ => (NodeState::Creating, "creating machine".to_owned(), None),
     }
 }
 
-/// A machine that enrolled: Kubernetes has the word.
-fn joined(node: &Node, known: Option<&Option<NodeFact>>, told: Option<Problem>) -> Verdict {
+/// A machine that enrolled: Kubernetes decides.
+fn joined(node: &Node, node_object: Option<&Option<NodeStatus>>, reported: Option<Problem>) -> Verdict {
     let was_in = matches!(node.state, NodeState::Ready | NodeState::NotReady);
-    let outside = if was_in { NodeState::NotReady } else { NodeState::Joining };
-    match known {
-        None if was_in => (node.state, node.state_message.clone(), told.or_else(|| node.problem.clone())),
-        None => (NodeState::Joining, joining(&told), told),
-        Some(Some(fact)) if fact.ready == Some(true) => {
-            (NodeState::Ready, "ready".to_owned(), told.filter(|_| node.link_connected))
+    let not_in_cluster = if was_in { NodeState::NotReady } else { NodeState::Joining };
+    match node_object {
+        None if was_in => (node.state, node.state_message.clone(), reported.or_else(|| node.problem.clone())),
+        None => (NodeState::Joining, joining_message(&reported), reported),
+        Some(Some(info)) if info.ready == Some(true) => {
+            (NodeState::Ready, "ready".to_owned(), reported.filter(|_| node.link_connected))
         }
-        Some(Some(fact)) => (outside, silence(node, fact), told),
+        Some(Some(info)) => (not_in_cluster, not_ready_message(node, info), reported),
         Some(None) if was_in => {
-            (outside, "its Kubernetes node was deleted; its kubelet is registering it again".to_owned(), told)
+            (not_in_cluster, "Node object missing; waiting for kubelet to register".to_owned(), reported)
         }
-        Some(None) => (NodeState::Joining, joining(&told), told),
+        Some(None) => (NodeState::Joining, joining_message(&reported), reported),
     }
 }
 
-fn joining(told: &Option<Problem>) -> String {
-    told.as_ref().map_or_else(|| "starting Kubernetes on the machine".to_owned(), |problem| problem.detail.clone())
+fn joining_message(reported: &Option<Problem>) -> String {
+    reported.as_ref().map_or_else(|| "starting kubelet on the machine".to_owned(), |problem| problem.detail.clone())
 }
 
-fn silence(node: &Node, fact: &NodeFact) -> String {
-    match fact.ready {
+fn not_ready_message(node: &Node, info: &NodeStatus) -> String {
+    match info.ready {
         None if !node.link_connected => {
-            "nothing is heard of the machine: is it on, and does it reach the gateway?".to_owned()
+            "no heartbeat: check that the machine is powered on and can reach the gateway".to_owned()
         }
-        _ if fact.message.is_empty() => "Kubernetes does not call it ready yet".to_owned(),
-        _ => fact.message.clone(),
+        _ if info.message.is_empty() => "node is not Ready".to_owned(),
+        _ => info.message.clone(),
     }
 }
 
-/// The machine's facts with the kubelet's version, when that is news.
-fn facts(node: &Node, sight: &Sight) -> Option<NodeFacts> {
-    let version = &sight.known.as_ref()?.as_ref()?.kubelet_version;
-    let news = !version.is_empty() && *version != node.facts.kubelet_version;
-    news.then(|| NodeFacts { kubelet_version: version.clone(), ..node.facts.clone() })
+/// The machine's facts with the kubelet's version, when that changed.
+fn facts(node: &Node, observation: &NodeObservation) -> Option<NodeInfo> {
+    let version = &observation.node_object.as_ref()?.as_ref()?.kubelet_version;
+    let changed = !version.is_empty() && *version != node.facts.kubelet_version;
+    changed.then(|| NodeInfo { kubelet_version: version.clone(), ..node.facts.clone() })
 }
 
 #[cfg(test)]
@@ -133,7 +133,7 @@ pub(super) mod tests {
             state_message: "as before".to_owned(),
             pod_cidr: "10.244.0.0/24".parse().unwrap(),
             machine_fingerprint: enrolled.then(|| "f".to_owned()),
-            facts: NodeFacts::default(),
+            facts: NodeInfo::default(),
             link_connected: true,
             last_seen_at: None,
             deletion_requested_at: None,
@@ -149,16 +149,16 @@ pub(super) mod tests {
         }
     }
 
-    fn fact(ready: Option<bool>) -> NodeFact {
-        NodeFact { name: "web-1".to_owned(), ready, message: String::new(), kubelet_version: "v1.36.3".to_owned() }
+    fn info(ready: Option<bool>) -> NodeStatus {
+        NodeStatus { name: "web-1".to_owned(), ready, message: String::new(), kubelet_version: "v1.36.3".to_owned() }
     }
 
-    fn machine(state: MachineState) -> Option<Machinery> {
-        Some(Machinery::There(Machine { id: String::new(), name: String::new(), state, address: None }))
+    fn machine(state: MachineState) -> Option<MachineObservation> {
+        Some(MachineObservation::Present(Machine { id: String::new(), name: String::new(), state, address: None }))
     }
 
-    fn state(node: &Node, machine: Option<Machinery>, known: Option<Option<NodeFact>>) -> NodeState {
-        report(node, &Sight { machine, known }).state
+    fn state(node: &Node, machine: Option<MachineObservation>, node_object: Option<Option<NodeStatus>>) -> NodeState {
+        report(node, &NodeObservation { machine, node_object }).state
     }
 
     #[test]
@@ -168,8 +168,8 @@ pub(super) mod tests {
         assert_eq!(state(&new, machine(MachineState::Running), None), NodeState::Joining);
         let enrolled = node(NodeState::Joining, true);
         assert_eq!(state(&enrolled, machine(MachineState::Running), Some(None)), NodeState::Joining);
-        assert_eq!(state(&enrolled, None, Some(Some(fact(Some(false))))), NodeState::Joining);
-        assert_eq!(state(&enrolled, None, Some(Some(fact(Some(true))))), NodeState::Ready);
+        assert_eq!(state(&enrolled, None, Some(Some(info(Some(false))))), NodeState::Joining);
+        assert_eq!(state(&enrolled, None, Some(Some(info(Some(true))))), NodeState::Ready);
     }
 
     #[test]
@@ -177,7 +177,7 @@ pub(super) mod tests {
         let (ready, now) = (node(NodeState::Ready, true), OffsetDateTime::now_utc());
         assert!(must_register(&ready, Some(&None), now));
         assert!(!must_register(&ready, None, now), "unknown is not absent");
-        assert!(!must_register(&ready, Some(&Some(fact(None))), now));
+        assert!(!must_register(&ready, Some(&Some(info(None))), now));
         assert!(!must_register(&node(NodeState::Joining, true), Some(&None), now), "kubelet has only begun");
         assert!(!must_register(&Node { link_connected: false, ..ready.clone() }, Some(&None), now), "nobody hears it");
         let ordered =
@@ -190,21 +190,24 @@ pub(super) mod tests {
     fn unknown_is_neither_ready_nor_lost() {
         let ready = node(NodeState::Ready, true);
         assert_eq!(state(&ready, machine(MachineState::Running), None), NodeState::Ready);
-        assert_eq!(state(&ready, None, Some(Some(fact(None)))), NodeState::NotReady);
+        assert_eq!(state(&ready, None, Some(Some(info(None)))), NodeState::NotReady);
         assert_eq!(state(&node(NodeState::NotReady, true), None, None), NodeState::NotReady);
-        assert_eq!(state(&ready, Some(Machinery::Lost), None), NodeState::Lost);
+        assert_eq!(state(&ready, Some(MachineObservation::Lost), None), NodeState::Lost);
     }
 
     #[test]
     fn the_agents_word_stays_until_it_is_taken_back() {
-        let told = problem(REPORTED_BY_AGENT, Class::User, "swap is on".to_owned(), "turn it off");
-        let node = Node { problem: Some(told.clone()), ..node(NodeState::Joining, true) };
-        let unready = report(&node, &Sight { machine: None, known: Some(None) });
-        assert_eq!((unready.problem, unready.state_message.as_str()), (Some(told.clone()), "swap is on"));
-        let ready = report(&node, &Sight { machine: None, known: Some(Some(fact(Some(true)))) });
-        assert_eq!(ready.problem, Some(told), "it says so with every heartbeat");
+        let reported = problem(REPORTED_BY_AGENT, Class::User, "swap is on".to_owned(), "turn it off");
+        let node = Node { problem: Some(reported.clone()), ..node(NodeState::Joining, true) };
+        let unready = report(&node, &NodeObservation { machine: None, node_object: Some(None) });
+        assert_eq!((unready.problem, unready.state_message.as_str()), (Some(reported.clone()), "swap is on"));
+        let ready = report(&node, &NodeObservation { machine: None, node_object: Some(Some(info(Some(true)))) });
+        assert_eq!(ready.problem, Some(reported), "it says so with every heartbeat");
         let silent = Node { link_connected: false, ..node };
-        assert_eq!(report(&silent, &Sight { machine: None, known: Some(Some(fact(Some(true)))) }).problem, None);
+        assert_eq!(
+            report(&silent, &NodeObservation { machine: None, node_object: Some(Some(info(Some(true)))) }).problem,
+            None
+        );
         assert_eq!(ready.facts.unwrap().kubelet_version, "v1.36.3");
     }
 }

@@ -1,14 +1,14 @@
-//! Before a machine goes its pods may move away: no new ones come to the node, and each that is there is evicted, as disruption budgets
-//! allow and for as long as [`Tuning::eviction`](crate::Tuning) says. A node that is not ready, or whose API server is away, is not waited for.
+//! Draining a node before its machine is released: the node is cordoned, and each pod is evicted, as disruption budgets
+//! allow and for as long as [`Tuning::drain_timeout`](crate::Tuning) says. A node that is not ready, or whose API server is away, is not waited for.
 
 use futures::{StreamExt, stream};
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::context::Context;
-use crate::family::Family;
+use crate::error::ReconcileError;
 use crate::host::{ApiError, Kubernetes, Meta, ObjectKey};
-use crate::trouble::Trouble;
+use crate::node_context::NodeContext;
 
 /// How many pods are asked to go at a time, and in one visit.
 const AT_ONCE: usize = 8;
@@ -18,47 +18,50 @@ const A_VISIT: usize = 64;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Drain {
     /// They have, or had their time, or need not.
-    Over,
+    Finished,
     /// Some are still there: which.
-    Moving(String),
+    Draining(String),
 }
 
 /// Moves pods away for a moment.
 ///
 /// # Errors
-/// [`Trouble`] of the store.
-pub async fn run(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
-    let (node, now) = (&family.node, OffsetDateTime::now_utc());
-    let end = node.drain_ends_at.unwrap_or(now + ctx.tuning.eviction);
+/// [`ReconcileError`] of the store.
+pub async fn run(ctx: &Context, node_context: &NodeContext) -> Result<Drain, ReconcileError> {
+    let (node, now) = (&node_context.node, OffsetDateTime::now_utc());
+    let end = node.drain_ends_at.unwrap_or(now + ctx.tuning.drain_timeout);
     if end <= now {
-        return Ok(Drain::Over);
+        return Ok(Drain::Finished);
     }
-    let left = match ctx.visit(left(ctx, family)).await {
-        Ok(left) => left,
+    let remaining = match ctx.with_timeout(remaining(ctx, node_context)).await {
+        Ok(remaining) => remaining,
         Err(error) if node.drain_ends_at.is_some() => Some(vec![crate::chain(&error)]),
         Err(error) => {
-            tracing::info!(node = %node.id, error = crate::chain(&error), "its pods cannot be moved away");
+            tracing::info!(node = %node.id, error = crate::chain(&error), "drain failed");
             None
         }
     };
-    let left = left.filter(|left| !left.is_empty());
-    if left.is_none() || node.drain_ends_at.is_none() {
-        ctx.store.nodes().set_drain_end(node.id, if left.is_none() { now } else { end }).await?;
+    let remaining = remaining.filter(|remaining| !remaining.is_empty());
+    if remaining.is_none() || node.drain_ends_at.is_none() {
+        ctx.store.nodes().set_drain_end(node.id, if remaining.is_none() { now } else { end }).await?;
     }
-    Ok(left.map_or(Drain::Over, |left| Drain::Moving(told(&left, ctx.tuning.eviction.as_secs()))))
+    Ok(remaining.map_or(Drain::Finished, |remaining| {
+        Drain::Draining(waiting_message(&remaining, ctx.tuning.drain_timeout.as_secs()))
+    }))
 }
 
-fn told(left: &[String], seconds: u64) -> String {
-    let (named, more) = (left.iter().take(3).cloned().collect::<Vec<_>>().join(", "), left.len().saturating_sub(3));
+fn waiting_message(remaining: &[String], seconds: u64) -> String {
+    let (full_name, more) =
+        (remaining.iter().take(3).cloned().collect::<Vec<_>>().join(", "), remaining.len().saturating_sub(3));
     let more = if more == 0 { String::new() } else { format!(" and {more} more") };
-    format!("waiting for its pods to move away, at most {seconds} s: {named}{more}")
+    format!("draining pods, timeout {seconds} s: {full_name}{more}")
 }
 
 /// Asks every pod to go that is still there; answers which those are. None: there is nobody to ask, or the node is not ready.
-async fn left(ctx: &Context, family: &Family) -> Result<Option<Vec<String>>, Trouble> {
-    let name = family.node.name.as_str();
-    let Some(api) = ctx.tenants.reach(&family.cluster).await? else { return Ok(None) };
-    let refused = |error: ApiError| Trouble::api("cluster", error);
+async fn remaining(ctx: &Context, node_context: &NodeContext) -> Result<Option<Vec<String>>, ReconcileError> {
+    let name = node_context.node.name.as_str();
+    let Some(api) = ctx.tenants.reach(&node_context.cluster).await? else { return Ok(None) };
+    let refused = |error: ApiError| ReconcileError::api("cluster", error);
     let Some(node) = api.get(&ObjectKey::global("v1", "Node", name)).await.map_err(refused)? else { return Ok(None) };
     if !is_ready(&node) {
         return Ok(None);
@@ -67,12 +70,12 @@ async fn left(ctx: &Context, family: &Family) -> Result<Option<Vec<String>>, Tro
         api.apply(&cordon(name)).await.map_err(refused)?;
     }
     let pods = api.pods_on(name).await.map_err(refused)?;
-    let moving: Vec<&Meta> = pods.iter().filter(|pod| moves(pod)).collect();
-    let (now, later) = moving.split_at(moving.len().min(A_VISIT));
+    let drainable: Vec<&Meta> = pods.iter().filter(|pod| is_drainable(pod)).collect();
+    let (now, later) = drainable.split_at(drainable.len().min(A_VISIT));
     let asked: Vec<_> = now.iter().map(|pod| ask(&*api, pod)).collect();
-    let mut left: Vec<String> = stream::iter(asked).buffered(AT_ONCE).collect().await;
-    left.extend(later.iter().map(|pod| named(pod)));
-    Ok(Some(left))
+    let mut remaining: Vec<String> = stream::iter(asked).buffered(AT_ONCE).collect().await;
+    remaining.extend(later.iter().map(|pod| full_name(pod)));
+    Ok(Some(remaining))
 }
 
 fn is_ready(node: &Value) -> bool {
@@ -85,25 +88,25 @@ fn cordon(name: &str) -> Value {
 }
 
 /// Whether a pod would go on elsewhere: not one that every node has, nor one that only kubelet knows.
-fn moves(pod: &Meta) -> bool {
+fn is_drainable(pod: &Meta) -> bool {
     !pod.mirror && pod.controller.as_deref() != Some("DaemonSet")
 }
 
-/// Evicts one that has not been told yet; answers its name, and why it stays if it may.
+/// Evicts a pod that is not terminating yet; returns its name, and why it stays.
 async fn ask(api: &dyn Kubernetes, pod: &Meta) -> String {
-    if pod.leaving {
-        return named(pod);
+    if pod.terminating {
+        return full_name(pod);
     }
     match api.evict(pod.namespace.as_deref().unwrap_or_default(), &pod.name).await {
-        Ok(()) => named(pod),
+        Ok(()) => full_name(pod),
         Err(ApiError::Rejected { code: 429, message, .. }) => {
-            format!("{} (kept by its disruption budget: {message})", named(pod))
+            format!("{} (blocked by PodDisruptionBudget: {message})", full_name(pod))
         }
-        Err(error) => format!("{} ({error})", named(pod)),
+        Err(error) => format!("{} ({error})", full_name(pod)),
     }
 }
 
-fn named(pod: &Meta) -> String {
+fn full_name(pod: &Meta) -> String {
     format!("{}/{}", pod.namespace.as_deref().unwrap_or_default(), pod.name)
 }
 
@@ -118,7 +121,7 @@ mod tests {
     use crate::testing::World;
 
     /// A cluster with a node of a user's own, in Kubernetes as `ready` says, and one pod of each sort on it; the node is to go.
-    async fn leaving(ready: &str) -> (World, NodeId) {
+    async fn terminating(ready: &str) -> (World, NodeId) {
         let world = World::new().await;
         let cluster = world.cluster("demo").await;
         world.start_pods(cluster.id, [100, 64, 0, 3]);
@@ -155,9 +158,9 @@ mod tests {
         (world, id)
     }
 
-    async fn visit(world: &World, id: NodeId) -> (Outcome, Family) {
+    async fn visit(world: &World, id: NodeId) -> (Outcome, NodeContext) {
         let ended = world.ctx.reconcile(migrations::WorkKind::Node, id.uuid()).await.unwrap();
-        (ended, Family::load(&world.store, id).await.unwrap().unwrap())
+        (ended, NodeContext::load(&world.store, id).await.unwrap().unwrap())
     }
 
     /// Whether its machine may reset itself: it is told on a tombstone, and on nothing else.
@@ -171,16 +174,18 @@ mod tests {
 
     #[tokio::test]
     async fn pods_move_away_as_their_budgets_allow_and_only_then_the_machine_hears_of_it() {
-        let (world, id) = leaving("True").await;
-        let (ended, family) = visit(&world, id).await;
+        let (world, id) = terminating("True").await;
+        let (ended, node_context) = visit(&world, id).await;
         assert!(matches!(ended, Outcome::Waiting { .. }) && !is_told(&world, id).await);
         assert_eq!(pods(&world), ["db-0", "done", "elsewhere", "log-x", "static"]);
-        let node = ObjectKey::global("v1", "Node", family.node.name.as_str());
+        let node = ObjectKey::global("v1", "Node", node_context.node.name.as_str());
         assert_eq!(world.tenant.get(&node).await.unwrap().unwrap()["spec"]["unschedulable"], true, "no new ones come");
-        assert!(family.node.state_message.contains("default/db-0 (kept by its disruption budget: Cannot evict pod"));
-        let operation = world.store.operations().load(family.node.operation.unwrap()).await.unwrap();
+        assert!(
+            node_context.node.state_message.contains("default/db-0 (blocked by PodDisruptionBudget: Cannot evict pod")
+        );
+        let operation = world.store.operations().load(node_context.node.operation.unwrap()).await.unwrap();
         assert_eq!((operation.steps[0].key.as_str(), operation.steps[0].state), ("drain", StepState::Running));
-        assert_eq!(operation.steps[0].message, family.node.state_message);
+        assert_eq!(operation.steps[0].message, node_context.node.state_message);
         world.tenant.guarded.lock().unwrap().clear();
         visit(&world, id).await;
         assert!(
@@ -199,9 +204,9 @@ mod tests {
 
     #[tokio::test]
     async fn nobody_is_waited_for_longer_than_agreed() {
-        let (world, id) = leaving("True").await;
-        let (_, family) = visit(&world, id).await;
-        let end = family.node.drain_ends_at.unwrap() - OffsetDateTime::now_utc();
+        let (world, id) = terminating("True").await;
+        let (_, node_context) = visit(&world, id).await;
+        let end = node_context.node.drain_ends_at.unwrap() - OffsetDateTime::now_utc();
         assert!(end > time::Duration::seconds(30) && end <= time::Duration::seconds(60), "{end}");
         world.store.nodes().set_drain_end(id, OffsetDateTime::now_utc()).await.unwrap();
         visit(&world, id).await;
@@ -211,7 +216,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_node_that_is_not_ready_is_not_waited_for() {
-        let (world, id) = leaving("Unknown").await;
+        let (world, id) = terminating("Unknown").await;
         visit(&world, id).await;
         assert!(is_told(&world, id).await);
         assert!(pods(&world).contains(&"web-0".to_owned()), "its kubelet would not end them");
@@ -219,9 +224,9 @@ mod tests {
 
     #[tokio::test]
     async fn an_api_server_that_is_away_is_not_waited_for() {
-        let (world, id) = leaving("True").await;
+        let (world, id) = terminating("True").await;
         world.connector.unbound.store(true, std::sync::atomic::Ordering::SeqCst);
-        let family = Family::load(&world.store, id).await.unwrap().unwrap();
-        assert_eq!(run(&world.ctx as &Context, &family).await.unwrap(), Drain::Over);
+        let node_context = NodeContext::load(&world.store, id).await.unwrap().unwrap();
+        assert_eq!(run(&world.ctx as &Context, &node_context).await.unwrap(), Drain::Finished);
     }
 }

@@ -6,10 +6,10 @@ use tenant_controlplane::node::{self, cloud_init};
 use tenant_controlplane::status::NodeState;
 use time::{Duration, OffsetDateTime};
 
-use super::decide::Machinery;
+use super::decide::MachineObservation;
 use crate::context::Context;
-use crate::family::Family;
-use crate::trouble::Trouble;
+use crate::error::ReconcileError;
+use crate::node_context::NodeContext;
 
 /// How long a machine may take to come up and use its token.
 const TOKEN_LIFE: Duration = Duration::minutes(15);
@@ -17,17 +17,21 @@ const TOKEN_LIFE: Duration = Duration::minutes(15);
 /// The node's machine, made if it never was.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the provider.
-pub async fn ensure(ctx: &Context, family: &Family, provider: &dyn Provider) -> Result<Machinery, Trouble> {
-    let id = family.node.id.to_string();
-    let joined = family.node.machine_fingerprint.is_some();
-    Ok(Machinery::There(match provider.get(&id).await? {
-        None if joined => return Ok(Machinery::Lost),
-        Some(stale) if !joined && is_overdue(family) => replace(ctx, family, provider, stale).await?,
+/// [`ReconcileError`] of the store or the provider.
+pub async fn ensure(
+    ctx: &Context,
+    node_context: &NodeContext,
+    provider: &dyn Provider,
+) -> Result<MachineObservation, ReconcileError> {
+    let id = node_context.node.id.to_string();
+    let joined = node_context.node.machine_fingerprint.is_some();
+    Ok(MachineObservation::Present(match provider.get(&id).await? {
+        None if joined => return Ok(MachineObservation::Lost),
+        Some(stale) if !joined && is_overdue(node_context) => replace(ctx, node_context, provider, stale).await?,
         // Switched off, or ended by itself (a reboot, an out-of-memory kill): either way it is wanted, with its disk.
         Some(machine) if is_down(&machine) => start(provider, machine).await,
         Some(machine) => machine,
-        None => make(ctx, family, provider).await?,
+        None => make(ctx, node_context, provider).await?,
     }))
 }
 
@@ -36,9 +40,9 @@ fn is_down(machine: &Machine) -> bool {
 }
 
 /// Whether the machine had its time and its token ended before it joined.
-fn is_overdue(family: &Family) -> bool {
-    let waits = matches!(family.node.state, NodeState::Creating | NodeState::Joining);
-    waits && OffsetDateTime::now_utc() - family.node.updated_at > TOKEN_LIFE
+fn is_overdue(node_context: &NodeContext) -> bool {
+    let waits = matches!(node_context.node.state, NodeState::Creating | NodeState::Joining);
+    waits && OffsetDateTime::now_utc() - node_context.node.updated_at > TOKEN_LIFE
 }
 
 /// A provider refuses for a while to start what ends again and again: then that is what there is to say of the machine.
@@ -50,23 +54,28 @@ async fn start(provider: &dyn Provider, machine: Machine) -> Machine {
     Machine { state, ..machine }
 }
 
-async fn replace(ctx: &Context, family: &Family, provider: &dyn Provider, stale: Machine) -> Result<Machine, Trouble> {
-    tracing::warn!(node = %family.node.id, "the machine never joined: making it anew");
+async fn replace(
+    ctx: &Context,
+    node_context: &NodeContext,
+    provider: &dyn Provider,
+    stale: Machine,
+) -> Result<Machine, ReconcileError> {
+    tracing::warn!(node = %node_context.node.id, "machine did not join in time: recreating it");
     match provider.remove(&stale.id).await? {
         Removal::Gone => {
             // Written so that its time begins again.
-            let state_message = "its machine never joined and is made anew".to_owned();
+            let state_message = "machine did not join in time; recreating it".to_owned();
             let (state, problem) = (NodeState::Creating, None);
             let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
-            ctx.store.nodes().report(family.node.id, report).await?;
-            make(ctx, family, provider).await
+            ctx.store.nodes().report(node_context.node.id, report).await?;
+            make(ctx, node_context, provider).await
         }
         Removal::InProgress => Ok(Machine { state: MachineState::Creating, ..stale }),
     }
 }
 
-async fn make(ctx: &Context, family: &Family, provider: &dyn Provider) -> Result<Machine, Trouble> {
-    let node = &family.node;
+async fn make(ctx: &Context, node_context: &NodeContext, provider: &dyn Provider) -> Result<Machine, ReconcileError> {
+    let node = &node_context.node;
     let new = NewJoinToken {
         organization: node.organization,
         cluster: node.cluster,
@@ -77,11 +86,11 @@ async fn make(ctx: &Context, family: &Family, provider: &dyn Provider) -> Result
         actor: Actor::System,
     };
     let (_, secret) = ctx.store.join_tokens().create(new).await?;
-    Ok(provider.ensure(&request(ctx, family, secret)).await?)
+    Ok(provider.ensure(&request(ctx, node_context, secret)).await?)
 }
 
-fn request(ctx: &Context, family: &Family, token: Secret) -> MachineRequest {
-    let facts = &ctx.facts;
+fn request(ctx: &Context, node_context: &NodeContext, token: Secret) -> MachineRequest {
+    let facts = &ctx.installation;
     let (server, domain) = (facts.machine_gateway.clone(), facts.domain.clone());
     let ca_pem = facts.platform_ca_pem.clone();
     let signing_key = facts.signing_key.clone();
@@ -89,9 +98,9 @@ fn request(ctx: &Context, family: &Family, token: Secret) -> MachineRequest {
     let user_data = cloud_init(&material, &facts.portal_url);
     let node::JoinMaterial { server, domain, ca_pem, signing_key, token } = material;
     MachineRequest {
-        id: family.node.id.to_string(),
-        name: family.node.name.to_string(),
-        cluster: family.cluster.id.to_string(),
+        id: node_context.node.id.to_string(),
+        name: node_context.node.name.to_string(),
+        cluster: node_context.cluster.id.to_string(),
         join: JoinMaterial { server, domain, ca_pem, signing_key, token },
         user_data,
     }
@@ -104,7 +113,7 @@ mod tests {
     use tenant_controlplane::status::Class;
 
     use super::*;
-    use crate::node::decide::{Sight, report, tests::node};
+    use crate::node::decide::{NodeObservation, report, tests::node};
 
     /// One machine that ended, and ends again whenever it is started.
     struct Dying;
@@ -153,11 +162,11 @@ mod tests {
             state: MachineState::Failed("ended".into()),
             address: None,
         };
-        let machine = Some(Machinery::There(start(&Dying, down).await));
-        let told = report(&node(NodeState::Joining, true), &Sight { machine, known: None });
-        let problem = told.problem.unwrap();
+        let machine = Some(MachineObservation::Present(start(&Dying, down).await));
+        let report = report(&node(NodeState::Joining, true), &NodeObservation { machine, node_object: None });
+        let problem = report.problem.unwrap();
         assert_eq!(
-            (told.state, problem.code.as_str(), problem.class),
+            (report.state, problem.code.as_str(), problem.class),
             (NodeState::NotReady, "MACHINE_FAILED", Class::Provider)
         );
         assert!(problem.detail.contains("no space left on device"));

@@ -7,53 +7,58 @@ use serde_json::json;
 use tenant_controlplane::status::NodeState;
 use time::{Duration, OffsetDateTime};
 
-use super::decide::Sight;
+use super::decide::NodeObservation;
 use crate::admission;
 use crate::context::Context;
-use crate::family::Family;
+use crate::error::ReconcileError;
 use crate::host::ApiError;
-use crate::trouble::Trouble;
+use crate::node_context::NodeContext;
 
 /// How long a kubelet may take to make its node before anybody asks.
-const PATIENCE: Duration = Duration::seconds(15);
+const REPORT_AFTER: Duration = Duration::seconds(15);
 const REFUSED: &str = "CLUSTER_REFUSED";
 
 /// The report, with what the cluster says against the node where it says something and nothing else is wrong.
-pub async fn noticed(ctx: &Context, family: &Family, report: NodeReport, sight: &Sight) -> NodeReport {
-    if !is_due(family, &report, sight) {
+pub async fn noticed(
+    ctx: &Context,
+    node_context: &NodeContext,
+    report: NodeReport,
+    observation: &NodeObservation,
+) -> NodeReport {
+    if !is_due(node_context, &report, observation) {
         return report;
     }
-    match ctx.visit(refusal(ctx, family)).await {
-        Ok(Some(trouble)) => {
-            let (state_message, problem) = (trouble.problem.detail.clone(), Some(trouble.problem));
+    match ctx.with_timeout(refusal(ctx, node_context)).await {
+        Ok(Some(error)) => {
+            let (state_message, problem) = (error.problem.detail.clone(), Some(error.problem));
             NodeReport { state_message, problem, ..report }
         }
         Ok(None) => report,
-        Err(trouble) => {
-            tracing::debug!(node = %family.node.id, error = crate::chain(&trouble), "ask whether its node would be taken");
+        Err(error) => {
+            tracing::debug!(node = %node_context.node.id, error = crate::chain(&error), "dry-run Node creation");
             report
         }
     }
 }
 
 /// Whether its machine has joined, Kubernetes was seen not to have it, and it has had its time.
-fn is_due(family: &Family, report: &NodeReport, sight: &Sight) -> bool {
-    let node = &family.node;
-    let told = node.problem.as_ref().is_some_and(|problem| problem.code == REFUSED);
-    let waits = told || OffsetDateTime::now_utc() - node.updated_at > PATIENCE;
-    let absent = sight.known == Some(None) && node.machine_fingerprint.is_some();
+fn is_due(node_context: &NodeContext, report: &NodeReport, observation: &NodeObservation) -> bool {
+    let node = &node_context.node;
+    let is_reported = node.problem.as_ref().is_some_and(|problem| problem.code == REFUSED);
+    let waits = is_reported || OffsetDateTime::now_utc() - node.updated_at > REPORT_AFTER;
+    let absent = observation.node_object == Some(None) && node.machine_fingerprint.is_some();
     absent && waits && report.problem.is_none() && report.state == NodeState::Joining
 }
 
-async fn refusal(ctx: &Context, family: &Family) -> Result<Option<Trouble>, Trouble> {
-    let Some(api) = ctx.tenants.reach(&family.cluster).await? else { return Ok(None) };
-    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": family.node.name.as_str()}});
+async fn refusal(ctx: &Context, node_context: &NodeContext) -> Result<Option<ReconcileError>, ReconcileError> {
+    let Some(api) = ctx.tenants.reach(&node_context.cluster).await? else { return Ok(None) };
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": node_context.node.name.as_str()}});
     match api.would_take(&node).await {
         // A webhook with effects besides is not asked in a dry run: that says nothing.
         Ok(()) | Err(ApiError::Rejected { code: 400, .. }) => Ok(None),
         Err(error @ ApiError::Rejected { .. }) => {
-            Ok(Some(admission::explain(Trouble::api("cluster", error), &*api).await))
+            Ok(Some(admission::explain(ReconcileError::api("cluster", error), &*api).await))
         }
-        Err(error) => Err(Trouble::api("cluster", error)),
+        Err(error) => Err(ReconcileError::api("cluster", error)),
     }
 }

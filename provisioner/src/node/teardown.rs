@@ -14,12 +14,12 @@ use time::OffsetDateTime;
 
 use super::drain::{self, Drain};
 use crate::cluster::clients;
-use crate::context::{Context, leaving};
+use crate::context::{Context, is_deleting};
 use crate::engine::Outcome;
-use crate::family::Family;
+use crate::error::ReconcileError;
 use crate::host::{ApiError, ObjectKey};
+use crate::node_context::NodeContext;
 use crate::steps::Steps;
-use crate::trouble::Trouble;
 
 const LOOK: Duration = Duration::from_millis(300);
 /// The same for one that has been on its way out for longer than people watch.
@@ -31,13 +31,13 @@ const REFUSED: time::Duration = time::Duration::minutes(2);
 /// Takes a node away.
 ///
 /// # Errors
-/// [`Trouble`]; everything done so far stays done.
-pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
-    let node = &family.node;
+/// [`ReconcileError`]; everything done so far stays done.
+pub async fn run(ctx: &Context, node_context: &NodeContext) -> Result<Outcome, ReconcileError> {
+    let node = &node_context.node;
     let mut steps = Steps::open(&ctx.store, &node.id.to_string(), &["node.delete"], &plan::NODE_DELETE).await?;
-    if let Drain::Moving(what) = drained(ctx, family).await? {
+    if let Drain::Draining(what) = drained(ctx, node_context).await? {
         steps.stands("drain", &what).await?;
-        going(ctx, node, &what, None).await?;
+        report_deleting(ctx, node, &what, None).await?;
         return Ok(Outcome::waiting(what, LOOK));
     }
     steps.done("drain").await?;
@@ -45,88 +45,103 @@ pub async fn run(ctx: &Context, family: &Family) -> Result<Outcome, Trouble> {
     // From here on the agent is told to reset the machine, whenever it asks; this also wakes whoever tells it.
     ctx.store.tombstones().write(node.id).await?;
     // Whoever tells the API servers whom to refuse reads it too.
-    ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
-    let message = "waiting for its machine to leave";
-    going(ctx, node, message, held_up(family, message, "The platform's log says what its provider answers.")).await?;
-    let gone = match ctx.provider(family.pool.kind)? {
-        Some(provider) => destroyed(family, provider).await?,
-        None => is_forced(family) || has_left(ctx, family),
+    ctx.due(WorkKind::Cluster, node_context.cluster.id.uuid()).await?;
+    let message = "waiting for its machine to reset";
+    report_deleting(
+        ctx,
+        node,
+        message,
+        overdue_problem(node_context, message, "Platform operator: check the platform's log for the provider's error."),
+    )
+    .await?;
+    let gone = match ctx.provider(node_context.pool.kind)? {
+        Some(provider) => destroyed(node_context, provider).await?,
+        None => is_forced(node_context) || has_left(ctx, node_context),
     };
     if !gone {
-        return Ok(Outcome::waiting(message, pause(family)));
+        return Ok(Outcome::waiting(message, pause(node_context)));
     }
     // From here on nothing that still runs on the machine is let in again.
     ctx.store.nodes().mark_removed(node.id).await?;
     steps.done("machine").await?;
     steps.running("node", "").await?;
-    if let Some(wait) = in_kubernetes(ctx, family).await? {
+    if let Some(wait) = in_kubernetes(ctx, node_context).await? {
         steps.stands("node", &wait).await?;
-        going(ctx, node, &wait, held_up(family, &wait, &look_at(family))).await?;
-        return Ok(Outcome::waiting(wait, pause(family)));
+        report_deleting(ctx, node, &wait, overdue_problem(node_context, &wait, &inspect_hint(node_context))).await?;
+        return Ok(Outcome::waiting(wait, pause(node_context)));
     }
     ctx.store.nodes().purge(node.id).await?;
-    ctx.due(WorkKind::NodePool, family.pool.id.uuid()).await?;
-    ctx.due(WorkKind::Cluster, family.cluster.id.uuid()).await?;
+    ctx.due(WorkKind::NodePool, node_context.pool.id.uuid()).await?;
+    ctx.due(WorkKind::Cluster, node_context.cluster.id.uuid()).await?;
     Ok(Outcome::Gone)
 }
 
 /// Where the whole cluster goes there is nowhere to move to.
-async fn drained(ctx: &Context, family: &Family) -> Result<Drain, Trouble> {
-    if leaving(&family.cluster) || family.node.removed || is_forced(family) {
-        return Ok(Drain::Over);
+async fn drained(ctx: &Context, node_context: &NodeContext) -> Result<Drain, ReconcileError> {
+    if is_deleting(&node_context.cluster) || node_context.node.removed || is_forced(node_context) {
+        return Ok(Drain::Finished);
     }
-    drain::run(ctx, family).await
+    drain::run(ctx, node_context).await
 }
 
-async fn going(ctx: &Context, node: &Node, message: &str, problem: Option<Problem>) -> Result<(), Trouble> {
+async fn report_deleting(
+    ctx: &Context,
+    node: &Node,
+    message: &str,
+    problem: Option<Problem>,
+) -> Result<(), ReconcileError> {
     let (state, state_message) = (NodeState::Deleting, message.to_owned());
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     Ok(ctx.store.nodes().report(node.id, report).await?)
 }
 
-/// Whether an admin said that nothing is to be waited for.
-const fn is_forced(family: &Family) -> bool {
-    family.node.forced || family.cluster.forced
+/// Whether an admin forced the deletion.
+const fn is_forced(node_context: &NodeContext) -> bool {
+    node_context.node.forced || node_context.cluster.forced
 }
 
 /// Since when it is to go.
-fn asked(family: &Family) -> OffsetDateTime {
-    let node = &family.node;
-    let asked = [node.deletion_requested_at, family.pool.deletion_requested_at, family.cluster.deletion_requested_at];
+fn asked(node_context: &NodeContext) -> OffsetDateTime {
+    let node = &node_context.node;
+    let asked = [
+        node.deletion_requested_at,
+        node_context.pool.deletion_requested_at,
+        node_context.cluster.deletion_requested_at,
+    ];
     asked.into_iter().flatten().min().unwrap_or(node.updated_at)
 }
 
 /// How long it has been on its way out.
-fn waited(family: &Family) -> time::Duration {
-    OffsetDateTime::now_utc() - asked(family)
+fn waited(node_context: &NodeContext) -> time::Duration {
+    OffsetDateTime::now_utc() - asked(node_context)
 }
 
 /// Between two looks; one that has been on its way for long takes nobody's place.
-fn pause(family: &Family) -> Duration {
-    if waited(family) > WATCHED { LATER } else { LOOK }
+fn pause(node_context: &NodeContext) -> Duration {
+    if waited(node_context) > WATCHED { LATER } else { LOOK }
 }
 
-/// What people are told when it takes longer than they watch, with the command that ends it.
-fn held_up(family: &Family, detail: &str, remedy: &str) -> Option<Problem> {
-    if waited(family) <= WATCHED || is_forced(family) {
+/// The problem to report when it is overdue, with the command that ends it.
+fn overdue_problem(node_context: &NodeContext, detail: &str, remedy: &str) -> Option<Problem> {
+    if waited(node_context) <= WATCHED || is_forced(node_context) {
         return None;
     }
-    let (name, cluster) = (&family.node.name, family.cluster.id);
-    let remediation = format!("{remedy} To wait no longer: pilothouse node remove {name} --cluster {cluster} --force.");
+    let (name, cluster) = (&node_context.node.name, node_context.cluster.id);
+    let remediation = format!("{remedy} To stop waiting: pilothouse node remove {name} --cluster {cluster} --force.");
     let (code, class) = ("REMOVAL_WAITS".to_owned(), Class::User);
     Some(Problem { code, class, detail: detail.to_owned(), remediation })
 }
 
-fn look_at(family: &Family) -> String {
-    format!("An admin of the cluster looks at it: kubectl get node {} -o yaml.", family.node.name)
+fn inspect_hint(node_context: &NodeContext) -> String {
+    format!("Cluster admin: kubectl get node {} -o yaml.", node_context.node.name)
 }
 
 /// Whether its provider has seen to it that its machine is gone. Where that is forced, what the provider cannot do is left to people.
-async fn destroyed(family: &Family, provider: &dyn Provider) -> Result<bool, Trouble> {
-    match provider.remove(&family.node.id.to_string()).await {
+async fn destroyed(node_context: &NodeContext, provider: &dyn Provider) -> Result<bool, ReconcileError> {
+    match provider.remove(&node_context.node.id.to_string()).await {
         Ok(Removal::Gone) => Ok(true),
-        answer if is_forced(family) => {
-            tracing::warn!(node = %family.node.id, ?answer, "forced: its machine may still be there");
+        answer if is_forced(node_context) => {
+            tracing::warn!(node = %node_context.node.id, ?answer, "forced: its machine may still exist");
             Ok(true)
         }
         Ok(_) => Ok(false),
@@ -135,35 +150,35 @@ async fn destroyed(family: &Family, provider: &dyn Provider) -> Result<bool, Tro
 }
 
 /// Whether a user's own machine has left, as far as anybody can know.
-fn has_left(ctx: &Context, family: &Family) -> bool {
-    let (node, asked, now) = (&family.node, asked(family), OffsetDateTime::now_utc());
+fn has_left(ctx: &Context, node_context: &NodeContext) -> bool {
+    let (node, asked, now) = (&node_context.node, asked(node_context), OffsetDateTime::now_utc());
     // It is told when its pods have moved away.
-    let told = node.drain_ends_at.filter(|end| *end <= now && !leaving(&family.cluster));
-    is_over(node, told.map_or(asked, |told| told.max(asked)), now, ctx.tuning.farewell)
+    let drained_at = node.drain_ends_at.filter(|end| *end <= now && !is_deleting(&node_context.cluster));
+    is_over(node, drained_at.map_or(asked, |drained_at| drained_at.max(asked)), now, ctx.tuning.reset_timeout)
 }
 
 /// Whether the agent said it has reset the machine, never joined, was silent for long before, or had its time. A link that has just
 /// ended says nothing: the agent ends it when it begins to reset.
-fn is_over(node: &Node, since: OffsetDateTime, now: OffsetDateTime, farewell: Duration) -> bool {
-    let silent = !node.link_connected && node.last_seen_at.is_none_or(|seen| now - seen > farewell);
-    node.removed || node.machine_fingerprint.is_none() || silent || now - since > farewell
+fn is_over(node: &Node, since: OffsetDateTime, now: OffsetDateTime, reset_timeout: Duration) -> bool {
+    let silent = !node.link_connected && node.last_seen_at.is_none_or(|seen| now - seen > reset_timeout);
+    node.removed || node.machine_fingerprint.is_none() || silent || now - since > reset_timeout
 }
 
 /// What keeps its Kubernetes node, which is asked to go first; none when it is gone. What somebody in the cluster keeps is not waited for
 /// longer than [`REFUSED`]: its machine is gone, its name is remembered, and it is deleted as soon as that is let happen. An API server
 /// that cannot be reached keeps nothing, and is waited for.
-async fn in_kubernetes(ctx: &Context, family: &Family) -> Result<Option<String>, Trouble> {
-    if leaving(&family.cluster) {
+async fn in_kubernetes(ctx: &Context, node_context: &NodeContext) -> Result<Option<String>, ReconcileError> {
+    if is_deleting(&node_context.cluster) {
         return Ok(None);
     }
-    let (kept, is_refused) = match ctx.visit(forgotten(ctx, family)).await {
+    let (kept, is_refused) = match ctx.with_timeout(forgotten(ctx, node_context)).await {
         Ok(kept) => (kept, true),
-        Err(trouble) if trouble.cause().is_none() && !is_forced(family) => return Err(trouble),
-        Err(trouble) => (Some(trouble.problem.detail.clone()), trouble.cause().is_some_and(refuses)),
+        Err(error) if error.cause().is_none() && !is_forced(node_context) => return Err(error),
+        Err(error) => (Some(error.problem.detail.clone()), error.cause().is_some_and(refuses)),
     };
-    let is_over = is_forced(family) || (is_refused && waited(family) > REFUSED);
+    let is_over = is_forced(node_context) || (is_refused && waited(node_context) > REFUSED);
     if let Some(kept) = kept.as_ref().filter(|_| is_over) {
-        tracing::warn!(node = %family.node.id, kept, "its Kubernetes node stays behind");
+        tracing::warn!(node = %node_context.node.id, kept, "its Node object remains");
     }
     Ok(kept.filter(|_| !is_over))
 }
@@ -175,28 +190,28 @@ const fn refuses(error: &ApiError) -> bool {
 
 /// Asks the Kubernetes node to go, and whether its own certificates are refused, which would make it anew; answers what keeps it. A cluster
 /// that was never reached has none.
-async fn forgotten(ctx: &Context, family: &Family) -> Result<Option<String>, Trouble> {
-    if family.node.machine_fingerprint.is_none() {
+async fn forgotten(ctx: &Context, node_context: &NodeContext) -> Result<Option<String>, ReconcileError> {
+    if node_context.node.machine_fingerprint.is_none() {
         return Ok(None);
     }
-    let Some(api) = ctx.tenants.reach(&family.cluster).await? else {
-        let has_none = family.cluster.endpoint.is_none() && family.cluster.observed_generation == 0;
-        let unreachable = || Trouble::api("cluster", ApiError::Unreachable("it has no address".into()));
+    let Some(api) = ctx.tenants.reach(&node_context.cluster).await? else {
+        let has_none = node_context.cluster.endpoint.is_none() && node_context.cluster.observed_generation == 0;
+        let unreachable = || ReconcileError::api("cluster", ApiError::Unreachable("it has no address".into()));
         return if has_none { Ok(None) } else { Err(unreachable()) };
     };
-    let is_refused = clients::refuse(ctx, &family.cluster, family.node.name.as_str()).await?;
+    let is_refused = clients::refuse(ctx, &node_context.cluster, node_context.node.name.as_str()).await?;
     if is_refused {
-        ctx.store.tombstones().mark_refused(family.node.id).await?;
+        ctx.store.tombstones().mark_refused(node_context.node.id).await?;
     }
-    let key = ObjectKey::global("v1", "Node", family.node.name.as_str());
-    api.delete(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    let left = api.get(&key).await.map_err(|error| Trouble::api("cluster", error))?;
-    let refusal = (!is_refused).then(|| "waiting for the cluster's API server to refuse its certificates".to_owned());
-    Ok(left.map_or(refusal, |node| {
+    let key = ObjectKey::global("v1", "Node", node_context.node.name.as_str());
+    api.delete(&key).await.map_err(|error| ReconcileError::api("cluster", error))?;
+    let found = api.get(&key).await.map_err(|error| ReconcileError::api("cluster", error))?;
+    let refusal = (!is_refused).then(|| "waiting for the cluster's API server to reject its certificates".to_owned());
+    Ok(found.map_or(refusal, |node| {
         let names = node["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let names = printable(&names.collect::<Vec<_>>().join(", "));
         let finalizers = if names.is_empty() { String::new() } else { format!(", which has finalizers: {names}") };
-        Some(format!("waiting for its Kubernetes node to go{finalizers}"))
+        Some(format!("waiting for its Node object to be deleted{finalizers}"))
     }))
 }
 
@@ -207,13 +222,13 @@ mod tests {
 
     #[test]
     fn a_machine_has_left_when_it_said_so_or_cannot_say_it() {
-        let (now, farewell) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(20));
+        let (now, reset_timeout) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(20));
         let seconds = time::Duration::seconds;
-        let over = |node: &Node, waited| is_over(node, now - seconds(waited), now, farewell);
+        let over = |node: &Node, waited| is_over(node, now - seconds(waited), now, reset_timeout);
         let seen = |ago| Node { last_seen_at: Some(now - seconds(ago)), ..node(NodeState::Deleting, true) };
         assert!(!over(&seen(1), 5) && over(&seen(1), 21));
         let resetting = Node { link_connected: false, ..seen(1) };
-        assert!(!over(&resetting, 5), "a link that has just ended is no farewell");
+        assert!(!over(&resetting, 5), "a link that has just ended is no reset");
         assert!(over(&Node { removed: true, ..resetting.clone() }, 5), "the agent's own word is");
         assert!(over(&resetting, 21), "nobody waits for ever");
         let dead = Node { link_connected: false, ..seen(3600) };

@@ -265,7 +265,7 @@ impl Job<'_> {
     }
 }
 
-/// The recipe of a manifest from elsewhere, if it holds what the catalogue of its version asks for.
+/// The recipe of a manifest from elsewhere, if it holds what the catalog of its version asks for.
 pub(crate) fn recipe_of(manifest: &Manifest) -> Option<String> {
     let catalog = Catalog::load(Version::parse(&manifest.kubernetes).ok()?).ok()?;
     if catalog.is_in(manifest) { catalog.recipe(PACKING).ok() } else { None }

@@ -120,7 +120,7 @@ impl Catalog {
         self.groups.iter().flat_map(|group| group.binaries.iter().map(move |program| (group, program)))
     }
 
-    /// Whether a manifest has every program and image, each in the catalogue's own version.
+    /// Whether a manifest has every program and image, each in the catalog's own version.
     pub(crate) fn is_in(&self, manifest: &Manifest) -> bool {
         let has = |kind, name: &str, version: Option<&str>| {
             let mut parts = manifest.artefacts.iter().filter(|part| part.kind == kind && part.name == name);
@@ -131,7 +131,7 @@ impl Catalog {
             && manifest.arch == arch()
     }
 
-    /// Names everything that goes into a bundle but the toolchain: catalogue, module graphs, own sources, packing.
+    /// Names everything that goes into a bundle but the toolchain: catalog, module graphs, own sources, packing.
     pub(crate) fn recipe(&self, packing: &str) -> Result<String> {
         let mut parts = vec![packing, arch(), TABLE];
         for group in &self.groups {

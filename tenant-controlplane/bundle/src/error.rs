@@ -50,7 +50,7 @@ pub enum BundleError {
         /// Why they cannot be built.
         reason: String,
     },
-    /// A table of checksums, or the built-in catalogue, is not well-formed.
+    /// A table of checksums, or the built-in catalog, is not well-formed.
     #[error("read {path}: {reason}")]
     Table {
         /// The file.

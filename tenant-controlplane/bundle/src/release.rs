@@ -156,7 +156,7 @@ impl<'a> Order<'a> {
     }
 }
 
-/// The programs of the catalogue the table does not pin.
+/// The programs of the catalog the table does not pin.
 pub(crate) fn unpinned<'a>(job: &'a Job<'_>, table: &Checksums) -> Vec<Entry<'a>> {
     job.catalog.programs().filter(|(_, program)| table.pin(&program.name).is_none()).collect()
 }

@@ -141,7 +141,7 @@ fn builder(job: &Job<'_>, table: &Checksums, go: &Result<Go>) -> Result<Option<G
     }
 }
 
-/// A signed bundle, the current one first, that has what the catalogue asks for and of which every byte is right. `exact`: it
+/// A signed bundle, the current one first, that has what the catalog asks for and of which every byte is right. `exact`: it
 /// was also made by this very recipe. A newer Go toolchain alone is no reason to build again; the source `modules` does.
 async fn kept(job: &Job<'_>, exact: bool) -> Result<Option<(Plan, String)>> {
     let recipe = Some(job.recipe()?);

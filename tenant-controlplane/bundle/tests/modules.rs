@@ -1,4 +1,4 @@
-//! The `modules` source on the real Go toolchain, with the smallest of the catalogue's groups.
+//! The `modules` source on the real Go toolchain, with the smallest of the catalog's groups.
 
 use std::sync::{Arc, Mutex};
 

@@ -1,6 +1,6 @@
-//! The listener's loop and a visitor's first steps: read the ClientHello, look at the name, send it on its way.
+//! The accept loop and an inbound connection's first steps: read the ClientHello, look at the name, send it on its way.
 //!
-//! A visitor holds a place among the pending ones until its handshake is over. There are [`Limits::pending`] places, at most
+//! A connection holds a permit among the pending ones until its handshake is over. There are [`Limits::pending`] permits, at most
 //! [`Limits::per_address`] of them for one address; while they are scarce, a ClientHello gets a fifth of its time, and when they are
 //! all taken, the oldest of the greediest address makes room.
 //!
@@ -20,21 +20,20 @@ use tokio_rustls::StartHandshake;
 use tracing::{debug, warn};
 
 use crate::{
-    Door, Peer,
-    claim::Holding,
+    GatewayState, Peer,
+    claim::HeldPermit,
     conn::{Conn, TlsStream},
     counters::{Kind, Refused},
     directory::{ClusterRoute, DirectoryError},
     egress,
     hello::{self, Alert, Hello, HelloError},
-    link, passthrough,
-    places::{Place, Taken},
-    socket,
+    limiter::{Acquired, ConnectionPermit},
+    link, passthrough, socket,
 };
 
 /// The first and the longest pause after failed `accept`s: out of file descriptors, mostly.
-const BREATH: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// A dismissed visitor's last words are read this long, so that the answer is not lost to a TCP reset.
+const ACCEPT_BACKOFF: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
+/// A rejected connection is read this long, so that the answer is not lost to a TCP reset.
 const LINGER: Duration = Duration::from_secs(1);
 /// And at most this many bytes of them.
 const LAST_WORDS: u64 = 64 * 1024;
@@ -43,184 +42,190 @@ const TLS_PORT: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 61\r\n\
     Connection: close\r\n\r\nThis port speaks TLS only. Use https:// in place of http://.\n";
 
-/// A visitor whose ClientHello is complete.
-pub(crate) struct Visitor {
+/// A connection whose ClientHello is complete.
+pub(crate) struct InboundConnection {
     /// The connection, nothing answered yet.
     pub(crate) tcp: TcpStream,
     /// The other end.
     pub(crate) address: SocketAddr,
     /// What it said.
     pub(crate) hello: Hello,
-    /// Its place among the pending ones; dropped when it is on its way.
-    pub(crate) place: Place,
+    /// Its permit among the pending ones; dropped when it is routed.
+    pub(crate) permit: ConnectionPermit,
 }
 
 /// Accepts until the gateway stops. On a cluster's own port, whose label is `only`, every name leads to that cluster's API server.
-pub(crate) async fn run(door: &Arc<Door>, listener: TcpListener, only: Option<String>) {
-    let mut breath = BREATH.0;
+pub(crate) async fn run(state: &Arc<GatewayState>, listener: TcpListener, only: Option<String>) {
+    let mut backoff = ACCEPT_BACKOFF.0;
     loop {
         match listener.accept().await {
             Ok((tcp, address)) => {
-                breath = BREATH.0;
-                admit(door, tcp, address, only.clone()).await;
+                backoff = ACCEPT_BACKOFF.0;
+                admit(state, tcp, address, only.clone()).await;
             }
             Err(error) => {
-                warn!(%error, "accept refused");
-                sleep(breath).await;
-                breath = (breath * 2).min(BREATH.1);
+                warn!(%error, "accept failed");
+                sleep(backoff).await;
+                backoff = (backoff * 2).min(ACCEPT_BACKOFF.1);
             }
         }
     }
 }
 
-/// Gives a visitor its place. While all are held by handshakes that have only just begun, it waits, and others in the backlog.
-async fn admit(door: &Arc<Door>, tcp: TcpStream, address: SocketAddr, only: Option<String>) {
-    let cut = door.hard.child_token();
-    let place = loop {
-        match door.pending.take(address.ip(), cut.clone()) {
-            Taken::Place(place, has_made_room) => {
-                if has_made_room {
-                    door.counters.refuse(Refused::Crowd);
+/// Acquires a permit for a connection. While all are held by handshakes that have only just begun, it waits, and others in the backlog.
+async fn admit(state: &Arc<GatewayState>, tcp: TcpStream, address: SocketAddr, only: Option<String>) {
+    let cut = state.hard.child_token();
+    let permit = loop {
+        match state.pending.take(address.ip(), cut.clone()) {
+            Acquired::Permit(permit, has_evicted) => {
+                if has_evicted {
+                    state.counters.refuse(Refused::Crowd);
                 }
-                break place;
+                break permit;
             }
-            Taken::Refused if door.pending.are_full() => sleep(BREATH.0).await,
-            Taken::Refused => return door.counters.refuse(Refused::Crowd),
+            Acquired::Rejected if state.pending.are_full() => sleep(ACCEPT_BACKOFF.0).await,
+            Acquired::Rejected => return state.counters.refuse(Refused::Crowd),
         }
     };
-    let visit = serve(door.clone(), tcp, address, place, only);
-    door.tasks.spawn(async move {
+    let visit = serve(state.clone(), tcp, address, permit, only);
+    state.tasks.spawn(async move {
         let _ = cut.run_until_cancelled(visit).await;
     });
 }
 
-async fn serve(door: Arc<Door>, mut tcp: TcpStream, address: SocketAddr, place: Place, only: Option<String>) {
+async fn serve(
+    state: Arc<GatewayState>,
+    mut tcp: TcpStream,
+    address: SocketAddr,
+    permit: ConnectionPermit,
+    only: Option<String>,
+) {
     socket::tune(&tcp);
-    match timeout(hello_time(&door), hello::read(&mut tcp)).await {
+    match timeout(hello_time(&state), hello::read(&mut tcp)).await {
         Ok(Ok(hello)) => {
-            let visitor = Visitor { tcp, address, hello, place };
+            let inbound = InboundConnection { tcp, address, hello, permit };
             let target = only.map_or_else(
-                || ServerName::parse(visitor.hello.server_name().as_deref(), &door.domain),
+                || ServerName::parse(inbound.hello.server_name().as_deref(), &state.domain),
                 ServerName::Api,
             );
-            route(&door, visitor, target).await;
+            route(&state, inbound, target).await;
         }
-        Ok(Err(error)) => turn_away(&door, tcp, error).await,
+        Ok(Err(error)) => reject(&state, tcp, error).await,
         Err(_) => {
-            debug!(%address, "no whole ClientHello in time");
-            door.counters.refuse(Refused::Slow);
+            debug!(%address, "ClientHello timeout");
+            state.counters.refuse(Refused::Slow);
         }
     }
 }
 
-fn hello_time(door: &Door) -> Duration {
-    if door.pending.are_scarce() { door.limits.hello_time / 5 } else { door.limits.hello_time }
+fn hello_time(state: &GatewayState) -> Duration {
+    if state.pending.are_scarce() { state.limits.hello_time / 5 } else { state.limits.hello_time }
 }
 
-async fn turn_away(door: &Door, tcp: TcpStream, error: HelloError) {
-    debug!(error = &error as &dyn std::error::Error, "no ClientHello");
+async fn reject(state: &GatewayState, tcp: TcpStream, error: HelloError) {
+    debug!(error = &error as &dyn std::error::Error, "invalid ClientHello");
     let (reason, answer): (_, &[u8]) = match &error {
         HelloError::Closed | HelloError::Read(_) => return,
         HelloError::PlainHttp => (Refused::PlainHttp, TLS_PORT),
         HelloError::Refused { alert, .. } => (Refused::Hello, alert),
         HelloError::NotTls | HelloError::Oversized => (Refused::Hello, &[]),
     };
-    door.counters.refuse(reason);
-    dismiss(tcp, answer).await;
+    state.counters.refuse(reason);
+    close_with(tcp, answer).await;
 }
 
-async fn route(door: &Arc<Door>, visitor: Visitor, target: ServerName) {
+async fn route(state: &Arc<GatewayState>, inbound: InboundConnection, target: ServerName) {
     match target {
-        ServerName::Portal => portal(door, visitor).await,
-        ServerName::Enrollment => link::enrolment(door, visitor).await,
-        ServerName::Unknown => visitor.refuse(door, Refused::UnknownName).await,
+        ServerName::Portal => portal(state, inbound).await,
+        ServerName::Enrollment => link::enrollment(state, inbound).await,
+        ServerName::Unknown => inbound.refuse(state, Refused::UnknownName).await,
         ServerName::Api(label) => {
-            let found = door.routes.cluster(&label).await;
-            if let Some((visitor, cluster)) = known(door, visitor, found).await {
-                passthrough::serve(door, visitor, cluster).await;
+            let found = state.routes.cluster(&label).await;
+            if let Some((inbound, cluster)) = known(state, inbound, found).await {
+                passthrough::serve(state, inbound, cluster).await;
             }
         }
         ServerName::Link(label) => {
-            let found = door.routes.cluster_of_nodes(&label).await;
-            if let Some((visitor, cluster)) = known(door, visitor, found).await {
-                link::serve(door, visitor, cluster).await;
+            let found = state.routes.cluster_of_nodes(&label).await;
+            if let Some((inbound, cluster)) = known(state, inbound, found).await {
+                link::serve(state, inbound, cluster).await;
             }
         }
         ServerName::Egress(label) => {
-            let found = door.routes.cluster(&label).await;
-            if let Some((visitor, cluster)) = known(door, visitor, found).await {
-                egress::serve(door, visitor, cluster).await;
+            let found = state.routes.cluster(&label).await;
+            if let Some((inbound, cluster)) = known(state, inbound, found).await {
+                egress::serve(state, inbound, cluster).await;
             }
         }
     }
 }
 
-/// The cluster that was looked up; a visitor for none is answered with an alert.
+/// The cluster that was looked up; a connection for none is answered with an alert.
 async fn known(
-    door: &Door,
-    visitor: Visitor,
+    state: &GatewayState,
+    inbound: InboundConnection,
     found: Result<Option<ClusterRoute>, DirectoryError>,
-) -> Option<(Visitor, ClusterRoute)> {
+) -> Option<(InboundConnection, ClusterRoute)> {
     match found {
-        Ok(Some(cluster)) => return Some((visitor, cluster)),
-        Ok(None) => visitor.refuse(door, Refused::UnknownName).await,
+        Ok(Some(cluster)) => return Some((inbound, cluster)),
+        Ok(None) => inbound.refuse(state, Refused::UnknownName).await,
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, "cluster not looked up");
-            visitor.refuse(door, Refused::NotReady).await;
+            warn!(error = &error as &dyn std::error::Error, "cluster lookup failed");
+            inbound.refuse(state, Refused::NotReady).await;
         }
     }
     None
 }
 
-async fn portal(door: &Arc<Door>, visitor: Visitor) {
-    let peer = Peer { address: visitor.address, node: None };
-    if let Some(mut stream) = visitor.finish(door, door.tls.portal()).await {
-        let (address, cut) = (peer.address.ip(), door.hard.child_token());
-        let Some(place) = door.place(&door.portals, address, &cut) else { return };
+async fn portal(state: &Arc<GatewayState>, inbound: InboundConnection) {
+    let peer = Peer { address: inbound.address, node: None };
+    if let Some(mut stream) = inbound.finish(state, state.tls.portal()).await {
+        let (address, cut) = (peer.address.ip(), state.hard.child_token());
+        let Some(permit) = state.permit(&state.portals, address, &cut) else { return };
         let connection = &mut stream.get_mut().0;
         socket::keep_queue_short(&connection.socket());
-        connection.occupy(Holding::new(place, address, cut.clone(), door.callers.clone()));
-        connection.bind(cut, door.live(Kind::Portal));
-        (door.portal)(stream, peer);
+        connection.occupy(HeldPermit::new(permit, address, cut.clone(), state.callers.clone()));
+        connection.bind(cut, state.live(Kind::Portal));
+        (state.portal)(stream, peer);
     }
 }
 
-impl Visitor {
+impl InboundConnection {
     /// Answers with an alert and closes: `unrecognized_name` for a name nobody has, else `internal_error`.
-    pub(crate) async fn refuse(self, door: &Door, reason: Refused) {
-        refuse(door, self.tcp, reason).await;
+    pub(crate) async fn refuse(self, state: &GatewayState, reason: Refused) {
+        refuse(state, self.tcp, reason).await;
     }
 
-    /// Ends TLS here. `None`: the handshake failed, and the visitor has been told by an alert.
-    pub(crate) async fn finish(self, door: &Door, config: Arc<ServerConfig>) -> Option<TlsStream> {
-        let Self { tcp, address, hello, place } = self;
+    /// Ends TLS here. `None`: the handshake failed, and the client got an alert.
+    pub(crate) async fn finish(self, state: &GatewayState, config: Arc<ServerConfig>) -> Option<TlsStream> {
+        let Self { tcp, address, hello, permit } = self;
         let handshake = StartHandshake::from_parts(hello.accepted, Conn::new(tcp)).into_stream(config);
-        let outcome = timeout(door.limits.handshake_time, handshake).await;
-        drop(place);
+        let outcome = timeout(state.limits.handshake_time, handshake).await;
+        drop(permit);
         let error = match outcome {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => error,
             Err(late) => io::Error::from(late),
         };
-        debug!(%address, %error, "handshake failed");
-        door.counters.refuse(Refused::Handshake);
+        debug!(%address, %error, "TLS handshake failed");
+        state.counters.refuse(Refused::Handshake);
         None
     }
 }
 
 /// Answers a ClientHello with an alert and closes: `unrecognized_name` for a name nobody has, else `internal_error`.
-pub(crate) async fn refuse(door: &Door, tcp: TcpStream, reason: Refused) {
-    door.counters.refuse(reason);
+pub(crate) async fn refuse(state: &GatewayState, tcp: TcpStream, reason: Refused) {
+    state.counters.refuse(reason);
     let alert = if reason == Refused::UnknownName { Alert::UnrecognizedName } else { Alert::InternalError };
-    dismiss(tcp, &alert.record()).await;
+    close_with(tcp, &alert.record()).await;
 }
 
 /// Sends the last answer and closes in a way that lets it arrive.
-pub(crate) async fn dismiss(mut tcp: TcpStream, answer: &[u8]) {
-    let farewell = async {
+pub(crate) async fn close_with(mut tcp: TcpStream, answer: &[u8]) {
+    let discard = async {
         tcp.write_all(answer).await?;
         tcp.shutdown().await?;
         tokio::io::copy(&mut (&mut tcp).take(LAST_WORDS), &mut tokio::io::sink()).await
     };
-    let _ = timeout(LINGER, farewell).await;
+    let _ = timeout(LINGER, discard).await;
 }

@@ -6,22 +6,22 @@ use std::sync::Arc;
 
 use tracing::debug;
 
-use crate::{Door, conn::TlsStream, counters::Refused, dial::dial, link::Joined, splice::splice};
+use crate::{GatewayState, conn::TlsStream, counters::Refused, dial::dial, link::NodeIdentity, splice::splice};
 
 /// Copies until both sides are done. Without an API server, or beyond the node's cap, the stream is just closed.
-pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: &Joined) {
-    let cluster = &joined.cluster;
-    let tenant = door.registry.tenant(&cluster.cluster_id);
-    let Some(_place) = tenant.splice_place(&joined.node_id) else {
-        return door.counters.refuse(Refused::Full);
+pub(crate) async fn serve(state: &Arc<GatewayState>, stream: TlsStream, identity: &NodeIdentity) {
+    let cluster = &identity.cluster;
+    let tenant = state.registry.tenant(&cluster.cluster_id);
+    let Some(_permit) = tenant.splice_permit(&identity.node_id) else {
+        return state.counters.refuse(Refused::Full);
     };
     // Whoever has a kubeconfig may come this way too, from a pod.
     let token = tenant.client_token();
-    let Some(mut server) = dial(door, cluster).await else {
-        return door.counters.refuse(Refused::NotReady);
+    let Some(mut server) = dial(state, cluster).await else {
+        return state.counters.refuse(Refused::NotReady);
     };
-    let copy = splice(tokio::io::split(stream), server.split(), door.limits.patience(), &|| {});
+    let copy = splice(tokio::io::split(stream), server.split(), state.limits.splice_timeouts(), &|| {});
     if let Some(Err(error)) = token.run_until_cancelled(copy).await {
-        debug!(%error, cluster = cluster.cluster_id, "API splice broke off");
+        debug!(%error, cluster = cluster.cluster_id, "API splice aborted");
     }
 }

@@ -1,4 +1,4 @@
-//! The place of a connection that was handed to a sink: whoever serves it says when it is used, and when it has shown a credential.
+//! The permit of a connection that was handed to a sink: the sink reports when it is used, and when it has shown a credential.
 
 use std::{
     net::IpAddr,
@@ -10,63 +10,68 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-use crate::places::{Place, Places, Taken};
+use crate::limiter::{Acquired, ConnectionLimiter, ConnectionPermit};
 
-/// A place among the strangers, and the way from there to those who have shown a credential.
+/// A permit among the anonymous connections, which can be exchanged for one among the authenticated.
 #[derive(Debug)]
-pub(crate) struct Holding {
-    place: Mutex<Place>,
+pub(crate) struct HeldPermit {
+    permit: Mutex<ConnectionPermit>,
     address: IpAddr,
     cut: CancellationToken,
-    strangers: Arc<Places>,
-    callers: Arc<Places>,
-    is_known: AtomicBool,
+    anonymous: Arc<ConnectionLimiter>,
+    callers: Arc<ConnectionLimiter>,
+    is_authenticated: AtomicBool,
 }
 
-/// A connection's place, for whoever serves the connection. It does not keep the place: that goes with the connection.
+/// A connection's permit, for whoever serves the connection. It does not own the permit: that belongs to the connection.
 #[derive(Clone, Debug)]
-pub struct Claim(Weak<Holding>);
+pub struct Claim(Weak<HeldPermit>);
 
-impl Holding {
-    /// A stranger's place; `cut` ends its connection, and `callers` are the places of those who have shown a credential.
-    pub(crate) fn new(place: Place, address: IpAddr, cut: CancellationToken, callers: Arc<Places>) -> Arc<Self> {
-        let (strangers, is_known) = (place.places().clone(), AtomicBool::new(false));
-        Arc::new(Self { place: Mutex::new(place), address, cut, strangers, callers, is_known })
+impl HeldPermit {
+    /// The permit of an anonymous connection; `cut` ends it, and `callers` limits those that have shown a credential.
+    pub(crate) fn new(
+        permit: ConnectionPermit,
+        address: IpAddr,
+        cut: CancellationToken,
+        callers: Arc<ConnectionLimiter>,
+    ) -> Arc<Self> {
+        let (anonymous, is_authenticated) = (permit.limiter().clone(), AtomicBool::new(false));
+        Arc::new(Self { permit: Mutex::new(permit), address, cut, anonymous, callers, is_authenticated })
     }
 
-    fn place(&self) -> MutexGuard<'_, Place> {
-        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    fn permit(&self) -> MutexGuard<'_, ConnectionPermit> {
+        self.permit.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Claim {
     /// The claim of a connection that holds this.
-    pub(crate) fn of(holding: &Arc<Holding>) -> Self {
-        Self(Arc::downgrade(holding))
+    pub(crate) fn of(held: &Arc<HeldPermit>) -> Self {
+        Self(Arc::downgrade(held))
     }
 
     /// Notes that the connection is used now: something was asked, or part of an answer was taken.
     pub fn touch(&self) {
-        if let Some(holding) = self.0.upgrade() {
-            holding.place().touch();
+        if let Some(held) = self.0.upgrade() {
+            held.permit().touch();
         }
     }
 
-    /// Notes that the connection has shown a valid credential: from now on it is counted among those, and no stranger can push it out.
+    /// Notes that the connection has shown a valid credential: from now on it is counted among those, and no anonymous connection can evict it.
     pub fn authenticate(&self) {
-        let Some(holding) = self.0.upgrade() else { return };
-        if holding.is_known.swap(true, Relaxed) {
+        let Some(held) = self.0.upgrade() else { return };
+        if held.is_authenticated.swap(true, Relaxed) {
             return;
         }
-        match holding.callers.take(holding.address, holding.cut.clone()) {
-            Taken::Place(place, _) => *holding.place() = place,
-            Taken::Refused => holding.is_known.store(false, Relaxed),
+        match held.callers.take(held.address, held.cut.clone()) {
+            Acquired::Permit(permit, _) => *held.permit() = permit,
+            Acquired::Rejected => held.is_authenticated.store(false, Relaxed),
         }
     }
 
-    /// Ends one connection, the idlest of the greediest stranger, or, where there is none, of those who have shown a credential. For
+    /// Evicts one connection, the idlest anonymous one of the largest user, or, where there is none, of those that have shown a credential. For
     /// whoever runs short of memory. False: there is none.
     pub fn shed(&self) -> bool {
-        self.0.upgrade().is_some_and(|holding| holding.strangers.shed() || holding.callers.shed())
+        self.0.upgrade().is_some_and(|held| held.anonymous.shed() || held.callers.shed())
     }
 }

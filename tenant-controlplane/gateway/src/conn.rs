@@ -1,4 +1,4 @@
-//! A TCP connection on a leash: it can be cut from outside, wherever the TLS stream around it has gone.
+//! A TCP connection that can be cancelled from outside, wherever the TLS stream around it has gone.
 //!
 //! Streams handed to sinks live in other people's tasks; a removed node's or a deleted cluster's must end all the same.
 //! Cutting makes every read and write fail, so its owner drops it. The socket itself is shared, so that a relay that
@@ -24,7 +24,7 @@ use tokio_util::{
 };
 
 use crate::{
-    claim::{Claim, Holding},
+    claim::{Claim, HeldPermit},
     counters::Live,
 };
 
@@ -35,38 +35,38 @@ pub type TlsStream = tokio_rustls::server::TlsStream<Conn>;
 #[derive(Debug)]
 pub struct Conn {
     tcp: Arc<TcpStream>,
-    leash: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
+    cancel: Option<Pin<Box<WaitForCancellationFutureOwned>>>,
     _live: Option<(Live, TaskTrackerToken)>,
-    _place: Option<Box<dyn Any + Send + Sync>>,
-    holding: Option<Arc<Holding>>,
+    _permit: Option<Box<dyn Any + Send + Sync>>,
+    held: Option<Arc<HeldPermit>>,
 }
 
 impl Conn {
     /// A connection whose owner is not known yet: the handshake decides.
     pub(crate) fn new(tcp: TcpStream) -> Self {
-        Self { tcp: Arc::new(tcp), leash: None, _live: None, _place: None, holding: None }
+        Self { tcp: Arc::new(tcp), cancel: None, _live: None, _permit: None, held: None }
     }
 
     /// Puts the connection on its owner's leash; for as long as it exists it is counted, and a stopping gateway waits
     /// for it.
     pub(crate) fn bind(&mut self, token: CancellationToken, live: (Live, TaskTrackerToken)) {
-        self.leash = Some(Box::pin(token.cancelled_owned()));
+        self.cancel = Some(Box::pin(token.cancelled_owned()));
         self._live = Some(live);
     }
 
-    /// Keeps a place under a cap for as long as the connection exists.
-    pub(crate) fn hold(&mut self, place: impl Any + Send + Sync) {
-        self._place = Some(Box::new(place));
+    /// Keeps a permit for as long as the connection exists.
+    pub(crate) fn hold(&mut self, permit: impl Any + Send + Sync) {
+        self._permit = Some(Box::new(permit));
     }
 
-    /// Keeps a place that its claim can move, for as long as the connection exists.
-    pub(crate) fn occupy(&mut self, holding: Arc<Holding>) {
-        self.holding = Some(holding);
+    /// Keeps a permit that its claim can move, for as long as the connection exists.
+    pub(crate) fn occupy(&mut self, held: Arc<HeldPermit>) {
+        self.held = Some(held);
     }
 
-    /// The connection's place among others of its kind, where it has one that whoever serves it should care for.
+    /// The connection's claim, where it has a permit that its sink should keep up to date.
     pub fn claim(&self) -> Option<Claim> {
-        self.holding.as_ref().map(Claim::of)
+        self.held.as_ref().map(Claim::of)
     }
 
     /// The socket, for its settings and its errors.
@@ -76,7 +76,7 @@ impl Conn {
 
     /// Fails once the connection was cut.
     fn check(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
-        match self.leash.as_mut().map(|leash| leash.as_mut().poll(cx)) {
+        match self.cancel.as_mut().map(|cancel| cancel.as_mut().poll(cx)) {
             Some(Poll::Ready(())) => Err(io::ErrorKind::ConnectionAborted.into()),
             _ => Ok(()),
         }

@@ -1,4 +1,4 @@
-//! What came, what is open, what was turned away.
+//! Counters: opened, live and rejected connections.
 
 use std::sync::{
     Arc,
@@ -13,7 +13,7 @@ pub enum Kind {
     /// Handed to the portal.
     Portal,
     /// Handed to the link sink without identity.
-    Enrolment,
+    Enrollment,
     /// Handed to the link sink as a node.
     Link,
     /// A node's reverse tunnel.
@@ -31,7 +31,7 @@ impl Kind {
     pub const ALL: [Self; 8] = [
         Self::Passthrough,
         Self::Portal,
-        Self::Enrolment,
+        Self::Enrollment,
         Self::Link,
         Self::Tunnel,
         Self::Api,
@@ -44,7 +44,7 @@ impl Kind {
         match self {
             Self::Passthrough => "passthrough",
             Self::Portal => "portal",
-            Self::Enrolment => "enrolment",
+            Self::Enrollment => "enrolment",
             Self::Link => "link",
             Self::Tunnel => "tunnel",
             Self::Api => "api",
@@ -54,7 +54,7 @@ impl Kind {
     }
 }
 
-/// Why a visitor (or a CONNECT) was turned away.
+/// Why a connection (or a CONNECT) was rejected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refused {
     /// Not a ClientHello, or one beyond the bounds.
@@ -75,7 +75,7 @@ pub enum Refused {
     Full,
     /// A CONNECT answered with an error.
     Connect,
-    /// Too many strangers at once, in all or from one address.
+    /// Too many unauthenticated connections at once, in all or from one address.
     Crowd,
 }
 
@@ -130,7 +130,7 @@ impl Snapshot {
         self.live[kind as usize]
     }
 
-    /// How many were turned away for this reason since the start.
+    /// How many were rejected for this reason since the start.
     pub fn refused(&self, reason: Refused) -> u64 {
         self.refused[reason as usize]
     }
@@ -152,7 +152,7 @@ impl Counters {
         Live { counters: self.clone(), kind }
     }
 
-    /// Counts one turned away.
+    /// Counts one rejected connection.
     pub(crate) fn refuse(&self, reason: Refused) {
         self.refused[reason as usize].fetch_add(1, Relaxed);
     }

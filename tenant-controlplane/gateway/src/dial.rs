@@ -1,5 +1,5 @@
 //! The way to a tenant API server. While its pod is replaced the address known just now may be that of the one that went, or none: the
-//! route is looked up again and dialled again, for a while, at its own cluster's cost.
+//! route is looked up again and dialed again, for a while, at its own cluster's cost.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -9,7 +9,7 @@ use tokio::{
 };
 use tracing::debug;
 
-use crate::{Door, directory::ClusterRoute, socket};
+use crate::{GatewayState, directory::ClusterRoute, socket};
 
 /// One attempt: long enough for a lost packet to be sent again, short enough to learn of another address meanwhile.
 const ATTEMPT: Duration = Duration::from_millis(1500);
@@ -19,26 +19,26 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 /// A connection to the cluster's API server. `None`: it had none that took a connection within [`Limits::dial_time`].
 ///
 /// [`Limits::dial_time`]: crate::Limits::dial_time
-pub(crate) async fn dial(door: &Door, cluster: &ClusterRoute) -> Option<TcpStream> {
-    let tcp = timeout(door.limits.dial_time, insist(door, cluster)).await.ok()??;
+pub(crate) async fn dial(state: &GatewayState, cluster: &ClusterRoute) -> Option<TcpStream> {
+    let tcp = timeout(state.limits.dial_time, dial_with_retry(state, cluster)).await.ok()??;
     socket::tune(&tcp);
     Some(tcp)
 }
 
 /// Tries until it succeeds. `None`: there is no such cluster any more.
-async fn insist(door: &Door, cluster: &ClusterRoute) -> Option<TcpStream> {
-    let dials = door.registry.tenant(&cluster.cluster_id).dials.clone();
-    let _place = dials.acquire().await.ok()?;
+async fn dial_with_retry(state: &GatewayState, cluster: &ClusterRoute) -> Option<TcpStream> {
+    let dials = state.registry.tenant(&cluster.cluster_id).dials.clone();
+    let _permit = dials.acquire().await.ok()?;
     let (mut address, mut pause) = (cluster.api, PAUSE.0);
     loop {
         if let Some(tcp) = attempt(address).await {
             return Some(tcp);
         }
-        debug!(?address, cluster = cluster.cluster_id, "API server not reached");
+        debug!(?address, cluster = cluster.cluster_id, "API server dial failed");
         sleep(pause).await;
         pause = (pause * 2).min(PAUSE.1);
         // While the directory cannot say, it is where it was.
-        if let Ok(route) = door.routes.cluster(cluster.label()).await {
+        if let Ok(route) = state.routes.cluster(cluster.label()).await {
             address = route?.api;
         }
     }

@@ -48,7 +48,7 @@ impl DirectoryError {
     }
 }
 
-/// Looks up clusters and nodes, and hears of links. "Not there" is `Ok(None)`; `Err` means "unknown just now".
+/// Looks up clusters and nodes, and is notified of links. "Not there" is `Ok(None)`; `Err` means "unknown just now".
 #[async_trait]
 pub trait Directory: Send + Sync + 'static {
     /// The cluster with this label (the 26-character suffix of its id).

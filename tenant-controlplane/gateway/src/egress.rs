@@ -14,14 +14,14 @@ use tokio::{
 use tracing::{debug, warn};
 
 use crate::{
-    Door,
-    accept::Visitor,
+    GatewayState,
+    accept::InboundConnection,
     conn::TlsStream,
     counters::{Kind, Refused},
     directory::ClusterRoute,
     tunnel::{
-        client::{Link, Opened, Room},
-        head::{self, Head},
+        client::{Link, OpenedStream, StreamRoom},
+        head::{self, ConnectRequest},
         refusal::Refusal,
         registry::Tenant,
         relay::{Front, relay},
@@ -32,55 +32,63 @@ use crate::{
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
 /// Serves one egress connection to its end.
-pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRoute) {
-    let config = match door.tls.egress(&cluster) {
+pub(crate) async fn serve(state: &Arc<GatewayState>, inbound: InboundConnection, cluster: ClusterRoute) {
+    let config = match state.tls.egress(&cluster) {
         Ok(config) => config,
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, cluster = cluster.cluster_id, "link trust unusable");
-            return visitor.refuse(door, Refused::NotReady).await;
+            return inbound.refuse(state, Refused::NotReady).await;
         }
     };
-    let Some(mut stream) = visitor.finish(door, config).await else { return };
-    let tenant = door.registry.tenant(&cluster.cluster_id);
-    stream.get_mut().0.bind(tenant.token.clone(), door.live(Kind::Egress));
-    let asked = match timeout(door.limits.connect_time, head::read(&mut stream)).await {
+    let Some(mut stream) = inbound.finish(state, config).await else { return };
+    let tenant = state.registry.tenant(&cluster.cluster_id);
+    stream.get_mut().0.bind(tenant.token.clone(), state.live(Kind::Egress));
+    let request = match timeout(state.limits.connect_time, head::read(&mut stream)).await {
         Ok(Ok(head)) => head,
-        Ok(Err(refusal)) => return answer(door, stream, &refusal).await,
-        Err(_) => return answer(door, stream, &Refusal::new(408, "no whole CONNECT in time")).await,
+        Ok(Err(refusal)) => return answer(state, stream, &refusal).await,
+        Err(_) => return answer(state, stream, &Refusal::new(408, "CONNECT timeout")).await,
     };
-    match connect(door, (&cluster.cluster_id, &tenant), &asked).await {
-        Ok(opened) => splice(door, stream, (asked.early, opened)).await,
-        Err(refusal) => answer(door, stream, &refusal).await,
+    match connect(state, (&cluster.cluster_id, &tenant), &request).await {
+        Ok(opened) => splice(state, stream, (request.early, opened)).await,
+        Err(refusal) => answer(state, stream, &refusal).await,
     }
 }
 
-/// A stream to what was asked for, or the refusal to tell.
-async fn connect(door: &Door, (cluster, tenant): (&str, &Tenant), asked: &Head) -> Result<Opened, Refusal> {
-    let place = tenant.streams.clone().try_acquire_owned().map_err(|_| {
-        let limit = door.limits.streams_per_cluster;
+/// A stream to the requested target, or the refusal to answer with.
+async fn connect(
+    state: &GatewayState,
+    (cluster, tenant): (&str, &Tenant),
+    request: &ConnectRequest,
+) -> Result<OpenedStream, Refusal> {
+    let permit = tenant.streams.clone().try_acquire_owned().map_err(|_| {
+        let limit = state.limits.streams_per_cluster;
         Refusal::new(503, format!("too many open tunnel streams in this cluster (limit {limit})"))
     })?;
-    let link = match tenant.own(&asked.target.host) {
+    let link = match tenant.own(&request.target.host) {
         Some(link) => link,
-        None => stand_in(door, (cluster, tenant), &asked.target).await?,
+        None => any_link(state, (cluster, tenant), &request.target).await?,
     };
-    let room = Room { place, memory: &tenant.memory };
-    let deadline = Instant::now() + door.limits.connect_time;
-    match timeout_at(deadline, link.open(&asked.target, room)).await {
+    let room = StreamRoom { permit, memory: &tenant.memory };
+    let deadline = Instant::now() + state.limits.connect_time;
+    match timeout_at(deadline, link.open(&request.target, room)).await {
         Ok(outcome) => outcome,
         Err(_) => {
-            let seconds = door.limits.connect_time.as_secs_f32();
+            let seconds = state.limits.connect_time.as_secs_f32();
             Err(Refusal::new(504, format!("node {} did not answer within {seconds} s", link.name)))
         }
     }
 }
 
 /// Another node's link for what lies on no node; a node that is away is named, be it asked for by its name or by an address.
-async fn stand_in(door: &Door, (cluster, tenant): (&str, &Tenant), target: &Target) -> Result<Arc<Link>, Refusal> {
+async fn any_link(
+    state: &GatewayState,
+    (cluster, tenant): (&str, &Tenant),
+    target: &Target,
+) -> Result<Arc<Link>, Refusal> {
     let away = match &target.host {
         Host::Node(name) => Some(name.clone()),
-        Host::Address(address) => door.routes.owner(cluster, *address).await.unwrap_or_else(|error| {
-            debug!(error = &error as &dyn std::error::Error, "whose address it is is not known just now");
+        Host::Address(address) => state.routes.owner(cluster, *address).await.unwrap_or_else(|error| {
+            debug!(error = &error as &dyn std::error::Error, "node lookup by address failed");
             None
         }),
     };
@@ -91,22 +99,22 @@ async fn stand_in(door: &Door, (cluster, tenant): (&str, &Tenant), target: &Targ
     tenant.any().ok_or_else(nobody)
 }
 
-async fn splice(door: &Door, mut stream: TlsStream, (early, opened): (Bytes, Opened)) {
+async fn splice(state: &GatewayState, mut stream: TlsStream, (early, opened): (Bytes, OpenedStream)) {
     if stream.write_all(ESTABLISHED).await.is_err() || stream.flush().await.is_err() {
         return;
     }
-    let _live = door.counters.open(Kind::Stream);
-    if let Err(broken) = relay(Front { stream, early }, opened, door.limits.half_closed).await {
-        debug!(error = &broken as &dyn std::error::Error, "tunnel stream broke off");
+    let _live = state.counters.open(Kind::Stream);
+    if let Err(broken) = relay(Front { stream, early }, opened, state.limits.half_closed).await {
+        debug!(error = &broken as &dyn std::error::Error, "tunnel stream aborted");
     }
 }
 
-async fn answer(door: &Door, mut stream: TlsStream, refusal: &Refusal) {
-    debug!(status = refusal.status, reason = refusal.reason, "CONNECT refused");
-    door.counters.refuse(Refused::Connect);
-    let told = async {
+async fn answer(state: &GatewayState, mut stream: TlsStream, refusal: &Refusal) {
+    debug!(status = refusal.status, reason = refusal.reason, "CONNECT rejected");
+    state.counters.refuse(Refused::Connect);
+    let written = async {
         stream.write_all(refusal.response().as_bytes()).await?;
         stream.shutdown().await
     };
-    let _ = timeout(door.limits.connect_time, told).await;
+    let _ = timeout(state.limits.connect_time, written).await;
 }

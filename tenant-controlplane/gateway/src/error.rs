@@ -1,4 +1,4 @@
-//! What can be wrong with a gateway as a whole. Single visitors never surface here: they are answered and counted.
+//! What can be wrong with a gateway as a whole. Single connections never surface here: they are answered and counted.
 
 use std::io;
 
@@ -12,6 +12,6 @@ pub enum GatewayError {
     #[error("use the gateway's server certificate")]
     UseCertificate(#[source] rustls::Error),
     /// [`crate::Gateway::run`] was called twice.
-    #[error("the gateway is running already")]
+    #[error("the gateway is already running")]
     AlreadyRunning,
 }

@@ -1,4 +1,4 @@
-//! The first bytes of a visitor: a TLS ClientHello, whole or in pieces, within bounds.
+//! The first bytes of a connection: a TLS ClientHello, whole or in pieces, within bounds.
 //!
 //! The bytes go to rustls' `Acceptor` as they come and are kept as well: on passthrough they are replayed, when TLS ends
 //! here the `Acceptor` goes on with what it has. Nothing of the answer depends on anything but these bytes.
@@ -8,7 +8,7 @@ use std::io;
 use rustls::server::{Accepted, Acceptor};
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes a visitor may send before its ClientHello is complete; with post-quantum key shares it is 1.5-2 KB.
+/// Bytes a client may send before its ClientHello is complete; with post-quantum key shares it is 1.5-2 KB.
 pub(crate) const MAX_HELLO: usize = 16 * 1024;
 
 /// First byte of a TLS handshake record (RFC 8446 section 5.1).
@@ -48,8 +48,8 @@ impl Hello {
 /// Why there is no ClientHello.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum HelloError {
-    /// The visitor left; port scans and health checks do.
-    #[error("the visitor closed before a whole ClientHello")]
+    /// The client closed; port scans and health checks do.
+    #[error("connection closed before ClientHello completed")]
     Closed,
     /// The first byte begins neither TLS nor HTTP.
     #[error("the first byte is not TLS")]

@@ -1,10 +1,10 @@
-//! The door: one TLS port for every cluster, routed by SNI, and the reverse tunnel to nodes.
+//! The gateway: one TLS port for every cluster, routed by SNI, and the reverse tunnel to nodes.
 //!
-//! A visitor's ClientHello is read first, within bounds ([`hello`]); its name says where it goes ([`name`]):
+//! The ClientHello of an inbound connection is read first, within bounds ([`hello`]); its name says where it goes ([`name`]):
 //!
 //! ```text
 //! <label>.api               ─▶ passthrough: the bytes go to the tenant API server untouched
-//! link                      ─▶ TLS ended here, gRPC enrolment            ─▶ link sink, no identity
+//! link                      ─▶ TLS ended here, gRPC enrollment            ─▶ link sink, no identity
 //! <label>.link              ─▶ TLS ended here, client certificate needed ─▶ by ALPN: link sink, tunnel, or API splice
 //! <label>.egress            ─▶ TLS ended here, client certificate needed ─▶ CONNECT: a stream over some node's tunnel
 //! anything else, no name    ─▶ TLS ended here                            ─▶ portal sink
@@ -12,7 +12,7 @@
 //!
 //! Beside the shared port a cluster may have one of its own, for clients that cannot ask for a name: it leads to that API server alone.
 //!
-//! The gateway keeps nothing on disk and knows clusters only through [`Directory`]; what it last heard from there
+//! The gateway keeps nothing on disk and knows clusters only through [`Directory`]; what it last read from there
 //! it goes on using while the directory cannot answer. What is absent: it never opens a connection to an address a
 //! tenant names; only agents do that, on their own machine.
 
@@ -27,10 +27,10 @@ mod egress;
 mod error;
 mod hello;
 mod identity;
+mod limiter;
 mod limits;
 mod link;
 mod passthrough;
-mod places;
 mod routes;
 mod socket;
 mod splice;
@@ -61,7 +61,7 @@ pub use crate::{
 };
 use crate::{
     counters::{Counters, Live},
-    places::{Place, Places, Shares, Taken},
+    limiter::{Acquired, ConnectionLimiter, ConnectionPermit, LimiterConfig},
     routes::Routes,
     tls::Tls,
     tunnel::{notify::Notifier, registry::Registry},
@@ -95,14 +95,14 @@ pub struct GatewayConfig {
     pub directory: Arc<dyn Directory>,
     /// Takes browsers and API clients (ALPN `h2` or `http/1.1`).
     pub portal: Sink,
-    /// Takes agents' gRPC (ALPN `h2`): without identity only enrolment may be served.
+    /// Takes agents' gRPC (ALPN `h2`): without identity only enrollment may be served.
     pub link: Sink,
     /// Bounds on time, memory and numbers.
     pub limits: Limits,
 }
 
 /// Everything the parts of one gateway share.
-pub(crate) struct Door {
+pub(crate) struct GatewayState {
     domain: String,
     routes: Routes,
     tls: Tls,
@@ -112,37 +112,42 @@ pub(crate) struct Door {
     portal: Sink,
     link: Sink,
     limits: Limits,
-    /// Bounds visitors whose handshake is not over.
-    pending: Arc<Places>,
-    /// Bounds connections to the portal that have shown no credential.
-    portals: Arc<Places>,
-    /// Bounds connections to the portal that have.
-    callers: Arc<Places>,
-    /// Bounds enrolments, whose makers have shown nothing yet.
-    enrolments: Arc<Places>,
+    /// Limits connections whose handshake is not over.
+    pending: Arc<ConnectionLimiter>,
+    /// Limits unauthenticated connections to the portal.
+    portals: Arc<ConnectionLimiter>,
+    /// Limits authenticated connections to the portal.
+    callers: Arc<ConnectionLimiter>,
+    /// Limits enrollments, which are unauthenticated.
+    enrollments: Arc<ConnectionLimiter>,
     tasks: TaskTracker,
-    /// Cancelled first: no new visitors, links drain.
+    /// Cancelled first: no new connections, links drain.
     stopping: CancellationToken,
     /// Cancelled last: whatever still runs is cut.
     hard: CancellationToken,
 }
 
-impl Door {
+impl GatewayState {
     /// What goes with a connection of this kind: it is counted as open, and waited for.
     fn live(&self, kind: Kind) -> (Live, TaskTrackerToken) {
         (self.counters.open(kind), self.tasks.token())
     }
 
-    /// A place for a connection that `cut` ends; whoever gets none, or is ended for this one, is counted.
-    fn place(&self, places: &Arc<Places>, address: IpAddr, cut: &CancellationToken) -> Option<Place> {
-        match places.take(address, cut.clone()) {
-            Taken::Place(place, has_made_room) => {
-                if has_made_room {
+    /// A permit for a connection that `cut` ends; a connection that gets none, or is evicted for this one, is counted.
+    fn permit(
+        &self,
+        limiter: &Arc<ConnectionLimiter>,
+        address: IpAddr,
+        cut: &CancellationToken,
+    ) -> Option<ConnectionPermit> {
+        match limiter.take(address, cut.clone()) {
+            Acquired::Permit(permit, has_evicted) => {
+                if has_evicted {
                     self.counters.refuse(Refused::Crowd);
                 }
-                Some(place)
+                Some(permit)
             }
-            Taken::Refused => {
+            Acquired::Rejected => {
                 self.counters.refuse(Refused::Crowd);
                 None
             }
@@ -153,7 +158,7 @@ impl Door {
 /// A running (or not yet running) gateway; clones are handles to the same one.
 #[derive(Clone)]
 pub struct Gateway {
-    door: Arc<Door>,
+    state: Arc<GatewayState>,
     listener: Arc<Mutex<Option<TcpListener>>>,
     address: SocketAddr,
 }
@@ -169,15 +174,15 @@ impl Gateway {
         let counters = Arc::new(Counters::default());
         let hard = CancellationToken::new();
         let limits = &config.limits;
-        let places = |total, spared| {
+        let limiter = |total, min_idle| {
             let (per_address, per_network) = (limits.per_address, limits.per_network);
-            Places::new(Shares { total, per_address, per_network, spared })
+            ConnectionLimiter::new(LimiterConfig { total, per_address, per_network, min_idle })
         };
-        let (pending, portals) = (places(limits.pending, limits.hello_time / 5), limits.portal_connections);
-        let (portals, callers) = (places(portals, Duration::ZERO), places(limits.portal_callers, Duration::ZERO));
-        let enrolments = places(limits.enrolments, Duration::ZERO);
+        let (pending, portals) = (limiter(limits.pending, limits.hello_time / 5), limits.portal_connections);
+        let (portals, callers) = (limiter(portals, Duration::ZERO), limiter(limits.portal_callers, Duration::ZERO));
+        let enrollments = limiter(limits.enrollments, Duration::ZERO);
         let stopping = hard.child_token();
-        let door = Door {
+        let state = GatewayState {
             domain: config.domain.trim_matches('.').to_ascii_lowercase(),
             routes: Routes::new(config.directory.clone(), &config.limits),
             tls: Tls::new(chain, key)?,
@@ -189,13 +194,13 @@ impl Gateway {
             pending,
             portals,
             callers,
-            enrolments,
+            enrollments,
             limits: config.limits,
             tasks: TaskTracker::new(),
             stopping,
             hard,
         };
-        Ok(Self { door: Arc::new(door), listener: Arc::new(Mutex::new(Some(config.listener))), address })
+        Ok(Self { state: Arc::new(state), listener: Arc::new(Mutex::new(Some(config.listener))), address })
     }
 
     /// The address the gateway listens on.
@@ -211,53 +216,53 @@ impl Gateway {
     pub async fn run(&self, cancel: CancellationToken) -> Result<(), GatewayError> {
         let listener = self.listener.lock().unwrap_or_else(PoisonError::into_inner).take();
         let listener = listener.ok_or(GatewayError::AlreadyRunning)?;
-        let door = &self.door;
+        let state = &self.state;
         tokio::select! {
-            () = accept::run(door, listener, None) => {}
-            () = door.notifier.run(&door.registry) => {}
+            () = accept::run(state, listener, None) => {}
+            () = state.notifier.run(&state.registry) => {}
             () = cancel.cancelled() => {}
         }
-        door.stopping.cancel();
-        door.tasks.close();
-        // The notifier goes on meanwhile: links that end now are still told to the directory.
+        state.stopping.cancel();
+        state.tasks.close();
+        // The notifier continues meanwhile: links that end now are still reported to the directory.
         tokio::select! {
-            _ = timeout(door.limits.drain, door.tasks.wait()) => {}
-            () = door.notifier.run(&door.registry) => {}
+            _ = timeout(state.limits.drain, state.tasks.wait()) => {}
+            () = state.notifier.run(&state.registry) => {}
         }
-        door.hard.cancel();
-        let _ = timeout(LAST_MOMENT, door.tasks.wait()).await;
-        door.notifier.flush(&door.registry).await;
+        state.hard.cancel();
+        let _ = timeout(LAST_MOMENT, state.tasks.wait()).await;
+        state.notifier.flush(&state.registry).await;
         Ok(())
     }
 
     /// Cuts everything a node has open here: tunnel, gRPC link, API splices. To call once the node is removed.
     pub fn drop_node(&self, cluster_id: &str, node_id: &str) {
-        self.door.routes.forget_node(cluster_id, node_id);
-        self.door.registry.drop_node(cluster_id, node_id);
+        self.state.routes.forget_node(cluster_id, node_id);
+        self.state.registry.drop_node(cluster_id, node_id);
     }
 
     /// Cuts everything that belongs to a cluster, people's connections too. To call once the cluster is deleted.
     pub fn drop_cluster(&self, cluster_id: &str) {
-        self.door.routes.forget_cluster(cluster_id);
-        self.door.tls.forget(cluster_id);
-        self.door.registry.drop_cluster(cluster_id);
+        self.state.routes.forget_cluster(cluster_id);
+        self.state.tls.forget(cluster_id);
+        self.state.registry.drop_cluster(cluster_id);
     }
 
     /// Every cluster that has or had connections here, with those of its nodes that have: what to compare with the store, lest
     /// something go on that was removed.
     pub fn known(&self) -> Vec<(String, Vec<String>)> {
-        self.door.registry.known()
+        self.state.registry.known()
     }
 
     /// Serves a port of one cluster's own until `cancel` or the gateway's end: whatever name a client asks for, or none, it gets to that
     /// cluster's API server, whose certificate must cover the address. The same bounds hold as on the shared port.
     pub fn serve_cluster(&self, listener: TcpListener, label: String, cancel: CancellationToken) {
-        let door = self.door.clone();
-        self.door.tasks.spawn(async move {
+        let state = self.state.clone();
+        self.state.tasks.spawn(async move {
             tokio::select! {
-                () = accept::run(&door, listener, Some(label)) => {}
+                () = accept::run(&state, listener, Some(label)) => {}
                 () = cancel.cancelled() => {}
-                () = door.stopping.cancelled() => {}
+                () = state.stopping.cancelled() => {}
             }
         });
     }
@@ -265,17 +270,17 @@ impl Gateway {
     /// Cuts the open connections of all clients of a cluster's API server once; they may come again at once. To call after the API server
     /// has begun to refuse one of them: it has authenticated a watch only when that began, and whose a connection is cannot be seen here.
     pub fn drop_clients(&self, cluster_id: &str) {
-        self.door.registry.drop_clients(cluster_id);
+        self.state.registry.drop_clients(cluster_id);
     }
 
     /// The counters as they stand.
     pub fn counters(&self) -> Snapshot {
-        self.door.counters.snapshot()
+        self.state.counters.snapshot()
     }
 
     /// The live tunnels of a cluster.
     pub fn links(&self, cluster_id: &str) -> Vec<LinkInfo> {
-        self.door.registry.links(cluster_id)
+        self.state.registry.links(cluster_id)
     }
 
     /// Replaces the gateway's own certificate; handshakes from now on show it.
@@ -287,6 +292,6 @@ impl Gateway {
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
     ) -> Result<(), GatewayError> {
-        self.door.tls.set_certificate(chain, key)
+        self.state.tls.set_certificate(chain, key)
     }
 }

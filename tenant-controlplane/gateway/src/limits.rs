@@ -2,23 +2,23 @@
 
 use std::time::Duration;
 
-use crate::splice::Patience;
+use crate::splice::SpliceTimeouts;
 
-/// A server that has said all hears no more; this long its visitor may go on talking.
+/// How long a client may go on sending after its server closed its side.
 const SERVER_GONE: Duration = Duration::from_secs(30);
 
 /// Bounds on time, memory and numbers; every field has a tried default.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Visitors whose handshake is not over, at most; more wait in the listener's backlog.
+    /// Connections whose handshake is not over, at most; more wait in the listener's backlog.
     pub pending: usize,
     /// Connections to the portal that have shown no credential, at most; for one more, the idlest of the greediest is closed.
     pub portal_connections: usize,
     /// Connections to the portal that have, likewise.
     pub portal_callers: usize,
-    /// Enrolments at a time, likewise; agents try again.
-    pub enrolments: usize,
-    /// Of `pending`, `portal_connections`, `portal_callers` and `enrolments`, at most this many each for one address (IPv6: one /64).
+    /// Enrollments at a time, likewise; agents try again.
+    pub enrollments: usize,
+    /// Of `pending`, `portal_connections`, `portal_callers` and `enrollments`, at most this many each for one address (IPv6: one /64).
     pub per_address: usize,
     /// And at most this many for one network (IPv4: one /24, IPv6: one /48).
     pub per_network: usize,
@@ -44,8 +44,8 @@ pub struct Limits {
     pub links_per_node: usize,
     /// API splices of one node: its kubelet, kube-proxy and pods. Nobody without its certificate takes them.
     pub splices_per_node: usize,
-    /// How long an enrolment may take, from handshake to end; whoever enrols has shown no certificate yet.
-    pub enrolment_time: Duration,
+    /// How long an enrollment may take, from handshake to end; whoever enrolls has shown no certificate yet.
+    pub enrollment_time: Duration,
     /// Tunnel streams per link. The agent's SETTINGS_MAX_CONCURRENT_STREAMS lowers it further.
     pub streams_per_link: usize,
     /// Tunnel streams per cluster.
@@ -64,7 +64,7 @@ pub struct Limits {
     pub ping_timeout: Duration,
     /// How long a tunnel that was replaced may finish its streams.
     pub link_drain: Duration,
-    /// How long a connection may go on after its visitor closed its sending side; at most 30 s after its server did.
+    /// How long a connection may go on after its client closed its sending side; at most 30 s after its server did.
     pub half_closed: Duration,
     /// How long a stopping gateway waits for what still runs.
     pub drain: Duration,
@@ -76,7 +76,7 @@ impl Default for Limits {
             pending: 1024,
             portal_connections: 2048,
             portal_callers: 2048,
-            enrolments: 512,
+            enrollments: 512,
             per_address: 256,
             per_network: 1024,
             hello_time: Duration::from_secs(5),
@@ -90,7 +90,7 @@ impl Default for Limits {
             unknown_time: Duration::from_secs(3),
             links_per_node: 16,
             splices_per_node: 1280,
-            enrolment_time: Duration::from_secs(60),
+            enrollment_time: Duration::from_secs(60),
             streams_per_link: 500,
             streams_per_cluster: 1000,
             stream_window: 64 * 1024,
@@ -108,7 +108,7 @@ impl Default for Limits {
 
 impl Limits {
     /// How long half a connection may go on alone.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience { with_server: self.half_closed, with_visitor: self.half_closed.min(SERVER_GONE) }
+    pub(crate) fn splice_timeouts(&self) -> SpliceTimeouts {
+        SpliceTimeouts { with_server: self.half_closed, with_client: self.half_closed.min(SERVER_GONE) }
     }
 }

@@ -1,4 +1,4 @@
-//! Agents: enrolment without a certificate, and joined nodes, whose ALPN says what the connection is for.
+//! Agents: enrollment without a certificate, and joined nodes, whose ALPN says what the connection is for.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -7,8 +7,8 @@ use tokio::time::timeout;
 use tracing::{debug, warn};
 
 use crate::{
-    Door, Peer,
-    accept::Visitor,
+    GatewayState, Peer,
+    accept::InboundConnection,
     api_splice,
     conn::TlsStream,
     counters::{Kind, Refused},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// A node that has proved who it is.
-pub(crate) struct Joined {
+pub(crate) struct NodeIdentity {
     /// The TCP peer.
     pub(crate) address: SocketAddr,
     /// Its cluster.
@@ -35,66 +35,66 @@ enum Purpose {
 }
 
 /// `link.<domain>`: TLS, then the link sink without identity.
-pub(crate) async fn enrolment(door: &Arc<Door>, visitor: Visitor) {
-    let peer = Peer { address: visitor.address, node: None };
-    let Some(mut stream) = visitor.finish(door, door.tls.enrolment()).await else { return };
+pub(crate) async fn enrollment(state: &Arc<GatewayState>, inbound: InboundConnection) {
+    let peer = Peer { address: inbound.address, node: None };
+    let Some(mut stream) = inbound.finish(state, state.tls.enrollment()).await else { return };
     if stream.get_ref().1.alpn_protocol().is_none() {
-        debug!(address = %peer.address, "enrolment without ALPN");
-        return door.counters.refuse(Refused::Handshake);
+        debug!(address = %peer.address, "enrollment without ALPN");
+        return state.counters.refuse(Refused::Handshake);
     }
-    let leash = door.hard.child_token();
-    let Some(place) = door.place(&door.enrolments, peer.address.ip(), &leash) else { return };
-    stream.get_mut().0.hold(place);
-    stream.get_mut().0.bind(leash.clone(), door.live(Kind::Enrolment));
-    let limit = door.limits.enrolment_time;
+    let cancel = state.hard.child_token();
+    let Some(permit) = state.permit(&state.enrollments, peer.address.ip(), &cancel) else { return };
+    stream.get_mut().0.hold(permit);
+    stream.get_mut().0.bind(cancel.clone(), state.live(Kind::Enrollment));
+    let limit = state.limits.enrollment_time;
     tokio::spawn(async move {
-        let _ = timeout(limit, leash.cancelled()).await;
-        leash.cancel();
+        let _ = timeout(limit, cancel.cancelled()).await;
+        cancel.cancel();
     });
-    (door.link)(stream, peer);
+    (state.link)(stream, peer);
 }
 
 /// `<label>.link.<domain>`: TLS with a client certificate, then by ALPN.
-pub(crate) async fn serve(door: &Arc<Door>, visitor: Visitor, cluster: ClusterRoute) {
-    let address = visitor.address;
-    let config = match door.tls.link(&cluster) {
+pub(crate) async fn serve(state: &Arc<GatewayState>, inbound: InboundConnection, cluster: ClusterRoute) {
+    let address = inbound.address;
+    let config = match state.tls.link(&cluster) {
         Ok(config) => config,
         Err(error) => {
             warn!(error = &error as &dyn std::error::Error, cluster = cluster.cluster_id, "link trust unusable");
-            return visitor.refuse(door, Refused::NotReady).await;
+            return inbound.refuse(state, Refused::NotReady).await;
         }
     };
-    let Some(mut stream) = visitor.finish(door, config).await else { return };
+    let Some(mut stream) = inbound.finish(state, config).await else { return };
     let (Some(purpose), Some(node_id)) = (purpose(&stream), peer_node(&stream)) else {
         debug!(%address, "link without a known ALPN");
-        return door.counters.refuse(Refused::Handshake);
+        return state.counters.refuse(Refused::Handshake);
     };
-    let joined = Joined { address, cluster, node_id };
-    let token = door.registry.node_token(&joined.cluster.cluster_id, &joined.node_id);
-    stream.get_mut().0.bind(token, door.live(purpose.kind()));
+    let identity = NodeIdentity { address, cluster, node_id };
+    let token = state.registry.node_token(&identity.cluster.cluster_id, &identity.node_id);
+    stream.get_mut().0.bind(token, state.live(purpose.kind()));
     if !matches!(purpose, Purpose::Api) {
-        let tenant = door.registry.tenant(&joined.cluster.cluster_id);
-        let Some(place) = tenant.link_place(&joined.node_id) else {
-            warn!(node = joined.node_id, cluster = joined.cluster.cluster_id, "too many links of one node");
-            return door.counters.refuse(Refused::Full);
+        let tenant = state.registry.tenant(&identity.cluster.cluster_id);
+        let Some(permit) = tenant.link_permit(&identity.node_id) else {
+            warn!(node = identity.node_id, cluster = identity.cluster.cluster_id, "too many links of one node");
+            return state.counters.refuse(Refused::Full);
         };
-        stream.get_mut().0.hold(place);
+        stream.get_mut().0.hold(permit);
     }
     if matches!(purpose, Purpose::Grpc) {
         // Whoever answers calls knows more than that a node is not there, and says it.
-        let node = Some((joined.cluster.cluster_id, joined.node_id));
-        return (door.link)(stream, Peer { address, node });
+        let node = Some((identity.cluster.cluster_id, identity.node_id));
+        return (state.link)(stream, Peer { address, node });
     }
-    match door.routes.node(&joined.cluster.cluster_id, &joined.node_id).await {
-        Ok(Some(node)) if matches!(purpose, Purpose::Tunnel) => tunnel::serve(door, stream, joined, node).await,
-        Ok(Some(_)) => api_splice::serve(door, stream, &joined).await,
+    match state.routes.node(&identity.cluster.cluster_id, &identity.node_id).await {
+        Ok(Some(node)) if matches!(purpose, Purpose::Tunnel) => tunnel::serve(state, stream, identity, node).await,
+        Ok(Some(_)) => api_splice::serve(state, stream, &identity).await,
         Ok(None) => {
-            debug!(node = joined.node_id, "a node that is none is turned away");
-            door.counters.refuse(Refused::Removed);
+            debug!(node = identity.node_id, "rejected a removed or unknown node");
+            state.counters.refuse(Refused::Removed);
         }
         Err(error) => {
-            warn!(error = &error as &dyn std::error::Error, node = joined.node_id, "node not looked up");
-            door.counters.refuse(Refused::NotReady);
+            warn!(error = &error as &dyn std::error::Error, node = identity.node_id, "node lookup failed");
+            state.counters.refuse(Refused::NotReady);
         }
     }
 }

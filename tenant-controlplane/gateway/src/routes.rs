@@ -25,7 +25,7 @@ const MOST_UNKNOWN: usize = 4096;
 #[derive(Default)]
 struct Memory {
     clusters: HashMap<String, ClusterRoute>,
-    /// Labels that nobody has, and when that was heard.
+    /// Labels that nobody has, and when that was read.
     unknown: HashMap<String, Instant>,
     nodes: HashMap<(String, String), NodeRoute>,
 }
@@ -45,7 +45,7 @@ impl Memory {
 /// Lookups that outlive the directory's absences.
 pub(crate) struct Routes {
     directory: Arc<dyn Directory>,
-    patience: Duration,
+    lookup_timeout: Duration,
     unknown_time: Duration,
     memory: Mutex<Memory>,
 }
@@ -53,8 +53,8 @@ pub(crate) struct Routes {
 impl Routes {
     /// Asks `directory`, waiting as the limits say for each answer.
     pub(crate) fn new(directory: Arc<dyn Directory>, limits: &Limits) -> Self {
-        let (patience, unknown_time) = (limits.lookup_time, limits.unknown_time);
-        Self { directory, patience, unknown_time, memory: Mutex::default() }
+        let (lookup_timeout, unknown_time) = (limits.lookup_time, limits.unknown_time);
+        Self { directory, lookup_timeout, unknown_time, memory: Mutex::default() }
     }
 
     /// The cluster with this label.
@@ -95,7 +95,7 @@ impl Routes {
         }
     }
 
-    /// Whether it was heard just now that nobody has this label.
+    /// Whether it was read just now that nobody has this label.
     fn is_unknown(&self, label: &str) -> bool {
         self.memory().unknown.get(label).is_some_and(|heard| heard.elapsed() < self.unknown_time)
     }
@@ -134,7 +134,9 @@ impl Routes {
     }
 
     async fn within<T>(&self, answer: impl Future<Output = Result<T, DirectoryError>>) -> Result<T, DirectoryError> {
-        timeout(self.patience, answer).await.unwrap_or_else(|_| Err(DirectoryError::new("no answer in time")))
+        timeout(self.lookup_timeout, answer)
+            .await
+            .unwrap_or_else(|_| Err(DirectoryError::new("directory lookup timed out")))
     }
 
     fn memory(&self) -> MutexGuard<'_, Memory> {
@@ -144,6 +146,6 @@ impl Routes {
 
 fn recall<T>(known: Option<T>, error: DirectoryError) -> Result<Option<T>, DirectoryError> {
     let Some(known) = known else { return Err(error) };
-    warn!(error = &error as &dyn std::error::Error, "directory does not answer: using the last known route");
+    warn!(error = &error as &dyn std::error::Error, "directory unavailable: using the last known route");
     Ok(Some(known))
 }

@@ -19,13 +19,13 @@ pub(crate) fn tune(tcp: &TcpStream) {
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(PROBE_EVERY).with_retries(PROBES);
     let socket = SockRef::from(tcp);
     if let Err(error) = socket.set_tcp_nodelay(true).and_then(|()| socket.set_tcp_keepalive(&keepalive)) {
-        debug!(%error, "socket settings refused");
+        debug!(%error, "socket options not set");
     }
 }
 
 /// Keeps the kernel's send queue short, so that HTTP/2 decides what goes next (`TCP_NOTSENT_LOWAT`).
 pub(crate) fn keep_queue_short(tcp: &TcpStream) {
     if let Err(error) = SockRef::from(tcp).set_tcp_notsent_lowat(NOT_SENT) {
-        debug!(%error, "TCP_NOTSENT_LOWAT refused");
+        debug!(%error, "TCP_NOTSENT_LOWAT not set");
     }
 }

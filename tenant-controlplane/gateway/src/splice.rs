@@ -12,36 +12,36 @@ const BUFFER: usize = 16 * 1024;
 
 /// How long one direction may go on after the other has ended.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Patience {
-    /// After the visitor has said all.
+pub(crate) struct SpliceTimeouts {
+    /// After the client closed its side.
     pub(crate) with_server: Duration,
-    /// After the server has: nobody answers the visitor any more.
-    pub(crate) with_visitor: Duration,
+    /// After the server closed its side.
+    pub(crate) with_client: Duration,
 }
 
 /// Called whenever bytes went, in either direction.
 pub(crate) type Used<'a> = &'a (dyn Fn() + Send + Sync);
 
-/// Copies visitor to server and back. Each is its reading and its writing half.
+/// Copies client to server and back. Each is its reading and its writing half.
 ///
 /// # Errors
 /// A connection that broke, or one half that outlived the other for too long (`TimedOut`).
 pub(crate) async fn splice(
-    visitor: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
+    inbound: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
     server: (impl AsyncRead + Unpin, impl AsyncWrite + Unpin),
-    patience: Patience,
+    timeouts: SpliceTimeouts,
     used: Used<'_>,
 ) -> io::Result<()> {
-    let mut up = std::pin::pin!(pass(visitor.0, server.1, used));
-    let mut down = std::pin::pin!(pass(server.0, visitor.1, used));
+    let mut up = std::pin::pin!(pass(inbound.0, server.1, used));
+    let mut down = std::pin::pin!(pass(server.0, inbound.1, used));
     tokio::select! {
         ended = &mut up => {
             ended?;
-            timeout(patience.with_server, down).await?
+            timeout(timeouts.with_server, down).await?
         }
         ended = &mut down => {
             ended?;
-            timeout(patience.with_visitor, up).await?
+            timeout(timeouts.with_client, up).await?
         }
     }
 }
@@ -66,11 +66,11 @@ mod tests {
     use super::*;
     use tokio::io::{DuplexStream, duplex, split};
 
-    /// A visitor's and a server's far ends, with a splice between them.
-    fn spliced(patience: Patience) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
-        let ((visitor, near), (far, server)) = (duplex(4096), duplex(4096));
-        let task = tokio::spawn(async move { splice(split(near), split(far), patience, &|| {}).await });
-        (visitor, server, task)
+    /// A client's and a server's far ends, with a splice between them.
+    fn spliced(timeouts: SpliceTimeouts) -> (DuplexStream, DuplexStream, tokio::task::JoinHandle<io::Result<()>>) {
+        let ((inbound, near), (far, server)) = (duplex(4096), duplex(4096));
+        let task = tokio::spawn(async move { splice(split(near), split(far), timeouts, &|| {}).await });
+        (inbound, server, task)
     }
 
     const LONG: Duration = Duration::from_secs(600);
@@ -78,32 +78,32 @@ mod tests {
 
     #[tokio::test]
     async fn each_direction_ends_by_itself() {
-        let (mut visitor, mut server, task) = spliced(Patience { with_server: LONG, with_visitor: LONG });
-        visitor.write_all(b"all of it").await.unwrap();
-        visitor.shutdown().await.unwrap();
+        let (mut inbound, mut server, task) = spliced(SpliceTimeouts { with_server: LONG, with_client: LONG });
+        inbound.write_all(b"all of it").await.unwrap();
+        inbound.shutdown().await.unwrap();
         let mut heard = String::new();
         server.read_to_string(&mut heard).await.unwrap();
         assert_eq!(heard, "all of it");
         server.write_all(&[7; 1000]).await.unwrap();
         drop(server);
         let mut answer = Vec::new();
-        visitor.read_to_end(&mut answer).await.unwrap();
+        inbound.read_to_end(&mut answer).await.unwrap();
         assert_eq!(answer.len(), 1000);
         task.await.unwrap().unwrap();
     }
 
     #[tokio::test]
     async fn a_visitor_does_not_keep_what_the_server_has_left() {
-        let (visitor, mut server, task) = spliced(Patience { with_server: LONG, with_visitor: SHORT });
+        let (inbound, mut server, task) = spliced(SpliceTimeouts { with_server: LONG, with_client: SHORT });
         server.shutdown().await.unwrap();
         assert_eq!(task.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
-        drop(visitor);
+        drop(inbound);
     }
 
     #[tokio::test]
     async fn a_silent_server_does_not_keep_what_the_visitor_has_left() {
-        let (mut visitor, server, task) = spliced(Patience { with_server: SHORT, with_visitor: LONG });
-        visitor.shutdown().await.unwrap();
+        let (mut inbound, server, task) = spliced(SpliceTimeouts { with_server: SHORT, with_client: LONG });
+        inbound.shutdown().await.unwrap();
         assert_eq!(task.await.unwrap().unwrap_err().kind(), io::ErrorKind::TimedOut);
         drop(server);
     }

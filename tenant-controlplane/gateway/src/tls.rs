@@ -43,7 +43,7 @@ pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     own: Arc<OwnCertificate>,
     portal: Arc<ServerConfig>,
-    enrolment: Arc<ServerConfig>,
+    enrollment: Arc<ServerConfig>,
     clusters: Mutex<HashMap<String, ClusterTls>>,
 }
 
@@ -63,8 +63,8 @@ impl Tls {
         let own = Arc::new(OwnCertificate(RwLock::new(Arc::new(key))));
         let portal = open(&provider, &own, &[&TLS13, &TLS12], &[alpn::GRPC, alpn::HTTP1])
             .map_err(GatewayError::UseCertificate)?;
-        let enrolment = open(&provider, &own, &[&TLS13], &[alpn::GRPC]).map_err(GatewayError::UseCertificate)?;
-        Ok(Self { provider, own, portal, enrolment, clusters: Mutex::default() })
+        let enrollment = open(&provider, &own, &[&TLS13], &[alpn::GRPC]).map_err(GatewayError::UseCertificate)?;
+        Ok(Self { provider, own, portal, enrollment, clusters: Mutex::default() })
     }
 
     /// For people.
@@ -73,8 +73,8 @@ impl Tls {
     }
 
     /// For machines without a certificate.
-    pub(crate) fn enrolment(&self) -> Arc<ServerConfig> {
-        self.enrolment.clone()
+    pub(crate) fn enrollment(&self) -> Arc<ServerConfig> {
+        self.enrollment.clone()
     }
 
     /// For the cluster's nodes.

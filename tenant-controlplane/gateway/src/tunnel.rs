@@ -25,11 +25,11 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{debug, info};
 
 use crate::{
-    Door,
+    GatewayState,
     conn::TlsStream,
     directory::NodeRoute,
     limits::Limits,
-    link::Joined,
+    link::NodeIdentity,
     socket,
     tunnel::{
         client::{Link, LinkParts},
@@ -47,52 +47,52 @@ enum Ending {
     #[error("the agent closed the connection")]
     Closed,
     /// HTTP/2 failed.
-    #[error("speak HTTP/2 with the agent")]
+    #[error("HTTP/2 handshake with agent")]
     Protocol(#[source] h2::Error),
     /// A pong did not come in time.
-    #[error("the agent does not answer pings")]
+    #[error("agent ping timeout")]
     Frozen,
-    /// A newer link of the same node took its place, or the gateway stops.
-    #[error("replaced by a newer link, or the gateway stops")]
+    /// A newer link of the same node replaced it, or the gateway stops.
+    #[error("replaced by a newer link, or gateway shutdown")]
     Drained,
     /// The node was removed or its cluster deleted.
-    #[error("cut: the node was removed")]
+    #[error("closed: node removed")]
     Cut,
 }
 
 /// Serves one link to its end.
-pub(crate) async fn serve(door: &Arc<Door>, stream: TlsStream, joined: Joined, node: NodeRoute) {
+pub(crate) async fn serve(state: &Arc<GatewayState>, stream: TlsStream, identity: NodeIdentity, node: NodeRoute) {
     socket::keep_queue_short(&stream.get_ref().0.socket());
-    let Joined { address, cluster, node_id } = joined;
-    let tenant = door.registry.tenant(&cluster.cluster_id);
-    let (mut connection, mut pings, sender) = match greet(stream, &door.limits).await {
+    let NodeIdentity { address, cluster, node_id } = identity;
+    let tenant = state.registry.tenant(&cluster.cluster_id);
+    let (mut connection, mut pings, sender) = match greet(stream, &state.limits).await {
         Ok(greeted) => greeted,
         Err(ending) => {
-            return info!(error = &ending as &dyn std::error::Error, node = node.name, %address, "tunnel not set up");
+            return info!(error = &ending as &dyn std::error::Error, node = node.name, %address, "tunnel setup failed");
         }
     };
     let parts = LinkParts {
-        serial: door.registry.serial(),
+        serial: state.registry.serial(),
         closed: tenant.node_token(&node_id),
-        draining: door.stopping.child_token(),
-        limit: door.limits.streams_per_link,
+        draining: state.stopping.child_token(),
+        limit: state.limits.streams_per_link,
         sender,
-        window: Window::new(&door.limits),
+        window: Window::new(&state.limits),
     };
     let link = Arc::new(Link::new(node_id.clone(), node, parts));
     if !tenant.enter(&link) {
-        return debug!(node = link.name, "node removed while its tunnel came up");
+        return debug!(node = link.name, "node removed during tunnel setup");
     }
-    door.notifier.changed(&cluster.cluster_id, &node_id);
+    state.notifier.changed(&cluster.cluster_id, &node_id);
     info!(node = link.name, cluster = cluster.cluster_id, %address, "tunnel up");
     let ending = tokio::select! {
         end = carry(&mut connection, &link.window) => end,
-        ending = watch(&mut pings, &door.limits) => ending,
-        () = link.drained(door.limits.link_drain) => Ending::Drained,
+        ending = watch(&mut pings, &state.limits) => ending,
+        () = link.drained(state.limits.link_drain) => Ending::Drained,
         () = link.closed.cancelled() => Ending::Cut,
     };
     tenant.leave(&link);
-    door.notifier.changed(&cluster.cluster_id, &node_id);
+    state.notifier.changed(&cluster.cluster_id, &node_id);
     info!(error = &ending as &dyn std::error::Error, node = link.name, cluster = cluster.cluster_id, "tunnel down");
 }
 
@@ -105,11 +105,11 @@ async fn carry(connection: &mut Connection<TlsStream, Bytes>, window: &Window) -
         let size = tokio::select! {
             end = &mut *connection => return end.map_or_else(Ending::Protocol, |()| Ending::Closed),
             () = window.asked() => window.grow(),
-            _ = looks.tick() => window.calm(),
+            _ = looks.tick() => window.is_settled(),
         };
         // The agent may not have confirmed the last size: the next stream that is fast asks again.
         if let Some(Err(error)) = size.map(|size| connection.set_initial_window_size(size)) {
-            debug!(%error, "window not changed");
+            debug!(%error, "flow-control window not changed");
             window.restore(before);
         }
     }

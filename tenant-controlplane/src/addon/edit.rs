@@ -80,7 +80,7 @@ fn own_part() -> Value {
 
 /// Ours, all that `view` has, and what operators of custom resources add to `edit`; not what Kubernetes itself brings for it.
 fn role() -> Value {
-    let labelled = |name: &str| {
+    let labeled = |name: &str| {
         let labels = BTreeMap::from([(name.to_owned(), "true".to_owned())]);
         LabelSelector { match_labels: Some(labels), ..LabelSelector::default() }
     };
@@ -91,9 +91,9 @@ fn role() -> Value {
     };
     let added = LabelSelector {
         match_expressions: Some(vec![foreign]),
-        ..labelled("rbac.authorization.k8s.io/aggregate-to-edit")
+        ..labeled("rbac.authorization.k8s.io/aggregate-to-edit")
     };
-    let selectors = vec![labelled(OWN_PART), labelled("rbac.authorization.k8s.io/aggregate-to-view"), added];
+    let selectors = vec![labeled(OWN_PART), labeled("rbac.authorization.k8s.io/aggregate-to-view"), added];
     let aggregation_rule = Some(AggregationRule { cluster_role_selectors: Some(selectors) });
     value(&ClusterRole { metadata: global(EDIT), rules: None, aggregation_rule })
 }

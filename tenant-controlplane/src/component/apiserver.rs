@@ -25,7 +25,7 @@ pub const NAME: &str = "kube-apiserver";
 /// 100; five that start at once on two cores need 12.4 CPU-seconds at 50, 11.2 at 100 and 10.1 at 200.
 pub const ENV: &[(&str, &str)] = &[("GOGC", "75")];
 
-/// Where to reach nodes and pods from, when it is not by plain dialling.
+/// Where to reach nodes and pods from, when it is not by plain dialing.
 pub struct Egress<'a> {
     /// The gateway, `https://<label>.egress.<domain>:<port>`.
     pub url: &'a str,

@@ -33,7 +33,7 @@ check() {
   [ -n "${PILOTHOUSE_JOIN_TOKEN:-}" ] || fail 'no join token: paste the whole line from the cluster page again'
   [ -r "$ca" ] || fail 'no CA file: paste the whole line from the cluster page again'
   for tool in curl sha256sum setsid; do
-    command -v "$tool" >/dev/null || fail "$tool is missing: install it and paste the line again"
+    command -v "$tool" >/dev/null || fail "$tool is missing: install it and run the join command again"
   done
 }
 
@@ -71,7 +71,7 @@ main() {
   install_agent
   "$agent" join --server "$server" --domain "$domain" --ca-file "$ca" ${key:+--signing-key "$key"}
   start_agent
-  echo "pilothouse: done; see how it goes with: $agent status"
+  echo "pilothouse: done; check the status with: $agent status"
 }
 
 main "$@"

@@ -31,9 +31,9 @@ impl fmt::Display for Cause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Missing => "it is missing",
-            Self::Age => "two thirds of its life are over",
+            Self::Age => "two thirds of its lifetime have passed",
             Self::Names => "its names changed",
-            Self::Issuer => "its authority changed",
+            Self::Issuer => "its CA changed",
         })
     }
 }

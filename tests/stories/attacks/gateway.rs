@@ -1,4 +1,4 @@
-//! A stranger without any credential, who fills the one process that serves everybody: with answers that nobody reads, and with
+//! A client without any credential, who fills the one process that serves everybody: with answers that nobody reads, and with
 //! connections that say nothing. Meanwhile the others are served.
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -22,7 +22,7 @@ use crate::world::{World, fails, ok, text};
 const HELD: Duration = Duration::from_secs(20);
 /// Connections and streams of the one who reads nothing.
 const UNREAD: (usize, u32) = (64, 200);
-/// Addresses of the one who says nothing, and connections of each: all places that strangers have at the portal.
+/// Addresses of the one who says nothing, and connections of each: all permits of unauthenticated clients at the portal.
 const IDLE: (u8, usize) = (8, 256);
 /// What the platform may hold above rest, KiB.
 const MOST: u64 = 300 * 1024;
@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 const DOMAIN: &str = "pilothouse.internal";
 
-/// The one port, as a stranger sees it.
+/// The one port, as an unauthenticated client sees it.
 #[derive(Clone)]
 struct Gateway {
     address: SocketAddr,
@@ -76,8 +76,8 @@ impl Gateway {
         timeout(PATIENCE, asked).await.expect("an answer in time")
     }
 
-    /// The gRPC status of an enrolment that asks for nothing.
-    async fn enrol(&self, from: Ipv4Addr) -> String {
+    /// The gRPC status of an enrollment that asks for nothing.
+    async fn enroll(&self, from: Ipv4Addr) -> String {
         let asked = async {
             let tls = self.connect(from, &format!("link.{DOMAIN}")).await.expect("a place");
             let (client, connection) = h2::client::handshake(tls).await.unwrap();
@@ -154,7 +154,7 @@ async fn others(gateway: &Gateway, mut kubectl: Command) -> Duration {
     assert!(asked.status.success(), "kubectl: {}", text(&asked.stderr));
     took(begun);
     let begun = Instant::now();
-    assert_eq!(gateway.enrol(Ipv4Addr::new(127, 0, 9, 2)).await, "3", "INVALID_ARGUMENT: it asked for nothing");
+    assert_eq!(gateway.enroll(Ipv4Addr::new(127, 0, 9, 2)).await, "3", "INVALID_ARGUMENT: it asked for nothing");
     took(begun);
     longest
 }
@@ -187,8 +187,8 @@ async fn idle_from(gateway: &Gateway, host: u8, name: String) -> Vec<Tls> {
     idle
 }
 
-/// Every place that strangers have is held by connections that say nothing: somebody else gets one, and so does a machine that
-/// enrols.
+/// Every permit of unauthenticated clients is held by connections that say nothing: somebody else gets one, and so does a machine that
+/// enrolls.
 async fn idle_connections_keep_nobody_out(gateway: &Gateway, kubectl: impl Fn() -> Command) {
     let people = (2..2 + IDLE.0).map(|host| idle_from(gateway, host, portal()));
     let machines = [2, 3].map(|host| idle_from(gateway, host, format!("link.{DOMAIN}")));

@@ -82,7 +82,7 @@ fn a_revoked_file_is_refused_whatever_its_holder_did(world: &World) {
     let begun = Instant::now();
     let revoke = world.user(&["kubeconfig", "revoke", &id]).output().unwrap();
     assert!(
-        text(&revoke.stderr).contains("the cluster refuses it"),
+        text(&revoke.stderr).contains("the cluster rejects it"),
         "{}{}",
         text(&revoke.stdout),
         text(&revoke.stderr)

@@ -1,4 +1,4 @@
-//! Attacks on a running platform, each bounded in time: what a stranger, a tenant, a node or the holder of a lesser credential
+//! Attacks on a running platform, each bounded in time: what an unauthenticated client, a tenant, a node or the holder of a lesser credential
 //! may try, and what it must not get. `docs/security.md` names the promise that each of them keeps.
 
 mod gateway;

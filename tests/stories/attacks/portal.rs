@@ -27,7 +27,7 @@ fn story_attack_portal() {
     world.down();
 }
 
-/// A session at the portal's own address, as the set-up link opens one.
+/// A session at the portal's own address, as the setup link opens one.
 struct Browser {
     client: Client,
     origin: String,
@@ -112,7 +112,7 @@ fn quotas_hold(world: &World) {
     ok(&mut world.user(&["project", "create", "second"]));
     let (code, said) = fails(&mut world.user(&["project", "create", "third"]));
     assert_eq!(code, Some(5), "{said}");
-    assert!(said.contains("2 of at most 2 projects") && said.contains("people who run this portal"), "{said}");
+    assert!(said.contains("2 of 2") && said.contains("platform operator"), "{said}");
     assert!(said.contains("QUOTA_REACHED"), "{said}");
     let shown = ok(&mut world.user(&["org", "quota"]));
     let projects = shown.lines().find(|line| line.starts_with("projects")).unwrap();

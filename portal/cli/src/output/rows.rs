@@ -72,7 +72,7 @@ impl Row for Node {
 }
 
 impl Row for Kubeconfig {
-    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "ENDS", "STATE", "AGE", "ID"];
+    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "EXPIRES", "STATE", "AGE", "ID"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
@@ -107,7 +107,7 @@ impl Row for Operation {
 }
 
 impl Row for Organization {
-    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "AGE", "ID", "TITLE"];
+    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "AGE", "ID", "DISPLAY NAME"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
@@ -133,7 +133,7 @@ impl Row for Project {
 }
 
 impl Row for Token {
-    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "ENDS", "LAST USED", "ID"];
+    const HEADER: &'static [&'static str] = &["NAME", "ROLE", "EXPIRES", "LAST USED", "ID"];
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),

@@ -103,7 +103,7 @@ async fn make(session: &Session, create: Create) -> Result<()> {
     let call = Call::post(path, &body)?.validate_only(create.validate_only);
     let mut cluster: Cluster = session.client.send(call).await?;
     if create.validate_only {
-        session.progress.say(&format!("Cluster {} can be made; nothing was changed", cluster.name));
+        session.progress.say(&format!("Cluster {} passed validation; nothing was changed", cluster.name));
         return Ok(());
     }
     if let (Some(bound), Some(operation)) = (create.wait.wait, &cluster.operation_id) {
@@ -123,6 +123,6 @@ async fn delete(session: &Session, reference: &str, how: Removal) -> Result<()> 
     };
     session.progress.say(&format!("Deleting cluster {} ({operation})", cluster.name));
     follow(&session.client, &session.progress, operation, bound).await?;
-    session.progress.say(&format!("Cluster {} is gone", cluster.name));
+    session.progress.say(&format!("Cluster {} deleted", cluster.name));
     Ok(())
 }

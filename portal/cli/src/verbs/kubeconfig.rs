@@ -26,10 +26,10 @@ pub struct KubeconfigArgs {
     /// Lifetime: 12h, 30d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
-    /// Name in lists
+    /// Name
     #[arg(long)]
     pub name: Option<String>,
-    /// How the file addresses the cluster: sni (by address and tls-server-name), dns (by name) or port (by one of its own), where
+    /// How the file addresses the API server: sni (by address and tls-server-name), dns (by name) or port (dedicated), where
     /// the operator offers them
     #[arg(long)]
     pub endpoint: Option<String>,
@@ -72,7 +72,7 @@ pub async fn run(mut args: KubeconfigArgs) -> Result<()> {
         Some(Verb::Revoke { kubeconfig, cluster }) => {
             let id = session.kubeconfig_id(&kubeconfig, cluster.as_deref()).await?;
             match session.client.send_maybe::<Kubeconfig>(Call::delete(format!("/kubeconfigs/{id}"))).await? {
-                None => session.progress.say(&format!("Kubeconfig {kubeconfig} is revoked: the cluster refuses it")),
+                None => session.progress.say(&format!("Kubeconfig {kubeconfig} revoked: the cluster rejects it")),
                 Some(_) => session.progress.say(&format!(
                     "Kubeconfig {kubeconfig} is being revoked, and the cluster was not seen to refuse it yet: see \
                      `pilothouse kubeconfig list`"
@@ -85,17 +85,17 @@ pub async fn run(mut args: KubeconfigArgs) -> Result<()> {
 
 async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
     let reference = args.cluster.ok_or_else(|| {
-        CliError::usage("no cluster is named", "Write it like: pilothouse kubeconfig demo > demo.kubeconfig")
+        CliError::usage("no cluster specified", "For example: pilothouse kubeconfig demo > demo.kubeconfig")
     })?;
     let cluster = session.cluster(&reference).await?;
-    let wish = IssueKubeconfig {
+    let request = IssueKubeconfig {
         name: args.name,
         kind: None,
         role: args.role,
         expires_in_seconds: args.expires_in.map(|time| time.as_secs()),
         endpoint: args.endpoint,
     };
-    let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &wish)?;
+    let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &request)?;
     let issued: IssuedKubeconfig = session.client.send(call).await?;
     if let Some(path) = args.out {
         return save(session, &path, &issued);
@@ -109,6 +109,6 @@ async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
 
 fn save(session: &Session, path: &Path, issued: &IssuedKubeconfig) -> Result<()> {
     write_private(path, issued.kubeconfig.as_bytes()).map_err(|source| file_error("write", path, source))?;
-    session.progress.say(&format!("Kubeconfig {} is in {}", issued.issued.id, path.display()));
+    session.progress.say(&format!("Kubeconfig {} written to {}", issued.issued.id, path.display()));
     Ok(())
 }

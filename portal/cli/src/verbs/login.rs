@@ -28,7 +28,7 @@ pub struct LoginArgs {
 pub async fn run(args: LoginArgs) -> Result<()> {
     let globals = args.globals;
     let server = globals.server.as_deref().map(trim).ok_or_else(|| {
-        CliError::usage("no portal is named", "Add --server URL; `pilothouse up` names it as portal_url.")
+        CliError::usage("no portal specified", "Add --server URL; `pilothouse up` prints it as portal_url.")
     })?;
     let ca = globals.ca_file.as_deref().map(|file| read(Path::new(file))).transpose()?;
     let token = match given_token(&globals)? {
@@ -36,8 +36,8 @@ pub async fn run(args: LoginArgs) -> Result<()> {
         None => ask()?,
     };
     let me: Me = Client::new(&server, ca.as_deref(), Some(token.clone()))?.send(Call::get("/me")).await?;
-    let path = context::path()
-        .ok_or_else(|| CliError::usage("there is no home directory to write to", "Set HOME or XDG_CONFIG_HOME."))?;
+    let path =
+        context::path().ok_or_else(|| CliError::usage("no home directory found", "Set HOME or XDG_CONFIG_HOME."))?;
     let name = globals.context.clone().unwrap_or_else(|| "default".into());
     let saved = Context {
         server: server.clone(),
@@ -47,7 +47,7 @@ pub async fn run(args: LoginArgs) -> Result<()> {
         project: globals.project.clone(),
     };
     remember(&path, &name, saved)?;
-    Screen::new(globals.quiet).say(&format!("Signed in to {server} as {}; kept in {}", me.user.email, path.display()));
+    Screen::new(globals.quiet).say(&format!("Signed in to {server} as {}; saved in {}", me.user.email, path.display()));
     match globals.output {
         Format::Table => Ok(()),
         other => other.document(&me),
@@ -75,8 +75,8 @@ fn ask() -> Result<SecretString> {
     read.map_err(|source| file_error("read", Path::new("standard input"), source))?;
     match line.trim() {
         "" => Err(CliError::usage(
-            "no token was given",
-            "Get one with `pilothouse admin token` on the machine itself, or with `pilothouse token create`.",
+            "no token given",
+            "Create one with `pilothouse admin token` on the platform host, or with `pilothouse token create`.",
         )),
         token => Ok(SecretString::from(token)),
     }

@@ -88,12 +88,12 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
 
 async fn join_command(session: &Session, join: Join) -> Result<()> {
     let cluster = session.cluster(&join.cluster).await?;
-    let wish = CreateJoinToken {
+    let request = CreateJoinToken {
         node_pool: join.pool,
         expires_in_seconds: join.expires_in.map(|time| time.as_secs()),
         max_uses: join.max_uses,
     };
-    let call = Call::post(format!("/clusters/{}/join-tokens", cluster.id), &wish)?;
+    let call = Call::post(format!("/clusters/{}/join-tokens", cluster.id), &request)?;
     let created: CreatedJoinToken = session.client.send(call).await?;
     match session.output {
         Format::Table if join.cloud_init => output::print(&created.commands.cloud_init),
@@ -112,6 +112,6 @@ async fn remove(session: &Session, target: &Target, how: Removal) -> Result<()> 
     };
     session.progress.say(&format!("Removing node {} ({operation})", node.name));
     follow(&session.client, &session.progress, operation, bound).await?;
-    session.progress.say(&format!("Node {} is gone", node.name));
+    session.progress.say(&format!("Node {} removed", node.name));
     Ok(())
 }

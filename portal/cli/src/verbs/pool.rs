@@ -67,7 +67,7 @@ pub struct Create {
     /// Cluster name or ID
     #[arg(long)]
     pub cluster: String,
-    /// local (containers on the platform's machine) or byo (bring your own machines)
+    /// local (containers on the platform host) or byo (bring your own machines)
     #[arg(long)]
     pub kind: String,
     /// Number of machines; for local only
@@ -112,7 +112,7 @@ async fn make(session: &Session, create: Create) -> Result<()> {
 /// Waits if asked to, then shows the pool as it is.
 async fn settle(session: &Session, mut pool: NodePool, wait: Wait) -> Result<()> {
     if let (Some(bound), Some(operation)) = (wait.wait, &pool.operation_id) {
-        session.progress.say(&format!("Working on pool {} ({operation})", pool.name));
+        session.progress.say(&format!("Updating pool {} ({operation})", pool.name));
         follow(&session.client, &session.progress, operation, bound).await?;
         pool = session.pool(&pool.id, None).await?;
     }
@@ -128,6 +128,6 @@ async fn delete(session: &Session, target: &Target, (yes, wait): (bool, Wait)) -
     };
     session.progress.say(&format!("Deleting pool {} ({operation})", pool.name));
     follow(&session.client, &session.progress, operation, bound).await?;
-    session.progress.say(&format!("Pool {} is gone", pool.name));
+    session.progress.say(&format!("Pool {} deleted", pool.name));
     Ok(())
 }

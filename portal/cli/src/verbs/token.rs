@@ -27,7 +27,7 @@ pub enum Verb {
 /// What a new token may do.
 #[derive(Args, Debug)]
 pub struct Create {
-    /// Name in lists
+    /// Name
     pub name: String,
     /// Role: owner, admin, editor or viewer; at most your own
     #[arg(long)]
@@ -46,25 +46,25 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
         Verb::Revoke { token } => {
             let id = session.token_id(&token).await?;
             session.client.send_only(Call::delete(format!("/tokens/{id}"))).await?;
-            session.progress.say(&format!("Token {token} is revoked"));
+            session.progress.say(&format!("Token {token} revoked"));
             Ok(())
         }
     }
 }
 
 async fn make(session: &Session, globals: &Globals, create: Create) -> Result<()> {
-    let wish = CreateToken {
+    let request = CreateToken {
         name: create.name,
         organization: globals.org.clone(),
         role: create.role,
         expires_in_seconds: create.expires_in.map(|time| time.as_secs()),
     };
-    let created: CreatedToken = session.client.send(Call::post("/me/tokens", &wish)?).await?;
+    let created: CreatedToken = session.client.send(Call::post("/me/tokens", &request)?).await?;
     match session.output {
         Format::Table => {
             session
                 .progress
-                .say(&format!("Token {} ({}); its secret is shown this once:", created.token.name, created.token.id));
+                .say(&format!("Token {} ({}); its secret is shown only once:", created.token.name, created.token.id));
             output::print(&format!("{}\n", created.secret))
         }
         Format::Name => session.output.item(&created.token),

@@ -9,9 +9,9 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
 use super::{CONNECT_LIMIT, KubeApi, PROBE_LIMIT, bounded, unusable};
-use crate::host::{Announced, ApiError, Connector, Door, Kubernetes, Site, handshake};
+use crate::host::{Announced, ApiError, Connector, Kubernetes, Site, TenantConnection, handshake};
 
-/// Opens doors with the `kube` client.
+/// Creates clients with the `kube` crate.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct KubeConnector;
 
@@ -22,8 +22,8 @@ impl Connector for KubeConnector {
         answer.map_err(|_| ApiError::Timeout)?.map_err(ApiError::Unreachable)
     }
 
-    fn connect(&self, door: &Door) -> Result<Arc<dyn Kubernetes>, ApiError> {
-        let site = &door.site;
+    fn connect(&self, connection: &TenantConnection) -> Result<Arc<dyn Kubernetes>, ApiError> {
+        let site = &connection.site;
         let url = format!("https://{}", site.address).parse().map_err(unusable)?;
         let roots: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(site.ca_pem.as_bytes()).collect();
         let mut config = Config::new(url);
@@ -33,8 +33,8 @@ impl Connector for KubeConnector {
         // A probe wants the first answer, not the third.
         config.default_retry = false;
         config.auth_info = AuthInfo {
-            client_certificate_data: Some(base64(&door.identity.cert_pem)),
-            client_key_data: Some(base64(&door.identity.key_pem).into()),
+            client_certificate_data: Some(base64(&connection.identity.cert_pem)),
+            client_key_data: Some(base64(&connection.identity.key_pem).into()),
             ..AuthInfo::default()
         };
         Ok(Arc::new(KubeApi::new(bounded(config)?)))

@@ -11,7 +11,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 use super::super::bounded::{ANSWER, LINE};
-use super::super::{ApiError, Kubernetes, LIST_LIMIT, ObjectKey, Seen};
+use super::super::{ApiError, Kubernetes, LIST_LIMIT, ObjectKey, WatchEvent};
 use super::{KubeApi, METADATA_PAGE, bounded};
 
 /// How an API server answers.
@@ -124,7 +124,7 @@ async fn an_answer_without_an_end_is_broken_off() {
 async fn a_watch_whose_line_does_not_end_breaks() {
     let (address, mut connections) = server(Answer::EndlessLine).await;
     let mut watch = client(address).watch_nodes();
-    assert!(matches!(watch.next().await, Some(Ok(Seen::All(nodes))) if nodes.is_empty()));
+    assert!(matches!(watch.next().await, Some(Ok(WatchEvent::All(nodes))) if nodes.is_empty()));
     assert!(matches!(watch.next().await, Some(Err(_))));
     drop(watch);
     let (sent, _) = connections.recv().await.unwrap();

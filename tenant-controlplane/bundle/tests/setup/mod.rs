@@ -6,7 +6,7 @@ use bundle::{AgentSource, BuildOptions, Bundle, BundleError, Cache, Keys, Releas
 
 use crate::server::Server;
 
-/// Every program of the catalogue; the CNI plugins come in one archive.
+/// Every program of the catalog; the CNI plugins come in one archive.
 pub const PLAIN: [&str; 16] = [
     "pause",
     "runc",

@@ -130,16 +130,16 @@ impl Drop for Charge {
 }
 
 impl Short {
-    /// What a refused caller is told.
+    /// The answer to a refused caller.
     pub(crate) fn reason(self) -> String {
         let mebibytes = |bytes: usize| bytes.div_ceil(1 << 20);
         match self {
             Self::Cluster(limit) => format!(
-                "the open tunnel streams of this cluster may hold {} MiB and do: end some exec, logs or port-forward",
+                "tunnel buffer limit of this cluster ({} MiB) reached: end some exec, logs or port-forward sessions",
                 mebibytes(limit)
             ),
             Self::Process(limit) => format!(
-                "the open tunnel streams of all clusters may hold {} MiB and do: try again, or ask the platform's operator",
+                "tunnel buffer limit of the gateway ({} MiB) reached: try again, or contact the platform operator",
                 mebibytes(limit)
             ),
         }

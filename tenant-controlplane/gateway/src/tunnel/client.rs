@@ -84,14 +84,14 @@ pub(crate) struct Link {
     limit: usize,
 }
 
-/// A stream to a target; dropping it resets the stream and gives its places back.
-pub(crate) struct Opened {
+/// A stream to a target; dropping it resets the stream and releases its permits.
+pub(crate) struct OpenedStream {
     /// Towards the target.
     pub(crate) send: SendStream<Bytes>,
     /// From the target.
     pub(crate) recv: RecvStream,
-    /// Its places under the link's and the cluster's caps.
-    pub(crate) places: [OwnedSemaphorePermit; 2],
+    /// Its permits under the link's and the cluster's limits.
+    pub(crate) permits: [OwnedSemaphorePermit; 2],
     /// The memory it may hold.
     pub(crate) charge: Arc<Charge>,
     /// The window that it has with the link's other streams.
@@ -99,9 +99,9 @@ pub(crate) struct Opened {
 }
 
 /// What a new stream takes of its cluster's.
-pub(crate) struct Room<'a> {
-    /// Its place under the cluster's cap.
-    pub(crate) place: OwnedSemaphorePermit,
+pub(crate) struct StreamRoom<'a> {
+    /// Its permit under the cluster's limit.
+    pub(crate) permit: OwnedSemaphorePermit,
     /// What the cluster's streams may hold.
     pub(crate) memory: &'a Arc<ClusterBudget>,
 }
@@ -141,15 +141,19 @@ impl Link {
         self.draining.cancel();
     }
 
-    /// Ready once the link drains and its streams have ended, or `patience` later.
-    pub(crate) async fn drained(&self, patience: Duration) {
+    /// Ready once the link drains and its streams have ended, or `limit` later.
+    pub(crate) async fn drained(&self, limit: Duration) {
         self.draining.cancelled().await;
         let all = u32::try_from(self.limit).unwrap_or(u32::MAX);
-        let _ = timeout(patience, self.slots.acquire_many(all)).await;
+        let _ = timeout(limit, self.slots.acquire_many(all)).await;
     }
 
     /// Opens a stream to `target`. The caller bounds the time.
-    pub(crate) async fn open(&self, target: &Target, Room { place, memory }: Room<'_>) -> Result<Opened, Refusal> {
+    pub(crate) async fn open(
+        &self,
+        target: &Target,
+        StreamRoom { permit, memory }: StreamRoom<'_>,
+    ) -> Result<OpenedStream, Refusal> {
         let slot = self.slot()?;
         let charge = self.window.charge(memory).map_err(|short| Refusal::new(503, short.reason()))?;
         let mut sender = self.sender.clone().ready().await.map_err(|_| self.lost())?;
@@ -157,14 +161,14 @@ impl Link {
         let (head, recv) = reply.await.map_err(|error| self.broken(&error))?.into_parts();
         match head.status {
             StatusCode::OK => {
-                let (places, window) = ([slot, place], self.window.clone());
-                Ok(Opened { send, recv, places, charge, window })
+                let (permits, window) = ([slot, permit], self.window.clone());
+                Ok(OpenedStream { send, recv, permits, charge, window })
             }
-            status => Err(told(status, &head.headers)),
+            status => Err(written(status, &head.headers)),
         }
     }
 
-    /// A place under this link's cap: ours, or the agent's SETTINGS_MAX_CONCURRENT_STREAMS if that is lower (beyond it
+    /// A permit under this link's limit: ours, or the agent's SETTINGS_MAX_CONCURRENT_STREAMS if that is lower (beyond it
     /// HTTP/2 would wait in silence).
     fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
         let limit = self.limit.min(self.sender.current_max_send_streams());
@@ -196,7 +200,7 @@ fn request(target: &Target) -> Result<Request<()>, Refusal> {
 }
 
 /// The agent's own words.
-fn told(status: StatusCode, headers: &HeaderMap) -> Refusal {
+fn written(status: StatusCode, headers: &HeaderMap) -> Refusal {
     let reason = headers.get(TUNNEL_REASON).and_then(|value| value.to_str().ok());
     let status = if status.is_client_error() || status.is_server_error() { status } else { StatusCode::BAD_GATEWAY };
     Refusal::new(status.as_u16(), reason.or(status.canonical_reason()).unwrap_or("refused by the agent"))

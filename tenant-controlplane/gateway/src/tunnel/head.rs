@@ -10,7 +10,7 @@ const MAX_HEAD: usize = 8 * 1024;
 
 /// A CONNECT that could be read.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Head {
+pub(crate) struct ConnectRequest {
     /// What it asks for.
     pub(crate) target: Target,
     /// Bytes that came after the head: already the client's.
@@ -18,22 +18,22 @@ pub(crate) struct Head {
 }
 
 /// Reads up to the empty line. The caller bounds the time. Every error is an answer; a client that left gets none.
-pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<Head, Refusal> {
+pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<ConnectRequest, Refusal> {
     let mut bytes = BytesMut::with_capacity(512);
     let end = loop {
         if let Some(end) = find_end(&bytes) {
             break end;
         }
         if bytes.len() >= MAX_HEAD {
-            return Err(Refusal::new(431, "the head of the CONNECT is too large"));
+            return Err(Refusal::new(431, "CONNECT header too large"));
         }
         match from.read_buf(&mut bytes).await {
-            Ok(0) | Err(_) => return Err(Refusal::new(400, "the connection ended before a whole CONNECT")),
+            Ok(0) | Err(_) => return Err(Refusal::new(400, "connection closed before CONNECT completed")),
             Ok(_) => {}
         }
     };
     let head = bytes.split_to(end).freeze();
-    Ok(Head { target: parse(&head)?, early: bytes.freeze() })
+    Ok(ConnectRequest { target: parse(&head)?, early: bytes.freeze() })
 }
 
 fn find_end(bytes: &[u8]) -> Option<usize> {
@@ -42,7 +42,7 @@ fn find_end(bytes: &[u8]) -> Option<usize> {
 
 fn parse(head: &[u8]) -> Result<Target, Refusal> {
     let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = std::str::from_utf8(line).map_err(|_| Refusal::new(400, "the request line is not text"))?;
+    let line = std::str::from_utf8(line).map_err(|_| Refusal::new(400, "request line is not UTF-8"))?;
     match line.split(' ').collect::<Vec<_>>()[..] {
         ["CONNECT", authority, "HTTP/1.1" | "HTTP/1.0"] => Target::parse(authority),
         [_, _, "HTTP/1.1" | "HTTP/1.0"] => Err(Refusal::new(405, "only CONNECT host:port is served here")),
@@ -54,7 +54,7 @@ fn parse(head: &[u8]) -> Result<Target, Refusal> {
 mod tests {
     use super::*;
 
-    async fn of(bytes: impl AsRef<[u8]>) -> Result<Head, Refusal> {
+    async fn of(bytes: impl AsRef<[u8]>) -> Result<ConnectRequest, Refusal> {
         read(&mut bytes.as_ref()).await
     }
 

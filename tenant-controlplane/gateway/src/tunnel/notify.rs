@@ -1,7 +1,7 @@
-//! Tells the directory which nodes are linked, one call at a time.
+//! Reports to the directory which nodes are linked, one call at a time.
 //!
 //! Only *that* something changed is queued; how things stand is read when the call is made. So a link that came and went
-//! while the directory was slow ends in one true call, never in two that overtake each other.
+//! while the directory was slow ends in one true call, never in two that outrun each other.
 
 use std::{
     collections::BTreeSet,
@@ -19,7 +19,7 @@ const PATIENCE: Duration = Duration::from_secs(5);
 
 type NodeKey = (String, String);
 
-/// Links that changed and were not told yet.
+/// Links that changed and were not reported yet.
 pub(crate) struct Notifier {
     directory: Arc<dyn Directory>,
     due: Mutex<BTreeSet<NodeKey>>,
@@ -27,7 +27,7 @@ pub(crate) struct Notifier {
 }
 
 impl Notifier {
-    /// Nothing to tell yet.
+    /// Nothing to report yet.
     pub(crate) fn new(directory: Arc<dyn Directory>) -> Self {
         Self { directory, due: Mutex::default(), wake: Notify::new() }
     }
@@ -39,7 +39,7 @@ impl Notifier {
         self.wake.notify_one();
     }
 
-    /// Tells for ever.
+    /// Reports until dropped.
     pub(crate) async fn run(&self, registry: &Registry) {
         loop {
             self.flush(registry).await;
@@ -47,13 +47,13 @@ impl Notifier {
         }
     }
 
-    /// Tells what is due now. A call that takes too long is given up.
+    /// Reports what is due now. A call that takes too long is given up.
     pub(crate) async fn flush(&self, registry: &Registry) {
         while let Some((cluster, node)) = self.next() {
             let connected = registry.is_linked(&cluster, &node);
             let call = self.directory.link_changed(&cluster, &node, connected);
             if timeout(PATIENCE, call).await.is_err() {
-                warn!(cluster, node, connected, "directory did not take a link's change in time");
+                warn!(cluster, node, connected, "directory update timed out");
             }
         }
     }

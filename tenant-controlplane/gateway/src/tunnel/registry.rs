@@ -16,8 +16,8 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    limiter::{ConnectionLimiter, LimiterConfig},
     limits::Limits,
-    places::{Places, Shares},
     tunnel::{
         budget::{Budget, ClusterBudget},
         client::Link,
@@ -46,7 +46,7 @@ pub(crate) struct Registry {
     tenants: Mutex<HashMap<String, Arc<Tenant>>>,
     serial: AtomicU64,
     streams: usize,
-    connections: Shares,
+    connections: LimiterConfig,
     dials: usize,
     links: usize,
     process: Arc<Budget>,
@@ -61,13 +61,13 @@ pub(crate) struct Tenant {
     pub(crate) token: CancellationToken,
     /// Cuts the connections of clients of its API server that are open now.
     clients: Mutex<CancellationToken>,
-    /// Places for tunnel streams.
+    /// Permits for tunnel streams.
     pub(crate) streams: Arc<Semaphore>,
     /// The bytes that its tunnel streams may hold.
     pub(crate) memory: Arc<ClusterBudget>,
-    /// Places for passthrough connections.
-    pub(crate) connections: Arc<Places>,
-    /// Places for dials to its API server.
+    /// Limits passthrough connections.
+    pub(crate) connections: Arc<ConnectionLimiter>,
+    /// Permits for dials to its API server.
     pub(crate) dials: Arc<Semaphore>,
     links: usize,
     splices: usize,
@@ -88,11 +88,11 @@ impl Registry {
             tenants: Mutex::default(),
             serial: AtomicU64::new(0),
             streams: limits.streams_per_cluster,
-            connections: Shares {
+            connections: LimiterConfig {
                 total: limits.connections_per_cluster,
                 per_address: limits.connections_per_address,
                 per_network: limits.connections_per_cluster,
-                spared: RECENT,
+                min_idle: RECENT,
             },
             dials: limits.dials_per_cluster,
             links: limits.links_per_node,
@@ -116,7 +116,7 @@ impl Registry {
             token,
             streams: Arc::new(Semaphore::new(self.streams)),
             memory: ClusterBudget::new(self.cluster_bytes, self.process.clone()),
-            connections: Places::new(self.connections),
+            connections: ConnectionLimiter::new(self.connections),
             dials: Arc::new(Semaphore::new(self.dials)),
             links: self.links,
             splices: self.splices,
@@ -194,26 +194,26 @@ impl Tenant {
         self.with(node_id, |node| node.token.clone())
     }
 
-    /// A place for one more link of this node; `None` beyond [`Limits::links_per_node`].
-    pub(crate) fn link_place(&self, node_id: &str) -> Option<OwnedSemaphorePermit> {
+    /// A permit for one more link of this node; `None` beyond [`Limits::links_per_node`].
+    pub(crate) fn link_permit(&self, node_id: &str) -> Option<OwnedSemaphorePermit> {
         self.with(node_id, |node| node.links.clone().try_acquire_owned().ok())
     }
 
-    /// A place for one more API splice of this node; `None` beyond [`Limits::splices_per_node`].
-    pub(crate) fn splice_place(&self, node_id: &str) -> Option<OwnedSemaphorePermit> {
+    /// A permit for one more API splice of this node; `None` beyond [`Limits::splices_per_node`].
+    pub(crate) fn splice_permit(&self, node_id: &str) -> Option<OwnedSemaphorePermit> {
         self.with(node_id, |node| node.splices.clone().try_acquire_owned().ok())
     }
 
-    fn with<T>(&self, node_id: &str, look: impl FnOnce(&Node) -> T) -> T {
+    fn with<T>(&self, node_id: &str, act: impl FnOnce(&Node) -> T) -> T {
         let mut nodes = self.nodes();
-        let places = |count| Arc::new(Semaphore::new(count));
+        let limiter = |count| Arc::new(Semaphore::new(count));
         let fresh = || Node {
             token: self.token.child_token(),
-            links: places(self.links),
-            splices: places(self.splices),
+            links: limiter(self.links),
+            splices: limiter(self.splices),
             link: None,
         };
-        look(nodes.entry(node_id.to_owned()).or_insert_with(fresh))
+        act(nodes.entry(node_id.to_owned()).or_insert_with(fresh))
     }
 
     /// Makes `link` its node's link; the one before drains. `false`: the node was dropped meanwhile.

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     conn::TlsStream,
     tunnel::{
-        client::Opened,
+        client::OpenedStream,
         window::{Pace, Window},
     },
 };
@@ -41,16 +41,16 @@ const LAST_BYTES: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Broken {
     /// The API server's connection broke.
-    #[error("move bytes on the API server's connection")]
+    #[error("copy on the API server connection")]
     Front(#[source] io::Error),
     /// The agent reset the stream, or the link was lost.
-    #[error("move bytes on the tunnel stream")]
+    #[error("copy on the tunnel stream")]
     Tunnel(#[source] h2::Error),
     /// The agent reset the stream.
     #[error("the agent reset the stream: {0}")]
     Reset(Reason),
     /// The front closed its sending side long ago and nothing comes back.
-    #[error("half closed and silent")]
+    #[error("idle after half-close")]
     Stale,
 }
 
@@ -70,8 +70,8 @@ struct Ended {
 }
 
 /// Moves bytes until both directions ended or one broke off.
-pub(crate) async fn relay(front: Front, opened: Opened, half_closed: Duration) -> Result<(), Broken> {
-    let Opened { mut send, mut recv, places, charge, window } = opened;
+pub(crate) async fn relay(front: Front, opened: OpenedStream, half_closed: Duration) -> Result<(), Broken> {
+    let OpenedStream { mut send, mut recv, permits, charge, window } = opened;
     let socket = front.stream.get_ref().0.socket();
     let (reader, writer) = tokio::io::split(front.stream);
     let ended = Ended::default();
@@ -85,7 +85,7 @@ pub(crate) async fn relay(front: Front, opened: Opened, half_closed: Duration) -
     if outcome.is_err() {
         send.send_reset(Reason::CONNECT_ERROR);
     }
-    drop((places, charge));
+    drop((permits, charge));
     outcome
 }
 

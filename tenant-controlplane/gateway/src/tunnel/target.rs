@@ -1,7 +1,7 @@
 //! What a CONNECT asks for: a node by name, or an address of the cluster. Pure.
 //!
 //! Names are node names and nothing else: the API server resolves services to addresses itself. Addresses that can only
-//! mean the dialling machine itself or its neighbourhood are refused here already; which of the rest belong to the
+//! mean the dialing machine itself or its neighbourhood are refused here already; which of the rest belong to the
 //! cluster, the agent knows and checks.
 
 use std::{fmt, net::Ipv4Addr};

@@ -26,7 +26,7 @@ const WINDOWS: u64 = 4;
 /// ... in this time is held up by its window, be the line as long as it may.
 const FAST: Duration = Duration::from_secs(2);
 /// So long after the last such stream the window is small again.
-const CALM: Duration = Duration::from_secs(30);
+const SETTLED_AFTER: Duration = Duration::from_secs(30);
 
 /// The window of one link's streams.
 #[derive(Debug)]
@@ -94,15 +94,15 @@ impl Window {
     }
 
     /// The first window again, when no stream was fast for long. Open streams stay charged.
-    pub(crate) fn calm(&self) -> Option<u32> {
-        let calm = self.size() > self.first && self.state().fast_at.elapsed() >= CALM;
-        calm.then(|| {
+    pub(crate) fn is_settled(&self) -> Option<u32> {
+        let is_settled = self.size() > self.first && self.state().fast_at.elapsed() >= SETTLED_AFTER;
+        is_settled.then(|| {
             self.size.store(self.first, Relaxed);
             self.first
         })
     }
 
-    /// The size as it was before a change that could not be told to the agent.
+    /// The size before a change that could not be sent to the agent.
     pub(crate) fn restore(&self, size: u32) {
         self.size.store(size, Relaxed);
     }
@@ -151,7 +151,7 @@ mod tests {
         window.note(&mut pace, 4 * 64 * KIB - 1);
         window.note(&mut pace, 1);
         window.asked().await;
-        assert_eq!(window.calm(), None, "it was fast just now");
+        assert_eq!(window.is_settled(), None, "it was fast just now");
         let sizes: Vec<u32> = std::iter::from_fn(|| window.grow()).collect();
         assert_eq!(sizes, [128 * 1024, 256 * 1024, 512 * 1024]);
     }

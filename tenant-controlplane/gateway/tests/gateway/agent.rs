@@ -68,13 +68,13 @@ impl Agent {
         let before = world.gateway.counters().opened(gateway::Kind::Tunnel);
         let agent = Self::start(world, world.link_a.node(crate::world::A, node), 500).await;
         crate::world::until(|| world.gateway.counters().opened(gateway::Kind::Tunnel) > before).await;
-        world.told(node, true).await;
+        world.written(node, true).await;
         agent
     }
 
     /// An agent with this certificate that allows so many streams.
     pub async fn start(world: &World, leaf: Leaf, streams: u32) -> Self {
-        let tls = world.joined(node_protocol::alpn::TUNNEL, leaf).await.unwrap();
+        let tls = world.identity(node_protocol::alpn::TUNNEL, leaf).await.unwrap();
         let seen = Arc::new(Seen::default());
         let task = tokio::spawn(serve(tls, seen.clone(), streams));
         Self { seen, task }

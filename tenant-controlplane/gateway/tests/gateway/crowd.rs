@@ -59,8 +59,8 @@ async fn idle_portal_connections_take_nothing_from_clusters() {
     let mut world = World::with(Limits { portal_connections: 2, ..Limits::default() }).await;
     let mut idle = Vec::new();
     for _ in 0..2 {
-        let visitor = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
-        idle.push((visitor, next(&mut world.portal).await));
+        let inbound = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
+        idle.push((inbound, next(&mut world.portal).await));
     }
     idle[1].1.0.get_ref().0.claim().unwrap().touch();
     let _third = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
@@ -99,11 +99,11 @@ async fn who_has_shown_a_credential_is_not_pushed_out_by_strangers() {
     let mut caller = world.tls("127.0.0.1", &[b"h2"], None).await.unwrap();
     let (mut served, _) = next(&mut world.portal).await;
     served.get_ref().0.claim().unwrap().authenticate();
-    let mut strangers = Vec::new();
+    let mut anonymous = Vec::new();
     for _ in 0..3 {
-        strangers.push((world.tls("127.0.0.1", &[b"h2"], None).await.unwrap(), next(&mut world.portal).await));
+        anonymous.push((world.tls("127.0.0.1", &[b"h2"], None).await.unwrap(), next(&mut world.portal).await));
     }
-    assert_eq!(world.gateway.counters().refused(Refused::Crowd), 2, "each stranger but the first ended one before");
+    assert_eq!(world.gateway.counters().refused(Refused::Crowd), 2, "each client but the first ended one before");
     caller.write_all(b"here").await.unwrap();
     caller.flush().await.unwrap();
     let mut said = [0; 4];
@@ -112,8 +112,8 @@ async fn who_has_shown_a_credential_is_not_pushed_out_by_strangers() {
 }
 
 #[tokio::test]
-async fn enrolments_have_a_cap_of_their_own() {
-    let mut world = World::with(Limits { enrolments: 1, ..Limits::default() }).await;
+async fn enrollments_have_a_cap_of_their_own() {
+    let mut world = World::with(Limits { enrollments: 1, ..Limits::default() }).await;
     let name = format!("link.{DOMAIN}");
     let _first = world.tls(&name, &[b"h2"], None).await.unwrap();
     let (mut served, _) = next(&mut world.link).await;
@@ -129,7 +129,7 @@ async fn an_api_server_that_takes_no_connection_keeps_nobody_elses_place() {
     let (address, _socket, _queued) = deaf().await;
     let world = World::with(Limits { pending: 4, dial_time: LONG, ..Limits::default() }).await;
     world.book.add_cluster(LABEL_B, B, Some(address), &world.link_b);
-    let visitors: Vec<_> = (0..8)
+    let connections: Vec<_> = (0..8)
         .map(|_| {
             let (tcp, roots) = (TcpStream::connect(world.address), world.api_ca.roots());
             tokio::spawn(async move {
@@ -140,15 +140,15 @@ async fn an_api_server_that_takes_no_connection_keeps_nobody_elses_place() {
         })
         .collect();
     timeout(SOON, world.tls("127.0.0.1", &[], None)).await.expect("a place").unwrap();
-    assert!(visitors.iter().all(|visitor| !visitor.is_finished()));
+    assert!(connections.iter().all(|inbound| !inbound.is_finished()));
     // The last of them may only now have said where it wants to go.
     until(|| {
         world.gateway.drop_cluster(B);
-        visitors.iter().all(tokio::task::JoinHandle::is_finished)
+        connections.iter().all(tokio::task::JoinHandle::is_finished)
     })
     .await;
-    for visitor in visitors {
-        assert!(visitor.await.unwrap().is_err(), "told");
+    for inbound in connections {
+        assert!(inbound.await.unwrap().is_err(), "told");
     }
 }
 
@@ -187,9 +187,9 @@ async fn a_visitor_who_stays_after_the_api_server_left_loses_the_place() {
     let mut client = rustls::ClientConnection::new(config, name).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
-    let mut visitor = world.tcp().await;
-    visitor.write_all(&hello).await.unwrap();
+    let mut inbound = world.tcp().await;
+    inbound.write_all(&hello).await.unwrap();
     until(|| world.gateway.counters().opened(Kind::Passthrough) == 1).await;
     until(|| world.gateway.counters().live(Kind::Passthrough) == 0).await;
-    drop(visitor);
+    drop(inbound);
 }

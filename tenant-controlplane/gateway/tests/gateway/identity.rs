@@ -35,10 +35,10 @@ async fn a_node_is_who_its_certificate_says() {
 #[tokio::test]
 async fn wrong_certificates_are_refused_in_the_handshake() {
     let world = World::new().await;
-    let stranger = Authority::new("link a");
+    let other_ca = Authority::new("link a");
     let cases = [
         ("none", LABEL_A, None),
-        ("another CA of the same name", LABEL_A, Some(stranger.node(A, "nod_1"))),
+        ("another CA of the same name", LABEL_A, Some(other_ca.node(A, "nod_1"))),
         ("the other cluster's node", LABEL_A, Some(world.link_b.node(B, "nod_9"))),
         ("the other cluster's CA naming this cluster", LABEL_A, Some(world.link_b.node(A, "nod_1"))),
         ("this cluster's node on the other's name", LABEL_B, Some(world.link_a.node(A, "nod_1"))),
@@ -93,7 +93,7 @@ async fn a_node_that_is_none_is_answered_on_grpc_and_closed_elsewhere() {
     let (_served, peer) = next(&mut world.link).await;
     assert_eq!(peer.node, Some((A.to_owned(), "nod_gone".to_owned())));
     for protocol in [alpn::TUNNEL, alpn::API] {
-        let mut client = world.joined(protocol, leaf.clone()).await.unwrap();
+        let mut client = world.identity(protocol, leaf.clone()).await.unwrap();
         let mut rest = Vec::new();
         let _ = client.read_to_end(&mut rest).await;
         assert!(rest.is_empty());
@@ -113,7 +113,7 @@ async fn a_deleted_clusters_node_is_heard_and_reaches_nothing() {
     let _client = link(&world, LABEL_A, Some(leaf.clone())).await.unwrap();
     let (_served, peer) = next(&mut world.link).await;
     assert_eq!(peer.node, Some((A.to_owned(), "nod_1".to_owned())));
-    let mut splice = world.joined(alpn::API, leaf).await.unwrap();
+    let mut splice = world.identity(alpn::API, leaf).await.unwrap();
     assert!(!matches!(splice.read(&mut [0; 1]).await, Ok(1..)), "there is no API server behind it");
     for kind in ["api", "egress"] {
         let name = format!("{LABEL_A}.{kind}.{DOMAIN}");
@@ -125,7 +125,7 @@ async fn a_deleted_clusters_node_is_heard_and_reaches_nothing() {
 #[tokio::test]
 async fn a_cut_node_loses_its_api_connections() {
     let world = World::new().await;
-    let outer = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let outer = world.identity(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(format!("{LABEL_A}.api.{DOMAIN}")).unwrap();
     let config = crate::world::client_config(world.api_ca.roots(), &[], None);
     let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
@@ -135,7 +135,7 @@ async fn a_cut_node_loses_its_api_connections() {
     world.gateway.drop_node(A, "nod_1");
     assert!(!matches!(inner.read(&mut [0; 1]).await, Ok(1..)), "cut");
     until(|| world.gateway.counters().live(Kind::Api) == 0).await;
-    let mut again = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut again = world.identity(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     assert!(!matches!(again.read(&mut [0; 1]).await, Ok(1..)), "and stays so");
 }
 
@@ -145,7 +145,7 @@ async fn strangers_do_not_take_a_nodes_api_connections() {
     let name = format!("{LABEL_A}.api.{DOMAIN}");
     let _person = world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.unwrap();
     assert!(world.tls_trusting(world.api_ca.roots(), &name, (&[], None)).await.is_err(), "people have one place");
-    let outer = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let outer = world.identity(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(name).unwrap();
     let config = crate::world::client_config(world.api_ca.roots(), &[], None);
     let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
@@ -155,7 +155,7 @@ async fn strangers_do_not_take_a_nodes_api_connections() {
 #[tokio::test]
 async fn the_api_splice_is_raw_bytes_to_the_api_server() {
     let world = World::new().await;
-    let outer = world.joined(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
+    let outer = world.identity(alpn::API, world.link_a.node(A, "nod_1")).await.unwrap();
     let name = rustls_pki_types::ServerName::try_from(format!("{LABEL_A}.api.{DOMAIN}")).unwrap();
     let config = crate::world::client_config(world.api_ca.roots(), &[], None);
     let mut inner = tokio_rustls::TlsConnector::from(config).connect(name, outer).await.unwrap();
@@ -169,6 +169,6 @@ async fn the_api_splice_is_raw_bytes_to_the_api_server() {
 #[tokio::test]
 async fn an_unknown_alpn_is_refused() {
     let world = World::new().await;
-    let error = world.joined(b"pilothouse-tunnel/2", world.link_a.node(A, "nod_1")).await.unwrap_err();
+    let error = world.identity(b"pilothouse-tunnel/2", world.link_a.node(A, "nod_1")).await.unwrap_err();
     assert!(error.to_string().contains("NoApplicationProtocol"), "{error}");
 }

@@ -47,7 +47,7 @@ async fn a_frozen_agent_is_noticed_while_idle() {
         ..Limits::default()
     };
     let world = World::with(limits).await;
-    let client = world.joined(alpn::TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
+    let client = world.identity(alpn::TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
     let mut connection = h2::server::handshake(client).await.unwrap();
     // Alive for a while, idle, with nothing but pings.
     let alive = timeout(Duration::from_millis(600), connection.accept()).await;
@@ -55,7 +55,7 @@ async fn a_frozen_agent_is_noticed_while_idle() {
     assert_eq!(world.gateway.links(A).len(), 1);
     // Frozen: the connection stays open and nobody polls it.
     let began = Instant::now();
-    world.told("nod_1", false).await;
+    world.written("nod_1", false).await;
     assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(world.gateway.links(A).is_empty());
     drop(connection);
@@ -65,7 +65,7 @@ async fn a_frozen_agent_is_noticed_while_idle() {
 async fn an_agent_that_never_speaks_is_never_linked() {
     let limits = Limits { ping_timeout: Duration::from_millis(200), ..Limits::default() };
     let world = World::with(limits).await;
-    let mut silent = world.joined(alpn::TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut silent = world.identity(alpn::TUNNEL, world.link_a.node(A, "nod_1")).await.unwrap();
     let mut rest = Vec::new();
     let _ = timeout(Duration::from_secs(10), silent.read_to_end(&mut rest)).await.expect("closed in time");
     assert!(world.book.events.lock().unwrap().is_empty());
@@ -87,7 +87,7 @@ async fn a_dropped_node_loses_everything_it_has_open() {
     assert!(grpc.read(&mut [0; 1]).await.is_err());
     assert!(stream.read(&mut [0; 1]).await.is_err());
     until(|| agent.task.is_finished()).await;
-    world.told("nod_1", false).await;
+    world.written("nod_1", false).await;
 }
 
 #[tokio::test]
@@ -142,8 +142,8 @@ async fn a_clusters_own_port_leads_there_whatever_name_is_asked_for() {
 }
 
 #[tokio::test]
-async fn an_enrolment_that_never_ends_is_ended() {
-    let mut world = World::with(Limits { enrolment_time: Duration::from_millis(50), ..Limits::default() }).await;
+async fn an_enrollment_that_never_ends_is_ended() {
+    let mut world = World::with(Limits { enrollment_time: Duration::from_millis(50), ..Limits::default() }).await;
     let mut idle = world.tls(&format!("link.{DOMAIN}"), &[b"h2"], None).await.unwrap();
     let (mut served, peer) = next(&mut world.link).await;
     assert_eq!(peer.node, None);
@@ -151,24 +151,24 @@ async fn an_enrolment_that_never_ends_is_ended() {
     assert_eq!(cut.kind(), ErrorKind::ConnectionAborted);
     drop(served);
     assert!(!matches!(idle.read(&mut [0; 1]).await, Ok(1..)));
-    until(|| world.gateway.counters().live(Kind::Enrolment) == 0).await;
+    until(|| world.gateway.counters().live(Kind::Enrollment) == 0).await;
 }
 
 #[tokio::test]
 async fn one_node_cannot_take_all_connections() {
     let mut world = World::with(Limits { links_per_node: 2, ..Limits::default() }).await;
     world.book.add_node(A, "nod_2", "web-2", "10.244.2.0/24");
-    let _first = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let _first = world.identity(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
     let (first, _) = next(&mut world.link).await;
-    let _second = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let _second = world.identity(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
     let (_second_served, _) = next(&mut world.link).await;
-    let mut third = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let mut third = world.identity(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
     assert!(!matches!(third.read(&mut [0; 1]).await, Ok(1..)), "closed");
     assert_eq!(world.gateway.counters().refused(Refused::Full), 1);
-    let _other = world.joined(b"h2", world.link_a.node(A, "nod_2")).await.unwrap();
+    let _other = world.identity(b"h2", world.link_a.node(A, "nod_2")).await.unwrap();
     let (_other_served, _) = next(&mut world.link).await;
     drop(first);
-    let _again = world.joined(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
+    let _again = world.identity(b"h2", world.link_a.node(A, "nod_1")).await.unwrap();
     let (_again_served, _) = next(&mut world.link).await;
 }
 
@@ -191,7 +191,7 @@ async fn stopping_lets_streams_finish_and_then_cuts() {
     drop(served);
     timeout(Duration::from_secs(5), &mut world.running).await.expect("stopped in time").unwrap();
     until(|| agent.task.is_finished()).await;
-    world.told("nod_1", false).await;
+    world.written("nod_1", false).await;
     let again = world.gateway.run(CancellationToken::new()).await;
     assert!(matches!(again, Err(GatewayError::AlreadyRunning)));
 }

@@ -1,4 +1,4 @@
-//! The gateway on real sockets and real TLS: visitors, certificates, tunnels.
+//! The gateway on real sockets and real TLS: connections, certificates, tunnels.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
 mod agent;

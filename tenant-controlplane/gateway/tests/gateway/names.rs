@@ -77,7 +77,7 @@ async fn by_address_and_by_other_names_comes_the_portal() {
 }
 
 #[tokio::test]
-async fn enrolment_needs_no_certificate_and_gives_no_identity() {
+async fn enrollment_needs_no_certificate_and_gives_no_identity() {
     let mut world = World::new().await;
     let _client = world.tls(&format!("link.{DOMAIN}"), &[b"h2"], None).await.unwrap();
     let (served, peer) = next(&mut world.link).await;

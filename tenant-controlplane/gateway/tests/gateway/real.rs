@@ -137,9 +137,9 @@ async fn kubectl_reaches_a_kubelet_nothing_can_dial() {
     assert_eq!(logs, "/containerLogs/default/on-web-1/c\n");
     assert!(agent.seen.asked.lock().unwrap().iter().all(|asked| asked == "web-1:10250"));
     let refused = cluster.kubectl(&["logs", "on-web-9"], "").await;
-    let told = String::from_utf8_lossy(&refused.stderr);
-    assert!(told.contains("503 node web-9 has no tunnel: agent not connected"), "{told}");
-    eprintln!("kubectl's user reads: {told}");
+    let written = String::from_utf8_lossy(&refused.stderr);
+    assert!(written.contains("503 node web-9 has no tunnel: agent not connected"), "{written}");
+    eprintln!("kubectl's user reads: {written}");
 }
 
 /// A kubelet that answers every request with its path.

@@ -72,7 +72,7 @@ async fn pods_go_to_their_node_and_services_to_any() {
     let _service = open(&world, &format!("10.96.0.1:{ECHO}")).await;
     assert_eq!(two.seen.asked.lock().unwrap()[1], format!("10.96.0.1:{ECHO}"));
     drop(two);
-    world.told("nod_2", false).await;
+    world.written("nod_2", false).await;
     // A node that is away is named, whether its own address is asked for or a pod's; a service still has somebody.
     for away in ["10.244.2.1:10250", "10.244.2.9:80"] {
         let (status, _) = connect(&world, away).await;
@@ -173,7 +173,7 @@ async fn a_lost_link_is_an_abort_and_the_next_connect_is_told() {
     drop(agent);
     let error = timeout(Duration::from_secs(10), stream.read(&mut [0; 1])).await.unwrap().unwrap_err();
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
-    world.told("nod_1", false).await;
+    world.written("nod_1", false).await;
     let (status, _) = connect(&world, "web-1:10250").await;
     assert_eq!(status, "HTTP/1.1 503 node web-1 has no tunnel: agent not connected");
 }
@@ -235,7 +235,7 @@ async fn beyond_a_cap_the_answer_is_503() {
 async fn an_agents_own_lower_cap_counts() {
     let world = World::new().await;
     let _agent = Agent::start(&world, world.link_a.node(A, "nod_1"), 2).await;
-    world.told("nod_1", true).await;
+    world.written("nod_1", true).await;
     let _held = [open(&world, &format!("web-1:{ECHO}")).await, open(&world, &format!("web-1:{ECHO}")).await];
     let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
     assert_eq!(status, "HTTP/1.1 503 too many open tunnel streams to node web-1 (limit 2)");
@@ -285,7 +285,7 @@ async fn beyond_the_memory_of_all_tunnels_the_answer_says_so() {
     let _agent = Agent::join(&world).await;
     let _held = [open(&world, &format!("web-1:{ECHO}")).await, open(&world, &format!("web-1:{ECHO}")).await];
     let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
-    assert!(status.starts_with("HTTP/1.1 503 the open tunnel streams of all clusters may hold 1 MiB"), "{status}");
+    assert!(status.starts_with("HTTP/1.1 503 tunnel buffer limit of the gateway (1 MiB)"), "{status}");
 }
 
 #[tokio::test]
@@ -295,7 +295,7 @@ async fn beyond_the_memory_of_a_clusters_tunnels_the_answer_says_so() {
     let _agent = Agent::join(&world).await;
     let held = open(&world, &format!("web-1:{ECHO}")).await;
     let (status, _) = connect(&world, &format!("web-1:{ECHO}")).await;
-    assert!(status.starts_with("HTTP/1.1 503 the open tunnel streams of this cluster may hold 1 MiB"), "{status}");
+    assert!(status.starts_with("HTTP/1.1 503 tunnel buffer limit of this cluster (1 MiB)"), "{status}");
     drop(held);
     until(|| world.gateway.counters().live(Kind::Stream) == 0).await;
     open(&world, &format!("web-1:{ECHO}")).await;

@@ -170,12 +170,12 @@ impl World {
     }
 
     /// A node's link with this ALPN.
-    pub async fn joined(&self, alpn: &[u8], leaf: Leaf) -> std::io::Result<Client> {
+    pub async fn identity(&self, alpn: &[u8], leaf: Leaf) -> std::io::Result<Client> {
         self.tls(&format!("{LABEL_A}.link.{DOMAIN}"), &[alpn], Some(leaf)).await
     }
 
     /// Waits for a link event.
-    pub async fn told(&self, node: &str, connected: bool) {
+    pub async fn written(&self, node: &str, connected: bool) {
         until(|| {
             let events = self.book.events.lock().unwrap();
             events.iter().rev().find(|(_, id, _)| id == node).is_some_and(|(_, _, last)| *last == connected)

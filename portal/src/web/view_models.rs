@@ -1,4 +1,4 @@
-//! Rows and steps as pages show them, made from what the API tells. Shared by the pages of clusters, pools and nodes.
+//! Rows and steps as pages show them, made from what the API returns. Shared by the pages of clusters, pools and nodes.
 
 use api_types::{Condition, Node, NodePool, Operation, Step};
 
@@ -56,8 +56,8 @@ impl Progress {
         let title = operation.steps.get(at).map(|step| step.title.clone()).unwrap_or_default();
         let place = format!("step {} of {total}", at + 1);
         let (heading, sentence) = match operation.state.as_str() {
-            "succeeded" => (format!("{} done in {}", verb(&operation.kind), time(operation)), "Done.".to_owned()),
-            "failed" => (format!("Stopped at {place}: {title}"), format!("Stopped at {place}, {title}.")),
+            "succeeded" => (format!("{} completed in {}", verb(&operation.kind), time(operation)), "Done.".to_owned()),
+            "failed" => (format!("Failed at {place}: {title}"), format!("Failed at {place}, {title}.")),
             "cancelled" => (format!("{} was cancelled", verb(&operation.kind)), "Cancelled.".to_owned()),
             _ if total == 0 => (format!("{} has not started", verb(&operation.kind)), "Waiting to start.".to_owned()),
             _ => (format!("Step {} of {total}: {title}", at + 1), format!("Step {} of {total}, {title}.", at + 1)),
@@ -74,10 +74,10 @@ impl Progress {
 
 fn verb(kind: &str) -> &'static str {
     match kind.rsplit('.').next() {
-        Some("create") => "Creating",
-        Some("delete") => "Deleting",
-        Some("scale" | "update") => "Changing",
-        _ => "The work",
+        Some("create") => "Creation",
+        Some("delete") => "Deletion",
+        Some("scale" | "update") => "Change",
+        _ => "Operation",
     }
 }
 
@@ -150,13 +150,13 @@ impl NodeRow {
     /// A node, with its pool looked up by id.
     pub fn of(node: &Node, pools: &[NodePool]) -> Self {
         let pool = pools.iter().find(|pool| pool.id == node.node_pool_id);
-        let trouble = node.problem.as_ref().map(|problem| problem.detail.clone());
+        let problem = node.problem.as_ref().map(|problem| problem.detail.clone());
         NodeRow {
             id: node.id.clone(),
             name: node.name.clone(),
             pool: pool.map(|pool| pool.name.clone()).unwrap_or_default(),
             status: Status::node(&node.state),
-            message: trouble.unwrap_or_else(|| node.state_message.clone()),
+            message: problem.unwrap_or_else(|| node.state_message.clone()),
             link: if node.link_connected { "connected" } else { "down" },
             age: ago(node.created_at),
         }
@@ -184,7 +184,7 @@ impl PoolRow {
     pub fn of(pool: &NodePool, nodes: &[Node]) -> Self {
         let mine: Vec<&Node> = nodes.iter().filter(|node| node.node_pool_id == pool.id).collect();
         let ready = mine.iter().filter(|node| node.state == "ready").count();
-        let trouble = pool.problem.as_ref().map(|problem| problem.detail.clone());
+        let problem = pool.problem.as_ref().map(|problem| problem.detail.clone());
         let wanted = if pool.kind == "byo" { mine.len() } else { pool.count as usize };
         PoolRow {
             id: pool.id.clone(),
@@ -192,7 +192,7 @@ impl PoolRow {
             kind: kind(&pool.kind),
             ready: format!("{ready} / {wanted}"),
             status: Status::pool(&pool.state),
-            message: trouble.unwrap_or_else(|| pool.state_message.clone()),
+            message: problem.unwrap_or_else(|| pool.state_message.clone()),
         }
     }
 }

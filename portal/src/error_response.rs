@@ -1,4 +1,4 @@
-//! The outermost layer: every request gets an id, every error its face, every answer one log line.
+//! The outermost layer: every request gets an id, every error its representation, every answer one log line.
 //!
 //! Inside this layer an error response is a status and, if it is ours, a [`Fault`]. Here it becomes
 //! `application/problem+json` for programs (`/api`, `/install`, probes) or a page for people. Rejections by the
@@ -34,13 +34,13 @@ struct Seen {
 }
 
 /// Wraps everything else; see the head of this file.
-pub async fn face(mut request: Request, next: Next) -> Response {
+pub async fn render_error(mut request: Request, next: Next) -> Response {
     let seen = Seen::of(&request);
     request.extensions_mut().insert(RequestId(seen.id.clone()));
     let span = tracing::info_span!("request", id = %seen.id);
     let started = Instant::now();
     let response = next.run(request).instrument(span.clone()).await;
-    let mut response = span.in_scope(|| seen.face(response));
+    let mut response = span.in_scope(|| seen.render_error(response));
     let (status, milliseconds) = (response.status().as_u16(), started.elapsed().as_millis());
     tracing::debug!(parent: &span, method = %seen.method, path = loggable(&seen.path), status, milliseconds, "answered");
     if let Ok(id) = HeaderValue::from_str(&seen.id) {
@@ -67,7 +67,7 @@ impl Seen {
             .any(|root| path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')))
     }
 
-    fn face(&self, mut response: Response) -> Response {
+    fn render_error(&self, mut response: Response) -> Response {
         if self.is_program() {
             for_programs(response.headers_mut());
         }
@@ -85,7 +85,7 @@ impl Seen {
         }
     }
 
-    /// What went wrong; `None` where the response has its face already.
+    /// What went wrong; `None` where the response is rendered already.
     fn problem(&self, response: &Response) -> Option<Problem> {
         let mut problem = match response.extensions().get::<Fault>() {
             Some(Fault(problem)) => Problem::clone(problem),
@@ -116,7 +116,7 @@ fn for_programs(headers: &mut HeaderMap) {
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
 }
 
-/// The new face with the status and the other headers (`Allow`, `Retry-After`, …) of the old one.
+/// The new body with the status and the other headers (`Allow`, `Retry-After`, …) of the old one.
 fn dressed(old: Response, mut new: Response) -> Response {
     *new.status_mut() = old.status();
     for (name, value) in old.headers() {
@@ -155,7 +155,7 @@ fn request_id(headers: &HeaderMap) -> String {
     given.map_or_else(|| format!("req_{}", Uuid::now_v7().simple()), ToOwned::to_owned)
 }
 
-/// A set-up link and one that sets a password hold their secrets in the path; the log does not need them.
+/// A setup link and one that sets a password hold their secrets in the path; the log does not need them.
 fn loggable(path: &str) -> &str {
     match path {
         path if path.starts_with("/setup/") => "/setup/…",

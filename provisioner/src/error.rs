@@ -1,4 +1,4 @@
-//! What a reconcile ends in when it cannot go on: the cause for the log, and a [`Problem`] with the next step for people.
+//! Why a reconcile failed: the cause for the log, and a [`Problem`] with the next step for people.
 
 use cloud_providers::{ProviderError, ProviderErrorClass};
 use migrations::StoreError;
@@ -11,37 +11,41 @@ use crate::host::ApiError;
 
 /// What an admin of a cluster does about its API server's refusal: the platform may do everything there, unless the cluster's owner added
 /// something that says no.
-const REFUSED_INSIDE: &str = "Something in the cluster refuses it. An admin of the cluster looks at its admission webhooks and policies: \
+const REJECTED_BY_CLUSTER: &str = "The cluster rejects the request. Cluster admin: check its admission webhooks and policies: \
     kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies. \
-    This is tried again by itself.";
+    Retrying automatically.";
 
 /// What an admin of a cluster does about answers that are broken off: Kubernetes itself makes none so long.
-const ANSWERS_TOO_MUCH: &str = "An admin of the cluster looks for API servers that answer in its stead: kubectl get apiservices. \
-    This is tried again by itself.";
+const RESPONSE_TOO_LARGE: &str = "Cluster admin: check for aggregated API servers: kubectl get apiservices. \
+    Retrying automatically.";
+
+/// What the operator does about a quota of the host.
+const HOST_QUOTA: &str =
+    "Retrying automatically. Platform operator: raise the ResourceQuota of the namespace on the host cluster.";
 
 /// Whether a status says that the request was understood and refused. 401 is about our certificate, 408 and 429 are about load.
-const fn is_refusal(status: u16) -> bool {
+const fn is_rejection(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 408 | 429)
 }
 
-/// A failed reconcile. It is retried with backoff unless `lasting`.
+/// A failed reconcile. It is retried with backoff unless `terminal`.
 #[derive(Debug, Error)]
 #[error("{}", problem.detail)]
-pub struct Trouble {
+pub struct ReconcileError {
     /// What people are shown.
     pub problem: Problem,
-    /// Whether only a change of the wish can help.
-    pub lasting: bool,
+    /// Whether only a new spec can help.
+    pub terminal: bool,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
-impl Trouble {
-    /// Trouble that is worth another try.
+impl ReconcileError {
+    /// ReconcileError that is worth another try.
     pub fn new(code: &str, class: Class, detail: impl Into<String>, remediation: impl Into<String>) -> Self {
         let (detail, remediation) = (printable(&detail.into()), printable(&remediation.into()));
         let problem = Problem { code: code.to_owned(), class, detail, remediation };
-        Self { problem, lasting: false, source: None }
+        Self { problem, terminal: false, source: None }
     }
 
     /// The same with its cause, for the log.
@@ -68,46 +72,43 @@ impl Trouble {
         self
     }
 
-    /// An API server did not do what it was asked; `whose` is `host` or `cluster`.
+    /// An API server did not do what it was asked; `owner` is `host` or `cluster`.
     ///
     /// Class and remedy follow from whose it is and from the status it answered. What a tenant's API server says is only quoted: its
     /// owner's webhooks, policies and aggregated API servers write it.
-    pub fn api(whose: &str, error: ApiError) -> Self {
-        let code = format!("{}_{}", whose.to_uppercase(), error.code());
+    pub fn api(owner: &str, error: ApiError) -> Self {
+        let code = format!("{}_{}", owner.to_uppercase(), error.code());
         let (class, remediation) = match &error {
-            ApiError::Rejected { code: 403, message, .. } if whose == "host" && message.contains("exceeded quota") => {
-                (Class::Quota, "Raise the quota of the host's namespace; this is tried again by itself.".to_owned())
+            ApiError::Rejected { code: 403, message, .. } if owner == "host" && message.contains("exceeded quota") => {
+                (Class::Platform, HOST_QUOTA.to_owned())
             }
-            ApiError::Rejected { code, .. } if whose == "cluster" && is_refusal(*code) => {
-                (Class::User, REFUSED_INSIDE.to_owned())
+            ApiError::Rejected { code, .. } if owner == "cluster" && is_rejection(*code) => {
+                (Class::User, REJECTED_BY_CLUSTER.to_owned())
             }
-            ApiError::TooLong(_) if whose == "cluster" => (Class::User, ANSWERS_TOO_MUCH.to_owned()),
-            _ => (
-                Class::Platform,
-                format!("This is tried again by itself; if it stays, look at the {whose}'s API server."),
-            ),
+            ApiError::TooLong(_) if owner == "cluster" => (Class::User, RESPONSE_TOO_LARGE.to_owned()),
+            _ => (Class::Platform, format!("Retrying automatically. If it persists, check the {owner}'s API server.")),
         };
-        Self::new(&code, class, format!("The {whose}'s API server: {error}."), remediation).because(error)
+        Self::new(&code, class, format!("The {owner}'s API server: {error}."), remediation).because(error)
     }
 }
 
-impl From<StoreError> for Trouble {
+impl From<StoreError> for ReconcileError {
     fn from(error: StoreError) -> Self {
-        let detail = format!("The database: {error}.");
-        let remediation = "This is tried again by itself; if it stays, look at the database.";
+        let detail = format!("Database error: {error}.");
+        let remediation = "Retrying automatically. If it persists, platform operator: check the database.";
         Self::new("DATABASE_UNAVAILABLE", Class::Platform, detail, remediation).because(error)
     }
 }
 
-impl From<PkiError> for Trouble {
+impl From<PkiError> for ReconcileError {
     fn from(error: PkiError) -> Self {
-        let remediation = "This is a defect: report it with the platform's log.";
-        Self::new("CERTIFICATES", Class::Platform, format!("Certificates cannot be made: {error}."), remediation)
+        let remediation = "This is a bug: report it with the platform's log.";
+        Self::new("CERTIFICATES", Class::Platform, format!("Certificate issuance failed: {error}."), remediation)
             .because(error)
     }
 }
 
-impl From<ProviderError> for Trouble {
+impl From<ProviderError> for ReconcileError {
     fn from(error: ProviderError) -> Self {
         let class = match error.class {
             ProviderErrorClass::User => Class::User,
@@ -115,14 +116,14 @@ impl From<ProviderError> for Trouble {
             ProviderErrorClass::Provider => Class::Provider,
             ProviderErrorClass::Quota => Class::Quota,
         };
-        let lasting = !error.retryable;
-        let trouble = Self::new("MACHINE", class, error.message.clone(), error.remediation.clone());
-        Self { lasting, ..trouble.because(error) }
+        let terminal = !error.retryable;
+        let failure = Self::new("MACHINE", class, error.message.clone(), error.remediation.clone());
+        Self { terminal, ..failure.because(error) }
     }
 }
 
 /// What a load found: a row, or that there is none.
-pub fn present<T>(loaded: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
+pub fn found_or_none<T>(loaded: Result<T, StoreError>) -> Result<Option<T>, StoreError> {
     match loaded {
         Ok(row) => Ok(Some(row)),
         Err(StoreError::NotFound { .. }) => Ok(None),
@@ -134,15 +135,16 @@ pub fn present<T>(loaded: Result<T, StoreError>) -> Result<Option<T>, StoreError
 mod tests {
     use super::*;
 
-    fn refused(whose: &str, code: u16, message: &str) -> Problem {
+    fn refused(owner: &str, code: u16, message: &str) -> Problem {
         let message = message.to_owned();
-        Trouble::api(whose, ApiError::Rejected { what: "apply ClusterRoleBinding x".to_owned(), code, message }).problem
+        ReconcileError::api(owner, ApiError::Rejected { what: "apply ClusterRoleBinding x".to_owned(), code, message })
+            .problem
     }
 
     #[test]
     fn a_tenants_words_choose_neither_class_nor_remedy() {
         let quota = "pods is forbidden: exceeded quota: q";
-        assert_eq!(refused("host", 403, quota).class, Class::Quota);
+        assert_eq!(refused("host", 403, quota).class, Class::Platform);
         let webhook = refused("cluster", 403, quota);
         assert_eq!((webhook.class, &webhook.remediation), (Class::User, &refused("cluster", 403, "no").remediation));
         assert!(webhook.remediation.contains("kubectl get validatingwebhookconfigurations"));

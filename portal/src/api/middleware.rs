@@ -1,10 +1,10 @@
 //! What is the same for every route: who calls, how often, with which parameters, for real or to try out, once or again.
 //!
-//! The order matters. Credentials come first, so that strangers learn nothing; then the count, so that a refused request
+//! The order matters. Credentials come first, so that anonymous callers learn nothing; then the count, so that a refused request
 //! costs too; then the query; and last what may answer in the handler's place.
 
-use super::describe::{self, Known, Routes};
 use super::idempotency;
+use super::openapi::{self, Known, Routes};
 use crate::auth::rate::Kind;
 use crate::auth::{self, Actor};
 use crate::error::Error;
@@ -18,7 +18,7 @@ use axum::response::{IntoResponse, Response};
 use std::sync::Arc;
 use utoipa::openapi::OpenApi;
 
-/// What the guard knows: the state, and the routes as the document tells them.
+/// What the middleware knows: the state, and the routes as the OpenAPI document lists them.
 #[derive(Clone)]
 pub struct Rules {
     state: AppState,
@@ -28,12 +28,12 @@ pub struct Rules {
 impl Rules {
     /// Reads the routes out of the document.
     pub fn new(state: AppState, document: &OpenApi) -> Self {
-        Self { state, routes: Arc::new(describe::routes(document)) }
+        Self { state, routes: Arc::new(openapi::routes(document)) }
     }
 }
 
 /// The layer.
-pub async fn guard(State(rules): State<Rules>, request: Request, next: Next) -> Response {
+pub async fn check_request(State(rules): State<Rules>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
     let Some((route, known)) = rules.route(&parts) else { return next.run(Request::from_parts(parts, body)).await };
     let actor = match auth::of_program(&mut parts, &rules.state).await {
@@ -44,13 +44,13 @@ pub async fn guard(State(rules): State<Rules>, request: Request, next: Next) -> 
     let counted = actor.as_ref().map(|actor| rules.state.rates().count(actor, kind(&parts, &route)));
     let counted = counted.unwrap_or_default();
     if let Err(error) = counted.granted() {
-        return counted.told(error.into_response());
+        return counted.with_headers(error.into_response());
     }
     if let Some(actor) = actor {
         parts.extensions.insert(actor);
     }
     let done = tried_or_done(&rules.state, &known, (Request::from_parts(parts, body), next)).await;
-    counted.told(done.unwrap_or_else(Error::into_response))
+    counted.with_headers(done.unwrap_or_else(Error::into_response))
 }
 
 impl Rules {
@@ -75,9 +75,9 @@ async fn tried_or_done(state: &AppState, known: &Known, (request, next): (Reques
     let (mut parts, body) = request.into_parts();
     check_names(known, &parts)?;
     if validate_only(&parts)? {
-        parts.extensions.insert(state.store().rehearsal());
+        parts.extensions.insert(state.store().dry_run());
         let gone = parts.method == Method::DELETE;
-        return Ok(tried(next.run(Request::from_parts(parts, body)).await, gone));
+        return Ok(dry_run_response(next.run(Request::from_parts(parts, body)).await, gone));
     }
     let (actor, key) = (parts.extensions.get::<Actor>().cloned(), idempotency::key(&parts)?);
     let request = Request::from_parts(parts, body);
@@ -93,7 +93,7 @@ fn check_names(known: &Known, parts: &request::Parts) -> Result<(), Error> {
         return Ok(());
     };
     let names = if known.queries.is_empty() { "none".to_owned() } else { known.queries.join(", ") };
-    let detail = format!("there is no query parameter `{name}` here; known: {names}");
+    let detail = format!("unknown query parameter `{name}`; supported: {names}");
     Err(Error::Invalid(vec![FieldError { pointer: format!("?{name}"), code: "UNKNOWN_PARAMETER".into(), detail }]))
 }
 
@@ -107,7 +107,7 @@ fn validate_only(parts: &request::Parts) -> Result<bool, Error> {
         None | Some("false") => Ok(false),
         Some("true") => Ok(true),
         Some(_) => {
-            let detail = "write `validate_only=true` or leave it out".to_owned();
+            let detail = "use `validate_only=true` or omit it".to_owned();
             let field = FieldError { pointer: "?validate_only".into(), code: "INVALID_TYPE".into(), detail };
             Err(Error::Invalid(vec![field]))
         }
@@ -115,7 +115,7 @@ fn validate_only(parts: &request::Parts) -> Result<bool, Error> {
 }
 
 /// What would have been done: 200 with the thing as it would be, or 204; nothing was made that has an address.
-fn tried(mut response: Response, gone: bool) -> Response {
+fn dry_run_response(mut response: Response, gone: bool) -> Response {
     if !response.status().is_success() {
         return response;
     }

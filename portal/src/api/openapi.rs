@@ -2,7 +2,7 @@
 //! the codes of the problems it may answer. The guard reads the query parameters back from here, so that what is
 //! described and what is accepted are one.
 
-use crate::error::catalogue;
+use crate::error::catalog;
 use std::collections::BTreeMap;
 use utoipa::openapi::header::{Header, HeaderBuilder};
 use utoipa::openapi::path::{Operation, Parameter, ParameterBuilder, ParameterIn, PathItem};
@@ -36,7 +36,7 @@ pub fn complete(document: &mut OpenApi) {
     }
     for item in document.paths.paths.values_mut() {
         for (method, operation) in operations(item) {
-            describe(method, operation);
+            document_operation(method, operation);
         }
     }
 }
@@ -67,9 +67,9 @@ fn open(operation: &Operation) -> bool {
 }
 
 /// The names of an operation's own parameters at one place.
-fn named(operation: &Operation, place: &ParameterIn) -> Vec<String> {
+fn named(operation: &Operation, location: &ParameterIn) -> Vec<String> {
     let own = operation.parameters.iter().flatten().filter_map(|parameter| match parameter {
-        RefOr::T(parameter) if parameter.parameter_in == *place => Some(parameter.name.clone()),
+        RefOr::T(parameter) if parameter.parameter_in == *location => Some(parameter.name.clone()),
         _ => None,
     });
     own.collect()
@@ -82,17 +82,17 @@ fn text(description: &str) -> Header {
 
 fn headers() -> impl Iterator<Item = (&'static str, Header)> {
     [
-        ("X-Request-Id", "The id of this request, as it was sent or made; it is in every log line and problem"),
+        ("X-Request-Id", "The request ID, as sent or generated; included in every log line and problem"),
         (
             "RateLimit-Policy",
-            "The limits that counted this request: `\"write\";q=120;w=60` is 120 writes in 60 seconds",
+            "The limits that apply to this request: `\"write\";q=120;w=60` is 120 writes in 60 seconds",
         ),
-        ("RateLimit", "What is left: `\"write\";r=119;t=1` is 119 writes, and all of them again in 1 second"),
+        ("RateLimit", "Remaining quota: `\"write\";r=119;t=1` is 119 writes, full again in 1 s"),
         ("Retry-After", "Seconds after which the same request may succeed"),
-        ("Location", "Where to look next: the operation of work that has begun (202), or what was made (201)"),
+        ("Location", "The operation (202) or the created resource (201)"),
         ("ETag", "The version of the item, for `If-Match`"),
-        ("Idempotency-Replayed", "`true` where the request was carried out before and this is its answer"),
-        ("Preference-Applied", "`wait=N` where `Prefer: wait=N` was honoured"),
+        ("Idempotency-Replayed", "`true` if this is the stored response of an earlier request with the same key"),
+        ("Preference-Applied", "`wait=N` if `Prefer: wait=N` was applied"),
     ]
     .into_iter()
     .map(|(name, description)| (name, text(description)))
@@ -109,26 +109,26 @@ fn parameters() -> impl Iterator<Item = (&'static str, Parameter)> {
         .parameter_in(ParameterIn::Query)
         .required(Required::False)
         .description(Some(
-            "With `true` everything is checked (permission, body, names, limits) and nothing is changed. Answers 200 \
-             with the thing as it would be, whose ids name nothing and whose secrets are empty, or 204",
+            "Dry run: with `true` the request is validated (permission, body, names, limits) and nothing is changed. \
+             Answers 200 with the resource as it would be, with placeholder IDs and empty secrets, or 204",
         ))
         .schema(Some(Object::with_type(Type::Boolean)))
         .build();
-    let key = "At most 255 characters, kept 24 hours per caller, method and path, the newest 2000 of a person. The same request with the same key is \
-               carried out once and answered alike; answers of 5xx and retryable problems are not kept";
+    let key = "At most 255 characters, kept 24 hours per caller, method and path, the newest 2000 of a user. A request repeated with the same key \
+               is executed once and answered alike; 5xx answers and retryable problems are not stored";
     [
         (
             "XRequestId",
-            header("X-Request-Id", "An id of the caller's own: at most 64 letters, digits, `-`, `_` and `.`"),
+            header("X-Request-Id", "A request ID chosen by the caller: at most 64 letters, digits, `-`, `_` and `.`"),
         ),
         ("IdempotencyKey", header("Idempotency-Key", key)),
-        ("Prefer", header("Prefer", "`wait=N`: as `?wait=N`")),
+        ("Prefer", header("Prefer", "`wait=N`: same as `?wait=N`")),
         ("ValidateOnly", validate_only),
     ]
     .into_iter()
 }
 
-fn describe(method: &str, operation: &mut Operation) {
+fn document_operation(method: &str, operation: &mut Operation) {
     let open = open(operation);
     let waits = named(operation, &ParameterIn::Query).iter().any(|name| name == "wait");
     let (changes, keyed) = (method != "GET", ["POST", "PATCH"].contains(&method) && !open);
@@ -136,7 +136,7 @@ fn describe(method: &str, operation: &mut Operation) {
     let common = common.iter().filter(|(_, wanted)| *wanted).map(|(name, _)| parameter(name));
     operation.parameters.get_or_insert_default().extend(common);
     if changes {
-        tried(method, operation);
+        document_dry_run(method, operation);
     }
     for (status, response) in &mut operation.responses.responses {
         if let RefOr::T(response) = response {
@@ -156,7 +156,7 @@ fn header(response: &mut Response, name: &str) {
 }
 
 /// What `validate_only` answers, where nothing else answers that status.
-fn tried(method: &str, operation: &mut Operation) {
+fn document_dry_run(method: &str, operation: &mut Operation) {
     let gone = method == "DELETE" || open(operation);
     let responses = &mut operation.responses.responses;
     let status = if gone { "204" } else { "200" };
@@ -165,7 +165,7 @@ fn tried(method: &str, operation: &mut Operation) {
     }
     let like = responses.get("202").or_else(|| responses.get("201")).cloned();
     let Some(RefOr::T(mut response)) = like else { return };
-    response.description = "Nothing is in the way; nothing was changed (only with `validate_only=true`)".to_owned();
+    response.description = "Validation succeeded; nothing was changed (with `validate_only=true`)".to_owned();
     if gone {
         response.content.clear();
     }
@@ -204,12 +204,12 @@ fn versioned(response: &Response) -> bool {
 /// One answer for each status that a problem of this operation may have; its codes are told with the component.
 fn problems(method: &str, operation: &mut Operation, open: bool) {
     let body = operation.request_body.is_some();
-    let (changes, place) = (method != "GET", !named(operation, &ParameterIn::Path).is_empty());
+    let (changes, location) = (method != "GET", !named(operation, &ParameterIn::Path).is_empty());
     let matched = named(operation, &ParameterIn::Header).iter().any(|name| name == "If-Match");
     let possible = |status: u16| match status {
         401 => changes || !open,
         403 | 409 => changes,
-        404 => place,
+        404 => location,
         412 => matched,
         413 | 415 => body,
         429 => changes || !open,
@@ -236,18 +236,18 @@ fn problem(status: u16, codes: &[String]) -> Response {
     response
 }
 
-/// The codes of the catalogue by status, without those of pages.
+/// The codes of the catalog by status, without those of pages.
 fn by_status() -> BTreeMap<u16, Vec<String>> {
     let elsewhere = [
-        &catalogue::BAD_CREDENTIALS,
-        &catalogue::PASSWORD_LINK_INVALID,
-        &catalogue::ROUTE_NOT_FOUND,
-        &catalogue::STREAM_LIMIT_EXCEEDED,
-        &catalogue::STREAMS_FULL,
+        &catalog::BAD_CREDENTIALS,
+        &catalog::PASSWORD_LINK_INVALID,
+        &catalog::ROUTE_NOT_FOUND,
+        &catalog::STREAM_LIMIT_EXCEEDED,
+        &catalog::STREAMS_FULL,
     ];
     let elsewhere = elsewhere.map(|entry| entry.code);
     let mut codes = BTreeMap::<u16, Vec<String>>::new();
-    for entry in catalogue::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
+    for entry in catalog::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
         codes.entry(entry.status).or_default().push(entry.code);
     }
     codes

@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use super::clients;
 use crate::context::Context;
+use crate::error::ReconcileError;
 use crate::host::{Kubernetes, ObjectKey};
-use crate::trouble::Trouble;
 
 /// How many names are asked for at a time.
 const AT_ONCE: usize = 8;
@@ -22,34 +22,39 @@ const AGAIN: Duration = Duration::from_millis(400);
 
 /// What one visit to a cluster knows of its removed nodes.
 #[derive(Debug, Default)]
-pub struct Departed {
+pub struct RemovedNodes {
     /// Whether every API server is known to refuse them all.
     pub refused: bool,
     asked: Option<Instant>,
-    are_out: bool,
+    are_evicted: bool,
 }
 
-impl Departed {
+impl RemovedNodes {
     /// Sees to it that nodes that were removed stay removed: once a visit, and until they are refused.
     ///
     /// # Errors
-    /// [`Trouble`] of the store or the tenant's API servers.
-    pub async fn visit(&mut self, ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Result<(), Trouble> {
+    /// [`ReconcileError`] of the store or the tenant's API servers.
+    pub async fn reconcile(
+        &mut self,
+        ctx: &Context,
+        cluster: &Cluster,
+        api: &dyn Kubernetes,
+    ) -> Result<(), ReconcileError> {
         // A new cluster has lost none.
         if cluster.observed_generation == 0 {
             self.refused = true;
             return Ok(());
         }
         // What keeps the one from us may not keep the other.
-        let refused = self.look_for_refusal(ctx, cluster).await;
-        if !self.are_out {
-            shut_out(ctx, cluster.id, api).await?;
-            self.are_out = true;
+        let refused = self.check_rejection(ctx, cluster).await;
+        if !self.are_evicted {
+            evict_removed(ctx, cluster.id, api).await?;
+            self.are_evicted = true;
         }
         refused
     }
 
-    async fn look_for_refusal(&mut self, ctx: &Context, cluster: &Cluster) -> Result<(), Trouble> {
+    async fn check_rejection(&mut self, ctx: &Context, cluster: &Cluster) -> Result<(), ReconcileError> {
         if !self.refused && self.asked.is_none_or(|asked| asked.elapsed() > AGAIN) {
             self.asked = Some(Instant::now());
             self.refused = are_refused(ctx, cluster).await?;
@@ -61,11 +66,11 @@ impl Departed {
 /// Deletes the Kubernetes nodes that were removed here before and are there again.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the tenant's API server.
-async fn shut_out(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<(), Trouble> {
-    let departed = ctx.store.nodes().departed(cluster).await?;
+/// [`ReconcileError`] of the store or the tenant's API server.
+async fn evict_removed(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
+    let removed = ctx.store.nodes().removed_names(cluster).await?;
     // Where nodes are watched, the watch knows of most that they are not there.
-    let doubtful = departed.iter().filter(|name| ctx.tenants.node(cluster, name) != Some(None));
+    let doubtful = removed.iter().filter(|name| ctx.tenants.node(cluster, name) != Some(None));
     let each: Vec<_> = doubtful.map(|name| delete_if_there(cluster, name, api)).collect();
     stream::iter(each).buffer_unordered(AT_ONCE).try_collect().await
 }
@@ -74,8 +79,8 @@ async fn shut_out(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Re
 /// whoever follows the notes cuts the connections that began before.
 ///
 /// # Errors
-/// [`Trouble`] of the store or the tenant's API servers.
-async fn are_refused(ctx: &Context, cluster: &Cluster) -> Result<bool, Trouble> {
+/// [`ReconcileError`] of the store or the tenant's API servers.
+async fn are_refused(ctx: &Context, cluster: &Cluster) -> Result<bool, ReconcileError> {
     let unrefused = ctx.store.tombstones().unrefused(cluster.id).await?;
     for tombstone in unrefused.iter().take(AT_ONCE) {
         if !clients::refuse(ctx, cluster, &tombstone.name).await? {
@@ -86,10 +91,10 @@ async fn are_refused(ctx: &Context, cluster: &Cluster) -> Result<bool, Trouble> 
     Ok(unrefused.len() <= AT_ONCE)
 }
 
-async fn delete_if_there(cluster: ClusterId, name: &str, api: &dyn Kubernetes) -> Result<(), Trouble> {
-    let (key, refused) = (ObjectKey::global("v1", "Node", name), |error| Trouble::api("cluster", error));
+async fn delete_if_there(cluster: ClusterId, name: &str, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
+    let (key, refused) = (ObjectKey::global("v1", "Node", name), |error| ReconcileError::api("cluster", error));
     if api.exists(&key).await.map_err(refused)? {
-        tracing::warn!(%cluster, node = name, "a node that was removed is there again: deleting it");
+        tracing::warn!(%cluster, node = name, "a removed node registered again: deleting its Node object");
         api.delete(&key).await.map_err(refused)?;
     }
     Ok(())

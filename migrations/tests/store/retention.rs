@@ -27,17 +27,21 @@ pub async fn what_is_over_goes_in_its_time(fixture: Fixture) {
     }
     store.kubeconfigs().mark_refused(ended.id).await.unwrap();
 
-    assert_eq!(store.tidy(in_days(6)).await.unwrap(), 0, "what ended is listed for a while");
-    assert_eq!(store.tidy(in_days(8)).await.unwrap(), 1);
+    assert_eq!(store.delete_expired(in_days(6)).await.unwrap(), 0, "what ended is listed for a while");
+    assert_eq!(store.delete_expired(in_days(8)).await.unwrap(), 1);
     let left = store.kubeconfigs().list(org, cluster.id).await.unwrap();
     assert_eq!(left.iter().map(|left| left.id).collect::<Vec<_>>(), [bound.id], "the cluster may still accept it");
-    assert_eq!(store.tidy(in_days(31)).await.unwrap(), 1, "the pool's operation that was followed by another");
+    assert_eq!(
+        store.delete_expired(in_days(31)).await.unwrap(),
+        1,
+        "the pool's operation that was followed by another"
+    );
     assert!(matches!(store.operations().load(made).await, Err(StoreError::NotFound { .. })));
     assert!(store.operations().load(scaled).await.is_ok(), "one that goes on stays");
     assert_eq!(store.operations().list(org, &target).await.unwrap().len(), 1, "the latest stays with its row");
     let page = Page { after: None, limit: 100 };
     assert!(!store.audit().list(org, page).await.unwrap().is_empty());
-    store.tidy(in_days(366)).await.unwrap();
+    store.delete_expired(in_days(366)).await.unwrap();
     assert!(store.audit().list(org, page).await.unwrap().is_empty());
 }
 
@@ -52,16 +56,16 @@ pub async fn a_machines_token_goes_after_its_node(fixture: Fixture) {
     tenant.enroll(&secret, "machine").await.unwrap();
     let (_, brought) = tenant.join_token(cluster.id).await;
     tenant.enroll(&brought, "brought").await.unwrap();
-    assert_eq!(store.tidy(in_days(60)).await.unwrap(), 0);
+    assert_eq!(store.delete_expired(in_days(60)).await.unwrap(), 0);
     for node in store.nodes().of_cluster(cluster.id).await.unwrap() {
         store.nodes().purge(node.id).await.unwrap();
     }
-    assert_eq!(store.nodes().departed(cluster.id).await.unwrap().len(), 2);
+    assert_eq!(store.nodes().removed_names(cluster.id).await.unwrap().len(), 2);
     assert_eq!(
-        store.tidy(in_days(60)).await.unwrap(),
+        store.delete_expired(in_days(60)).await.unwrap(),
         5,
         "its token, both names and both tombstones; by the other token a machine is known"
     );
-    assert_eq!(store.nodes().departed(cluster.id).await.unwrap(), Vec::<String>::new());
-    assert!(matches!(tenant.enroll(&brought, "brought").await, Err(EnrolError::Removed)));
+    assert_eq!(store.nodes().removed_names(cluster.id).await.unwrap(), Vec::<String>::new());
+    assert!(matches!(tenant.enroll(&brought, "brought").await, Err(EnrollError::Removed)));
 }

@@ -1,6 +1,6 @@
-//! Places for live pages: so many for one person, so many in all.
+//! Limits live pages: per person and in all.
 //!
-//! A page takes one stream, so a person's places also leave room on an HTTP/2 connection, where the gateway takes 16 streams.
+//! A page takes one stream, so a person's permits also leave room on an HTTP/2 connection, where the gateway takes 16 streams.
 
 use crate::error::Error;
 use crate::state::AppState;
@@ -13,34 +13,34 @@ pub const PER_PERSON: usize = 8;
 /// Streams in all.
 pub const IN_ALL: usize = 256;
 
-/// Who holds how many places.
+/// Who holds how many permits.
 #[derive(Default)]
-pub struct Places(Mutex<HashMap<UserId, usize>>);
+pub struct StreamLimiter(Mutex<HashMap<UserId, usize>>);
 
-/// A place, given back when it is dropped.
-pub struct Place {
+/// A permit, released when it is dropped.
+pub struct StreamPermit {
     state: AppState,
     user: UserId,
 }
 
-impl Place {
-    /// Takes a place for a person.
+impl StreamPermit {
+    /// Acquires a permit for a person.
     ///
     /// # Errors
     /// [`Error::StreamLimit`], [`Error::StreamsFull`].
     pub fn take(state: &AppState, user: UserId) -> Result<Self, Error> {
-        state.live().places.take(user)?;
+        state.live().limiter.take(user)?;
         Ok(Self { state: state.clone(), user })
     }
 }
 
-impl Drop for Place {
+impl Drop for StreamPermit {
     fn drop(&mut self) {
-        self.state.live().places.leave(self.user);
+        self.state.live().limiter.release(self.user);
     }
 }
 
-impl Places {
+impl StreamLimiter {
     fn take(&self, user: UserId) -> Result<(), Error> {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if held.get(&user).is_some_and(|own| *own >= PER_PERSON) {
@@ -53,7 +53,7 @@ impl Places {
         Ok(())
     }
 
-    fn leave(&self, user: UserId) {
+    fn release(&self, user: UserId) {
         let mut held = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match held.get_mut(&user) {
             Some(own) if *own > 1 => *own -= 1,
@@ -73,21 +73,21 @@ mod tests {
 
     #[test]
     fn a_person_has_some_places_and_all_have_more() {
-        let places = Places::default();
+        let limiter = StreamLimiter::default();
         for _ in 0..PER_PERSON {
-            places.take(person(0)).unwrap();
+            limiter.take(person(0)).unwrap();
         }
-        assert!(matches!(places.take(person(0)), Err(Error::StreamLimit { most: PER_PERSON })));
-        places.leave(person(0));
-        places.take(person(0)).unwrap();
+        assert!(matches!(limiter.take(person(0)), Err(Error::StreamLimit { most: PER_PERSON })));
+        limiter.release(person(0));
+        limiter.take(person(0)).unwrap();
         for number in 1..u128::try_from(IN_ALL / PER_PERSON).unwrap() {
             for _ in 0..PER_PERSON {
-                places.take(person(number)).unwrap();
+                limiter.take(person(number)).unwrap();
             }
         }
-        assert!(matches!(places.take(person(1000)), Err(Error::StreamsFull { most: IN_ALL })));
-        places.leave(person(1));
-        places.take(person(1000)).unwrap();
-        assert!(matches!(places.take(person(1001)), Err(Error::StreamsFull { .. })));
+        assert!(matches!(limiter.take(person(1000)), Err(Error::StreamsFull { most: IN_ALL })));
+        limiter.release(person(1));
+        limiter.take(person(1000)).unwrap();
+        assert!(matches!(limiter.take(person(1001)), Err(Error::StreamsFull { .. })));
     }
 }

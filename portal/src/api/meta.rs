@@ -2,7 +2,7 @@
 
 use super::reply::Failure;
 use crate::app::versions;
-use crate::error::catalogue;
+use crate::error::catalog;
 use crate::extract::Call;
 use crate::state::AppState;
 use api_types::{ErrorCode, KubernetesVersion, List};
@@ -16,16 +16,16 @@ pub(super) fn routes() -> OpenApiRouter<AppState> {
 
 /// List Kubernetes versions
 #[utoipa::path(get, path = "/kubernetes-versions", tag = "catalogue", operation_id = "list_kubernetes_versions",
-    responses((status = 200, body = List<KubernetesVersion>, description = "Versions on offer"), Failure))]
+    responses((status = 200, body = List<KubernetesVersion>, description = "Available versions"), Failure))]
 async fn kubernetes_versions(call: Call) -> Json<List<KubernetesVersion>> {
     Json(List { items: versions::list(&call.state), next_cursor: None })
 }
 
 /// List error codes
 ///
-/// Needs no credentials.
+/// No credentials required.
 #[utoipa::path(get, path = "/errors", tag = "catalogue", operation_id = "list_errors", security(()),
-    responses((status = 200, body = List<ErrorCode>, description = "Every code an error can have"), Failure))]
+    responses((status = 200, body = List<ErrorCode>, description = "All error codes"), Failure))]
 async fn errors() -> Json<List<ErrorCode>> {
-    Json(List { items: catalogue::all(), next_cursor: None })
+    Json(List { items: catalog::all(), next_cursor: None })
 }

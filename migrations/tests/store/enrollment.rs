@@ -18,21 +18,21 @@ pub async fn wrong_tokens_are_refused_by_name(fixture: Fixture) {
     let api = text.replace("pilothouse_join_", "pilothouse_");
     for wrong in ["", "nonsense", bent.as_str(), &api, &text[..text.len() - 1]] {
         let refused = store.nodes().enroll(machine(wrong, "m1")).await;
-        assert!(matches!(refused, Err(EnrolError::Unknown)), "{wrong}: {refused:?}");
+        assert!(matches!(refused, Err(EnrollError::Unknown)), "{wrong}: {refused:?}");
     }
     let late = NewJoinToken { expires_at: hence(-1), ..tenant.new_join_token(cluster.id) };
     let (_, late) = store.join_tokens().create(late).await.unwrap();
-    assert!(matches!(tenant.enroll(&late, "m1").await, Err(EnrolError::Expired)));
+    assert!(matches!(tenant.enroll(&late, "m1").await, Err(EnrollError::Expired)));
     store.join_tokens().revoke(org, token.id, tenant.actor).await.unwrap();
-    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Revoked)));
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrollError::Revoked)));
     assert!(store.nodes().list(org, cluster.id).await.unwrap().is_empty(), "no row for a refused machine");
     let (_, secret) = tenant.join_token(cluster.id).await;
     let going = tenant.join_token(cluster.id).await.1;
     let pool = store.pools().list(org, cluster.id).await.unwrap()[0].id;
     store.pools().request_deletion(org, pool, tenant.actor).await.unwrap();
-    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::PoolDeleting)));
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrollError::PoolDeleting)));
     store.clusters().request_deletion(org, cluster.id, tenant.actor).await.unwrap();
-    assert!(matches!(tenant.enroll(&going, "m1").await, Err(EnrolError::ClusterDeleting)));
+    assert!(matches!(tenant.enroll(&going, "m1").await, Err(EnrollError::ClusterDeleting)));
 }
 
 pub async fn the_same_machine_gets_the_same_node(fixture: Fixture) {
@@ -49,7 +49,7 @@ pub async fn the_same_machine_gets_the_same_node(fixture: Fixture) {
     assert!(drain(store).await.iter().any(|work| work.id == first.node.id.uuid()));
     let second = tenant.enroll(&secret, "m1").await.unwrap();
     assert_eq!(second.node.id, first.node.id);
-    assert!(matches!(tenant.enroll(&secret, "m2").await, Err(EnrolError::UsedElsewhere)));
+    assert!(matches!(tenant.enroll(&secret, "m2").await, Err(EnrollError::UsedElsewhere)));
     let token = store.join_tokens().get(tenant.organization, token.id).await.unwrap();
     assert_eq!((token.uses, store.nodes().of_cluster(cluster.id).await.unwrap().len()), (1, 1));
     // A token for two machines, and a third.
@@ -58,7 +58,7 @@ pub async fn the_same_machine_gets_the_same_node(fixture: Fixture) {
     let (a, b) = (tenant.enroll(&two, "a").await.unwrap(), tenant.enroll(&two, "b").await.unwrap());
     assert!(a.node.id != b.node.id && a.node.name != b.node.name, "the host name is the same, the node names differ");
     assert_eq!(tenant.enroll(&two, "a").await.unwrap().node.id, a.node.id);
-    assert!(matches!(tenant.enroll(&two, "c").await, Err(EnrolError::UsedUp)));
+    assert!(matches!(tenant.enroll(&two, "c").await, Err(EnrollError::UsedUp)));
 }
 
 pub async fn a_removed_machine_stays_removed(fixture: Fixture) {
@@ -69,15 +69,15 @@ pub async fn a_removed_machine_stays_removed(fixture: Fixture) {
     let node = tenant.enroll(&secret, "m1").await.unwrap().node;
     assert!(store.nodes().route(cluster.id, node.id).await.unwrap().is_some());
     store.nodes().request_deletion(org, node.id, tenant.actor).await.unwrap();
-    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Removed)));
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrollError::Removed)));
     assert!(store.nodes().route(cluster.id, node.id).await.unwrap().is_some(), "it can still be told to reset");
     store.nodes().mark_removed(node.id).await.unwrap();
     assert!(store.nodes().load(node.id).await.unwrap().removed);
     assert!(store.nodes().route(cluster.id, node.id).await.unwrap().is_none());
     store.nodes().purge(node.id).await.unwrap();
-    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Removed)));
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrollError::Removed)));
     let (_, fresh) = tenant.join_token(cluster.id).await;
-    assert_ne!(tenant.enroll(&fresh, "m1").await.unwrap().node.id, node.id, "a new token is a new wish");
+    assert_ne!(tenant.enroll(&fresh, "m1").await.unwrap().node.id, node.id, "a new token is a new request");
 }
 
 pub async fn a_token_for_one_machine_fills_its_row(fixture: Fixture) {
@@ -94,7 +94,7 @@ pub async fn a_token_for_one_machine_fills_its_row(fixture: Fixture) {
     assert_eq!((enrolled.state, enrolled.pool), (NodeState::Joining, pool.id));
     let (_, secret) = store.join_tokens().create(new).await.unwrap();
     store.nodes().purge(node.id).await.unwrap();
-    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::Removed)));
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrollError::Removed)));
 }
 
 pub async fn machines_at_once_get_names_and_ranges_of_their_own(fixture: Fixture) {
@@ -134,9 +134,9 @@ pub async fn a_full_pod_range_is_said_so(fixture: Fixture) {
         fixture.store.nodes().insert_for_pool(pool.id).await.unwrap();
     }
     let message = is_conflict(fixture.store.nodes().insert_for_pool(pool.id).await);
-    assert!(message.contains("pod range has no room"), "{message}");
+    assert!(message.contains("pod CIDR of the cluster is exhausted"), "{message}");
     let (token, secret) = tenant.join_token(cluster.id).await;
-    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrolError::NoPodRangeLeft)));
+    assert!(matches!(tenant.enroll(&secret, "m1").await, Err(EnrollError::NoPodRangeLeft)));
     let token = fixture.store.join_tokens().get(tenant.organization, token.id).await.unwrap();
     assert_eq!(token.uses, 0, "the token is not used up by a failure");
 }
@@ -163,7 +163,7 @@ pub async fn a_cluster_that_lost_too_many_nodes_gets_no_more_for_a_day(fixture: 
     };
     fixture.meddle(&more).await;
     assert_eq!(store.tombstones().recent(cluster.id).await.unwrap().len() as u64, Tombstones::RECENT);
-    assert!(matches!(join("two").await, Err(EnrolError::TooManyRemoved)));
+    assert!(matches!(join("two").await, Err(EnrollError::TooManyRemoved)));
     let message = is_conflict(store.nodes().insert_for_pool(pool.id).await);
     assert!(message.contains("within the last 25 hours"), "{message}");
     fixture.meddle(&format!("UPDATE node_tombstones SET removed_at = removed_at - {}", 25 * 3_600_000 + 1)).await;
@@ -186,9 +186,9 @@ pub async fn links_and_heartbeats(fixture: Fixture) {
     let up = nodes.load(node.id).await.unwrap();
     assert!(up.link_connected && up.last_seen_at >= node.last_seen_at);
     nodes.set_link(node.id, true).await.unwrap();
-    nodes.seen(node.id).await.unwrap();
+    nodes.record_heartbeat(node.id).await.unwrap();
     assert!(drain(store).await.is_empty(), "heartbeats are no work");
-    let facts = NodeFacts { kubelet_version: "v1.36.3".to_owned(), ..up.facts.clone() };
+    let facts = NodeInfo { kubelet_version: "v1.36.3".to_owned(), ..up.facts.clone() };
     let report = NodeReport {
         state: NodeState::Ready,
         state_message: "Ready".to_owned(),
@@ -217,13 +217,13 @@ pub async fn a_removed_nodes_name_is_nobodys_for_a_while(fixture: Fixture) {
     };
     let first = join("one").await;
     fixture.store.nodes().purge(first.id).await.unwrap();
-    assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), [first.name.to_string()]);
+    assert_eq!(fixture.store.nodes().removed_names(cluster.id).await.unwrap(), [first.name.to_string()]);
     let second = join("two").await;
     assert_ne!(second.name, first.name, "certificates in the first one's name may still be shown");
     assert!(second.name.as_str().starts_with(first.name.as_str()));
     fixture.store.nodes().purge(second.id).await.unwrap();
     fixture.store.clusters().purge(cluster.id).await.unwrap();
-    assert_eq!(fixture.store.nodes().departed(cluster.id).await.unwrap(), Vec::<String>::new());
+    assert_eq!(fixture.store.nodes().removed_names(cluster.id).await.unwrap(), Vec::<String>::new());
 }
 
 pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixture) {
@@ -241,13 +241,13 @@ pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixtur
     for node in [&told, &reset, &purged, &last] {
         assert_eq!(store.tombstones().get(node.id).await.unwrap(), None);
     }
-    let mut news = store.changes();
+    let mut changes = store.changes();
     let fence = tenant.cluster("fence").await;
-    while soon(news.recv()).await.unwrap().cluster != Some(fence.id) {}
+    while soon(changes.recv()).await.unwrap().cluster != Some(fence.id) {}
     store.tombstones().write(told.id).await.unwrap();
     // Other news of the fence may still be on their way.
     let is_its = |change: &Change| (change.kind, change.id) == (ChangeKind::Node, told.id.uuid());
-    while !is_its(&soon(news.recv()).await.unwrap()) {}
+    while !is_its(&soon(changes.recv()).await.unwrap()) {}
     assert_eq!(store.tombstones().recent(cluster.id).await.unwrap(), [told.name.to_string()].into());
     store.nodes().mark_removed(reset.id).await.unwrap();
     store.nodes().purge(purged.id).await.unwrap();
@@ -256,7 +256,7 @@ pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixtur
     let unrefused = async || store.tombstones().unrefused(cluster.id).await.unwrap();
     assert!(unrefused().await.contains(&first));
     store.tombstones().mark_refused(told.id).await.unwrap();
-    while !is_its(&soon(news.recv()).await.unwrap()) {}
+    while !is_its(&soon(changes.recv()).await.unwrap()) {}
     let first = store.tombstones().get(told.id).await.unwrap().unwrap();
     assert!(first.refused_at.is_some() && !unrefused().await.contains(&first));
     assert_eq!(store.tombstones().refused_since(hence(-60)).await.unwrap(), [(cluster.id, told.id)].into());
@@ -276,9 +276,9 @@ pub async fn a_removal_is_in_writing_longer_than_everything_else(fixture: Fixtur
         assert!(store.tombstones().get(node.id).await.unwrap().is_some(), "they outlive the cluster");
     }
     let days = |days: i64| hence(days * 86_400);
-    store.tidy(days(31)).await.unwrap();
+    store.delete_expired(days(31)).await.unwrap();
     assert!(store.tombstones().get(last.id).await.unwrap().is_some(), "as long as any certificate");
-    store.tidy(days(46)).await.unwrap();
+    store.delete_expired(days(46)).await.unwrap();
     assert_eq!(store.tombstones().get(last.id).await.unwrap(), None);
     assert_eq!(store.tombstones().cluster(&label).await.unwrap(), None);
 }

@@ -1,8 +1,8 @@
-//! Places for strangers: so many in all, so many for one address and for one network, and the idlest of the greediest makes room.
+//! A limiter of unauthenticated connections: in all, per address and per network; when it is full, the idlest connection of the largest user is evicted.
 //!
 //! An address is what one customer has: an IPv4 address, or the /64 of an IPv6 one. Its network is the /24, or the /48, around it.
-//! When no place is left for a newcomer, a connection goes at once: of the address or network that has the largest part of its share,
-//! the one that was used least lately. So whoever fills the places loses them first, also to somebody who comes with one connection.
+//! When no permit is left for a new connection, another is evicted at once: of the address or network that has the largest part of its share,
+//! the least recently used one. So whoever takes most permits loses them first, even to somebody with a single connection.
 
 use std::{
     cmp::Reverse,
@@ -17,23 +17,23 @@ use std::{
 
 use tokio_util::sync::CancellationToken;
 
-/// How many places there are.
+/// How many connections are allowed.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shares {
+pub(crate) struct LimiterConfig {
     /// In all.
     pub(crate) total: usize,
-    /// Of them for one address.
+    /// Per address.
     pub(crate) per_address: usize,
-    /// Of them for one network.
+    /// Per network.
     pub(crate) per_network: usize,
-    /// A connection that was used this lately keeps its place.
-    pub(crate) spared: Duration,
+    /// A connection that was used this recently is not evicted.
+    pub(crate) min_idle: Duration,
 }
 
-/// Places of one kind.
+/// Limits one kind of connections.
 #[derive(Debug)]
-pub(crate) struct Places {
-    shares: Shares,
+pub(crate) struct ConnectionLimiter {
+    shares: LimiterConfig,
     begun: Instant,
     table: Mutex<Table>,
 }
@@ -42,7 +42,7 @@ pub(crate) struct Places {
 struct Table {
     next: u64,
     held: HashMap<u64, Held>,
-    /// Places held by an address or a network; the two never have the same key.
+    /// Permits held by an address or a network; the two never have the same key.
     counts: HashMap<Prefix, usize>,
 }
 
@@ -50,7 +50,7 @@ struct Table {
 struct Held {
     address: Prefix,
     network: Prefix,
-    /// Milliseconds since the places were made.
+    /// Milliseconds since the limiter was created.
     used: Arc<AtomicU64>,
     cut: CancellationToken,
 }
@@ -61,47 +61,47 @@ enum Prefix {
     Network(IpAddr),
 }
 
-/// One place, given back when it is dropped.
+/// A permit, released when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place {
-    places: Arc<Places>,
+pub(crate) struct ConnectionPermit {
+    limiter: Arc<ConnectionLimiter>,
     id: u64,
     used: Arc<AtomicU64>,
 }
 
-/// What taking a place led to.
+/// The result of acquiring a permit.
 #[derive(Debug)]
-pub(crate) enum Taken {
-    /// A place, and whether somebody was cut for it.
-    Place(Place, bool),
-    /// None: all are held by those who may keep them.
-    Refused,
+pub(crate) enum Acquired {
+    /// A permit, and whether another connection was evicted for it.
+    Permit(ConnectionPermit, bool),
+    /// None: no connection may be evicted.
+    Rejected,
 }
 
-impl Places {
-    /// Places of one kind.
-    pub(crate) fn new(shares: Shares) -> Arc<Self> {
+impl ConnectionLimiter {
+    /// Limits one kind of connections.
+    pub(crate) fn new(shares: LimiterConfig) -> Arc<Self> {
         Arc::new(Self { shares, begun: Instant::now(), table: Mutex::default() })
     }
 
-    /// A place for a connection from this address, which `cut` ends when it must make room.
-    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, cut: CancellationToken) -> Taken {
+    /// A permit for a connection from this address; cancelling `cut` evicts it.
+    pub(crate) fn take(self: &Arc<Self>, address: IpAddr, cut: CancellationToken) -> Acquired {
         let (address, network) = prefixes(address);
         let now = self.now();
         let mut table = self.table();
-        let has_made_room = match table.crowded(&self.shares, address, network) {
+        let has_evicted = match table.crowded(&self.shares, address, network) {
             None => false,
             Some(among) => match table.idlest(&self.shares, among, now) {
                 Some(victim) => table.evict(victim),
-                None => return Taken::Refused,
+                None => return Acquired::Rejected,
             },
         };
         let used = Arc::new(AtomicU64::new(now));
         let id = table.enter(Held { address, network, used: used.clone(), cut });
-        Taken::Place(Place { places: self.clone(), id, used }, has_made_room)
+        Acquired::Permit(ConnectionPermit { limiter: self.clone(), id, used }, has_evicted)
     }
 
-    /// Ends the idlest connection of the greediest; false if there is none that must go.
+    /// Evicts the idlest connection of the largest user; false if there is none.
     pub(crate) fn shed(&self) -> bool {
         let mut table = self.table();
         table.idlest(&self.shares, None, self.now()).is_some_and(|victim| table.evict(victim))
@@ -127,8 +127,8 @@ impl Places {
 }
 
 impl Table {
-    /// Whose places are short for a newcomer: those of one prefix, or (`Some(None)`) everybody's.
-    fn crowded(&self, shares: &Shares, address: Prefix, network: Prefix) -> Option<Option<Prefix>> {
+    /// Whose permits are exhausted: those of one prefix, or (`Some(None)`) everybody's.
+    fn crowded(&self, shares: &LimiterConfig, address: Prefix, network: Prefix) -> Option<Option<Prefix>> {
         if self.count(address) >= shares.per_address {
             return Some(Some(address));
         }
@@ -139,16 +139,17 @@ impl Table {
     }
 
     /// Of those with the largest part of their share (among one prefix, if given), the one used least lately.
-    fn idlest(&self, shares: &Shares, among: Option<Prefix>, now: u64) -> Option<u64> {
-        let spared = u64::try_from(shares.spared.as_millis()).unwrap_or(u64::MAX);
+    fn idlest(&self, shares: &LimiterConfig, among: Option<Prefix>, now: u64) -> Option<u64> {
+        let min_idle = u64::try_from(shares.min_idle.as_millis()).unwrap_or(u64::MAX);
         let within = |held: &Held| among.is_none_or(|prefix| prefix == held.address || prefix == held.network);
         let used = |held: &Held| held.used.load(Relaxed);
-        let candidates = self.held.iter().filter(|(_, held)| within(held) && now.saturating_sub(used(held)) >= spared);
-        candidates.max_by_key(|(_, held)| (self.greed(shares, held), Reverse(used(held)))).map(|(id, _)| *id)
+        let candidates =
+            self.held.iter().filter(|(_, held)| within(held) && now.saturating_sub(used(held)) >= min_idle);
+        candidates.max_by_key(|(_, held)| (self.usage_share(shares, held), Reverse(used(held)))).map(|(id, _)| *id)
     }
 
     /// The part of its share that a connection's address has, or its network, whichever is more; comparable between all.
-    fn greed(&self, shares: &Shares, held: &Held) -> usize {
+    fn usage_share(&self, shares: &LimiterConfig, held: &Held) -> usize {
         (self.count(held.address) * shares.per_network).max(self.count(held.network) * shares.per_address)
     }
 
@@ -185,21 +186,21 @@ impl Table {
     }
 }
 
-impl Place {
-    /// Notes that the connection is used now.
+impl ConnectionPermit {
+    /// Records that the connection is used now.
     pub(crate) fn touch(&self) {
-        self.used.store(self.places.now(), Relaxed);
+        self.used.store(self.limiter.now(), Relaxed);
     }
 
-    /// The places it is one of.
-    pub(crate) fn places(&self) -> &Arc<Places> {
-        &self.places
+    /// The limiter it belongs to.
+    pub(crate) fn limiter(&self) -> &Arc<ConnectionLimiter> {
+        &self.limiter
     }
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.places.table().leave(self.id);
+        self.limiter.table().leave(self.id);
     }
 }
 
@@ -218,17 +219,17 @@ fn prefixes(address: IpAddr) -> (Prefix, Prefix) {
 mod tests {
     use super::*;
 
-    fn places(total: usize, per_address: usize, per_network: usize) -> Arc<Places> {
-        Places::new(Shares { total, per_address, per_network, spared: Duration::ZERO })
+    fn limiter(total: usize, per_address: usize, per_network: usize) -> Arc<ConnectionLimiter> {
+        ConnectionLimiter::new(LimiterConfig { total, per_address, per_network, min_idle: Duration::ZERO })
     }
 
-    struct Guest(CancellationToken, Place);
+    struct Guest(CancellationToken, ConnectionPermit);
 
-    fn enter(places: &Arc<Places>, address: &str) -> Guest {
+    fn enter(limiter: &Arc<ConnectionLimiter>, address: &str) -> Guest {
         let cut = CancellationToken::new();
-        match places.take(address.parse().unwrap(), cut.clone()) {
-            Taken::Place(place, _) => Guest(cut, place),
-            Taken::Refused => panic!("no place for {address}"),
+        match limiter.take(address.parse().unwrap(), cut.clone()) {
+            Acquired::Permit(permit, _) => Guest(cut, permit),
+            Acquired::Rejected => panic!("no place for {address}"),
         }
     }
 
@@ -236,7 +237,7 @@ mod tests {
     fn age(guest: &Guest, milliseconds: u64) {
         guest.1.used.store(0, Relaxed);
         assert!(milliseconds > 0);
-        for held in guest.1.places.table().held.values() {
+        for held in guest.1.limiter.table().held.values() {
             if !Arc::ptr_eq(&held.used, &guest.1.used) {
                 held.used.fetch_add(milliseconds, Relaxed);
             }
@@ -245,25 +246,25 @@ mod tests {
 
     #[test]
     fn beyond_its_share_an_address_loses_its_own_idlest() {
-        let places = places(8, 2, 8);
+        let limiter = limiter(8, 2, 8);
         let (one, two, other) =
-            (enter(&places, "192.0.2.1"), enter(&places, "::ffff:192.0.2.1"), enter(&places, "192.0.2.2"));
+            (enter(&limiter, "192.0.2.1"), enter(&limiter, "::ffff:192.0.2.1"), enter(&limiter, "192.0.2.2"));
         age(&one, 10);
         age(&other, 10);
-        let three = enter(&places, "192.0.2.1");
+        let three = enter(&limiter, "192.0.2.1");
         assert!(one.0.is_cancelled() && ![&two, &other, &three].iter().any(|guest| guest.0.is_cancelled()));
-        let sixes = [enter(&places, "2001:db8::1"), enter(&places, "2001:db8::2")];
-        let _third = enter(&places, "2001:db8::3");
+        let sixes = [enter(&limiter, "2001:db8::1"), enter(&limiter, "2001:db8::2")];
+        let _third = enter(&limiter, "2001:db8::3");
         assert!(sixes.iter().any(|guest| guest.0.is_cancelled()), "a customer's /64 is one");
     }
 
     #[test]
     fn the_greediest_makes_room_for_everybody_else() {
-        let places = places(6, 4, 4);
-        let greedy: Vec<_> = (0..4).map(|_| enter(&places, "192.0.2.1")).collect();
-        let modest = [enter(&places, "198.51.100.1"), enter(&places, "203.0.113.1")];
+        let limiter = limiter(6, 4, 4);
+        let greedy: Vec<_> = (0..4).map(|_| enter(&limiter, "192.0.2.1")).collect();
+        let modest = [enter(&limiter, "198.51.100.1"), enter(&limiter, "203.0.113.1")];
         age(&modest[0], 50);
-        let newcomer = enter(&places, "203.0.113.9");
+        let newcomer = enter(&limiter, "203.0.113.9");
         let gone = greedy.iter().filter(|guest| guest.0.is_cancelled()).count();
         assert_eq!(gone, 1, "though another was idle for longer");
         assert!(![&modest[0], &modest[1], &newcomer].iter().any(|guest| guest.0.is_cancelled()));
@@ -271,36 +272,36 @@ mod tests {
 
     #[test]
     fn a_network_of_many_addresses_is_greedy_too() {
-        let places = places(6, 4, 5);
-        let spread: Vec<_> = (0..4).map(|at| enter(&places, &format!("2001:db8:7:{at}::1"))).collect();
-        let two = [enter(&places, "192.0.2.1"), enter(&places, "192.0.2.1")];
-        let _newcomer = enter(&places, "198.51.100.1");
+        let limiter = limiter(6, 4, 5);
+        let spread: Vec<_> = (0..4).map(|at| enter(&limiter, &format!("2001:db8:7:{at}::1"))).collect();
+        let two = [enter(&limiter, "192.0.2.1"), enter(&limiter, "192.0.2.1")];
+        let _newcomer = enter(&limiter, "198.51.100.1");
         assert_eq!(spread.iter().filter(|guest| guest.0.is_cancelled()).count(), 1, "its /48 has the most");
         assert!(!two.iter().any(|guest| guest.0.is_cancelled()));
     }
 
     #[test]
     fn who_was_used_just_now_may_be_spared() {
-        let shares = Shares { total: 2, per_address: 2, per_network: 2, spared: Duration::from_secs(60) };
-        let places = Places::new(shares);
-        let held = [enter(&places, "192.0.2.1"), enter(&places, "192.0.2.1")];
-        assert!(matches!(places.take([192, 0, 2, 9].into(), CancellationToken::new()), Taken::Refused));
-        assert!(places.are_scarce() && !places.shed());
+        let shares = LimiterConfig { total: 2, per_address: 2, per_network: 2, min_idle: Duration::from_secs(60) };
+        let limiter = ConnectionLimiter::new(shares);
+        let held = [enter(&limiter, "192.0.2.1"), enter(&limiter, "192.0.2.1")];
+        assert!(matches!(limiter.take([192, 0, 2, 9].into(), CancellationToken::new()), Acquired::Rejected));
+        assert!(limiter.are_scarce() && !limiter.shed());
         drop(held);
-        let table = places.table();
+        let table = limiter.table();
         assert!(table.held.is_empty() && table.counts.is_empty());
     }
 
     #[test]
     fn an_evicted_place_is_given_back_once() {
-        let places = places(1, 1, 1);
-        let first = enter(&places, "192.0.2.1");
-        let second = enter(&places, "192.0.2.2");
+        let limiter = limiter(1, 1, 1);
+        let first = enter(&limiter, "192.0.2.1");
+        let second = enter(&limiter, "192.0.2.2");
         assert!(first.0.is_cancelled());
         drop(first);
-        assert_eq!(places.table().held.len(), 1);
+        assert_eq!(limiter.table().held.len(), 1);
         second.1.touch();
         drop(second);
-        assert!(places.table().counts.is_empty());
+        assert!(limiter.table().counts.is_empty());
     }
 }

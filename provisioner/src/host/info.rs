@@ -19,9 +19,9 @@ pub enum Component {
 /// The most of a program's last words that is kept, characters.
 const LAST_WORDS: usize = 300;
 
-/// Why a pod does not run, as the host says it.
+/// Why a pod does not run, quoted from the host.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Complaint {
+pub struct WaitingReason {
     /// Kubernetes' word for it: `Unschedulable`, `ErrImageNeverPull`, `CrashLoopBackOff`, …
     pub reason: String,
     /// The same for people.
@@ -30,7 +30,7 @@ pub struct Complaint {
 
 /// One pod of a tenant's control plane.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PodFact {
+pub struct PodInfo {
     /// Whose.
     pub cluster: ClusterId,
     /// Which part.
@@ -42,12 +42,12 @@ pub struct PodFact {
     /// Whether the host's kubelet calls it ready.
     pub ready: bool,
     /// Whether it is on its way out.
-    pub leaving: bool,
+    pub terminating: bool,
     /// Why it does not run; none while nothing is wrong.
-    pub complaint: Option<Complaint>,
+    pub waiting_reason: Option<WaitingReason>,
 }
 
-impl PodFact {
+impl PodInfo {
     /// The facts of a pod; `None` for one that is no tenant's.
     pub fn of(pod: &Pod) -> Option<Self> {
         let label = |name: &str| pod.metadata.labels.as_ref()?.get(name).cloned();
@@ -62,7 +62,7 @@ impl PodFact {
         let address = status.and_then(|status| status.pod_ip.as_ref()?.parse().ok());
         let conditions = status.and_then(|status| status.conditions.as_ref());
         let ready = conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));
-        let leaving = pod.metadata.deletion_timestamp.is_some();
+        let terminating = pod.metadata.deletion_timestamp.is_some();
         let name = pod.metadata.name.clone()?;
         Some(Self {
             cluster,
@@ -70,19 +70,19 @@ impl PodFact {
             name,
             address: address.filter(|_| !over),
             ready,
-            leaving,
-            complaint: complaint(pod),
+            terminating,
+            waiting_reason: waiting_reason(pod),
         })
     }
 }
 
 /// The first thing the host complains of: it cannot be scheduled, an image is missing, a container keeps ending.
-fn complaint(pod: &Pod) -> Option<Complaint> {
+fn waiting_reason(pod: &Pod) -> Option<WaitingReason> {
     let status = pod.status.as_ref()?;
     let unschedulable =
         status.conditions.iter().flatten().find(|one| one.type_ == "PodScheduled" && one.status == "False");
     let unschedulable = unschedulable.and_then(|one| {
-        Some(Complaint {
+        Some(WaitingReason {
             reason: "Unschedulable".to_owned(),
             message: one.message.as_deref().map(printable).filter(|text| !text.is_empty())?,
         })
@@ -92,15 +92,15 @@ fn complaint(pod: &Pod) -> Option<Complaint> {
 }
 
 /// What a container waits for, unless it is merely being made.
-fn waiting(container: &ContainerStatus) -> Option<Complaint> {
+fn waiting(container: &ContainerStatus) -> Option<WaitingReason> {
     let waiting = container.state.as_ref()?.waiting.as_ref()?;
     let reason =
         waiting.reason.clone().filter(|reason| !matches!(reason.as_str(), "ContainerCreating" | "PodInitializing"))?;
     // How it ended says more than that it is started again later.
     let ended = container.last_state.as_ref().and_then(|last| last.terminated.as_ref()).map(last_words);
-    let words = ended.or_else(|| waiting.message.clone()).filter(|words| !words.is_empty());
-    let words = words.map_or_else(|| reason.clone(), |words| format!("{reason}: {words}"));
-    Some(Complaint { message: printable(&format!("{}: {words}", container.name)), reason: printable(&reason) })
+    let message = ended.or_else(|| waiting.message.clone()).filter(|message| !message.is_empty());
+    let message = message.map_or_else(|| reason.clone(), |message| format!("{reason}: {message}"));
+    Some(WaitingReason { message: printable(&format!("{}: {message}", container.name)), reason: printable(&reason) })
 }
 
 fn last_words(ended: &ContainerStateTerminated) -> String {
@@ -109,13 +109,13 @@ fn last_words(ended: &ContainerStateTerminated) -> String {
     let line = printable_within(line, LAST_WORDS);
     let reason = ended.reason.as_deref().filter(|reason| *reason != "Error");
     let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-    let said = if line.is_empty() { String::new() } else { format!(": {line}") };
-    format!("it ended with code {}{reason}{said}", ended.exit_code)
+    let suffix = if line.is_empty() { String::new() } else { format!(": {line}") };
+    format!("exited with code {}{reason}{suffix}", ended.exit_code)
 }
 
 /// One node of a tenant's cluster, as Kubernetes has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NodeFact {
+pub struct NodeStatus {
     /// Its name.
     pub name: String,
     /// Whether its condition `Ready` is true; `None` when Kubernetes does not know.
@@ -134,7 +134,7 @@ fn kept(text: Option<&str>, longest: usize) -> String {
     printable_within(text.unwrap_or_default(), longest)
 }
 
-impl NodeFact {
+impl NodeStatus {
     /// The facts of a node.
     pub fn of(node: &Node) -> Self {
         let status = node.status.as_ref();
@@ -170,12 +170,12 @@ mod tests {
     fn a_pod_says_why_it_does_not_run() {
         let waiting = json!({"reason": "ErrImageNeverPull", "message": "image is not present"});
         let statuses = json!([{"name": "etcd", "image": "", "imageID": "", "ready": false, "restartCount": 0, "state": {"waiting": waiting}}]);
-        let fact = PodFact::of(&pod(json!({"podIP": "100.64.0.9", "containerStatuses": statuses}))).unwrap();
-        let complaint = fact.complaint.unwrap();
-        assert_eq!(complaint.reason, "ErrImageNeverPull");
-        assert_eq!(complaint.message, "etcd: ErrImageNeverPull: image is not present");
-        assert_eq!(fact.address, Some(Ipv4Addr::new(100, 64, 0, 9)));
-        assert!(!fact.ready && !fact.leaving);
+        let info = PodInfo::of(&pod(json!({"podIP": "100.64.0.9", "containerStatuses": statuses}))).unwrap();
+        let waiting_reason = info.waiting_reason.unwrap();
+        assert_eq!(waiting_reason.reason, "ErrImageNeverPull");
+        assert_eq!(waiting_reason.message, "etcd: ErrImageNeverPull: image is not present");
+        assert_eq!(info.address, Some(Ipv4Addr::new(100, 64, 0, 9)));
+        assert!(!info.ready && !info.terminating);
     }
 
     #[test]
@@ -185,9 +185,9 @@ mod tests {
         let waiting = json!({"reason": "CrashLoopBackOff", "message": "back-off 20s restarting failed container"});
         let status = json!({"name": "etcd", "image": "", "imageID": "", "ready": false, "restartCount": 3,
             "state": {"waiting": waiting}, "lastState": {"terminated": terminated}});
-        let complaint = PodFact::of(&pod(json!({"containerStatuses": [status]}))).unwrap().complaint.unwrap();
-        let words = "etcd: CrashLoopBackOff: it ended with code 1: open /etc/etcd/ca.crt: no such file";
-        assert_eq!((complaint.reason.as_str(), complaint.message.as_str()), ("CrashLoopBackOff", words));
+        let waiting_reason = PodInfo::of(&pod(json!({"containerStatuses": [status]}))).unwrap().waiting_reason.unwrap();
+        let message = "etcd: CrashLoopBackOff: exited with code 1: open /etc/etcd/ca.crt: no such file";
+        assert_eq!((waiting_reason.reason.as_str(), waiting_reason.message.as_str()), ("CrashLoopBackOff", message));
     }
 
     #[test]
@@ -198,27 +198,27 @@ mod tests {
         };
         let statuses = json!({"initContainerStatuses": [status("kube-apiserver", "CrashLoopBackOff")],
             "containerStatuses": [status("kube-scheduler", "PodInitializing")]});
-        let complaint = PodFact::of(&pod(statuses)).unwrap().complaint.unwrap();
-        assert_eq!(complaint.message, "kube-apiserver: CrashLoopBackOff");
+        let waiting_reason = PodInfo::of(&pod(statuses)).unwrap().waiting_reason.unwrap();
+        assert_eq!(waiting_reason.message, "kube-apiserver: CrashLoopBackOff");
     }
 
     #[test]
     fn a_pod_without_room_says_what_the_scheduler_says() {
         let condition = json!({"type": "PodScheduled", "status": "False", "message": "0/1 nodes are available: 1 Insufficient memory."});
-        let complaint = PodFact::of(&pod(json!({"conditions": [condition]}))).unwrap().complaint.unwrap();
-        assert_eq!(complaint.reason, "Unschedulable");
-        assert!(complaint.message.contains("Insufficient memory"));
+        let waiting_reason = PodInfo::of(&pod(json!({"conditions": [condition]}))).unwrap().waiting_reason.unwrap();
+        assert_eq!(waiting_reason.reason, "Unschedulable");
+        assert!(waiting_reason.message.contains("Insufficient memory"));
     }
 
     #[test]
     fn a_finished_pod_has_no_address() {
-        let fact = PodFact::of(&pod(json!({"podIP": "100.64.0.9", "phase": "Failed"}))).unwrap();
-        assert_eq!((fact.address, fact.complaint), (None, None));
+        let info = PodInfo::of(&pod(json!({"podIP": "100.64.0.9", "phase": "Failed"}))).unwrap();
+        assert_eq!((info.address, info.waiting_reason), (None, None));
     }
 
     #[test]
     fn a_stranger_is_no_fact() {
-        assert_eq!(PodFact::of(&Pod::default()), None);
+        assert_eq!(PodInfo::of(&Pod::default()), None);
     }
 
     #[test]
@@ -229,9 +229,9 @@ mod tests {
             "bootID": "", "containerRuntimeVersion": "", "kernelVersion": "", "kubeProxyVersion": "", "machineID": "",
             "operatingSystem": "", "osImage": "", "systemUUID": ""}});
         let node: Node = serde_json::from_value(json!({"metadata": {"name": "a"}, "status": status})).unwrap();
-        let fact = NodeFact::of(&node);
-        assert_eq!((fact.message.chars().count(), fact.kubelet_version.chars().count()), (LONGEST, 64));
-        assert!(fact.message.starts_with('x'), "nothing that clears a screen");
+        let info = NodeStatus::of(&node);
+        assert_eq!((info.message.chars().count(), info.kubelet_version.chars().count()), (LONGEST, 64));
+        assert!(info.message.starts_with('x'), "nothing that clears a screen");
     }
 
     #[test]
@@ -242,8 +242,8 @@ mod tests {
             )
             .unwrap()
         };
-        let ready = |status| NodeFact::of(&node(status)).ready;
+        let ready = |status| NodeStatus::of(&node(status)).ready;
         assert_eq!((ready("True"), ready("False"), ready("Unknown")), (Some(true), Some(false), None));
-        assert_eq!(NodeFact::of(&Node::default()).ready, Some(false));
+        assert_eq!(NodeStatus::of(&Node::default()).ready, Some(false));
     }
 }

@@ -1,4 +1,4 @@
-//! From signals to work: pods that changed make their cluster due, Kubernetes nodes theirs. Signals wake and carry no facts.
+//! From watches to work: pods that changed make their cluster due, Kubernetes nodes theirs. Signals wake and carry no state.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::Context;
 use crate::engine::Engine;
-use crate::trouble::Trouble;
+use crate::error::ReconcileError;
 
 /// Passes signals on until cancelled.
 pub async fn run(ctx: Arc<Context>, engine: Arc<Engine>, cancel: CancellationToken) {
@@ -17,13 +17,13 @@ pub async fn run(ctx: Arc<Context>, engine: Arc<Engine>, cancel: CancellationTok
     loop {
         tokio::select! {
             pod = pods.recv() => match pod {
-                Ok(cluster) => engine.nudge(WorkKind::Cluster, cluster.uuid()).await,
+                Ok(cluster) => engine.wake(WorkKind::Cluster, cluster.uuid()).await,
                 // The routine visit finds what was missed.
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
             node = nodes.recv() => match node {
-                Ok((cluster, name)) => nudge_nodes(&ctx, &engine, cluster, &name).await,
+                Ok((cluster, name)) => wake_nodes(&ctx, &engine, cluster, &name).await,
                 Err(RecvError::Lagged(_)) => {}
                 Err(RecvError::Closed) => return,
             },
@@ -32,23 +32,23 @@ pub async fn run(ctx: Arc<Context>, engine: Arc<Engine>, cancel: CancellationTok
     }
 }
 
-async fn nudge_nodes(ctx: &Context, engine: &Engine, cluster: ClusterId, name: &str) {
-    if let Err(error) = try_nudge_nodes(ctx, engine, cluster, name).await {
+async fn wake_nodes(ctx: &Context, engine: &Engine, cluster: ClusterId, name: &str) {
+    if let Err(error) = try_wake_nodes(ctx, engine, cluster, name).await {
         tracing::debug!(%cluster, error = crate::chain(&error), "wake nodes");
     }
 }
 
-async fn try_nudge_nodes(ctx: &Context, engine: &Engine, cluster: ClusterId, name: &str) -> Result<(), Trouble> {
+async fn try_wake_nodes(ctx: &Context, engine: &Engine, cluster: ClusterId, name: &str) -> Result<(), ReconcileError> {
     let nodes = ctx.store.nodes().of_cluster(cluster).await?;
     if nodes.is_empty() {
         ctx.tenants.forget(cluster);
     }
     if !name.is_empty() && nodes.iter().all(|node| node.name.as_str() != name) {
         // Perhaps one that was removed and is here again.
-        engine.nudge(WorkKind::Cluster, cluster.uuid()).await;
+        engine.wake(WorkKind::Cluster, cluster.uuid()).await;
     }
     for node in nodes.iter().filter(|node| name.is_empty() || node.name.as_str() == name) {
-        engine.nudge(WorkKind::Node, node.id.uuid()).await;
+        engine.wake(WorkKind::Node, node.id.uuid()).await;
     }
     Ok(())
 }

@@ -28,12 +28,12 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`]; what was dropped until then is.
-    pub async fn tidy(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+    pub async fn delete_expired(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let known =
             self.identity().prune().await? + self.join_tokens().prune().await? + self.idempotency().prune().await?;
         let ended =
             self.drop_machine_tokens(now - CREDENTIALS).await? + self.drop_kubeconfigs(now - CREDENTIALS).await?;
-        let ended = ended + self.drop_departed(now).await? + tombstones::prune(self, now).await?;
+        let ended = ended + self.drop_removed_names(now).await? + tombstones::prune(self, now).await?;
         Ok(known + ended + self.drop_operations(now - OPERATIONS).await? + self.drop_audit(now - AUDIT).await?)
     }
 
@@ -58,7 +58,7 @@ impl Store {
         Ok(released.exec(self.db()).await?.rows_affected)
     }
 
-    async fn drop_departed(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
+    async fn drop_removed_names(&self, now: OffsetDateTime) -> Result<u64, StoreError> {
         let old = departed_node::Column::Until.lte(codec::millis(now));
         Ok(departed_node::Entity::delete_many().filter(old).exec(self.db()).await?.rows_affected)
     }
