@@ -35,7 +35,7 @@ pub fn tours(world: &World) {
 async fn account(browser: &Browser, link: &str) {
     browser.goto(link).await;
     browser.fill("Email", EMAIL).await;
-    browser.fill("Name", "Mira Okafor").await;
+    browser.fill("Display name", "Mira Okafor").await;
     browser.fill("Password", PASSWORD).await;
     browser.click("Create account").await;
     browser.at("/clusters", "").await;
@@ -59,7 +59,7 @@ async fn create(browser: &Browser) -> String {
     browser.find("input[name=workers][value=local]").await.click().await.unwrap();
     // With a range of its own no control plane that was made ahead fits, and there are steps to be seen.
     browser.find("form details summary").await.click().await.unwrap();
-    browser.fill("Pod range", "10.200.0.0/16").await;
+    browser.fill("Pod CIDR", "10.200.0.0/16").await;
     browser.find("form button[type=submit]").await.click().await.unwrap();
     let page = browser.at("/clusters/cls_", "").await;
     browser.driver.execute("window.untouched = true", vec![]).await.unwrap();

@@ -21,7 +21,7 @@ async fn set_up(world: &World) {
     world.open(&link).await;
     world.look("setup").await;
     world.fill("Email", EMAIL).await;
-    world.fill("Name", "Mira Okafor").await;
+    world.fill("Display name", "Mira Okafor").await;
     world.fill("Password", PASSWORD).await;
     world.click("Create account").await;
     world.at("/clusters", "").await;
@@ -218,7 +218,7 @@ async fn account(world: &World) {
     for (present, css, words) in
         [("wrong", "#cp-error", "current password is wrong"), (PASSWORD, "main", "Password changed")]
     {
-        world.fill("Present password", present).await;
+        world.fill("Current password", present).await;
         world.fill("New password", NEW).await;
         world.click("Change password").await;
         world.sees(css, words).await;
