@@ -78,8 +78,10 @@ pub async fn make_token(args: &InstanceArgs, days: u16) -> Result<String> {
 
 async fn setup_link(args: InstanceArgs) -> Result<ExitCode> {
     let (record, store) = open(&args).await?;
-    let secret =
-        store.identity().create_setup_token().await.context("make a set-up link; is there an owner already?")?;
+    if !store.identity().setup_needed().await? {
+        bail!("the owner account exists: a setup link would open nothing; see `pilothouse admin reset-password`");
+    }
+    let secret = store.identity().create_setup_token().await.context("create a setup link")?;
     println!("http://{}/setup/{}", record.portal, secret.expose_secret());
     Ok(ExitCode::SUCCESS)
 }

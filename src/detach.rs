@@ -23,14 +23,18 @@ const INTERRUPTED: u8 = 130;
 /// Starts `up` again in the background and follows it until it is ready or has failed.
 pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     if instance.running() {
-        if !args.with_version.is_empty() {
-            eprintln!("It runs already: --with-version counts from its next start.");
+        let ignored = ignored(std::env::args().skip(1));
+        if !ignored.is_empty() {
+            eprintln!(
+                "It runs already, with what it was started with: pass {} again after `pilothouse down`.",
+                ignored.join(", ")
+            );
         }
         return already(instance, args.output);
     }
     instance.prepare()?;
-    let progress = instance.path("run/progress.jsonl");
-    fs::remove_file(&progress).ok();
+    // Its own: two that are started at once must not read each other's end.
+    let progress = instance.path(&format!("run/progress-{}.jsonl", std::process::id()));
     let mut child = spawn(instance, args, &progress)?;
     let ended = tokio::select! {
         ended = follow(&mut child, &progress) => ended?,
@@ -39,6 +43,7 @@ pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(INTERRUPTED));
         }
     };
+    fs::remove_file(&progress).ok();
     match ended {
         Some(ready) => print_ready(&ready, args.output),
         None => bail!("`up` ended before it was ready; its log: {}", instance.path("logs/pilothouse.log").display()),
@@ -46,8 +51,19 @@ pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Options that count at a start only.
+fn ignored(given: impl Iterator<Item = String>) -> Vec<String> {
+    const COUNT: [&str; 4] = ["--detach", "--output", "--name", "--data-dir"];
+    let options = given.filter(|word| word.starts_with("--"));
+    let names = options.map(|word| word.split('=').next().unwrap_or_default().to_owned());
+    names.filter(|name| !COUNT.contains(&name.as_str())).collect()
+}
+
 fn already(instance: &Instance, output: Output) -> Result<ExitCode> {
-    let ready = read_ready(instance).context("it is starting: see `pilothouse status`")?;
+    let Ok(ready) = read_ready(instance) else {
+        let (name, dir) = (&instance.name, instance.dir.display());
+        bail!("instance \"{name}\" is starting: see `pilothouse status --name {name} --data-dir {dir}`");
+    };
     print_ready(&ready, output);
     Ok(ExitCode::SUCCESS)
 }

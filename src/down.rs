@@ -34,6 +34,9 @@ const GRACE: Duration = Duration::from_secs(45);
 pub async fn down(args: DownArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
     let record = instance.record()?;
+    if record.is_none() {
+        instance.refuse_taken_name()?;
+    }
     if record.is_none() && (!args.purge || !half_made(&instance)?) {
         eprintln!("There is no instance \"{}\" in {}: nothing to stop.", instance.name, instance.dir.display());
         return Ok(ExitCode::SUCCESS);

@@ -289,6 +289,26 @@ impl Instance {
         (0..SLOTS).find(|slot| fs::read_to_string(slots.join(slot.to_string())).is_ok_and(|text| text == mine))
     }
 
+    /// Refuses a name that an instance in another directory has on this machine: cgroups and namespaces go by the name, so each would end the
+    /// other's processes.
+    pub fn refuse_taken_name(&self) -> Result<()> {
+        let Some(other) = self.namesake(Path::new(SLOTS_DIR)) else { return Ok(()) };
+        bail!(
+            "instance \"{}\" is in {}: pass --data-dir {}, or another --name",
+            self.name,
+            other.display(),
+            other.display()
+        )
+    }
+
+    /// The directory of another instance of this name that holds a slot.
+    fn namesake(&self, slots: &Path) -> Option<PathBuf> {
+        let held = (0..SLOTS).filter_map(|slot| fs::read_to_string(slots.join(slot.to_string())).ok());
+        let mine = format!("{}\n", self.name);
+        let mut dirs = held.filter_map(|text| Some(PathBuf::from(text.strip_prefix(&mine)?.trim_end())));
+        dirs.find(|dir| *dir != self.dir && !is_gone(dir))
+    }
+
     /// Gives the slot back.
     pub fn release_slot(&self, slot: u8) {
         let path = Path::new(SLOTS_DIR).join(slot.to_string());
@@ -431,6 +451,21 @@ impl Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_name_that_another_directory_has_is_seen() {
+        let dir = tempfile::tempdir().unwrap();
+        let (slots, theirs) = (dir.path().join("slots"), dir.path().join("theirs"));
+        fs::create_dir_all(&slots).unwrap();
+        fs::create_dir_all(&theirs).unwrap();
+        fs::write(slots.join("3"), format!("a\n{}\n", theirs.display())).unwrap();
+        let here = Instance::new("a", Some(dir.path().join("mine"))).unwrap();
+        assert_eq!(here.namesake(&slots), None, "it is gone");
+        fs::write(theirs.join("instance.json"), "{}").unwrap();
+        assert_eq!(here.namesake(&slots), Some(theirs.clone()));
+        assert_eq!(Instance::new("a", Some(theirs)).unwrap().namesake(&slots), None, "its own");
+        assert_eq!(Instance::new("ab", Some(dir.path().join("mine"))).unwrap().namesake(&slots), None);
+    }
 
     #[test]
     fn names_are_labels() {

@@ -159,6 +159,11 @@ impl Start<'_> {
 /// decides, and the length of paths.
 async fn refuse(instance: &Instance, args: &UpArgs) -> Result<()> {
     let known = instance.record()?;
+    match &args.host_kubeconfig {
+        Some(file) if !file.is_file() => bail!("--host-kubeconfig: there is no file {}", file.display()),
+        Some(_) => {}
+        None => instance.refuse_taken_name()?,
+    }
     identity::same_kind(known.as_ref().and_then(|record| record.host.as_ref()), args.host_kubeconfig.as_deref())?;
     if let (Some(record), Some(domain)) = (&known, &args.domain)
         && record.domain != *domain

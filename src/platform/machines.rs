@@ -38,7 +38,7 @@ impl Mode {
                 "trusted: root in one is root on this machine; for the first organization, and its admins alone may work in their clusters"
             }
             Self::Isolated => {
-                "isolated: each in a user namespace of its own, and nothing of this machine answers it but the gateway"
+                "isolated: each in a user namespace of its own, and nothing of this machine answers it but the gateway and DNS"
             }
         }
     }

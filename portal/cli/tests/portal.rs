@@ -218,6 +218,13 @@ async fn trying_out_makes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn every_version_is_listed() {
+    let world = World::new().await;
+    let listed = world.out("cluster versions").await;
+    assert!(listed.contains(&KubernetesVersion::default().to_string()), "{listed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn people_tokens_and_projects() {
     let world = World::new().await;
     assert_eq!(world.out("org list -o name").await, "default\n");

@@ -1,6 +1,6 @@
 //! `pilothouse cluster`: Kubernetes control planes.
 
-use api_types::{Cluster, CreateCluster, KubernetesVersion};
+use api_types::{Cluster, CreateCluster, KubernetesVersion, List};
 use clap::{Args, Subcommand};
 
 use super::{Removal, confirm};
@@ -85,7 +85,9 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
         Verb::Get { cluster } => session.output.item(&session.cluster(&cluster).await?),
         Verb::Delete { cluster, yes, force, wait } => delete(&session, &cluster, Removal { yes, force, wait }).await,
         Verb::Versions => {
-            session.output.items(session.client.list::<KubernetesVersion>("/kubernetes-versions", &[]).await?)
+            // All of them in one answer: this list has no pages.
+            let versions: List<KubernetesVersion> = session.client.send(Call::get("/kubernetes-versions")).await?;
+            session.output.items(versions.items)
         }
     }
 }
