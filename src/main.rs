@@ -43,10 +43,11 @@ fn main() -> ExitCode {
         .init();
     let command = Cli::parse().command;
     // Whoever reads what a verb prints may stop reading, as `head` does; what starts, stops or is a machine goes on without a reader.
-    let goes_on = matches!(
-        command,
-        Command::Up(_) | Command::Down(_) | Command::MachineRun(_) | Command::MachineUsers | Command::MachineInit(_)
-    );
+    let goes_on = match &command {
+        Command::Up(args) => !args.detach,
+        Command::Down(_) | Command::MachineRun(_) | Command::MachineUsers | Command::MachineInit(_) => true,
+        _ => false,
+    };
     if !goes_on {
         sigpipe::reset();
     }
