@@ -55,7 +55,7 @@ impl Screen {
                 bar.set_style(style.progress_chars("=> "));
             }
             bar.set_position((share.unwrap_or_default() * LENGTH as f64) as u64);
-            bar.set_message(text.to_owned());
+            bar.set_message(without_controls(text));
             bar.tick();
         } else if state.is_due(Instant::now()) {
             write_line(&format!("    {text}"));
@@ -63,9 +63,14 @@ impl Screen {
     }
 }
 
+/// Without what would move a terminal: some of what is shown was written by others.
+fn without_controls(text: &str) -> String {
+    text.chars().filter(|letter| !letter.is_control() || ['\n', '\t'].contains(letter)).collect()
+}
+
 /// A terminal that was closed takes nothing more, and work goes on without it.
 fn write_line(text: &str) {
-    writeln!(std::io::stderr().lock(), "{text}").ok();
+    writeln!(std::io::stderr().lock(), "{}", without_controls(text)).ok();
 }
 
 impl State {
@@ -90,6 +95,12 @@ mod tests {
         let due: Vec<u64> =
             (0..=200).step_by(5).filter(|seconds| state.is_due(begun + Duration::from_secs(*seconds))).collect();
         assert_eq!(due, [60, 120, 180]);
+    }
+
+    #[test]
+    fn what_others_wrote_moves_no_terminal() {
+        let text = "machine ended:\u{1b}]0;title\u{7}\u{9b}31m red\n  next";
+        assert_eq!(without_controls(text), "machine ended:]0;title31m red\n  next");
     }
 
     #[test]

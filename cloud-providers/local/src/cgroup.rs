@@ -28,10 +28,21 @@ pub fn enter(cgroup: &str) -> Result<(), LocalError> {
 pub fn limit_tree(cgroup: &str) -> Result<(), LocalError> {
     let cgroups = Cgroups::detect();
     cgroups.create(cgroup)?;
+    limit_processes(&cgroups, cgroup)?;
     let Some(unified) = cgroups.unified() else { return Ok(()) };
     for (name, limit) in [("cgroup.max.depth", DEPTH), ("cgroup.max.descendants", DESCENDANTS)] {
         let file = unified.join(cgroup).join(name);
         fs::write(&file, limit).map_err(LocalError::file(&file))?;
+    }
+    Ok(())
+}
+
+/// Leaves the kernel's process ids to others too: a machine has at most a quarter of them.
+fn limit_processes(cgroups: &Cgroups, cgroup: &str) -> Result<(), LocalError> {
+    let most = fs::read_to_string("/proc/sys/kernel/pid_max").ok().and_then(|text| text.trim().parse::<u32>().ok());
+    let limit = (most.unwrap_or(32768) / 4).to_string();
+    for file in cgroups.dirs(cgroup).map(|dir| dir.join("pids.max")).filter(|file| file.exists()) {
+        fs::write(&file, &limit).map_err(LocalError::file(&file))?;
     }
     Ok(())
 }

@@ -59,10 +59,17 @@ const EQUAL: u16 = 0x15;
 const NOT_BELOW: u16 = 0x35;
 const RETURN: u16 = 0x06;
 
+/// Where the low half of the first argument is; both architectures are little-endian.
+const FIRST_ARGUMENT_AT: u32 = 16;
+/// The families of sockets that there are: local, IPv4, IPv6, netlink and packets. Others have addresses that no network namespace and no
+/// packet filter knows, as AF_VSOCK has.
+const FAMILIES: [u32; 5] = [1, 2, 10, 16, 17];
+
 const ALLOW: u32 = 0x7fff_0000;
 const ERRNO: u32 = 0x0005_0000;
 const EPERM: u32 = 1;
 const ENOSYS: u32 = 38;
+const EAFNOSUPPORT: u32 = 97;
 
 const fn step(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
@@ -82,8 +89,23 @@ fn program() -> Vec<sock_filter> {
         program.push(step(EQUAL, u32::try_from(*number).unwrap_or(u32::MAX), 0, 1));
         program.push(step(RETURN, ERRNO | EPERM, 0, 0));
     }
+    program.extend(families());
     program.push(step(RETURN, ALLOW, 0, 0));
     program
+}
+
+/// The part before the last step: sockets of other families are not there. A jump counts the steps that it leaves out.
+fn families() -> Vec<sock_filter> {
+    let number = |call: libc::c_long| u32::try_from(call).unwrap_or(u32::MAX);
+    let count = u8::try_from(FAMILIES.len()).unwrap_or(u8::MAX);
+    let mut part = vec![
+        step(EQUAL, number(libc::SYS_socket), 1, 0),
+        step(EQUAL, number(libc::SYS_socketpair), 0, count + 2),
+        step(LOAD, FIRST_ARGUMENT_AT, 0, 0),
+    ];
+    part.extend((0..count).zip(FAMILIES).map(|(at, family)| step(EQUAL, family, count - at, 0)));
+    part.push(step(RETURN, ERRNO | EAFNOSUPPORT, 0, 0));
+    part
 }
 
 /// Confines this process and all it starts, for good.
@@ -104,12 +126,19 @@ mod tests {
 
     /// What the filter answers, by running it.
     fn answer(arch: u32, number: u32) -> u32 {
+        answer_to(arch, number, 0)
+    }
+
+    /// [`answer`], with a first argument.
+    fn answer_to(arch: u32, number: u32, first: u32) -> u32 {
         let (program, mut at, mut loaded) = (program(), 0, 0);
         loop {
             let step = program[at];
             at += 1;
             match step.code {
-                LOAD => loaded = if step.k == ARCH_AT { arch } else { number },
+                LOAD if step.k == ARCH_AT => loaded = arch,
+                LOAD if step.k == NUMBER_AT => loaded = number,
+                LOAD => loaded = first,
                 RETURN => return step.k,
                 code => {
                     let holds = if code == EQUAL { loaded == step.k } else { loaded >= step.k };
@@ -117,6 +146,18 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn sockets_are_of_families_that_networks_bound() {
+        for call in [libc::SYS_socket, libc::SYS_socketpair] {
+            let family = |family| answer_to(ARCH, u32::try_from(call).unwrap(), family);
+            let (vsock, alg) = (40, 38);
+            assert_eq!([family(vsock), family(alg), family(0)], [ERRNO | EAFNOSUPPORT; 3]);
+            assert_eq!(FAMILIES.map(family), [ALLOW; 5]);
+        }
+        let connect = u32::try_from(libc::SYS_connect).unwrap();
+        assert_eq!(answer_to(ARCH, connect, 40), ALLOW, "a descriptor of that number");
     }
 
     #[test]

@@ -110,13 +110,23 @@ impl Spec {
         self.dir.join("resolv.conf")
     }
 
-    /// The end of what the machine printed; its root prints what he likes, and as much.
+    /// The MAC address of its end of the wire: locally administered, and by its IP address.
+    pub fn mac(&self) -> String {
+        let [a, b, c, d] = self.address.octets();
+        format!("02:01:{a:02x}:{b:02x}:{c:02x}:{d:02x}")
+    }
+
+    /// The end of what the machine printed, without what would move a terminal; its root prints what he likes, and as much.
     pub fn console(&self) -> String {
         let text = end_of(&self.dir.join("console.log")).unwrap_or_default();
         let text = String::from_utf8_lossy(&text);
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<String> = text.lines().map(without_controls).collect();
         lines[lines.len().saturating_sub(5)..].join(" | ")
     }
+}
+
+fn without_controls(line: &str) -> String {
+    line.chars().filter(|letter| !letter.is_control()).collect()
 }
 
 /// The most of a console that is read, bytes.

@@ -51,22 +51,31 @@ impl Network {
         self.apply_rules().await
     }
 
-    /// Sets the rules anew, in one transaction: for the networks and resolvers that this machine has now.
-    pub async fn apply_rules(&self) -> Result<(), LocalError> {
-        let rules = match self.only {
+    /// The rules for the networks and resolvers that this machine has now.
+    pub fn current_rules(&self) -> String {
+        match self.only {
             None => self.rules(),
             Some(gateway) => self.isolated_rules(gateway, &resolver_addresses(), &own_networks(&self.bridge)),
-        };
+        }
+    }
+
+    /// Sets the rules anew, in one transaction.
+    pub async fn apply_rules(&self) -> Result<(), LocalError> {
+        let rules = self.current_rules();
         Ok(run_with_input(&["nft", "-f", "-"], &rules).await.map(drop)?)
     }
 
-    /// Sets the rules again where somebody flushed them, as a restart of Debian's `nftables` service does.
-    pub async fn keep_rules(&self) -> Result<(), LocalError> {
-        if run(&["nft", "list", "table", "ip", &self.table]).await.is_ok() {
-            return Ok(());
+    /// Sets the rules again where somebody flushed them, as a restart of Debian's `nftables` service does, or where this machine is in other
+    /// networks by now than when `applied` was set. Returns what is set.
+    pub async fn keep_rules(&self, applied: &str) -> Result<String, LocalError> {
+        let rules = self.current_rules();
+        if run(&["nft", "list", "table", "ip", &self.table]).await.is_err() {
+            tracing::warn!(table = self.table, "somebody took the rules around local machines away; put back");
+        } else if rules == applied {
+            return Ok(rules);
         }
-        tracing::warn!(table = self.table, "somebody took the rules around local machines away; put back");
-        self.apply_rules().await
+        run_with_input(&["nft", "-f", "-"], &rules).await?;
+        Ok(rules)
     }
 
     /// Takes bridge and rules away.
@@ -122,6 +131,7 @@ impl Network {
   }}
   chain input {{
     type filter hook input priority filter; policy accept;
+    {from} ip saddr != {subnet} drop
     {from} ct state established,related accept
     {open}
     {from} drop

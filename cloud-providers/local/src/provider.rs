@@ -63,12 +63,14 @@ pub struct Local {
     ready: OnceCell<()>,
     /// Held while an address is chosen, so that two machines never choose the same.
     choosing: Mutex<()>,
+    /// The rules that were set last.
+    rules: Mutex<String>,
 }
 
 impl Local {
     /// A provider over what already exists in `config.dir`.
     pub fn new(config: LocalConfig) -> Self {
-        Self { config, ready: OnceCell::new(), choosing: Mutex::new(()) }
+        Self { config, ready: OnceCell::new(), choosing: Mutex::new(()), rules: Mutex::default() }
     }
 
     fn load(&self, id: &str) -> Result<Option<Spec>, LocalError> {
@@ -337,7 +339,8 @@ impl Provider for Local {
     async fn get(&self, id: &str) -> Result<Option<Machine>, ProviderError> {
         let spec = self.load(id)?;
         if spec.is_some() {
-            self.config.network.keep_rules().await?;
+            let mut rules = self.rules.lock().await;
+            *rules = self.config.network.keep_rules(&rules).await?;
         }
         Ok(spec.map(|spec| self.describe(&spec)))
     }

@@ -62,14 +62,28 @@ pub fn run(file: &Path) -> Result<ExitCode, LocalError> {
 /// Makes the wire with one end in the machine's namespace, named by its file: `ip` is a child of ours and already counts
 /// processes as the machine does, and a pinned name would disturb containerds.
 fn wire(spec: &Spec, pid: u32) -> Result<(), LocalError> {
-    ip(&["link", "add", &spec.wire, "type", "veth", "peer", "name", "eth0", "netns", &format!("/proc/{pid}/ns/net")])?;
-    ip(&["link", "set", &spec.wire, "master", &spec.bridge, "up"])?;
-    // Machines are strangers to each other: the bridge passes nothing between isolated ports (bridge(8)).
-    ip(&["link", "set", &spec.wire, "type", "bridge_slave", "isolated", "on"])
+    let (wire, mac, namespace) = (spec.wire.as_str(), spec.mac(), format!("/proc/{pid}/ns/net"));
+    ip(&["link", "add", wire, "type", "veth", "peer", "name", "eth0", "address", &mac, "netns", &namespace])?;
+    ip(&["link", "set", wire, "master", &spec.bridge])?;
+    // Machines do not know each other: the bridge passes nothing between isolated ports (bridge(8)), and learns nothing from what their root
+    // sends, who could take another's traffic by its MAC or IP address. Where they are is written down here.
+    for flag in [["isolated", "on"], ["learning", "off"], ["flood", "off"], ["mcast_flood", "off"]] {
+        ip(&[&["link", "set", wire, "type", "bridge_slave"][..], &flag].concat())?;
+    }
+    tool("bridge", &["fdb", "replace", &mac, "dev", wire, "master", "static"])?;
+    let address = spec.address.to_string();
+    ip(&["neighbor", "replace", &address, "lladdr", &mac, "dev", &spec.bridge, "nud", "permanent"])?;
+    // Frames under another MAC address are dropped as well, since Linux 5.18.
+    ip(&["link", "set", wire, "type", "bridge_slave", "locked", "on"]).ok();
+    ip(&["link", "set", wire, "up"])
 }
 
 fn ip(args: &[&str]) -> Result<(), LocalError> {
-    Ok(run_blocking(&[&["ip"][..], args].concat(), "").map(drop)?)
+    tool("ip", args)
+}
+
+fn tool(program: &str, args: &[&str]) -> Result<(), LocalError> {
+    Ok(run_blocking(&[&[program][..], args].concat(), "").map(drop)?)
 }
 
 /// The namespaces of a machine besides those of processes and users.

@@ -9,6 +9,7 @@ use crate::state::AppState;
 use api_types::{CreateOrganization, List, Organization, Quota};
 use migrations::{Role, StoreError};
 use tenant_controlplane::name::OrganizationName;
+use tenant_controlplane::text::printable_within;
 
 const LONGEST_DISPLAY_NAME: usize = 100;
 
@@ -67,10 +68,12 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateOrganization) 
 
 /// Refuses empty and very long names for people.
 pub(super) fn check_display_name(name: &str) -> Result<(), Error> {
-    if (1..=LONGEST_DISPLAY_NAME).contains(&name.trim().chars().count()) {
+    let on_one_line = name.split_whitespace().collect::<Vec<_>>().join(" ");
+    let printable = printable_within(&on_one_line, on_one_line.len()) == on_one_line;
+    if printable && (1..=LONGEST_DISPLAY_NAME).contains(&name.trim().chars().count()) {
         return Ok(());
     }
-    let detail = format!("the display name must have 1 to {LONGEST_DISPLAY_NAME} characters");
+    let detail = format!("the display name must have 1 to {LONGEST_DISPLAY_NAME} printable characters");
     Err(Error::field("/display_name", "INVALID_LENGTH", detail))
 }
 
@@ -79,5 +82,20 @@ pub(super) fn taken(error: StoreError, what: &'static str, name: &str) -> Error 
     match error {
         StoreError::Conflict { .. } => Error::NameTaken { what, name: name.to_owned() },
         error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_display_name_moves_and_turns_nothing() {
+        for name in ["Ops", "Équipe  plateforme", " 東京 "] {
+            assert!(check_display_name(name).is_ok(), "{name}");
+        }
+        for name in ["", " ", "x\u{1b}[31mred", "a\u{202e}b", "bell\u{7}"] {
+            assert!(check_display_name(name).is_err(), "{name:?}");
+        }
     }
 }

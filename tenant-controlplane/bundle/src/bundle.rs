@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{OpenOptionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -20,6 +20,8 @@ pub(crate) const FILE: &str = "bundle.json";
 pub(crate) const SIGNATURE: &str = "bundle.json.sig";
 /// Beside the manifest: what the bundle was made by, see [`crate::catalog::Catalog::recipe`].
 const RECIPE: &str = "recipe";
+/// Beside the manifest: what those who use the bundle lock.
+pub(crate) const HOLD: &str = "hold";
 
 /// A bundle in a cache. Its manifest is in memory; its bytes are files. While it lives, [`crate::prune`] spares it.
 #[derive(Debug, Clone)]
@@ -30,8 +32,8 @@ pub struct Bundle {
     /// The manifest as it was signed.
     text: String,
     signature: Signature,
-    /// Locked for sharing.
-    _hold: Arc<File>,
+    /// Locked for sharing; nothing for somebody who may only read the cache.
+    _hold: Option<Arc<File>>,
 }
 
 /// A manifest with what makes others believe it: for nodes, which trust one key of their installation.
@@ -90,7 +92,7 @@ impl Bundle {
     fn believe(cache: &Cache, version: Version, id: String) -> Result<Bundle> {
         let dir = cache.bundles().join(&id);
         let path = dir.join(FILE);
-        let hold = hold(&path)?;
+        let hold = hold(&dir)?;
         let text = fs::read_to_string(&path).at("read", &path)?;
         let refused = |fault| BundleError::Signature {
             bundle: id.clone(),
@@ -193,7 +195,7 @@ impl Bundle {
         if let Some(recipe) = recipe {
             cache.replace(&dir.join(RECIPE), recipe.as_bytes())?;
         }
-        let hold = hold(&path)?;
+        let hold = hold(&dir)?;
         let (scratch, pointer) = (cache.scratch(), cache.bundles().join(&manifest.kubernetes));
         symlink(&id, &scratch).at("write", &scratch)?;
         fs::rename(&scratch, &pointer).at("write", &pointer)?;
@@ -353,10 +355,20 @@ fn checksum_differs(artefact: &Artefact, path: &Path) -> Option<String> {
 }
 
 /// Tells other processes that the bundle is in use, until dropped. Waits while one is looking whether it is.
-fn hold(path: &Path) -> Result<Arc<File>> {
-    let file = File::open(path).at("open", path)?;
-    file.lock_shared().at("lock", path)?;
-    Ok(Arc::new(file))
+fn hold(dir: &Path) -> Result<Option<Arc<File>>> {
+    let file = match open_hold(dir) {
+        Err(error) if [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) => {
+            return Ok(None);
+        }
+        other => other.at("open", &dir.join(HOLD))?,
+    };
+    file.lock_shared().at("lock", &dir.join(HOLD))?;
+    Ok(Some(Arc::new(file)))
+}
+
+/// Opens what users of a bundle lock. It is its owner's alone: whoever may open a file may lock it, and everybody else would wait.
+pub(crate) fn open_hold(dir: &Path) -> io::Result<File> {
+    File::options().create(true).truncate(false).write(true).mode(0o600).open(dir.join(HOLD))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Manifest> {

@@ -137,7 +137,9 @@ impl Cache {
             trust::create(&self.dir.join(dir))?;
         }
         let path = self.dir.join("lock");
-        let file = File::options().create(true).append(true).open(&path).at("open", &path)?;
+        // Whoever may open it may lock it, and everybody else would wait.
+        let file = File::options().create(true).append(true).mode(0o600).open(&path).at("open", &path)?;
+        file.set_permissions(Permissions::from_mode(0o600)).at("protect", &path)?;
         let mut told = false;
         loop {
             match file.try_lock() {

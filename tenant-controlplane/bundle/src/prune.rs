@@ -1,7 +1,7 @@
 //! Frees what nobody refers to: earlier bundles, blobs of none, markers without a blob, downloads and temporary work.
 //!
 //! Kept are the current bundle of each version, bundles some process has open (each [`Bundle`](crate::Bundle) holds a
-//! shared lock on its manifest, and the kernel lets go of it when the process dies), and whatever is younger than
+//! shared lock beside its manifest, and the kernel lets go of it when the process dies), and whatever is younger than
 //! asked. A blob that is being executed is kept in any case. The node image is not looked at.
 
 use std::collections::BTreeSet;
@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::Uid;
 
 use crate::build::blocking;
-use crate::bundle::{FILE, read};
+use crate::bundle::{FILE, HOLD, open_hold, read};
 use crate::cache::{Cache, Stored};
 use crate::error::At;
 use crate::{Progress, Report, Result, trust};
@@ -122,20 +122,18 @@ impl Sweep {
         let (mut gone, mut locks, mut blobs) = (Vec::new(), Vec::new(), BTreeSet::new());
         for dir in children(&self.cache.bundles())?.into_iter().filter(|dir| !dir.is_symlink()) {
             let path = dir.join(FILE);
-            let file = match File::open(&path) {
+            if !path.exists() {
                 // Begun and never finished.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    gone.push(dir);
-                    continue;
-                }
-                other => other.at("open", &path)?,
-            };
+                gone.push(dir);
+                continue;
+            }
+            let file = open_hold(&dir).at("open", &dir.join(HOLD))?;
             let manifest = read(&path)?;
             let id = dir.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let current = fs::read_link(self.cache.bundles().join(&manifest.kubernetes));
             let stays = if current.is_ok_and(|target| target == Path::new(&id)) {
                 Some("current")
-            } else if in_use(&file).at("lock", &path)? {
+            } else if in_use(&file).at("lock", &dir.join(HOLD))? {
                 Some("in use")
             } else {
                 self.is_young(&path)?.then_some("young")
@@ -181,8 +179,8 @@ impl Sweep {
 }
 
 /// Whether a process has the bundle open. If none has, none can until the file is dropped.
-fn in_use(manifest: &File) -> io::Result<bool> {
-    match manifest.try_lock() {
+fn in_use(hold: &File) -> io::Result<bool> {
+    match hold.try_lock() {
         Ok(()) => Ok(false),
         Err(TryLockError::WouldBlock) => Ok(true),
         Err(TryLockError::Error(error)) => Err(error),

@@ -322,6 +322,22 @@ async fn a_cache_others_can_write_to_is_neither_used_nor_filled() {
 }
 
 #[tokio::test]
+async fn what_is_locked_is_open_to_its_owner_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let setup = setup().await;
+    let bundle = setup.build().await.unwrap();
+    let cache = setup.dir.path().join("cache");
+    for path in [cache.join("lock"), cache.join("bundles").join(bundle.id()).join("hold")] {
+        let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{}", path.display());
+    }
+    // Somebody who may read the cache locks what there is to read, and nobody waits.
+    let manifest = std::fs::File::open(cache.join("bundles").join(bundle.id()).join("bundle.json")).unwrap();
+    manifest.lock().unwrap();
+    Bundle::open(&setup.cache("cache"), Version::default()).unwrap();
+}
+
+#[tokio::test]
 async fn two_builds_in_one_cache_share_one_download() {
     let setup = setup().await;
     let (one, two) = tokio::join!(setup.build(), setup.build());

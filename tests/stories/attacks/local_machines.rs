@@ -5,7 +5,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -212,6 +212,40 @@ fn attack(world: &World, kubeconfig: &Path, network: &Network) {
     }
     let done: Vec<&&str> = lines.iter().filter(|line| line.starts_with("DONE")).collect();
     assert!(done.is_empty(), "{done:?} in: {outcome}");
+    takes_no_traffic(world, kubeconfig, *other);
+}
+
+/// Frames under another machine's MAC address, and ARP answers for its IP address: python3 is in the machines' Debian tree.
+const SPOOF: &str = "import socket, struct, sys, time
+ip, gateway = (socket.inet_aton(one) for one in sys.argv[1:3])
+victim, bridge = b'\\x02\\x01' + ip, b'\\x02\\x00' + gateway
+own = bytes.fromhex(open('/sys/class/net/eth0/address').read().strip().replace(':', ''))
+wire = socket.socket(socket.AF_PACKET, socket.SOCK_RAW)
+wire.bind(('eth0', 0))
+answer = struct.pack('!HHBBH', 1, 0x800, 6, 4, 2) + own + ip + bridge + gateway
+for _ in range(200):
+    wire.send(bridge + victim + b'\\x88\\xb5' + bytes(46))
+    wire.send(bridge + own + b'\\x08\\x06' + answer + bytes(18))
+    time.sleep(0.005)
+print('sent')";
+
+/// The bridge goes on sending another machine's traffic to that machine, whatever root of this one sends in its name.
+fn takes_no_traffic(world: &World, kubeconfig: &Path, victim: Ipv4Addr) {
+    let spec =
+        |dir: PathBuf| -> Value { serde_json::from_slice(&std::fs::read(dir.join("machine.json")).unwrap()).unwrap() };
+    let specs = std::fs::read_dir(world.dir.join("machines")).unwrap().map(|dir| spec(dir.unwrap().path()));
+    let spec = specs.into_iter().find(|spec| spec["address"] == victim.to_string()).unwrap();
+    let name = |field: &str| spec[field].as_str().unwrap().to_owned();
+    let [a, b, c, d] = victim.octets();
+    let mac = format!("02:01:{a:02x}:{b:02x}:{c:02x}:{d:02x}");
+    let script = format!("nsenter -t 1 -m -p -n -- python3 -c \"{SPOOF}\" {victim} {}", name("gateway"));
+    let sent = text(&exec(world, kubeconfig, &script));
+    assert!(sent.contains("sent"), "{sent}");
+    let ports = ok(Command::new("bridge").args(["fdb", "show", "br", &name("bridge")]));
+    let port = ports.lines().find(|line| line.starts_with(&mac)).unwrap_or_default();
+    assert!(port.contains(&format!("dev {} ", name("wire"))), "{mac} is at: {ports}");
+    let neighbors = ok(Command::new("ip").args(["neighbor", "show", &victim.to_string(), "dev", &name("bridge")]));
+    assert!(neighbors.contains(&mac) && neighbors.contains("PERMANENT"), "{neighbors}");
 }
 
 fn exec(world: &World, kubeconfig: &Path, script: &str) -> Vec<u8> {
