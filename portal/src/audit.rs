@@ -137,6 +137,9 @@ impl Caller {
     }
 }
 
+/// What counts as an attempt at what somebody may not do.
+const REFUSALS: [&str; 2] = [catalog::PERMISSION_DENIED.code, catalog::LOCAL_MACHINES_RESTRICTED.code];
+
 /// The layer that writes what callers were not allowed to do.
 pub async fn refusals(State(state): State<AppState>, request: Request, next: Next) -> Response {
     let (mut parts, body) = request.into_parts();
@@ -145,7 +148,7 @@ pub async fn refusals(State(state): State<AppState>, request: Request, next: Nex
     parts.extensions.insert(caller.clone());
     let response = next.run(Request::from_parts(parts, body)).await;
     if let (Some(Fault(problem)), Some(actor)) = (response.extensions().get::<Fault>(), caller.0.get())
-        && problem.code == catalog::PERMISSION_DENIED.code
+        && REFUSALS.contains(&problem.code.as_str())
     {
         refused(&state, actor, (&asked, &problem.detail), connection.address).await;
     }

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 
+pub mod bindings;
 pub mod bounded;
 mod handshake;
 pub mod info;
@@ -185,6 +186,8 @@ pub trait Kubernetes: Send + Sync {
         namespace: Option<&str>,
         labels: &str,
     ) -> Result<Vec<Value>, ApiError>;
+    /// The role bindings of all namespaces, and of the cluster, that name this user.
+    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
     /// Ends a pod at once, without waiting for its kubelet; one that is not there is fine.

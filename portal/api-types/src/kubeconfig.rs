@@ -59,8 +59,8 @@ pub struct IssueKubeconfig {
     /// Lifetime, 60 seconds to 365 days; default 30 days.
     #[serde(default)]
     pub expires_in_seconds: Option<u64>,
-    /// How the file addresses the API server: `sni` (the default: the gateway's address and `tls-server-name`), `dns` (the cluster's own
-    /// name, where the operator has set up DNS), or `port` (a dedicated port on the gateway, where the operator allows it).
+    /// How the file addresses the API server: `sni` (the gateway's address and `tls-server-name`), `dns` (the cluster's own name, where the
+    /// operator has set up DNS; the default there, else `sni`), or `port` (a dedicated port on the gateway, where the operator allows it).
     #[serde(default)]
     pub endpoint: Option<String>,
 }

@@ -7,7 +7,7 @@ use super::tokens::{check_name, lifetime};
 use super::{find, local_machines, view};
 use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
-use crate::config::IssueError;
+use crate::config::{Capabilities, IssueError};
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -50,7 +50,7 @@ pub async fn issue(
     input: IssueKubeconfig,
 ) -> Result<IssuedKubeconfig, Error> {
     let cluster = find::living_cluster(state, actor, cluster, Action::Read).await?;
-    let endpoint = endpoint(state, input.endpoint.as_deref())?;
+    let endpoint = endpoint(state.config().capabilities, input.endpoint.as_deref())?;
     let view_only = local_machines::confines(state, actor, &cluster).await?;
     let new = checked(actor, &cluster, input, view_only)?;
     ready(&cluster)?;
@@ -130,14 +130,15 @@ fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>, view_only: bool)
     Ok(role)
 }
 
-fn endpoint(state: &AppState, wanted: Option<&str>) -> Result<KubeconfigEndpoint, Error> {
-    let Some(word) = wanted else { return Ok(KubeconfigEndpoint::Sni) };
+/// How a file addresses the API server: as asked for, or by name where the operator has chosen a domain, which every client understands.
+fn endpoint(capabilities: Capabilities, wanted: Option<&str>) -> Result<KubeconfigEndpoint, Error> {
+    let default = if capabilities.dns { KubeconfigEndpoint::Dns } else { KubeconfigEndpoint::Sni };
+    let Some(word) = wanted else { return Ok(default) };
     let endpoint = word.parse().map_err(|_| {
         let detail = format!("`{word}` is not an endpoint type: choose sni, dns or port");
         Error::field("/endpoint", "UNKNOWN_VALUE", detail)
     })?;
-    let (capabilities, lacks) =
-        (state.config().capabilities, |detail: &str| Err(Error::field("/endpoint", "NOT_AVAILABLE", detail)));
+    let lacks = |detail: &str| Err(Error::field("/endpoint", "NOT_AVAILABLE", detail));
     match endpoint {
         KubeconfigEndpoint::Dns if !capabilities.dns => {
             lacks("this installation has no DNS domain (operator: `pilothouse up --domain`): choose sni")
@@ -211,4 +212,19 @@ async fn withdrawn(state: &AppState, actor: &Actor, row: &migrations::Kubeconfig
         tracing::warn!(kubeconfig = %row.id, error = %second, "a kubeconfig that was not issued remains listed");
     }
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_go_by_name_where_there_are_names() {
+        let with = |dns| Capabilities { dns, ..Capabilities::default() };
+        let chosen = |dns, wanted| endpoint(with(dns), wanted).ok();
+        assert_eq!(chosen(false, None), Some(KubeconfigEndpoint::Sni));
+        assert_eq!(chosen(true, None), Some(KubeconfigEndpoint::Dns));
+        assert_eq!(chosen(true, Some("sni")), Some(KubeconfigEndpoint::Sni));
+        assert_eq!([chosen(false, Some("dns")), chosen(true, Some("port")), chosen(true, Some("ip"))], [None; 3]);
+    }
 }

@@ -143,7 +143,7 @@ fn endpoints(capabilities: Capabilities) -> Vec<(&'static str, &'static str)> {
     let sni = ("sni", "by address: works without DNS");
     let dns = capabilities.dns.then_some(("dns", "by name: for clients without tls-server-name"));
     let port = capabilities.ports.then_some(("port", "by dedicated port: for clients without TLS SNI"));
-    [Some(sni), dns, port].into_iter().flatten().collect()
+    [dns, Some(sni), port].into_iter().flatten().collect()
 }
 
 fn row(kubeconfig: Kubeconfig) -> Row {

@@ -17,7 +17,7 @@ async fn entries(world: &World, organization: Option<&str>, action: &str) -> Vec
 }
 
 /// Waits until that many are there: what is refused is written after it was answered.
-async fn soon(
+pub async fn soon(
     world: &World,
     (organization, action): (Option<&str>, &str),
     count: usize,

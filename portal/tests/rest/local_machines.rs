@@ -51,6 +51,8 @@ async fn beside_local_machines_an_editor_gets_no_more_than_view() {
     for role in ["edit", "admin"] {
         refused(&world, (&path, &editor, json!({"role": role}))).await;
     }
+    let written = crate::audit::soon(&world, (Some(&things.ids["org"]), "access.refuse"), 2).await;
+    assert!(written[0].detail.contains("share the kernel of the platform host"), "{:?}", written[0]);
     let admin = world.token(&things.ana, &things.organization, Role::Admin).await;
     let given = async {
         for body in [json!({"role": "view"}), json!({})] {

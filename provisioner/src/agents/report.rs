@@ -68,15 +68,16 @@ fn agent_problem(report: &NodeReport) -> Problem {
         Some(report.message.clone()).filter(|text| !text.is_empty()).into_iter().chain(observed).collect();
     let remedies: Vec<_> =
         failed.iter().map(|check| check.remediation.as_str()).filter(|text| !text.is_empty()).collect();
-    let remediation = if remedies.is_empty() {
-        "Run `pilothouse-node status` on the machine.".to_owned()
-    } else {
-        remedies.join(" ")
-    };
+    // Root of the machine writes what the agent says: it is quoted, and what to do is the platform's own word.
+    let mut detail = detail.join("; ");
+    if !remedies.is_empty() {
+        detail.push_str(&format!("; the machine suggests: {}", remedies.join(" ")));
+    }
     Problem {
         code: REPORTED_BY_AGENT.to_owned(),
         class: Class::User,
-        detail: printable(&detail.join("; ")),
-        remediation: printable(&remediation),
+        detail: printable(&detail),
+        remediation: "Run `pilothouse-node status` on the machine: it names each failed check with its remedy."
+            .to_owned(),
     }
 }

@@ -434,7 +434,9 @@ async fn reports_are_kept_and_taken_back() {
     link.report(failed).await.unwrap();
     rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid()).await.unwrap();
     let reported = row().await.unwrap();
-    assert_eq!(reported.problem.unwrap().remediation, "Turn it off.");
+    let problem = reported.problem.unwrap();
+    assert!(problem.detail.ends_with("the machine suggests: Turn it off."), "{}", problem.detail);
+    assert!(problem.remediation.starts_with("Run `pilothouse-node status`"), "{}", problem.remediation);
     assert_eq!(reported.state, NodeState::Joining);
     link.report(NodeReport { phase: NodePhase::Ready.into(), ..NodeReport::default() }).await.unwrap();
     assert_eq!(row().await.unwrap().problem, None);

@@ -16,9 +16,9 @@ use tenant_controlplane::text::printable;
 
 use crate::context::Context;
 use crate::error::ReconcileError;
+use crate::host::bindings::RBAC;
 use crate::host::{ApiError, Kubernetes, ObjectKey};
 
-const RBAC: &str = "rbac.authorization.k8s.io/v1";
 /// So many bindings are named to people.
 const NAMED: usize = 10;
 
@@ -84,7 +84,7 @@ pub async fn list_left_behind(
 /// # Errors
 /// [`ReconcileError`] of the store.
 async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
-    let text = match bindings_of(&kubeconfig_user_name(kubeconfig), api).await {
+    let text = match api.bindings_of(&kubeconfig_user_name(kubeconfig)).await {
         Ok(bindings) if bindings.is_empty() => return Ok(()),
         Ok(bindings) => named(&bindings),
         Err(error) => format!("The role bindings of its user could not be listed: {error}."),
@@ -92,27 +92,15 @@ async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kub
     Ok(ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?)
 }
 
-fn named(bindings: &[String]) -> String {
+fn named(bindings: &[ObjectKey]) -> String {
     let more = bindings.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let first: Vec<&str> = bindings.iter().take(NAMED).map(String::as_str).collect();
+    let full = |key: &ObjectKey| {
+        let namespace = key.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+        format!("{} {namespace}{}", key.kind, key.name)
+    };
+    let first: Vec<String> = bindings.iter().take(NAMED).map(full).collect();
     format!("Its user is still bound by {}{more}: delete unknown bindings.", first.join(", "))
-}
-
-async fn bindings_of(user: &str, api: &dyn Kubernetes) -> Result<Vec<String>, ApiError> {
-    let names = |subject: &Value| subject["kind"] == "User" && subject["name"] == user;
-    let mut bindings = Vec::new();
-    for kind in ["ClusterRoleBinding", "RoleBinding"] {
-        let found = api.select(RBAC, kind, None, "").await?;
-        let own =
-            found.iter().filter(|binding| binding["subjects"].as_array().is_some_and(|all| all.iter().any(names)));
-        bindings.extend(own.map(|binding| {
-            let (namespace, name) = (&binding["metadata"]["namespace"], &binding["metadata"]["name"]);
-            let prefix = namespace.as_str().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-            format!("{kind} {prefix}{}", name.as_str().unwrap_or_default())
-        }));
-    }
-    Ok(bindings)
 }
 
 /// Tells people that these kubeconfigs work; answers those that do not yet.

@@ -1,6 +1,5 @@
 //! The real thing: a Kubernetes API over the `kube` client.
 
-use std::collections::HashMap;
 use std::time::Duration;
 
 use ::kube::api::{
@@ -8,10 +7,10 @@ use ::kube::api::{
 };
 use ::kube::client::{Body, ClientBuilder};
 use ::kube::core::Status;
-use ::kube::runtime::watcher::{self, Event, watcher};
+use ::kube::runtime::watcher::{self, watcher};
 use ::kube::{Client, Config};
 use async_trait::async_trait;
-use futures::{Stream, StreamExt};
+use futures::StreamExt;
 use k8s_openapi::api::authorization::v1::{NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::core::v1::{Node, Pod};
 use serde_json::Value;
@@ -19,14 +18,16 @@ use tenant_controlplane::render::CLUSTER_LABEL;
 use tenant_controlplane::text::printable;
 
 mod connector;
+mod gather;
 
 pub use connector::KubeConnector;
+use gather::gather;
 
+use super::bindings::{CLUSTER_ROLE_BINDING, RBAC, ROLE_BINDING, binds};
 use super::bounded::{BoundedLayer, is_too_long};
 use super::resources::kind;
 use super::{
     ApiError, CALL_LIMIT, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeStatus, ObjectKey, PodInfo, Watch,
-    WatchEvent,
 };
 
 /// How long one probe may take.
@@ -232,6 +233,17 @@ impl Kubernetes for KubeApi {
         self.pages(name, page, |object| value(&object)).await
     }
 
+    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
+        let mut bindings = Vec::new();
+        for kind in [CLUSTER_ROLE_BINDING, ROLE_BINDING] {
+            let api = self.all(RBAC, kind, None)?;
+            let page = async |next: ListParams| api.list(&next.limit(PAGE)).await;
+            let found = self.pages(kind, page, |object| binds(kind, &value(&object), user)).await?;
+            bindings.extend(found.into_iter().flatten());
+        }
+        Ok(bindings)
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
         let api = self.api(key)?;
         let params = DeleteParams::background();
@@ -322,46 +334,6 @@ impl Kubernetes for KubeApi {
         let events = watcher(Api::<Node>::all(self.client.clone()), config);
         gather(events, |node| Some(NodeStatus::of(node)), |node: &Node| node.metadata.uid.clone()).boxed()
     }
-}
-
-/// The most objects whose facts are kept of one watch: more than one host or one cluster has.
-const WATCHED: usize = 20_000;
-
-type Events<K> = Result<Event<K>, watcher::Error>;
-
-/// Turns a watcher's events into facts: what comes between `Init` and `InitDone` is one whole truth.
-fn gather<K, T>(
-    events: impl Stream<Item = Events<K>> + Send + 'static,
-    info: impl Fn(&K) -> Option<T> + Send + 'static,
-    uid: impl Fn(&K) -> Option<String> + Send + 'static,
-) -> impl Stream<Item = Result<WatchEvent<T>, ApiError>> + Send + 'static
-where
-    K: Send + 'static,
-    T: Send + 'static,
-{
-    let mut listed: HashMap<Option<String>, T> = HashMap::new();
-    events.filter_map(move |event| {
-        let seen = match event {
-            Err(error) => Some(Err(ApiError::Unreachable(Box::new(error)))),
-            Ok(Event::Init) => {
-                listed.clear();
-                None
-            }
-            Ok(Event::InitApply(_)) if listed.len() >= WATCHED => {
-                Some(Err(ApiError::TooLong("the list to watch".to_owned())))
-            }
-            Ok(Event::InitApply(object)) => {
-                if let Some(info) = info(&object) {
-                    listed.insert(uid(&object), info);
-                }
-                None
-            }
-            Ok(Event::InitDone) => Some(Ok(WatchEvent::All(listed.drain().map(|(_, info)| info).collect()))),
-            Ok(Event::Apply(object)) => info(&object).map(|info| Ok(WatchEvent::Changed(info))),
-            Ok(Event::Delete(object)) => info(&object).map(|info| Ok(WatchEvent::Gone(info))),
-        };
-        futures::future::ready(seen)
-    })
 }
 
 fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> ApiError {

@@ -9,6 +9,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
+use super::bindings::{CLUSTER_ROLE_BINDING, RBAC, ROLE_BINDING, binds};
 use super::{
     Announced, ApiError, Connector, Health, Kubernetes, Meta, NodeStatus, ObjectKey, PodInfo, Site, TenantConnection,
     Watch, WatchEvent,
@@ -206,6 +207,15 @@ impl Kubernetes for Scripted {
         });
         let found = found.collect();
         self.struck().map(|()| found)
+    }
+
+    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
+        let mut bindings = Vec::new();
+        for kind in [CLUSTER_ROLE_BINDING, ROLE_BINDING] {
+            let found = self.select(RBAC, kind, None, "").await?;
+            bindings.extend(found.iter().filter_map(|binding| binds(kind, binding, user)));
+        }
+        Ok(bindings)
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
@@ -422,6 +432,10 @@ impl Kubernetes for Bound {
         labels: &str,
     ) -> Result<Vec<Value>, ApiError> {
         self.allowed()?.select(api_version, kind, namespace, labels).await
+    }
+
+    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
+        self.allowed()?.bindings_of(user).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {

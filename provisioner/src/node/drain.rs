@@ -100,7 +100,9 @@ async fn ask(api: &dyn Kubernetes, pod: &Meta) -> String {
     match api.evict(pod.namespace.as_deref().unwrap_or_default(), &pod.name).await {
         Ok(()) => full_name(pod),
         Err(ApiError::Rejected { code: 429, message, .. }) => {
-            format!("{} (blocked by PodDisruptionBudget: {message})", full_name(pod))
+            let namespace = pod.namespace.as_deref().unwrap_or_default();
+            let command = format!("kubectl get poddisruptionbudgets --namespace {namespace}");
+            format!("{} (blocked by PodDisruptionBudget: {message}; see: {command})", full_name(pod))
         }
         Err(error) => format!("{} ({error})", full_name(pod)),
     }

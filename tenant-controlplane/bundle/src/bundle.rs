@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fs::{self, File};
 use std::io;
-use std::os::unix::fs::{OpenOptionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
@@ -11,6 +11,7 @@ use std::time::{Instant, SystemTime};
 use crate::build::{blocking, recipe_of};
 use crate::cache::{Cache, PROGRAM, digest, key};
 use crate::error::At;
+use crate::hold::hold;
 use crate::manifest::{Artefact, Kind, Manifest};
 use crate::signature::{BUNDLE, Envelope, PublicKey, Signature, SigningKey, Succession};
 use crate::{BundleError, Damage, Progress, Report, Result, SignatureFault, Version, agent, prune, trust};
@@ -20,8 +21,6 @@ pub(crate) const FILE: &str = "bundle.json";
 pub(crate) const SIGNATURE: &str = "bundle.json.sig";
 /// Beside the manifest: what the bundle was made by, see [`crate::catalog::Catalog::recipe`].
 const RECIPE: &str = "recipe";
-/// Beside the manifest: what those who use the bundle lock.
-pub(crate) const HOLD: &str = "hold";
 
 /// A bundle in a cache. Its manifest is in memory; its bytes are files. While it lives, [`crate::prune`] spares it.
 #[derive(Debug, Clone)]
@@ -352,23 +351,6 @@ fn checksum_differs(artefact: &Artefact, path: &Path) -> Option<String> {
         Ok(stored) => Some(format!("checksum is {} now", stored.sha256)),
         Err(error) => Some(error.to_string()),
     }
-}
-
-/// Tells other processes that the bundle is in use, until dropped. Waits while one is looking whether it is.
-fn hold(dir: &Path) -> Result<Option<Arc<File>>> {
-    let file = match open_hold(dir) {
-        Err(error) if [io::ErrorKind::PermissionDenied, io::ErrorKind::ReadOnlyFilesystem].contains(&error.kind()) => {
-            return Ok(None);
-        }
-        other => other.at("open", &dir.join(HOLD))?,
-    };
-    file.lock_shared().at("lock", &dir.join(HOLD))?;
-    Ok(Some(Arc::new(file)))
-}
-
-/// Opens what users of a bundle lock. It is its owner's alone: whoever may open a file may lock it, and everybody else would wait.
-pub(crate) fn open_hold(dir: &Path) -> io::Result<File> {
-    File::options().create(true).truncate(false).write(true).mode(0o600).open(dir.join(HOLD))
 }
 
 pub(crate) fn read(path: &Path) -> Result<Manifest> {

@@ -34,6 +34,7 @@ mod disk;
 mod effort;
 mod elf;
 mod error;
+mod hold;
 mod images;
 mod keys;
 mod manifest;

@@ -14,9 +14,10 @@ use std::time::{Duration, SystemTime};
 use nix::unistd::Uid;
 
 use crate::build::blocking;
-use crate::bundle::{FILE, HOLD, open_hold, read};
+use crate::bundle::{FILE, read};
 use crate::cache::{Cache, Stored};
 use crate::error::At;
+use crate::hold::{HOLD, open_hold};
 use crate::{Progress, Report, Result, trust};
 
 /// What to remove, and whether at all.

@@ -30,7 +30,7 @@ pub struct KubeconfigArgs {
     #[arg(long)]
     pub name: Option<String>,
     /// How the file addresses the API server: sni (by address and tls-server-name), dns (by name) or port (dedicated), where
-    /// the operator offers them
+    /// the operator offers them [default: dns where it is offered, else sni]
     #[arg(long)]
     pub endpoint: Option<String>,
     /// Write to this file, readable by you only, instead of standard output
