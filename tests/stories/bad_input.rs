@@ -217,7 +217,7 @@ fn lists_nobody_signed(cache: &Path) {
 fn story_bad_requests() {
     let Some(world) = World::up("deny") else { return };
     for (name, word) in
-        [("Upper", "lower"), ("-a", "begin"), ("this-name-is-much-longer-than-a-cluster-may-have", "40")]
+        [("Upper", "lower"), ("-a", "start"), ("this-name-is-much-longer-than-a-cluster-may-have", "40")]
     {
         let (code, text) = fails(&mut world.user(&["cluster", "create", "--", name]));
         assert!(code.is_some() && text.to_lowercase().contains(word), "{name}: {text}");
