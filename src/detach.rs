@@ -37,14 +37,18 @@ pub async fn detach(instance: &Instance, args: &UpArgs) -> Result<ExitCode> {
     let progress = instance.path(&format!("run/progress-{}.jsonl", std::process::id()));
     let mut child = spawn(instance, args, &progress)?;
     let ended = tokio::select! {
-        ended = follow(&mut child, &progress) => ended?,
-        _ = tokio::signal::ctrl_c() => {
-            eprintln!("It goes on starting in the background: `pilothouse status` shows how it is, `pilothouse down` stops it.");
-            return Ok(ExitCode::from(INTERRUPTED));
-        }
+        ended = follow(&mut child, &progress) => Some(ended),
+        _ = tokio::signal::ctrl_c() => None,
     };
+    // It ends with the setup link; whoever still writes it has it open.
     fs::remove_file(&progress).ok();
-    match ended {
+    let Some(ended) = ended else {
+        eprintln!(
+            "It goes on starting in the background: `pilothouse status` shows how it is, `pilothouse down` stops it."
+        );
+        return Ok(ExitCode::from(INTERRUPTED));
+    };
+    match ended? {
         Some(ready) => print_ready(&ready, args.output),
         None => bail!("`up` ended before it was ready; its log: {}", instance.path("logs/pilothouse.log").display()),
     }

@@ -3,6 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+mod support;
+
+use support::has_word;
+
 /// A former word, and the term that replaced it.
 const REPLACED: [(&str, &str); 30] = [
     ("artefact", "artifact"),
@@ -80,11 +84,4 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
             files.push(path);
         }
     }
-}
-
-/// Whether the text has it as a whole word: `a_wish_finds_one` in a name is another.
-fn has_word(text: &str, word: &str) -> bool {
-    let inside = |letter: Option<char>| letter.is_some_and(|letter| letter.is_alphanumeric() || letter == '_');
-    text.match_indices(word)
-        .any(|(at, _)| !inside(text[..at].chars().next_back()) && !inside(text[at + word.len()..].chars().next()))
 }

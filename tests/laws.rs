@@ -7,6 +7,10 @@ use std::process::Command;
 
 use serde_json::Value;
 
+mod support;
+
+use support::has_word;
+
 /// Every crate of ours, the crates of ours that it uses, and behind the bar those that only its tests use: no more, and no less.
 const OURS: &str = "
     api-types:
@@ -138,13 +142,6 @@ fn every_dependency_is_used() {
         }
     }
     assert_eq!(unused, Vec::<String>::new());
-}
-
-/// Whether a text has this identifier.
-fn has_word(text: &str, word: &str) -> bool {
-    let is_part = |one: Option<char>| one.is_some_and(|one| one.is_alphanumeric() || one == '_');
-    text.match_indices(word)
-        .any(|(at, _)| !is_part(text[..at].chars().next_back()) && !is_part(text[at + word.len()..].chars().next()))
 }
 
 #[test]

@@ -3,13 +3,13 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::{Duration, Instant};
 
 use bundle::Cache;
 use bundle::node_image::{self, NodeImageOptions};
 
-use crate::own_machine::{disk, run};
+use crate::own_machine::{disk, emulator, run};
 use crate::scratch::Scratch;
 use crate::world::{World, is_root, ok, pilothouse, text};
 
@@ -17,7 +17,7 @@ use crate::world::{World, is_root, ok, pilothouse, text};
 const SCRIPT: &str = include_str!("cgroup_v2.sh");
 const MARK: &str = "STORY ";
 const UNIT: &str = "[Unit]\nAfter=systemd-networkd-wait-online.service\nWants=systemd-networkd-wait-online.service\n\
-    [Service]\nType=oneshot\nExecStart=/root/story.sh\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/ttyS0\n\
+    [Service]\nType=oneshot\nExecStart=/usr/local/bin/story\nStandardOutput=tty\nStandardError=tty\nTTYPath=/dev/ttyS0\n\
     [Install]\nWantedBy=multi-user.target\n";
 const NETWORK: &str = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n";
 /// Software emulation: some twenty times slower than the machine it runs on.
@@ -64,7 +64,7 @@ fn stage(dir: &Path) -> PathBuf {
     copy(Path::new(env!("CARGO_BIN_EXE_pilothouse")), &root.join("usr/local/bin/pilothouse"));
     copy(&crate::world::program("kubectl"), &root.join("usr/local/bin/kubectl"));
     let files = [
-        ("root/story.sh", SCRIPT, 0o755),
+        ("usr/local/bin/story", SCRIPT, 0o755),
         ("etc/systemd/system/story.service", UNIT, 0o644),
         ("etc/systemd/network/10-eth0.network", NETWORK, 0o644),
     ];
@@ -80,20 +80,13 @@ fn stage(dir: &Path) -> PathBuf {
 /// Powers it on. `restrict`: nothing of the world answers it.
 fn boot(root: &Path, dir: &Path, console: &Path) -> Server {
     let (image, kernel, initrd) = disk(root, dir, "12G");
-    let child = Command::new("setpriv")
-        .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"])
-        .args(["-smp", "2", "-m", "6144", "-display", "none", "-nic", "user,model=virtio,restrict=on"])
-        .args([
-            "-append",
-            "root=/dev/vda rw console=ttyS0 net.ifnames=0 cloud-init=disabled systemd.mask=serial-getty@ttyS0.service",
-        ])
-        .args(["-serial", &format!("file:{}", console.display()), "-no-reboot"])
+    let child = emulator("cloud-init=disabled systemd.mask=serial-getty@ttyS0.service", console)
+        .args(["-m", "6144", "-nic", "user,model=virtio,restrict=on", "-no-reboot"])
         .args(["-drive", &format!("file={},format=raw,if=virtio,cache=unsafe", image.display())])
         .arg("-kernel")
         .arg(kernel)
         .arg("-initrd")
         .arg(initrd)
-        .stdin(Stdio::null())
         .spawn()
         .unwrap();
     Server(child)

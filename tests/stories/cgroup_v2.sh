@@ -1,7 +1,8 @@
 #!/bin/sh
 # What a virtual server does: the way from README, with cgroup version 2 alone. Each step is a line that begins with STORY.
 set -eu
-export HOME=/root PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
+export HOME=/srv PATH=/usr/local/bin:/usr/bin:/usr/sbin:/bin:/sbin
+cd "$HOME"
 say() { echo "STORY $*"; }
 ended() {
   code=$?
@@ -27,15 +28,15 @@ say "booted $(uname -r)"
 [ "$(stat -fc %T /sys/fs/cgroup)" = cgroup2fs ]
 if grep -q ' - cgroup ' /proc/self/mountinfo; then exit 1; fi
 say "cgroup version 2 alone: $(cat /sys/fs/cgroup/cgroup.controllers)"
-footprint > /root/before
+footprint > before
 
 pilothouse up --detach --spares 0
 say "up: $(pilothouse status | head -n 4 | tr -s '\n ' ' ')"
 eval "$(pilothouse admin env)"
 pilothouse cluster create demo --wait
 say "cluster created"
-pilothouse kubeconfig demo --out /root/demo.kubeconfig
-export KUBECONFIG=/root/demo.kubeconfig
+pilothouse kubeconfig demo --out demo.kubeconfig
+export KUBECONFIG=demo.kubeconfig
 kubectl get ns
 say "kubectl answers"
 timeout 900 pilothouse pool create web --cluster demo --kind local --count 1 --wait
@@ -57,7 +58,7 @@ say "pool deleted"
 pilothouse cluster delete demo --yes --wait
 say "cluster deleted"
 pilothouse down --purge --yes
-footprint > /root/after
-diff /root/before /root/after
+footprint > after
+diff before after
 say "left as it was"
 say done

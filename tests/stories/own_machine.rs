@@ -48,6 +48,18 @@ pub fn disk(tree: &Path, dir: &Path, size: &str) -> (PathBuf, PathBuf, PathBuf) 
     (image, newest("vmlinuz"), newest("initrd"))
 }
 
+/// A machine in software emulation with two processors, of which the first drive is the root; `options` are the kernel's. The kernel ends
+/// it with the story, however that ends.
+pub fn emulator(options: &str, console: &Path) -> Command {
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"])
+        .args(["-smp", "2", "-display", "none", "-serial", &format!("file:{}", console.display())])
+        .args(["-append", &format!("root=/dev/vda rw console=ttyS0 net.ifnames=0 {options}")])
+        .stdin(Stdio::null());
+    command
+}
+
 /// The NoCloud seed (cloud-init documentation): a small ISO named `cidata`.
 fn seed(user_data: &str, dir: &Path) -> PathBuf {
     std::fs::write(dir.join("user-data"), user_data).unwrap();
@@ -69,18 +81,13 @@ impl OwnMachine {
         let (image, kernel, initrd) = disk(&bundle::node_image::locate(&options).unwrap(), dir, "4G");
         let drive = |path: &Path| format!("file={},format=raw,if=virtio", path.display());
         let console = dir.join("console.log");
-        // The kernel ends it with the story, however that ends.
-        let qemu = Command::new("setpriv")
-            .args(["--pdeathsig", "KILL", "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"])
-            .args(["-smp", "2", "-m", "2048", "-display", "none", "-nic", "user,model=virtio"])
-            .args(["-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 ds=nocloud"])
-            .args(["-serial", &format!("file:{}", console.display())])
+        let qemu = emulator("ds=nocloud", &console)
+            .args(["-m", "2048", "-nic", "user,model=virtio"])
             .args(["-drive", &drive(&image), "-drive", &drive(&seed(&user_data, dir))])
             .arg("-kernel")
             .arg(kernel)
             .arg("-initrd")
             .arg(initrd)
-            .stdin(Stdio::null())
             .spawn()
             .unwrap();
         Self { qemu, console, begun: Instant::now() }

@@ -48,34 +48,33 @@ impl Network {
         let address = format!("{}/{}", self.gateway(), self.subnet.prefix_len());
         run(&["ip", "address", "replace", &address, "dev", &self.bridge]).await?;
         run(&["ip", "link", "set", &self.bridge, "address", &self.mac(), "up"]).await?;
-        self.apply_rules().await
+        self.apply_rules().await.map(drop)
     }
 
     /// The rules for the networks and resolvers that this machine has now.
-    pub fn current_rules(&self) -> String {
+    fn current_rules(&self) -> String {
         match self.only {
             None => self.rules(),
             Some(gateway) => self.isolated_rules(gateway, &resolver_addresses(), &own_networks(&self.bridge)),
         }
     }
 
-    /// Sets the rules anew, in one transaction.
-    pub async fn apply_rules(&self) -> Result<(), LocalError> {
+    /// Sets the rules anew, in one transaction. Returns them.
+    pub async fn apply_rules(&self) -> Result<String, LocalError> {
         let rules = self.current_rules();
-        Ok(run_with_input(&["nft", "-f", "-"], &rules).await.map(drop)?)
+        run_with_input(&["nft", "-f", "-"], &rules).await?;
+        Ok(rules)
     }
 
     /// Sets the rules again where somebody flushed them, as a restart of Debian's `nftables` service does, or where this machine is in other
     /// networks by now than when `applied` was set. Returns what is set.
     pub async fn keep_rules(&self, applied: &str) -> Result<String, LocalError> {
-        let rules = self.current_rules();
         if run(&["nft", "list", "table", "ip", &self.table]).await.is_err() {
             tracing::warn!(table = self.table, "somebody took the rules around local machines away; put back");
-        } else if rules == applied {
-            return Ok(rules);
+        } else if self.current_rules() == applied {
+            return Ok(applied.to_owned());
         }
-        run_with_input(&["nft", "-f", "-"], &rules).await?;
-        Ok(rules)
+        self.apply_rules().await
     }
 
     /// Takes bridge and rules away.

@@ -137,7 +137,7 @@ impl Local {
         self.permit(spec)?;
         self.ready.get_or_try_init(|| self.config.network.ensure()).await?;
         // The resolvers that machines may ask are those of today.
-        self.config.network.apply_rules().await?;
+        *self.rules.lock().await = self.config.network.apply_rules().await?;
         self.clear(spec).await?;
         spec.refresh_resolvers()?;
         let console = spec.dir.join("console.log");

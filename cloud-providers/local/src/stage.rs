@@ -67,9 +67,8 @@ fn wire(spec: &Spec, pid: u32) -> Result<(), LocalError> {
     ip(&["link", "set", wire, "master", &spec.bridge])?;
     // Machines do not know each other: the bridge passes nothing between isolated ports (bridge(8)), and learns nothing from what their root
     // sends, who could take another's traffic by its MAC or IP address. Where they are is written down here.
-    for flag in [["isolated", "on"], ["learning", "off"], ["flood", "off"], ["mcast_flood", "off"]] {
-        ip(&[&["link", "set", wire, "type", "bridge_slave"][..], &flag].concat())?;
-    }
+    let flags = ["isolated", "on", "learning", "off", "flood", "off", "mcast_flood", "off"];
+    ip(&[&["link", "set", wire, "type", "bridge_slave"][..], &flags].concat())?;
     tool("bridge", &["fdb", "replace", &mac, "dev", wire, "master", "static"])?;
     let address = spec.address.to_string();
     ip(&["neighbor", "replace", &address, "lladdr", &mac, "dev", &spec.bridge, "nud", "permanent"])?;

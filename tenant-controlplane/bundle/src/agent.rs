@@ -90,7 +90,7 @@ pub fn cargo() -> Option<PathBuf> {
 /// Tells the build's estimate that the agent will be compiled, if it will.
 pub(crate) fn announce(job: &Job<'_>) {
     if matches!(&job.opts.agent, AgentSource::Auto { workspace: Some(_) }) && beside().is_none() {
-        job.estimate.expect([NAME]);
+        job.estimate.plan_builds([NAME]);
     }
 }
 

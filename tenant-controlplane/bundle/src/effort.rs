@@ -60,12 +60,12 @@ impl Estimate {
     }
 
     /// Announces parts that will be compiled. Those already announced count once.
-    pub(crate) fn expect<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn plan_builds<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.announce(names.into_iter().map(|name| (name.to_owned(), self.of(name).seconds)));
     }
 
     /// Announces parts that will be fetched.
-    pub(crate) fn expect_files<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
+    pub(crate) fn plan_files<'a>(&self, names: impl IntoIterator<Item = &'a str>) {
         self.announce(names.into_iter().map(|name| (name.to_owned(), OTHER.seconds)));
     }
 
@@ -122,7 +122,7 @@ mod tests {
     #[test]
     fn what_is_left_follows_the_speed_of_this_machine() {
         let estimate = Estimate::new().unwrap();
-        estimate.expect(["etcd", "containerd"]);
+        estimate.plan_builds(["etcd", "containerd"]);
         let mut state = estimate.state.into_inner().unwrap();
         let begun = state.begun.unwrap();
         let at = |seconds| begun + Duration::from_secs(seconds);

@@ -132,7 +132,7 @@ impl<'a> Work<'a> {
 
     /// Tells the build's estimate what is missing.
     pub(crate) fn announce(&self, job: &Job<'_>) {
-        job.estimate.expect(self.missing.iter().map(|(_, program, _)| program.name.as_str()));
+        job.estimate.plan_builds(self.missing.iter().map(|(_, program, _)| program.name.as_str()));
     }
 
     /// Builds what is missing.

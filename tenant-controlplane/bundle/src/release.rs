@@ -129,7 +129,7 @@ impl<'a> Order<'a> {
 
     /// Tells the build's estimate what is missing.
     pub(crate) fn announce(&self, job: &Job<'_>) {
-        job.estimate.expect_files(self.missing.iter().map(Item::name));
+        job.estimate.plan_files(self.missing.iter().map(Item::name));
     }
 
     /// Fetches what is missing. Archives that several programs came from have served then.
