@@ -17,6 +17,7 @@ pub mod operations;
 pub mod organizations;
 pub mod pools;
 pub mod projects;
+pub mod quotas;
 pub mod sessions;
 pub mod setup;
 pub mod tokens;

@@ -23,6 +23,7 @@ mod overview;
 mod pools;
 mod preferences;
 mod problem;
+mod quotas;
 mod render;
 mod reset;
 mod setup;
@@ -70,6 +71,8 @@ fn pages_of_people() -> Router<AppState> {
         .route("/tokens", get(tokens::show).post(tokens::create))
         .route("/tokens/{token}/revoke", post(tokens::revoke))
         .route("/limits", get(limits::show))
+        .route("/operator/quotas", get(quotas::list))
+        .route("/operator/quotas/{organization}", get(quotas::show).post(quotas::set))
         .merge(cluster_pages())
 }
 

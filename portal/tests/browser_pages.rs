@@ -155,7 +155,7 @@ async fn read(response: Response<Body>) -> (StatusCode, String) {
 }
 
 /// Every page for which somebody has to be signed in, with `x` for every id.
-const PAGES: [&str; 17] = [
+const PAGES: [&str; 19] = [
     "/clusters",
     "/clusters/live",
     "/clusters/new",
@@ -170,6 +170,8 @@ const PAGES: [&str; 17] = [
     "/nodes/nod_x",
     "/tokens",
     "/limits",
+    "/operator/quotas",
+    "/operator/quotas/org_x",
     "/account",
     "/audit",
     "/organizations/org_x/audit",
@@ -469,7 +471,7 @@ async fn the_create_form_is_one_intent() {
     let cookie = world.session(Role::Owner).await;
     let project = world.store.identity().projects(world.home.id).await.unwrap().remove(0).id;
     let holder = migrations::QuotaHolder::Organization(world.home.id);
-    world.store.quotas().set(holder, migrations::Resource::NodePools, 0).await.unwrap();
+    world.store.quotas().set(holder, migrations::Resource::NodePools, 0, Actor::System).await.unwrap();
     let form = |workers: &str| -> &'static str {
         Box::leak(format!("project={project}&name=shop&workers={workers}&count=1").into_boxed_str())
     };
@@ -487,7 +489,7 @@ async fn limits_are_shown_with_what_is_used() {
     world.cluster(&world.home, "mine").await;
     let theirs = world.other().await;
     let holder = migrations::QuotaHolder::Organization(world.home.id);
-    world.store.quotas().set(holder, migrations::Resource::Clusters, 1).await.unwrap();
+    world.store.quotas().set(holder, migrations::Resource::Clusters, 1, Actor::System).await.unwrap();
     let cookie = world.session(Role::Viewer).await;
     let (status, page) = world.get("/limits", &cookie).await;
     assert_eq!(status, StatusCode::OK, "{page}");
@@ -495,4 +497,58 @@ async fn limits_are_shown_with_what_is_used() {
         assert!(page.contains(words), "{words}: {page}");
     }
     assert!(!page.contains(&theirs.id.to_string()));
+}
+
+/// An owner of the first organization sets another one's limit, and the log of that says so.
+#[tokio::test]
+async fn the_operator_sets_limits_of_every_organization() {
+    let world = World::new().await;
+    let theirs = world.other().await;
+    let cookie = world.session(Role::Owner).await;
+    let (_, limits) = world.get("/limits", &cookie).await;
+    assert!(limits.contains("/operator/quotas"), "{limits}");
+    let (_, list) = world.get("/operator/quotas", &cookie).await;
+    let path = format!("/operator/quotas/{}", theirs.id);
+    assert!(list.contains(&path) && list.contains("Other"), "{list}");
+    let (status, page) = world.post(&path, &cookie, "resource=nodes&limit=7").await;
+    assert_eq!(status, StatusCode::SEE_OTHER, "{page}");
+    let limit = async || {
+        let quotas = world.store.quotas().list(theirs.id.into()).await.unwrap();
+        quotas.into_iter().find(|quota| quota.resource == migrations::Resource::Nodes).unwrap().limit
+    };
+    assert_eq!(limit().await, 7);
+    for form in [
+        "resource=nodes&limit=x",
+        "resource=nodes&limit=1000001",
+        "resource=organizations&limit=1",
+        "resource=x&limit=1",
+        "",
+    ] {
+        let (status, page) = world.post(&path, &cookie, form).await;
+        assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{form}: {page}");
+    }
+    assert_eq!(limit().await, 7, "what was refused changed nothing");
+    let (status, _) = world.get(&format!("/operator/quotas/{}", uuid::Uuid::nil()), &cookie).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
+}
+
+/// To everybody else it is not there: to an owner of another organization, and to a lower role in the first.
+#[tokio::test]
+async fn nobody_but_the_operator_sees_all_organizations() {
+    let world = World::new().await;
+    let theirs = world.other().await;
+    let (one, list) = (format!("/operator/quotas/{}", theirs.id), "/operator/quotas");
+    let eve = world.store.identity().user_by_email("eve@example.com").await.unwrap().unwrap();
+    // The setup link made her an owner of the first one too.
+    let place = Member { organization: world.home.id, user: eve.id, role: Role::Viewer };
+    world.store.identity().put_member(place, Actor::System).await.unwrap();
+    let line = session::start(&world.state, eve.id, &HeaderMap::new(), &BROWSER).await.unwrap();
+    let eve = line.to_str().unwrap().split(';').next().unwrap().to_owned();
+    let admin = world.session(Role::Admin).await;
+    for cookie in [&admin, &eve] {
+        assert_eq!(world.get(list, cookie).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(world.get(&one, cookie).await.0, StatusCode::NOT_FOUND);
+        assert_eq!(world.post(&one, cookie, "resource=nodes&limit=7").await.0, StatusCode::NOT_FOUND);
+        assert!(!world.get("/limits", cookie).await.1.contains("/operator"));
+    }
 }

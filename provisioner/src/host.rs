@@ -188,6 +188,8 @@ pub trait Kubernetes: Send + Sync {
     ) -> Result<Vec<Value>, ApiError>;
     /// The role bindings of all namespaces, and of the cluster, that name this user.
     async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError>;
+    /// The metadata of the Secrets of all namespaces that hold a token of a service account, which never expires.
+    async fn token_secrets(&self) -> Result<Vec<Meta>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError>;
     /// Ends a pod at once, without waiting for its kubelet; one that is not there is fine.

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use migrations::{Organization, QuotaHolder, QuotaUse, Resource, Store};
+use migrations::{Actor, Organization, QuotaHolder, QuotaUse, Resource, Store};
 
 use super::{open, organization};
 use crate::options::{Output, QuotaCommand, QuotaDefaultArgs, QuotaListArgs, QuotaSetArgs};
@@ -49,7 +49,7 @@ async fn list(args: QuotaListArgs) -> Result<ExitCode> {
 async fn set(args: QuotaSetArgs) -> Result<ExitCode> {
     let (_, store) = open(&args.instance).await?;
     let holder = holder(&store, &args.holder).await?;
-    let quota = store.quotas().set(holder.quotas, args.resource, args.limit).await?;
+    let quota = store.quotas().set(holder.quotas, args.resource, args.limit, Actor::System).await?;
     print(&[(holder.id, holder.name, quota)], Output::Text);
     Ok(ExitCode::SUCCESS)
 }

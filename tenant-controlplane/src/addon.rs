@@ -14,6 +14,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use access::{Aggregate, aggregate, cluster_admin, kubeconfig_binding_name};
+pub(crate) use edit::PROTECTED;
 
 use crate::pki::KUBECONFIG_PREFIX;
 use crate::render::{MANAGED_BY_LABEL, annotations};

@@ -53,7 +53,13 @@ impl Quotas<'_> {
     /// # Errors
     /// [`StoreError::NotFound`] without such a holder; [`StoreError::Conflict`] for a resource that the other kind of holder has, or a
     /// limit above a million.
-    pub async fn set(self, holder: QuotaHolder, resource: Resource, limit: u64) -> Result<QuotaUse, StoreError> {
+    pub async fn set(
+        self,
+        holder: QuotaHolder,
+        resource: Resource,
+        limit: u64,
+        actor: Actor,
+    ) -> Result<QuotaUse, StoreError> {
         let tx = self.0.begin().await?;
         check(resource, limit)?;
         match holder {
@@ -69,14 +75,14 @@ impl Quotas<'_> {
         quota::Entity::insert(row.into_active_model()).on_conflict(there).exec_without_returning(&tx).await?;
         let (detail, action) = (format!("{resource} {limit}"), "quota.set");
         if let QuotaHolder::Organization(id) = holder {
-            let (organization, target, actor) = (id.uuid(), id.to_string(), Actor::System);
+            let (organization, target) = (id.uuid(), id.to_string());
             let entry = Intent { organization, cluster: None, action, target: &target, detail: &detail, actor };
             entry.record(&tx).await?;
         }
         let quota = of(&tx, holder.uuid(), resource).await?;
         tx.commit().await?;
         if let QuotaHolder::Person(id) = holder {
-            let (target, actor) = (id.to_string(), Actor::System);
+            let target = id.to_string();
             let entry = NewAudit { organization: None, actor, action, target: &target, detail: &detail };
             self.0.audit().record(entry).await?;
         }

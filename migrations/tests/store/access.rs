@@ -106,7 +106,7 @@ pub async fn a_cluster_has_so_many_kubeconfigs(fixture: Fixture) {
     let (kubeconfigs, org) = (fixture.store.kubeconfigs(), tenant.organization);
     let (cluster, other) = (tenant.cluster("demo").await, tenant.cluster("other").await);
     // The bound of a cluster's own holds whatever its organization may have.
-    fixture.store.quotas().set(org.into(), Resource::Kubeconfigs, 1000).await.unwrap();
+    fixture.store.quotas().set(org.into(), Resource::Kubeconfigs, 1000, Actor::System).await.unwrap();
     let first = kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
     for _ in 1..200 {
         kubeconfigs.insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();

@@ -37,7 +37,7 @@ pub async fn each_resource_is_refused_beyond_its_limit(fixture: Fixture) {
     let all = store.quotas().list(org.into()).await.unwrap();
     assert_eq!(all.iter().map(|quota| quota.used).collect::<Vec<_>>(), [1, 1, 2, 1, 1, 1, 1], "{all:?}");
     for quota in &all {
-        store.quotas().set(org.into(), quota.resource, quota.used).await.unwrap();
+        store.quotas().set(org.into(), quota.resource, quota.used, Actor::System).await.unwrap();
     }
     assert_eq!(refused(store.clusters().insert(tenant.new_cluster("two")).await), (Resource::Clusters, 1, 1));
     assert_eq!(refused(store.pools().insert(tenant.new_pool(cluster.id, "two", 0)).await), (Resource::NodePools, 2, 2));
@@ -67,7 +67,7 @@ pub async fn each_resource_is_refused_beyond_its_limit(fixture: Fixture) {
     let person = QuotaHolder::Person(tenant.user);
     let owned = store.quotas().list(person).await.unwrap();
     assert_eq!((owned.len(), owned[0].resource, owned[0].used), (1, Resource::Organizations, 3));
-    store.quotas().set(person, Resource::Organizations, 3).await.unwrap();
+    store.quotas().set(person, Resource::Organizations, 3, Actor::System).await.unwrap();
     let more = store.identity().create_organization(tenant.user, "more".parse().unwrap(), "More", tenant.actor).await;
     assert_eq!(refused(more), (Resource::Organizations, 3, 3));
 }
@@ -75,7 +75,7 @@ pub async fn each_resource_is_refused_beyond_its_limit(fixture: Fixture) {
 pub async fn of_two_for_the_last_place_one_gets_it(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let replica = fixture.replica().await;
-    fixture.store.quotas().set(tenant.organization.into(), Resource::Clusters, 1).await.unwrap();
+    fixture.store.quotas().set(tenant.organization.into(), Resource::Clusters, 1, Actor::System).await.unwrap();
     let stores = [&fixture.store, &replica, &fixture.store, &replica];
     let tries = stores.iter().enumerate().map(|(number, store)| {
         let (store, new) = ((*store).clone(), tenant.new_cluster(&format!("c{number}")));
@@ -99,7 +99,7 @@ pub async fn nodes_are_counted_by_pool_and_by_machine(fixture: Fixture) {
     assert_eq!(used(&fixture, &tenant, Resource::Nodes).await, 3, "what is asked for counts before it is there");
     store.nodes().insert_for_pool(pool.id).await.unwrap();
     assert_eq!(used(&fixture, &tenant, Resource::Nodes).await, 3);
-    store.quotas().set(org.into(), Resource::Nodes, 4).await.unwrap();
+    store.quotas().set(org.into(), Resource::Nodes, 4, Actor::System).await.unwrap();
     let uses = NewJoinToken { max_uses: 3, ..tenant.new_join_token(cluster.id) };
     let (_, secret) = store.join_tokens().create(uses).await.unwrap();
     tenant.enroll(&secret, "one").await.unwrap();
@@ -109,7 +109,7 @@ pub async fn nodes_are_counted_by_pool_and_by_machine(fixture: Fixture) {
     let text = refused.to_string();
     assert!(text.contains("4 of 4") && text.contains("platform operator"), "{text}");
     // What was asked for is made, also under a limit that was lowered; and going down is never refused.
-    store.quotas().set(org.into(), Resource::Nodes, 1).await.unwrap();
+    store.quotas().set(org.into(), Resource::Nodes, 1, Actor::System).await.unwrap();
     store.nodes().insert_for_pool(pool.id).await.unwrap();
     store.pools().set_count(org, pool.id, 2, tenant.actor).await.unwrap();
     store.pools().request_deletion(org, pool.id, tenant.actor).await.unwrap();
@@ -126,16 +126,16 @@ pub async fn limits_are_set_for_one_and_for_all(fixture: Fixture) {
     let limit = async |tenant: &Tenant| quotas.list(tenant.organization.into()).await.unwrap()[0].limit;
     assert_eq!((limit(&tenant).await, quotas.default_of(Resource::Clusters).await.unwrap()), (20, 20));
     quotas.set_default(Resource::Clusters, 5).await.unwrap();
-    let set = quotas.set(tenant.organization.into(), Resource::Clusters, 7).await.unwrap();
+    let set = quotas.set(tenant.organization.into(), Resource::Clusters, 7, Actor::System).await.unwrap();
     assert_eq!((set.limit, limit(&tenant).await, limit(&other).await), (7, 7, 5));
-    quotas.set(tenant.organization.into(), Resource::Clusters, 8).await.unwrap();
+    quotas.set(tenant.organization.into(), Resource::Clusters, 8, Actor::System).await.unwrap();
     assert_eq!(limit(&tenant).await, 8);
     let log = fixture.store.audit().list(tenant.organization, Page::default()).await.unwrap();
     assert_eq!((log[0].action.as_str(), log[0].detail.as_str()), ("quota.set", "clusters 8"));
-    let misplaced = quotas.set(tenant.organization.into(), Resource::Organizations, 1).await;
+    let misplaced = quotas.set(tenant.organization.into(), Resource::Organizations, 1, Actor::System).await;
     assert!(is_conflict(misplaced).contains("belongs to a person"));
-    is_conflict(quotas.set(QuotaHolder::Person(tenant.user), Resource::Nodes, 1).await);
-    is_conflict(quotas.set(tenant.organization.into(), Resource::Nodes, 1_000_001).await);
+    is_conflict(quotas.set(QuotaHolder::Person(tenant.user), Resource::Nodes, 1, Actor::System).await);
+    is_conflict(quotas.set(tenant.organization.into(), Resource::Nodes, 1_000_001, Actor::System).await);
     let nobody = tenant_controlplane::id::OrganizationId::from_uuid(uuid::Uuid::now_v7());
-    assert_eq!(is_missing(quotas.set(nobody.into(), Resource::Nodes, 1).await), "organization");
+    assert_eq!(is_missing(quotas.set(nobody.into(), Resource::Nodes, 1, Actor::System).await), "organization");
 }

@@ -3,6 +3,7 @@
 use api_types::Problem;
 use axum::http::StatusCode;
 
+use super::ui::capitalized;
 use crate::error::Error;
 
 /// What was refused; empty for a form that is shown for the first time.
@@ -43,8 +44,6 @@ impl Refusal {
 
 /// With a capital and a full stop, as text on a page has.
 fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
     let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{first}{}{stop}", letters.as_str())
+    format!("{}{stop}", capitalized(text))
 }

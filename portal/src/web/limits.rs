@@ -16,6 +16,8 @@ use crate::state::AppState;
 struct Page {
     shell: Shell,
     organizations: Vec<Limits>,
+    /// Whether they may set limits.
+    operator: bool,
 }
 
 struct Limits {
@@ -38,7 +40,8 @@ pub async fn show(State(state): State<AppState>, context: PageContext) -> Result
         let quota = app::organizations::quota(&state, &context.actor, &organization.id.to_string()).await?;
         organizations.push(limits(organization.display_name.clone(), quota));
     }
-    render::page(&Page { shell: context.shell, organizations })
+    let operator = app::quotas::is_operator(&state, &context.actor).await?;
+    render::page(&Page { shell: context.shell, organizations, operator })
 }
 
 fn limits(name: String, quota: Quota) -> Limits {
@@ -46,9 +49,7 @@ fn limits(name: String, quota: Quota) -> Limits {
 }
 
 fn row(quota: QuotaUse) -> Row {
-    let words = quota.resource.replace('_', " ").replace("api ", "API ");
-    let mut letters = words.chars();
-    let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
+    let title = ui::capitalized(&quota.resource.replace('_', " ").replace("api ", "API "));
     let (used, limit) = (quota.used, quota.limit);
-    Row { title: format!("{first}{}", letters.as_str()), used, limit, status: ui::Status::quota(used, limit) }
+    Row { title, used, limit, status: ui::Status::quota(used, limit) }
 }

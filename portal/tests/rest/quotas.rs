@@ -39,7 +39,7 @@ async fn a_refusal_names_the_quota_and_who_can_act() {
     for (resource, path, body) in table {
         let quotas = world.store.quotas();
         let quota = quotas.list(holder).await.unwrap().into_iter().find(|quota| quota.resource == resource).unwrap();
-        quotas.set(holder, resource, quota.used).await.unwrap();
+        quotas.set(holder, resource, quota.used, migrations::Actor::System).await.unwrap();
         for path in [things.path(path), things.path(&format!("{path}?validate_only=true"))] {
             let refused = world.call("POST", &path, &token, body.clone()).await;
             assert_eq!((refused.status.as_u16(), refused.code().as_str()), (409, "QUOTA_REACHED"), "{resource}");
@@ -50,10 +50,10 @@ async fn a_refusal_names_the_quota_and_who_can_act() {
             let words = format!("{0} of {0} {1}", quota.used, resource.title());
             assert!(detail.contains(&words) && next.contains("ask the platform operator"), "{problem}");
         }
-        quotas.set(holder, resource, 1000).await.unwrap();
+        quotas.set(holder, resource, 1000, migrations::Actor::System).await.unwrap();
     }
     let person = QuotaHolder::Person(things.ana.id);
-    world.store.quotas().set(person, Resource::Organizations, 1).await.unwrap();
+    world.store.quotas().set(person, Resource::Organizations, 1, migrations::Actor::System).await.unwrap();
     let refused = world.call("POST", "/organizations", &token, json!({"name": "new"})).await;
     assert_eq!(
         (refused.code().as_str(), &refused.json()["quota"]["resource"]),

@@ -19,7 +19,7 @@ use crate::error::ReconcileError;
 use crate::host::bindings::RBAC;
 use crate::host::{ApiError, Kubernetes, ObjectKey};
 
-/// So many bindings are named to people.
+/// So many objects are named to people.
 const NAMED: usize = 10;
 
 /// Those not yet known to work whose certificate the API servers accept; to be [`confirm`]ed.
@@ -63,7 +63,7 @@ async fn delete_binding(kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Resul
     Ok(api.get(&key).await?.is_none())
 }
 
-/// Notes for each of these revoked kubeconfigs what its user is still bound to inside the cluster.
+/// Notes for each of these revoked kubeconfigs what its holder may have left inside the cluster.
 ///
 /// # Errors
 /// [`ReconcileError`] of the store.
@@ -73,34 +73,53 @@ pub async fn list_left_behind(
     api: &dyn Kubernetes,
 ) -> Result<(), ReconcileError> {
     for kubeconfig in revoked {
-        tell_left_behind(ctx, kubeconfig, api).await?;
+        let row = ctx.store.kubeconfigs().load(kubeconfig).await?;
+        if let Some(text) = left_behind(&row, api).await {
+            ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?;
+        }
     }
     Ok(())
 }
 
-/// Tells people what the holder of a revoked kubeconfig has bound to its user, which would work again if that name ever came back. It is
-/// a courtesy: a tenant that does not answer is told as such.
-///
-/// # Errors
-/// [`ReconcileError`] of the store.
-async fn tell_left_behind(ctx: &Context, kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
-    let text = match api.bindings_of(&kubeconfig_user_name(kubeconfig)).await {
-        Ok(bindings) if bindings.is_empty() => return Ok(()),
-        Ok(bindings) => named(&bindings),
-        Err(error) => format!("The role bindings of its user could not be listed: {error}."),
+/// What is bound to its user, which would work again if that name ever came back; and, where its holder could make them, tokens of service
+/// accounts that were made while it worked: by whom Kubernetes does not record. It is a courtesy: a tenant that does not answer is told as
+/// such.
+async fn left_behind(row: &Kubeconfig, api: &dyn Kubernetes) -> Option<String> {
+    let bindings = api.bindings_of(&kubeconfig_user_name(row.id)).await;
+    let bindings = named(bindings, "Its user is still bound by", "Role bindings of its user");
+    let tokens = match row.role {
+        AccessRole::Admin => named(
+            tokens_since(row, api).await,
+            "Since it was issued somebody made tokens of service accounts in",
+            "Tokens of service accounts",
+        ),
+        AccessRole::Edit | AccessRole::View => None,
     };
-    Ok(ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?)
+    let texts: Vec<String> = bindings.into_iter().chain(tokens).collect();
+    (!texts.is_empty()).then(|| texts.join(" "))
 }
 
-fn named(bindings: &[ObjectKey]) -> String {
-    let more = bindings.len().saturating_sub(NAMED);
+/// Those that do not end by themselves.
+async fn tokens_since(row: &Kubeconfig, api: &dyn Kubernetes) -> Result<Vec<ObjectKey>, ApiError> {
+    let mut secrets = api.token_secrets().await?;
+    secrets.retain(|secret| secret.created_at >= row.created_at.unix_timestamp());
+    Ok(secrets.iter().map(|secret| secret.key("v1", "Secret")).collect())
+}
+
+fn named(found: Result<Vec<ObjectKey>, ApiError>, what: &str, kind: &str) -> Option<String> {
+    let found = match found {
+        Ok(found) if found.is_empty() => return None,
+        Ok(found) => found,
+        Err(error) => return Some(format!("{kind} could not be listed: {error}.")),
+    };
+    let more = found.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     let full = |key: &ObjectKey| {
         let namespace = key.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
         format!("{} {namespace}{}", key.kind, key.name)
     };
-    let first: Vec<String> = bindings.iter().take(NAMED).map(full).collect();
-    format!("Its user is still bound by {}{more}: delete unknown bindings.", first.join(", "))
+    let first: Vec<String> = found.iter().take(NAMED).map(full).collect();
+    Some(format!("{what} {}{more}: delete those you do not know.", first.join(", ")))
 }
 
 /// Tells people that these kubeconfigs work; answers those that do not yet.

@@ -8,6 +8,7 @@ use serde_json::json;
 use tenant_controlplane::sni;
 use tenant_controlplane::status::{AccessRole, ClusterState, NodeState, PoolState};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::*;
 use crate::engine::Outcome;
@@ -243,7 +244,7 @@ async fn revoked_is_told_when_it_is_seen_and_whatever_the_tenant_does() {
 }
 
 #[tokio::test]
-async fn what_its_holder_bound_is_told_after_a_revocation() {
+async fn what_its_holder_bound_and_tokens_it_may_have_made_are_told_after_a_revocation() {
     let world = World::new().await;
     let cluster = world.cluster("demo").await;
     world.start_pods(cluster.id, API);
@@ -259,10 +260,25 @@ async fn what_its_holder_bound_is_told_after_a_revocation() {
     bind(ObjectKey::global(rbac, "ClusterRoleBinding", "keep"), &own);
     bind(ObjectKey::namespaced(rbac, "RoleBinding", "shop", "keep-too"), &own);
     bind(ObjectKey::global(rbac, "ClusterRoleBinding", "a-colleagues"), "carol");
+    // Before it was issued, a day later, and no token.
+    let made = row.created_at.unix_timestamp();
+    let secret = |name: &str, type_: &str, at: i64| {
+        let key = ObjectKey::namespaced("v1", "Secret", "shop", name);
+        world.tenant.put(key.clone(), &json!({}), "kubectl");
+        let (mut objects, at) =
+            (world.tenant.objects.lock().unwrap(), OffsetDateTime::from_unix_timestamp(at).unwrap());
+        let object = objects.get_mut(&key).unwrap();
+        object["type"] = json!(type_);
+        object["metadata"]["creationTimestamp"] = json!(at.format(&Rfc3339).unwrap());
+    };
+    secret("older", "kubernetes.io/service-account-token", made - 1);
+    secret("token", "kubernetes.io/service-account-token", made + 86_400);
+    secret("password", "Opaque", made + 86_400);
     world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
     world.reconcile_cluster(cluster.id).await.unwrap();
     let reported = world.store.kubeconfigs().load(row.id).await.unwrap().left_behind.unwrap();
     assert!(reported.contains("ClusterRoleBinding keep, RoleBinding shop/keep-too:"), "{reported}");
+    assert!(reported.contains("tokens of service accounts in Secret shop/token:"), "{reported}");
 }
 
 #[tokio::test]

@@ -56,6 +56,9 @@ pub struct KubeApi {
     limit: Duration,
 }
 
+/// The type of Secrets that Kubernetes fills with a token of a service account.
+const TOKEN_SECRET: &str = "kubernetes.io/service-account-token";
+
 impl KubeApi {
     /// Wraps a client.
     pub const fn new(client: Client) -> Self {
@@ -242,6 +245,13 @@ impl Kubernetes for KubeApi {
             bindings.extend(found.into_iter().flatten());
         }
         Ok(bindings)
+    }
+
+    async fn token_secrets(&self) -> Result<Vec<Meta>, ApiError> {
+        let api = self.all("v1", "Secret", None)?;
+        let fields = format!("type={TOKEN_SECRET}");
+        let page = async |next: ListParams| api.list_metadata(&next.fields(&fields).limit(METADATA_PAGE)).await;
+        self.pages("Secret", page, |object| Meta::of(object.metadata)).await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {

@@ -15,6 +15,8 @@ pub struct Meta {
     pub namespace: Option<String>,
     /// Its name.
     pub name: String,
+    /// When it was made, Unix time in seconds, which is as exact as Kubernetes keeps it; 0 where that is not known.
+    pub created_at: i64,
     /// Whether it is being deleted.
     pub terminating: bool,
     /// Whether we applied it.
@@ -44,6 +46,7 @@ impl Meta {
             controller: owners.into_iter().find(|owner| owner.controller == Some(true)).map(|owner| owner.kind),
             rendering: annotations.get(RENDERING_ANNOTATION).and_then(|number| number.parse().ok()),
             mirror: annotations.contains_key(MIRROR),
+            created_at: metadata.creation_timestamp.map_or(0, |time| time.0.as_second()),
             terminating: metadata.deletion_timestamp.is_some(),
             namespace: metadata.namespace,
             name: metadata.name.unwrap_or_default(),

@@ -218,6 +218,12 @@ impl Kubernetes for Scripted {
         Ok(bindings)
     }
 
+    async fn token_secrets(&self) -> Result<Vec<Meta>, ApiError> {
+        let secrets = self.select("v1", "Secret", None, "").await?;
+        let tokens = secrets.into_iter().filter(|secret| secret["type"] == "kubernetes.io/service-account-token");
+        Ok(tokens.map(|secret| Meta::of(serde_json::from_value(secret["metadata"].clone()).unwrap())).collect())
+    }
+
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {
         self.admitted(&json!({"kind": key.kind, "metadata": {"name": key.name}}))?;
         let mut objects = self.objects.lock().unwrap();
@@ -436,6 +442,10 @@ impl Kubernetes for Bound {
 
     async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
         self.allowed()?.bindings_of(user).await
+    }
+
+    async fn token_secrets(&self) -> Result<Vec<Meta>, ApiError> {
+        self.allowed()?.token_secrets().await
     }
 
     async fn delete(&self, key: &ObjectKey) -> Result<(), ApiError> {

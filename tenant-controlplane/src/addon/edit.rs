@@ -2,8 +2,9 @@
 //!
 //! Kubernetes' own `edit` is for one namespace. Bound for all of them it is as good as `cluster-admin`: it may mint tokens of every service
 //! account, act as any of them, and run pods in `kube-system`, where the controllers' accounts live. So the role has neither of the first
-//! two, and an admission policy (`ValidatingAdmissionPolicy`, GA since Kubernetes 1.30) keeps its holders out of the rest. What stays is what
-//! `edit` means: whoever may run pods in a namespace may use every service account and secret of that namespace.
+//! two, and an admission policy (`ValidatingAdmissionPolicy`, GA since Kubernetes 1.30) keeps its holders out of the rest. Admission sees no
+//! reads: secrets of those namespaces are refused by an authorizer (`component/apiserver.rs`). What stays is what `edit` means: whoever may
+//! run pods in a namespace may use every service account and secret of that namespace.
 
 use std::collections::BTreeMap;
 
@@ -26,7 +27,7 @@ const POLICY: &str = "edit.pilothouse.dev";
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 /// Where Kubernetes and the platform keep their own things.
-const PROTECTED: &[&str] = &["kube-node-lease", "kube-public", "kube-system"];
+pub(crate) const PROTECTED: &[&str] = &["kube-node-lease", "kube-public", "kube-system"];
 
 fn rule(verbs: &[&str], group: &str, resources: &[&str]) -> PolicyRule {
     let texts = |texts: &[&str]| texts.iter().map(ToString::to_string).collect();

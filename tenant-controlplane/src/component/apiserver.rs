@@ -15,7 +15,11 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Files, flag};
-use crate::pki::{ClusterPki, KubeconfigAuthorities, LeafKind, client_trust_pem, kubelet_user, node_proxy_user};
+use crate::addon::PROTECTED;
+use crate::pki::{
+    ClusterPki, KubeconfigAuthorities, LeafKind, client_trust_pem, kubelet_user, node_proxy_user, role_group,
+};
+use crate::status::AccessRole;
 
 /// The binary's and the component's name.
 pub const NAME: &str = "kube-apiserver";
@@ -241,42 +245,68 @@ pub type RemovedNodes = BTreeSet<String>;
 /// takes up to 168.
 const NODES_PER_EXPRESSION: usize = 500;
 
-/// Who may do what: nodes what they run needs, everybody else what roles say (KEP-3221). Before that, nobody may do anything in the name of
-/// a removed node, whatever a role inside the cluster says.
+/// Who may do what: nodes what they run needs, everybody else what roles say (KEP-3221). Before that come refusals that no role inside the
+/// cluster lifts: of removed nodes everything, of role `edit` the secrets of Kubernetes' own namespaces.
 ///
 /// Why not an authority for each node in the client-CA bundle, as kubeconfigs have: a machine would join seconds later, when every API server
 /// has taken its authority up, each handshake would name every living node's, and renewal would need the authorities' keys kept. Names cost
 /// nothing before a removal, and are forgotten a day after it.
 fn authorization_config(removed: &RemovedNodes) -> Value {
     let names: Vec<&String> = removed.iter().collect();
-    let refusing = names.chunks(NODES_PER_EXPRESSION).enumerate();
-    let refusing = refusing.map(
-        |(n, nodes)| json!({"name": format!("removed-nodes-{n}"), "type": "Webhook", "webhook": refusal_of(nodes)}),
-    );
+    let nodes = names.chunks(NODES_PER_EXPRESSION).enumerate();
+    let nodes = nodes.map(|(n, nodes)| refusal(&format!("removed-nodes-{n}"), &removed_nodes(nodes)));
+    let refusals = nodes.chain([refusal("edit-protected-secrets", &protected_secrets())]);
     let usual = [json!({"name": "node", "type": "Node"}), json!({"name": "rbac", "type": "RBAC"})];
     json!({
         "apiVersion": "apiserver.config.k8s.io/v1",
-        "authorizers": refusing.chain(usual).collect::<Vec<_>>(),
+        "authorizers": refusals.chain(usual).collect::<Vec<_>>(),
         "kind": "AuthorizationConfiguration",
     })
 }
 
-/// A webhook that is never called: for others than removed nodes its first condition is false, and it has no opinion; for them the second one
-/// fails, and `failurePolicy` refuses (match conditions of AuthorizationConfiguration). The API server answers 500 with the error's words,
-/// as after every authorizer that denies with an error; nothing but a webhook that is called denies with 403.
-fn refusal_of(nodes: &[&String]) -> Value {
+/// What is refused, and the words it is refused with: CEL over a SubjectAccessReview's spec, of which all fields are there.
+struct Refused {
+    condition: String,
+    message: String,
+}
+
+fn removed_nodes(nodes: &[&String]) -> Refused {
     let users: Vec<String> = nodes.iter().flat_map(|node| [kubelet_user(node), node_proxy_user(node)]).collect();
-    let named = format!("request.user in {}", json!(users));
+    Refused {
+        condition: format!("request.user in {}", json!(users)),
+        message: "'this node was removed: ' + request.user".to_owned(),
+    }
+}
+
+/// Lists of all namespaces hold those of the protected ones.
+fn protected_secrets() -> Refused {
+    let namespaces: Vec<&str> = PROTECTED.iter().copied().chain([""]).collect();
+    let condition = format!(
+        "'{}' in request.groups && has(request.resourceAttributes) && request.resourceAttributes.group == '' && \
+         request.resourceAttributes.resource == 'secrets' && request.resourceAttributes.namespace in {}",
+        role_group(AccessRole::Edit),
+        json!(namespaces)
+    );
+    let message = "'role edit reads secrets namespace by namespace, and none of those of Kubernetes: name a namespace of \
+                   your own, or use a kubeconfig of role admin'";
+    Refused { condition, message: message.to_owned() }
+}
+
+/// A webhook that is never called: where its first condition is false it has no opinion; where it is true the second one fails, and
+/// `failurePolicy` refuses (match conditions of AuthorizationConfiguration). The API server answers 500 with the error's words, as after
+/// every authorizer that denies with an error; nothing but a webhook that is called denies with 403.
+fn refusal(name: &str, refused: &Refused) -> Value {
     // There is no such key: the error says so.
-    let fails = "{'': false}['this node was removed: ' + request.user]";
-    json!({
+    let fails = format!("{{'': false}}[{}]", refused.message);
+    let webhook = json!({
         "connectionInfo": {"kubeConfigFile": format!("{POD_CLIENT_FILES}/{WEBHOOK}"), "type": "KubeConfigFile"},
         "failurePolicy": "Deny",
         "matchConditionSubjectAccessReviewVersion": "v1",
-        "matchConditions": [{"expression": named}, {"expression": fails}],
+        "matchConditions": [{"expression": refused.condition}, {"expression": fails}],
         "subjectAccessReviewVersion": "v1",
         "timeout": "1s",
-    })
+    });
+    json!({"name": name, "type": "Webhook", "webhook": webhook})
 }
 
 /// Where the webhook is, which is never called: nowhere. The configuration must name one.
@@ -331,7 +361,7 @@ pub(crate) const POD_FILES: &str = "/etc/kubernetes/apiserver";
 pub(crate) const POD_CLIENT_FILES: &str = "/etc/kubernetes/client-authorities";
 /// Who may do what.
 const AUTHORIZATION: &str = "authorization.json";
-/// The kubeconfig of the webhook that refuses removed nodes.
-const WEBHOOK: &str = "removed-nodes.kubeconfig";
+/// The kubeconfig of the webhooks that refuse and are never called.
+const WEBHOOK: &str = "nowhere.kubeconfig";
 /// The bundle of the authorities that vouch for clients.
 const CLIENT_CA: &str = "client-ca.crt";

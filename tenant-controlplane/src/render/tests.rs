@@ -291,17 +291,30 @@ fn a_removed_node_is_refused_without_a_restart() {
     let types = |config: &Value| -> Vec<String> {
         config["authorizers"].as_array().unwrap().iter().map(|one| one["type"].as_str().unwrap().to_owned()).collect()
     };
-    assert_eq!(types(&config(none)), ["Node", "RBAC"]);
+    assert_eq!(types(&config(none)), ["Webhook", "Node", "RBAC"], "of removed nodes none");
     let refusing = config(two);
-    assert_eq!(types(&refusing), ["Webhook", "Node", "RBAC"], "before anything may allow");
+    assert_eq!(types(&refusing), ["Webhook", "Webhook", "Node", "RBAC"], "before anything may allow");
     let webhook = &refusing["authorizers"][0]["webhook"];
     assert_eq!(webhook["failurePolicy"], "Deny");
     let named = "request.user in [\"system:node:web-1\",\"pilothouse:kube-proxy:web-1\",\"system:node:web-2\",\"pilothouse:kube-proxy:web-2\"]";
     assert_eq!(webhook["matchConditions"][0]["expression"], named);
     let many = config(many);
-    assert_eq!(types(&many), ["Webhook", "Webhook", "Webhook", "Node", "RBAC"]);
+    assert_eq!(types(&many), ["Webhook", "Webhook", "Webhook", "Webhook", "Node", "RBAC"]);
     let longest = many["authorizers"][0]["webhook"]["matchConditions"][0]["expression"].as_str().unwrap();
     assert!(longest.len() < 100_000, "of a longer expression nothing is parsed: {}", longest.len());
+}
+
+#[test]
+fn role_edit_is_refused_the_secrets_of_kubernetes_namespaces() {
+    let config = readable(rendered("1.36.3", |_, _, _| {}))[10]["data"]["authorization.json"].clone();
+    let config: Value = serde_json::from_str(config.as_str().unwrap()).unwrap();
+    let refusal = &config["authorizers"][0];
+    assert_eq!(refusal["name"], "edit-protected-secrets");
+    assert_eq!(refusal["webhook"]["failurePolicy"], "Deny");
+    let condition = refusal["webhook"]["matchConditions"][0]["expression"].as_str().unwrap();
+    assert!(condition.starts_with("'pilothouse:role:edit' in request.groups && "), "of nobody else: {condition}");
+    // Also a list of all namespaces.
+    assert!(condition.ends_with(r#"namespace in ["kube-node-lease","kube-public","kube-system",""]"#), "{condition}");
 }
 
 #[test]

@@ -19,7 +19,7 @@ use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use crate::world::{World, fails, ok, text};
 
 /// How long answers are held.
-const HELD: Duration = Duration::from_secs(20);
+const HELD: Duration = Duration::from_secs(60);
 /// Connections and streams of the one who reads nothing.
 const UNREAD: (usize, u32) = (64, 200);
 /// Addresses of the one who says nothing, and connections of each: all permits of unauthenticated clients at the portal.

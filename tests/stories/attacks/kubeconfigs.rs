@@ -77,6 +77,10 @@ fn a_revoked_file_is_refused_whatever_its_holder_did(world: &World) {
     let before = restarts(world);
     let user = format!("--user=pilothouse:kubeconfig:{id}");
     ok(&mut world.kubectl(&stolen, &["create", "clusterrolebinding", KEEP, "--clusterrole=cluster-admin", &user]));
+    let annotations = json!({"kubernetes.io/service-account.name": "default"});
+    let metadata = json!({"name": KEEP, "namespace": "default", "annotations": annotations});
+    let token = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": metadata});
+    apply(world, &stolen, "token", &token, &[]).unwrap();
     block_deletions(world, &stolen);
     let mut open = watch(world, &stolen);
     let begun = Instant::now();
@@ -94,10 +98,11 @@ fn a_revoked_file_is_refused_whatever_its_holder_did(world: &World) {
     ok(&mut world.kubectl(&other, &["get", "configmaps"]));
     let row = listed(world).into_iter().find(|one| one["id"] == id.as_str()).unwrap();
     assert_eq!(row["state"], "revoked", "{row}");
-    until("its binding to be told", || {
+    until("what it left behind to be told", || {
         let row = listed(world).into_iter().find(|one| one["id"] == id.as_str()).unwrap();
-        let told = row["left_behind"].as_str().unwrap_or_default().to_owned();
-        if told.contains(&format!("ClusterRoleBinding {KEEP}")) { Ok(()) } else { Err(row.to_string()) }
+        let told = row["left_behind"].as_str().unwrap_or_default();
+        let all = [format!("ClusterRoleBinding {KEEP}"), format!("Secret default/{KEEP}")];
+        if all.iter().all(|one| told.contains(one)) { Ok(()) } else { Err(row.to_string()) }
     });
     assert_eq!(restarts(world), before, "a control plane was restarted for it");
 }
@@ -135,6 +140,11 @@ fn edit_stays_edit(world: &World, edit: &Path) {
     for words in attempts {
         let (_, told) = fails(&mut world.kubectl(edit, words));
         assert!(told.contains("orbidden") || told.contains("denied"), "{words:?}: {told}");
+    }
+    // The API server answers as after an authorizer that fails, with the reason.
+    for words in [&["-n", "kube-system"][..], &["-n", "kube-public"], &["-A"], &["-n", "kube-system", "a-name"]] {
+        let (_, told) = fails(&mut world.kubectl(edit, &[&["get", "secrets"][..], words].concat()));
+        assert!(told.contains("role edit reads secrets namespace by namespace"), "{words:?}: {told}");
     }
     let annotations = json!({"kubernetes.io/service-account.name": "default"});
     let token = json!({"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token",

@@ -34,7 +34,9 @@ fn story_attack_nodes() {
     ok(&mut world.user(&["pool", "create", "web", "--cluster", "demo", "--kind", "local", "--count", "2", "--wait"]));
     let nodes = world.nodes(&kubeconfig, "web-", 2);
     it_registers_again(&world, &kubeconfig, &nodes[0]);
-    keys_of_a_removed_node_open_nothing(&world, &kubeconfig, &nodes[1]);
+    let loot = Loot::take(&world, &nodes[1]);
+    words_of_a_node_move_no_terminal(&world, &loot, &nodes[1]);
+    keys_of_a_removed_node_open_nothing(&world, &kubeconfig, &nodes[1], &loot);
     an_older_database_ends_nothing(&world, &kubeconfig, &nodes[0]);
     a_machine_that_was_off_learns_of_its_clusters_end(&world);
     world.down();
@@ -146,7 +148,7 @@ impl Loot {
     }
 
     /// The status and message with which a call of the node's own is refused at once; none for one that is let in.
-    async fn call(&self, method: &str) -> Option<(String, String)> {
+    async fn call(&self, method: &str, message: &[u8]) -> Option<(String, String)> {
         let tls = self.link(b"h2").await.unwrap();
         let (client, connection) = h2::client::handshake(tls).await.unwrap();
         let running = tokio::spawn(connection);
@@ -154,7 +156,9 @@ impl Loot {
         let request = hyper::Request::post(uri).header("content-type", "application/grpc").header("te", "trailers");
         let mut ready = client.ready().await.unwrap();
         let (answer, mut body) = ready.send_request(request.body(()).unwrap(), false).unwrap();
-        body.send_data(Bytes::from_static(&[0; 5]), true).unwrap();
+        // Not compressed, and its length (gRPC over HTTP/2).
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        body.send_data(Bytes::from([&[0], &length[..], message].concat()), true).unwrap();
         let answer = answer.await.unwrap();
         running.abort();
         let header = |name: &str| answer.headers().get(name).map(|value| value.to_str().unwrap().to_owned());
@@ -167,12 +171,37 @@ fn block<T>(what: impl Future<Output = T>) -> T {
     runtime.block_on(async { timeout(PATIENCE, what).await.expect("an answer") })
 }
 
-fn keys_of_a_removed_node_open_nothing(world: &World, kubeconfig: &Path, node: &str) {
-    let loot = Loot::take(world, node);
+/// What root of a node's machine reports in its name: a new title for the terminal, a cleared screen, and a line that is not ours.
+fn words_of_a_node_move_no_terminal(world: &World, loot: &Loot, node: &str) {
+    let words = b"gone\x1b]0;owned\x07\x1b[2J\nAll is well.\x9b1m";
+    let message: String = words.iter().map(|byte| char::from(*byte)).collect();
+    // A NodeReport (node-bootstrap/protocol/proto): `phase` and `message`.
+    let phase = u8::try_from(i32::from(node_protocol::NodePhase::Failed)).unwrap();
+    let length = u8::try_from(message.len()).unwrap();
+    let report = [&[0x38, phase, 0x1a, length], message.as_bytes()].concat();
+    // The agent itself says soon afterwards that it is well.
+    until("the node's words to be shown", || {
+        assert_eq!(block(loot.call("Report", &report)), None);
+        let shown = ["table", "json", "yaml"].map(|form| {
+            let words = ["node", "list", "--cluster", "demo", "--output", form];
+            let shown = ok(&mut world.user(&words));
+            assert!(!shown.contains(|one: char| one.is_control() && one != '\n'), "{shown:?}");
+            assert!(!shown.contains("\\u001b") && !shown.contains("\nAll is well"), "{shown:?}");
+            shown
+        });
+        if shown.iter().any(|shown| shown.contains("gone") && shown.contains(node)) {
+            Ok(())
+        } else {
+            Err(shown.join("\n"))
+        }
+    });
+}
+
+fn keys_of_a_removed_node_open_nothing(world: &World, kubeconfig: &Path, node: &str, loot: &Loot) {
     let own = loot.asks(("kubelet", "api"), &["get", "node", node]);
     assert!(own.status.success(), "the loot is good while the node is one: {}", text(&own.stderr));
     assert!(block(loot.reaches_the_api_server()));
-    assert_eq!(block(loot.call("Watch")), None);
+    assert_eq!(block(loot.call("Watch", &[])), None);
     let mut watch = loot.watch();
 
     ok(&mut world.user(&["node", "remove", node, "--cluster", "demo", "--yes", "--wait"]));
@@ -191,7 +220,7 @@ fn keys_of_a_removed_node_open_nothing(world: &World, kubeconfig: &Path, node: &
     });
     assert!(!block(loot.reaches_the_api_server()), "the link leads nowhere");
     for method in ["Watch", "Renew"] {
-        let (status, message) = block(loot.call(method)).unwrap();
+        let (status, message) = block(loot.call(method, &[])).unwrap();
         // gRPC's PERMISSION_DENIED.
         assert!(status == "7" && message.contains("removed"), "{method}: {status} {message}");
     }

@@ -1,5 +1,6 @@
-//! Attacks on a running platform: tenants. The admin of one cluster fills it with large objects under the platform's label and puts a
-//! webhook that fails closed before every write: others notice nothing, the page names it, and it can be deleted.
+//! Attacks on a running platform: tenants. The admin of one cluster fills it with large objects under the platform's label, with role
+//! bindings, with an APIService that nobody answers, and puts a webhook that fails closed before every write: others notice nothing, the
+//! page names it, and it can be deleted.
 
 use std::path::Path;
 use std::process::Command;
@@ -10,8 +11,12 @@ use serde_json::{Value, json};
 use crate::world::{World, ok, within};
 
 /// Large objects, and how large each is, bytes: etcd takes no request above 1.5 MiB.
-const OBJECTS: usize = 60;
-const SIZE: usize = 900_000;
+const OBJECTS: usize = 280;
+const SIZE: usize = 1_000_000;
+/// Role bindings of one namespace.
+const BINDINGS: usize = 300;
+/// kubectl holds what it sends: so many objects at a time.
+const BATCH: usize = 40;
 /// The most by which the platform's memory may be higher at its highest than that of one whose tenants are kind, KiB. Read as lists of
 /// whole objects they were four times their size.
 const MOST: u64 = 80 << 10;
@@ -90,7 +95,8 @@ fn highest_memory(world: &World) -> u64 {
     line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
-/// Large objects that carry the platform's label, and a small one that the platform itself seems to have left.
+/// Large objects that carry the platform's label, a small one that the platform itself seems to have left, role bindings, and an API that
+/// is announced and that nobody serves.
 fn fill(world: &World, kubeconfig: &Path) {
     let labels = json!({ "app.kubernetes.io/managed-by": "pilothouse" });
     let object = |name: &str, text: &str| {
@@ -99,9 +105,24 @@ fn fill(world: &World, kubeconfig: &Path) {
     };
     let text = "a".repeat(SIZE);
     let large: Vec<Value> = (0..OBJECTS).map(|number| object(&format!("large-{number}"), &text)).collect();
-    ok(&mut with(world, kubeconfig, &["create"], &json!({ "apiVersion": "v1", "kind": "List", "items": large })));
+    let bindings: Vec<Value> = (0..BINDINGS).map(|number| binding(&format!("many-{number}"))).collect();
+    for items in large.chunks(BATCH).chain([&bindings[..]]) {
+        ok(&mut with(world, kubeconfig, &["create"], &json!({ "apiVersion": "v1", "kind": "List", "items": items })));
+    }
     let left = object("left-behind", "");
     ok(&mut with(world, kubeconfig, &["apply", "--server-side", "--field-manager", "pilothouse"], &left));
+    let service = json!({ "service": { "name": "nobody", "namespace": "default" }, "group": "hostile.example.com",
+        "version": "v1", "groupPriorityMinimum": 1000, "versionPriority": 15, "insecureSkipTLSVerify": true });
+    let metadata = json!({ "name": "v1.hostile.example.com" });
+    let api = json!({ "apiVersion": "apiregistration.k8s.io/v1", "kind": "APIService", "metadata": metadata, "spec": service });
+    ok(&mut with(world, kubeconfig, &["create"], &api));
+}
+
+fn binding(name: &str) -> Value {
+    let subject = json!({ "kind": "User", "name": name, "apiGroup": "rbac.authorization.k8s.io" });
+    let role = json!({ "kind": "ClusterRole", "name": "view", "apiGroup": "rbac.authorization.k8s.io" });
+    json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "roleRef": role, "subjects": [subject],
+        "metadata": { "name": name, "namespace": "default" } })
 }
 
 /// A webhook that nobody answers stands before every write.
