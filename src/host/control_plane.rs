@@ -31,7 +31,8 @@ pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
     let data = host.instance.path("host/etcd");
     let audit = logs.join("audit.log");
     let api_dir = write(host, apiserver::NAME, &apiserver::files(pki, None))?;
-    write(host, apiserver::NAME, &apiserver::client_files(pki, &KubeconfigAuthorities::new(), &RemovedNodes::new()))?;
+    let (nobody, none) = (KubeconfigAuthorities::new(), RemovedNodes::new());
+    write(host, apiserver::NAME, &apiserver::client_files(pki, &nobody, &none, &api_dir))?;
     let manager_dir = write(host, controller_manager::NAME, &controller_manager::files(pki, &api))?;
     let scheduler_dir = write(host, scheduler::NAME, &scheduler::files(pki, &api))?;
     let scratch = host.instance.path("host").display().to_string();

@@ -274,7 +274,9 @@ pub fn shared() -> Value {
 
 /// The Secret [`CLIENT_AUTHORITIES`] alone. It is part of [`render`] too.
 pub fn client_authorities(input: &RenderInput<'_>) -> Value {
-    value(&input.secret(CLIENT_AUTHORITIES, &apiserver::client_files(input.pki, input.authorities, input.removed)))
+    let dir = apiserver::POD_CLIENT_FILES;
+    let files = apiserver::client_files(input.pki, input.authorities, input.removed, dir);
+    value(&input.secret(CLIENT_AUTHORITIES, &files))
 }
 
 /// What a cluster's control plane looks like in the host. It cannot fail, and the same input gives the same objects.

@@ -197,11 +197,11 @@ pub fn files(pki: &ClusterPki, egress: Option<&Egress<'_>>) -> Files {
 }
 
 /// Whom it believes and whom it refuses, apart from its other files because it changes with every file kubeconfig and every removed node:
-/// no pod is restarted for that.
-pub fn client_files(pki: &ClusterPki, authorities: &KubeconfigAuthorities, removed: &RemovedNodes) -> Files {
+/// no pod is restarted for that. `dir` is where the server finds them.
+pub fn client_files(pki: &ClusterPki, authorities: &KubeconfigAuthorities, removed: &RemovedNodes, dir: &str) -> Files {
     Files::new([
         (CLIENT_CA, &client_trust_pem(&pki.client, authorities)),
-        (AUTHORIZATION, &authorization_config(removed).to_string()),
+        (AUTHORIZATION, &authorization_config(removed, dir).to_string()),
         (WEBHOOK, &webhook_kubeconfig().to_string()),
     ])
 }
@@ -251,11 +251,11 @@ const NODES_PER_EXPRESSION: usize = 500;
 /// Why not an authority for each node in the client-CA bundle, as kubeconfigs have: a machine would join seconds later, when every API server
 /// has taken its authority up, each handshake would name every living node's, and renewal would need the authorities' keys kept. Names cost
 /// nothing before a removal, and are forgotten a day after it.
-fn authorization_config(removed: &RemovedNodes) -> Value {
+fn authorization_config(removed: &RemovedNodes, dir: &str) -> Value {
     let names: Vec<&String> = removed.iter().collect();
     let nodes = names.chunks(NODES_PER_EXPRESSION).enumerate();
-    let nodes = nodes.map(|(n, nodes)| refusal(&format!("removed-nodes-{n}"), &removed_nodes(nodes)));
-    let refusals = nodes.chain([refusal("edit-protected-secrets", &protected_secrets())]);
+    let nodes = nodes.map(|(n, nodes)| refusal(&format!("removed-nodes-{n}"), &removed_nodes(nodes), dir));
+    let refusals = nodes.chain([refusal("edit-protected-secrets", &protected_secrets(), dir)]);
     let usual = [json!({"name": "node", "type": "Node"}), json!({"name": "rbac", "type": "RBAC"})];
     json!({
         "apiVersion": "apiserver.config.k8s.io/v1",
@@ -295,11 +295,11 @@ fn protected_secrets() -> Refused {
 /// A webhook that is never called: where its first condition is false it has no opinion; where it is true the second one fails, and
 /// `failurePolicy` refuses (match conditions of AuthorizationConfiguration). The API server answers 500 with the error's words, as after
 /// every authorizer that denies with an error; nothing but a webhook that is called denies with 403.
-fn refusal(name: &str, refused: &Refused) -> Value {
+fn refusal(name: &str, refused: &Refused, dir: &str) -> Value {
     // There is no such key: the error says so.
     let fails = format!("{{'': false}}[{}]", refused.message);
     let webhook = json!({
-        "connectionInfo": {"kubeConfigFile": format!("{POD_CLIENT_FILES}/{WEBHOOK}"), "type": "KubeConfigFile"},
+        "connectionInfo": {"kubeConfigFile": format!("{dir}/{WEBHOOK}"), "type": "KubeConfigFile"},
         "failurePolicy": "Deny",
         "matchConditionSubjectAccessReviewVersion": "v1",
         "matchConditions": [{"expression": refused.condition}, {"expression": fails}],
