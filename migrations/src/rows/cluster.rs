@@ -55,11 +55,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The version of the spec, `<uuid>.<generation>`, for `If-Match`.
-    pub fn etag(&self) -> String {
-        codec::etag(self.id.uuid(), self.generation)
-    }
-
     /// What stands for it in host names: the 26 characters of its id.
     pub fn label(&self) -> String {
         self.id.suffix()

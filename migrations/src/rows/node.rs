@@ -131,13 +131,6 @@ pub struct Standing {
     pub nodes: HashSet<NodeId>,
 }
 
-impl Node {
-    /// A version for `If-Match`: `<uuid>.1`, and `<uuid>.2` once it is to go.
-    pub fn etag(&self) -> String {
-        codec::etag(self.id.uuid(), if self.deletion_requested_at.is_some() { 2 } else { 1 })
-    }
-}
-
 /// What the provisioner saw; replaces what it saw before, `None` keeps.
 #[derive(Clone, Debug, PartialEq)]
 pub struct NodeReport {

@@ -66,13 +66,6 @@ pub struct NodePool {
     pub updated_at: OffsetDateTime,
 }
 
-impl NodePool {
-    /// The version of the spec, `<uuid>.<generation>`, for `If-Match`.
-    pub fn etag(&self) -> String {
-        codec::etag(self.id.uuid(), self.generation)
-    }
-}
-
 /// A pool to be.
 #[derive(Clone, Debug)]
 pub struct NewPool {
