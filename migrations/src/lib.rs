@@ -42,9 +42,9 @@ pub use rows::node::{
 };
 pub use rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
 pub use rows::pool::{FirstPool, NewPool, NodePool, PoolKind, PoolReport};
-pub use rows::quota::{QuotaHolder, QuotaUse, Resource};
+pub use rows::quota::{QuotaHolder, QuotaUse, Resource, UnknownResource};
 pub use rows::work::{Settle, Work, WorkKind};
-pub use rows::{Actor, Page, UnknownWord};
+pub use rows::{Actor, Page};
 pub use secrecy::ExposeSecret;
 pub use secret::Secret;
 pub use store::Store;

@@ -1,23 +1,26 @@
 //! Join tokens and kubeconfigs: what lets machines and people in.
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString};
 use tenant_controlplane::id::{ClusterId, JoinTokenId, KubeconfigId, NodeId, NodePoolId, OrganizationId};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::AccessRole;
 use time::OffsetDateTime;
 
-use super::{Actor, words};
+use super::Actor;
 use crate::codec;
 use crate::entity::access as table;
 use crate::error::StoreError;
 
-words! {
-    /// How a kubeconfig proves who holds it.
-    KubeconfigKind ("kind of kubeconfig") {
-        /// A certificate in the file.
-        File = "file",
-        /// A program that fetches short-lived ones.
-        Exec = "exec",
-    }
+/// How a kubeconfig proves who holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum KubeconfigKind {
+    /// A certificate in the file.
+    File,
+    /// A program that fetches short-lived ones.
+    Exec,
 }
 
 /// What lets machines join, without its secret.
@@ -100,7 +103,8 @@ pub struct Kubeconfig {
 }
 
 /// How a kubeconfig stands at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum KubeconfigState {
     /// The cluster was not yet seen to accept it.
     Pending,
@@ -112,19 +116,6 @@ pub enum KubeconfigState {
     Revoked,
     /// Its time is over.
     Expired,
-}
-
-impl KubeconfigState {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Revoking => "revoking",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
 }
 
 impl Kubeconfig {

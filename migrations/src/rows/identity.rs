@@ -2,27 +2,54 @@
 
 use std::net::IpAddr;
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoStaticStr, VariantArray};
 use tenant_controlplane::id::{ApiTokenId, OrganizationId, ProjectId, SessionId, UserId};
 use tenant_controlplane::name::{OrganizationName, ProjectName};
 use time::OffsetDateTime;
 
-use super::{Actor, words};
+use super::Actor;
 use crate::codec;
 use crate::entity::identity as table;
 use crate::error::StoreError;
 use crate::secret::Secret;
 
-words! {
-    /// What a person may do in an organization, in ascending order.
-    Role ("role") {
-        /// See.
-        Viewer = "viewer",
-        /// See and change clusters.
-        Editor = "editor",
-        /// Also projects, members and tokens.
-        Admin = "admin",
-        /// Everything.
-        Owner = "owner",
+/// What a person may do in an organization, in ascending order.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Serialize,
+    Deserialize,
+    EnumString,
+    Display,
+    IntoStaticStr,
+    VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// See.
+    Viewer,
+    /// See and change clusters.
+    Editor,
+    /// Also projects, members and tokens.
+    Admin,
+    /// Everything.
+    Owner,
+}
+
+impl Role {
+    /// Every role, in ascending order.
+    pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
+
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 

@@ -182,7 +182,7 @@ async fn used(db: &impl ConnectionTrait, holder: Uuid, resource: Resource) -> Re
         Resource::Projects => project::Entity::find().filter(project::Column::Organization.eq(holder)).count(db).await,
         Resource::Organizations => {
             let own = member::Entity::find().filter(member::Column::User.eq(holder));
-            own.filter(member::Column::Role.eq(Role::Owner.as_str())).count(db).await
+            own.filter(member::Column::Role.eq(Role::Owner.to_string())).count(db).await
         }
     };
     Ok(count?)
@@ -203,7 +203,7 @@ async fn nodes(db: &impl ConnectionTrait, organization: Uuid) -> Result<u64, Sto
     let by_pool = by_pool.group_by(node::Column::Pool).into_tuple::<(Uuid, i64)>().all(db).await?;
     let mut there: BTreeMap<Uuid, i64> = by_pool.into_iter().collect();
     let pools = node_pool::Entity::find().filter(node_pool::Column::Organization.eq(organization));
-    let asking = pools.filter(node_pool::Column::Kind.ne(PoolKind::Byo.as_str()));
+    let asking = pools.filter(node_pool::Column::Kind.ne(PoolKind::Byo.to_string()));
     for pool in asking.filter(node_pool::Column::DeletionRequestedAt.is_null()).all(db).await? {
         let count = there.entry(pool.id).or_default();
         *count = Ord::max(pool.count, *count);

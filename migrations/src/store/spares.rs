@@ -79,7 +79,8 @@ impl Spares<'_> {
 /// Those that run or are on their way. One that broke is being mended, which may take longer than a new one.
 fn sound() -> Select<cluster::Entity> {
     let own = cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN));
-    let states = [ClusterState::Pending, ClusterState::Provisioning, ClusterState::Running].map(ClusterState::as_str);
+    let states =
+        [ClusterState::Pending, ClusterState::Provisioning, ClusterState::Running].map(|state| state.to_string());
     own.filter(cluster::Column::DeletionRequestedAt.is_null()).filter(cluster::Column::State.is_in(states))
 }
 

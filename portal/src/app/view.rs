@@ -210,7 +210,7 @@ pub fn kubeconfig(kubeconfig: row::Kubeconfig) -> api::Kubeconfig {
         name: kubeconfig.name,
         kind: kubeconfig.kind.to_string(),
         role: kubeconfig.role.to_string(),
-        state: state.as_str().into(),
+        state: state.to_string(),
         active: state == row::KubeconfigState::Active,
         expires_at: kubeconfig.expires_at,
         revoked_at: kubeconfig.revoked_at,
