@@ -2,14 +2,20 @@
 //!
 //! Each row is made from its table's model by `TryFrom`; what cannot be read is [`StoreError::Corrupt`], never a panic or a guess.
 
-pub(crate) mod access;
+pub(crate) mod api_token;
 pub(crate) mod audit;
 pub(crate) mod cluster;
-pub(crate) mod identity;
+pub(crate) mod host;
+pub(crate) mod join_token;
+pub(crate) mod kubeconfig;
 pub(crate) mod node;
 pub(crate) mod operation;
+pub(crate) mod organization;
 pub(crate) mod pool;
 pub(crate) mod quota;
+pub(crate) mod session;
+pub(crate) mod tombstone;
+pub(crate) mod user;
 pub(crate) mod work;
 
 use std::fmt;

@@ -7,7 +7,7 @@ use tenant_controlplane::status::Problem;
 use time::OffsetDateTime;
 
 use crate::codec;
-use crate::entity::ledger as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// How far an operation is.

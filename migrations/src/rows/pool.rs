@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::Actor;
 use crate::codec;
-use crate::entity::world as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// Where a pool's machines come from.

@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::codec;
-use crate::entity::ledger as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// What an id of the work table is an id of.

@@ -11,10 +11,10 @@ use super::intent::Intent;
 use super::{Store, organizations};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::{member, organization, user};
-use crate::entity::ledger::setting;
+use crate::entity::{member, organization, setting, user};
 use crate::error::StoreError;
-use crate::rows::identity::{NewOwner, Organization, Role, User};
+use crate::rows::organization::{Organization, Role};
+use crate::rows::user::{NewOwner, User};
 use crate::rows::{self, Actor};
 use crate::secret::{self, ExposeSecret, Secret};
 

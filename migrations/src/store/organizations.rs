@@ -13,9 +13,9 @@ use super::{quotas, spares};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::{member, organization, project};
+use crate::entity::{member, organization, project};
 use crate::error::StoreError;
-use crate::rows::identity::{Member, NewProject, Organization, Project, Role};
+use crate::rows::organization::{Member, NewProject, Organization, Project, Role};
 use crate::rows::quota::Resource;
 use crate::rows::{self, Actor};
 

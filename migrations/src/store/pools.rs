@@ -10,7 +10,7 @@ use super::intent::Intent;
 use super::{Store, clusters, deletion, operations, quotas, work};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::{cluster, node, node_pool};
 use crate::error::StoreError;
 use crate::rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
 use crate::rows::quota::Resource;

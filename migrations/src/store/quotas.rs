@@ -16,14 +16,13 @@ use super::intent::Intent;
 use super::{Store, spares};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::access::{join_token, kubeconfig};
-use crate::entity::identity::{api_token, member, organization, project, user};
-use crate::entity::ledger::{quota, setting};
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::{
+    api_token, cluster, join_token, kubeconfig, member, node, node_pool, organization, project, quota, setting, user,
+};
 use crate::error::StoreError;
 use crate::rows::Actor;
 use crate::rows::audit::NewAudit;
-use crate::rows::identity::Role;
+use crate::rows::organization::Role;
 use crate::rows::pool::PoolKind;
 use crate::rows::quota::{QuotaHolder, QuotaUse, Resource};
 

@@ -16,7 +16,7 @@ use super::Store;
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::work;
+use crate::entity::work;
 use crate::error::StoreError;
 use crate::rows::work::{Settle, Work, WorkKind};
 

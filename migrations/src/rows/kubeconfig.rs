@@ -1,15 +1,15 @@
-//! Join tokens and kubeconfigs: what lets machines and people in.
+//! Kubeconfigs: what lets people in.
 
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString};
-use tenant_controlplane::id::{ClusterId, JoinTokenId, KubeconfigId, NodeId, NodePoolId, OrganizationId};
+use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::AccessRole;
 use time::OffsetDateTime;
 
 use super::Actor;
 use crate::codec;
-use crate::entity::access as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// How a kubeconfig proves who holds it.
@@ -21,50 +21,6 @@ pub enum KubeconfigKind {
     File,
     /// A program that fetches short-lived ones.
     Exec,
-}
-
-/// What lets machines join, without its secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JoinToken {
-    /// Its id.
-    pub id: JoinTokenId,
-    /// The cluster to join.
-    pub cluster: ClusterId,
-    /// The pool to be in.
-    pub pool: NodePoolId,
-    /// Whose it is.
-    pub organization: OrganizationId,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
-    /// How many machines may use it.
-    pub max_uses: u32,
-    /// How many have.
-    pub uses: u32,
-    /// Since when it is worth nothing.
-    pub revoked_at: Option<OffsetDateTime>,
-    /// When it was made.
-    pub created_at: OffsetDateTime,
-    /// The node it was made for; `None`: joining makes one.
-    pub node: Option<NodeId>,
-}
-
-/// A join token to be.
-#[derive(Clone, Debug)]
-pub struct NewJoinToken {
-    /// Whose the cluster is.
-    pub organization: OrganizationId,
-    /// The cluster to join.
-    pub cluster: ClusterId,
-    /// The pool to be in; `None` is the pool `byo`, made at need.
-    pub pool: Option<NodePoolId>,
-    /// The node it is for; `None`: joining makes one.
-    pub node: Option<NodeId>,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
-    /// How many machines may use it.
-    pub max_uses: u32,
-    /// Who makes it.
-    pub actor: Actor,
 }
 
 /// One issued kubeconfig, without its key.
@@ -173,25 +129,6 @@ pub struct Recipient {
 impl Recipient {
     /// An admin, who may have anything.
     pub const ADMIN: Self = Self { admin: true, shared_kernel: true };
-}
-
-impl TryFrom<table::join_token::Model> for JoinToken {
-    type Error = StoreError;
-
-    fn try_from(model: table::join_token::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: JoinTokenId::from_uuid(model.id),
-            cluster: ClusterId::from_uuid(model.cluster),
-            pool: NodePoolId::from_uuid(model.pool),
-            organization: OrganizationId::from_uuid(model.organization),
-            expires_at: codec::time("join token time", model.expires_at)?,
-            max_uses: codec::count("join token uses", model.max_uses)?,
-            uses: codec::count("join token uses", model.uses)?,
-            revoked_at: codec::maybe_time("join token time", model.revoked_at)?,
-            created_at: codec::time("join token time", model.created_at)?,
-            node: model.node.map(NodeId::from_uuid),
-        })
-    }
 }
 
 impl TryFrom<table::kubeconfig::Model> for Kubeconfig {
