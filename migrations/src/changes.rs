@@ -8,12 +8,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::{PgConnectOptions, PgListener, PgPoolOptions};
+use strum::{Display, EnumString};
 use tenant_controlplane::id::{ClusterId, OrganizationId};
 use tokio::sync::{broadcast, watch};
 use uuid::Uuid;
-
-use crate::rows::words;
 
 /// PostgreSQL's channel.
 pub(crate) const CHANNEL: &str = "pilothouse";
@@ -21,30 +21,31 @@ pub(crate) const CHANNEL: &str = "pilothouse";
 const BACKLOG: usize = 256;
 const RECONNECT: Duration = Duration::from_millis(500);
 
-words! {
-    /// What kind of row changed.
-    ChangeKind ("kind of change") {
-        /// An organization or its members.
-        Organization = "organization",
-        /// A project.
-        Project = "project",
-        /// A cluster.
-        Cluster = "cluster",
-        /// A node pool.
-        NodePool = "node_pool",
-        /// A node.
-        Node = "node",
-        /// A join token.
-        JoinToken = "join_token",
-        /// A kubeconfig.
-        Kubeconfig = "kubeconfig",
-        /// An operation.
-        Operation = "operation",
-        /// Something became due; the id is that of the thing to look at.
-        Work = "work",
-        /// Changes may have been missed: read everything that matters again.
-        Resync = "resync",
-    }
+/// What kind of row changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, EnumString, Display)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeKind {
+    /// An organization or its members.
+    Organization,
+    /// A project.
+    Project,
+    /// A cluster.
+    Cluster,
+    /// A node pool.
+    NodePool,
+    /// A node.
+    Node,
+    /// A join token.
+    JoinToken,
+    /// A kubeconfig.
+    Kubeconfig,
+    /// An operation.
+    Operation,
+    /// Something became due; the id is that of the thing to look at.
+    Work,
+    /// Changes may have been missed: read everything that matters again.
+    Resync,
 }
 
 /// One change.

@@ -3,7 +3,6 @@
 //! Times are integers because SQLite would keep them as texts of varying length, whose order is wrong within a second, and because
 //! both databases then hold the same value.
 
-use std::fmt::Display;
 use std::str::FromStr;
 
 use serde::Serialize;
@@ -65,11 +64,6 @@ pub(crate) fn count(what: &'static str, value: i64) -> Result<u32, StoreError> {
 
 pub(crate) fn number(what: &'static str, value: i64) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| StoreError::Corrupt { what })
-}
-
-/// What the caller sees of a row's version: its id and the generation of its spec.
-pub(crate) fn etag(uuid: uuid::Uuid, version: impl Display) -> String {
-    format!("{}.{version}", uuid.simple())
 }
 
 #[cfg(test)]

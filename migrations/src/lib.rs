@@ -27,24 +27,24 @@ mod store;
 pub use changes::{Change, ChangeKind};
 pub use error::{ConnectError, EnrollError, StoreError};
 pub use kek::{Kek, KekError};
-pub use rows::access::{
-    ClusterPath, JoinToken, Kubeconfig, KubeconfigKind, KubeconfigState, NewJoinToken, NewKubeconfig, Recipient,
-};
+pub use rows::api_token::{ApiToken, NewToken};
 pub use rows::audit::{AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditReport, NewAudit, UserEvent};
-pub use rows::cluster::{Cluster, ClusterReport, Host, NewCluster, Route};
-pub use rows::identity::{
-    ApiToken, Member, NewOwner, NewPassword, NewProject, NewSession, NewToken, Organization, Project, Role, Session,
-    User,
-};
+pub use rows::cluster::{Cluster, ClusterReport, NewCluster, Route};
+pub use rows::host::Host;
+pub use rows::join_token::{JoinToken, NewJoinToken};
+pub use rows::kubeconfig::{ClusterPath, Kubeconfig, KubeconfigKind, KubeconfigState, NewKubeconfig, Recipient};
 pub use rows::node::{
-    ConfigVersion, DeletedCluster, Enrolled, Enrollment, Node, NodeInfo, NodeReport, NodeRoute, Registration, Standing,
-    Tombstone,
+    ConfigVersion, Enrolled, Enrollment, Node, NodeInfo, NodeReport, NodeRoute, Registration, Standing,
 };
 pub use rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
+pub use rows::organization::{Member, NewProject, Organization, Project, Role};
 pub use rows::pool::{FirstPool, NewPool, NodePool, PoolKind, PoolReport};
-pub use rows::quota::{QuotaHolder, QuotaUse, Resource};
+pub use rows::quota::{QuotaHolder, QuotaUse, Resource, UnknownResource};
+pub use rows::session::{NewSession, Session};
+pub use rows::tombstone::{DeletedCluster, Tombstone};
+pub use rows::user::{NewOwner, NewPassword, User};
 pub use rows::work::{Settle, Work, WorkKind};
-pub use rows::{Actor, Page, UnknownWord};
+pub use rows::{Actor, Page};
 pub use secrecy::ExposeSecret;
 pub use secret::Secret;
 pub use store::Store;

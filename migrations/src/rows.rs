@@ -2,72 +2,28 @@
 //!
 //! Each row is made from its table's model by `TryFrom`; what cannot be read is [`StoreError::Corrupt`], never a panic or a guess.
 
-pub(crate) mod access;
+pub(crate) mod api_token;
 pub(crate) mod audit;
 pub(crate) mod cluster;
-pub(crate) mod identity;
+pub(crate) mod host;
+pub(crate) mod join_token;
+pub(crate) mod kubeconfig;
 pub(crate) mod node;
 pub(crate) mod operation;
+pub(crate) mod organization;
 pub(crate) mod pool;
 pub(crate) mod quota;
+pub(crate) mod session;
+pub(crate) mod tombstone;
+pub(crate) mod user;
 pub(crate) mod work;
 
 use std::fmt;
 
 use tenant_controlplane::id::{ApiTokenId, NodeId, UserId};
-use thiserror::Error;
 use uuid::Uuid;
 
 use crate::error::StoreError;
-
-/// The text is not a word of that list.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("`{given}` is not a known {kind}")]
-pub struct UnknownWord {
-    /// What kind of word was expected.
-    pub kind: &'static str,
-    /// What was given.
-    pub given: String,
-}
-
-/// Enums that are one word in columns, JSON and texts.
-macro_rules! words {
-    ($($(#[$doc:meta])* $name:ident ($kind:literal) { $($(#[$vdoc:meta])* $variant:ident = $text:literal,)+ })+) => {$(
-        $(#[$doc])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
-        pub enum $name {
-            $($(#[$vdoc])* #[serde(rename = $text)] $variant,)+
-        }
-
-        impl $name {
-            /// Every word of this list.
-            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
-
-            /// The word.
-            pub const fn as_str(self) -> &'static str {
-                match self {
-                    $(Self::$variant => $text,)+
-                }
-            }
-        }
-
-        impl std::fmt::Display for $name {
-            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                f.write_str(self.as_str())
-            }
-        }
-
-        impl std::str::FromStr for $name {
-            type Err = $crate::rows::UnknownWord;
-
-            fn from_str(text: &str) -> Result<Self, Self::Err> {
-                let known = Self::ALL.iter().copied().find(|word| word.as_str() == text);
-                known.ok_or_else(|| $crate::rows::UnknownWord { kind: $kind, given: text.to_owned() })
-            }
-        }
-    )+};
-}
-pub(crate) use words;
 
 /// Who did something, for the audit log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

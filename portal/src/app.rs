@@ -7,6 +7,7 @@ pub mod account;
 pub mod audit;
 pub mod clusters;
 pub mod deletion;
+mod etag;
 mod find;
 pub mod join_tokens;
 pub mod kubeconfigs;

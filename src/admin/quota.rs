@@ -79,7 +79,7 @@ fn print(rows: &[(String, String, QuotaUse)], output: Output) {
         Output::Text => print!("{}", table(rows)),
         Output::Json => {
             let item = |(id, name, quota): &(String, String, QuotaUse)| {
-                let (resource, used, limit) = (quota.resource.as_str(), quota.used, quota.limit);
+                let (resource, used, limit) = (quota.resource.to_string(), quota.used, quota.limit);
                 serde_json::json!({"holder": id, "name": name, "resource": resource, "used": used, "limit": limit})
             };
             println!("{}", serde_json::json!({"items": rows.iter().map(item).collect::<Vec<_>>()}));
@@ -90,7 +90,7 @@ fn print(rows: &[(String, String, QuotaUse)], output: Output) {
 /// Columns wide enough for what is in them.
 fn table(rows: &[(String, String, QuotaUse)]) -> String {
     let width = rows.iter().map(|(_, name, _)| name.chars().count()).max().unwrap_or_default().max(4);
-    let resources = Resource::ALL.iter().map(|resource| resource.as_str().len()).max().unwrap_or_default();
+    let resources = Resource::ALL.iter().map(|resource| resource.to_string().len()).max().unwrap_or_default();
     let line = |name: &str, resource: &str, rest: [&str; 3]| {
         let [used, limit, id] = rest;
         format!("{name:width$}  {resource:resources$}  {used:>6}  {limit:>7}  {id}\n")
@@ -98,7 +98,7 @@ fn table(rows: &[(String, String, QuotaUse)]) -> String {
     let mut text = line("NAME", "RESOURCE", ["USED", "LIMIT", "ID"]);
     for (id, name, quota) in rows {
         let (used, limit) = (quota.used.to_string(), quota.limit.to_string());
-        text.push_str(&line(name, quota.resource.as_str(), [&used, &limit, id]));
+        text.push_str(&line(name, &quota.resource.to_string(), [&used, &limit, id]));
     }
     text
 }

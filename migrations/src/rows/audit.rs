@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 
 use super::Actor;
 use crate::codec;
-use crate::entity::ledger as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// One entry of the audit log.

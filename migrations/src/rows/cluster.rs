@@ -1,4 +1,4 @@
-//! Clusters, where they are reached, and the hosts they run on.
+//! Clusters, and where they are reached.
 
 use tenant_controlplane::id::{ClusterId, HostId, OperationId, OrganizationId, ProjectId};
 use tenant_controlplane::name::ClusterName;
@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::Actor;
 use crate::codec;
-use crate::entity::{identity, world as table};
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// One tenant control plane: its desired state (written by the portal) and its observed state (written by the provisioner).
@@ -55,11 +55,6 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// The version of the spec, `<uuid>.<generation>`, for `If-Match`.
-    pub fn etag(&self) -> String {
-        codec::etag(self.id.uuid(), self.generation)
-    }
-
     /// What stands for it in host names: the 26 characters of its id.
     pub fn label(&self) -> String {
         self.id.suffix()
@@ -109,17 +104,6 @@ pub struct Route {
     pub link_trust_pem: Option<String>,
 }
 
-/// A Kubernetes cluster that runs control planes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Host {
-    /// Its id.
-    pub id: HostId,
-    /// Unique in the installation.
-    pub name: String,
-    /// When it was made known.
-    pub created_at: OffsetDateTime,
-}
-
 impl TryFrom<table::cluster::Model> for Cluster {
     type Error = StoreError;
 
@@ -145,14 +129,5 @@ impl TryFrom<table::cluster::Model> for Cluster {
             host: HostId::from_uuid(model.host),
             user_id: codec::count("cluster user id", model.user_id)?,
         })
-    }
-}
-
-impl TryFrom<identity::host::Model> for Host {
-    type Error = StoreError;
-
-    fn try_from(model: identity::host::Model) -> Result<Self, StoreError> {
-        let created_at = codec::time("host time", model.created_at)?;
-        Ok(Self { id: HostId::from_uuid(model.id), name: model.name, created_at })
     }
 }

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::cluster::Cluster;
 use super::pool::NodePool;
 use crate::codec;
-use crate::entity::world as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
 /// What a machine says of itself.
@@ -98,30 +98,6 @@ pub struct Registration {
     pub ordered_at: Option<OffsetDateTime>,
 }
 
-/// That a node was removed, in writing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tombstone {
-    /// The node.
-    pub node: NodeId,
-    /// The cluster it was in.
-    pub cluster: ClusterId,
-    /// Its name in Kubernetes.
-    pub name: String,
-    /// Since when.
-    pub removed_at: OffsetDateTime,
-    /// When every API server of its cluster was seen to refuse its certificates.
-    pub refused_at: Option<OffsetDateTime>,
-}
-
-/// What is left of a deleted cluster whose nodes may not know yet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DeletedCluster {
-    /// Which.
-    pub cluster: ClusterId,
-    /// The CAs its nodes' link certificates are checked with, PEM.
-    pub link_trust_pem: String,
-}
-
 /// Which clusters there are, and which nodes that were not removed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Standing {
@@ -129,13 +105,6 @@ pub struct Standing {
     pub clusters: HashSet<ClusterId>,
     /// Nodes, those on their way out among them until their machine has left.
     pub nodes: HashSet<NodeId>,
-}
-
-impl Node {
-    /// A version for `If-Match`: `<uuid>.1`, and `<uuid>.2` once it is to go.
-    pub fn etag(&self) -> String {
-        codec::etag(self.id.uuid(), if self.deletion_requested_at.is_some() { 2 } else { 1 })
-    }
 }
 
 /// What the provisioner saw; replaces what it saw before, `None` keeps.
@@ -227,20 +196,6 @@ impl TryFrom<table::node::Model> for Node {
             operation: model.operation.map(OperationId::from_uuid),
             created_at: codec::time("node time", model.created_at)?,
             updated_at: codec::time("node time", model.updated_at)?,
-        })
-    }
-}
-
-impl TryFrom<table::node_tombstone::Model> for Tombstone {
-    type Error = StoreError;
-
-    fn try_from(model: table::node_tombstone::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            node: NodeId::from_uuid(model.node),
-            cluster: ClusterId::from_uuid(model.cluster),
-            name: model.name,
-            removed_at: codec::time("tombstone time", model.removed_at)?,
-            refused_at: codec::maybe_time("tombstone time", model.refused_at)?,
         })
     }
 }

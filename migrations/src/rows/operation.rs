@@ -1,41 +1,45 @@
 //! Operations with their named steps.
 
 use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString};
 use tenant_controlplane::id::{ClusterId, OperationId, OrganizationId};
 use tenant_controlplane::status::Problem;
 use time::OffsetDateTime;
 
-use super::words;
 use crate::codec;
-use crate::entity::ledger as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
-words! {
-    /// How far an operation is.
-    OperationState ("state of an operation") {
-        /// No step has begun.
-        Pending = "pending",
-        /// Some step has.
-        Running = "running",
-        /// Ended well.
-        Succeeded = "succeeded",
-        /// Ended badly; the problem says why.
-        Failed = "failed",
-        /// Overtaken by something else, such as a deletion.
-        Cancelled = "cancelled",
-    }
+/// How far an operation is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum OperationState {
+    /// No step has begun.
+    Pending,
+    /// Some step has.
+    Running,
+    /// Ended well.
+    Succeeded,
+    /// Ended badly; the problem says why.
+    Failed,
+    /// Overtaken by something else, such as a deletion.
+    Cancelled,
+}
 
-    /// How far a step is.
-    StepState ("state of a step") {
-        /// Not begun.
-        Waiting = "waiting",
-        /// Begun.
-        Running = "running",
-        /// Ended well.
-        Done = "done",
-        /// Ended badly, perhaps to be tried again.
-        Failed = "failed",
-    }
+/// How far a step is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum StepState {
+    /// Not begun.
+    Waiting,
+    /// Begun.
+    Running,
+    /// Ended well.
+    Done,
+    /// Ended badly, perhaps to be tried again.
+    Failed,
 }
 
 /// Something that takes a while.

@@ -1,22 +1,32 @@
 //! Node pools: named groups of machines.
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, IntoStaticStr};
 use tenant_controlplane::id::{ClusterId, NodePoolId, OperationId, OrganizationId};
 use tenant_controlplane::name::PoolName;
 use tenant_controlplane::status::{PoolState, Problem};
 use time::OffsetDateTime;
 
-use super::{Actor, words};
+use super::Actor;
 use crate::codec;
-use crate::entity::world as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
-words! {
-    /// Where a pool's machines come from.
-    PoolKind ("kind of node pool") {
-        /// Brought by the user; joins with a token.
-        Byo = "byo",
-        /// Machine containers on this machine.
-        Local = "local",
+/// Where a pool's machines come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display, IntoStaticStr)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum PoolKind {
+    /// Brought by the user; joins with a token.
+    Byo,
+    /// Machine containers on this machine.
+    Local,
+}
+
+impl PoolKind {
+    /// The word.
+    pub fn as_str(self) -> &'static str {
+        self.into()
     }
 }
 
@@ -64,13 +74,6 @@ pub struct NodePool {
     pub created_at: OffsetDateTime,
     /// When anything of this row last changed.
     pub updated_at: OffsetDateTime,
-}
-
-impl NodePool {
-    /// The version of the spec, `<uuid>.<generation>`, for `If-Match`.
-    pub fn etag(&self) -> String {
-        codec::etag(self.id.uuid(), self.generation)
-    }
 }
 
 /// A pool to be.

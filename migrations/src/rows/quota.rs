@@ -1,33 +1,52 @@
 //! Quotas: how many of each resource a tenant has, and may have.
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantArray};
 use tenant_controlplane::id::{OrganizationId, UserId};
+use thiserror::Error;
 use uuid::Uuid;
 
-use super::words;
+/// The text names no resource with a quota.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{given}` is not a known resource with a quota")]
+pub struct UnknownResource {
+    /// What was given.
+    pub given: String,
+}
 
-words! {
-    /// What is counted.
-    Resource ("resource with a quota") {
-        /// Clusters of an organization, those that are being deleted among them.
-        Clusters = "clusters",
-        /// Nodes of an organization: those there are, and those its pools ask for.
-        Nodes = "nodes",
-        /// Node pools of an organization.
-        NodePools = "node_pools",
-        /// Join tokens of an organization that a machine could still use.
-        JoinTokens = "join_tokens",
-        /// Kubeconfigs of an organization that are neither revoked nor past their time.
-        Kubeconfigs = "kubeconfigs",
-        /// API tokens that reach an organization and are not past their time.
-        ApiTokens = "api_tokens",
-        /// Projects of an organization.
-        Projects = "projects",
-        /// Organizations a person owns.
-        Organizations = "organizations",
+impl UnknownResource {
+    fn new(given: &str) -> Self {
+        Self { given: given.to_owned() }
     }
 }
 
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display, VariantArray)]
+#[strum(serialize_all = "snake_case", parse_err_ty = UnknownResource, parse_err_fn = UnknownResource::new)]
+#[serde(rename_all = "snake_case")]
+pub enum Resource {
+    /// Clusters of an organization, those that are being deleted among them.
+    Clusters,
+    /// Nodes of an organization: those there are, and those its pools ask for.
+    Nodes,
+    /// Node pools of an organization.
+    NodePools,
+    /// Join tokens of an organization that a machine could still use.
+    JoinTokens,
+    /// Kubeconfigs of an organization that are neither revoked nor past their time.
+    Kubeconfigs,
+    /// API tokens that reach an organization and are not past their time.
+    ApiTokens,
+    /// Projects of an organization.
+    Projects,
+    /// Organizations a person owns.
+    Organizations,
+}
+
 impl Resource {
+    /// Every resource, in the order in which they are shown.
+    pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
+
     /// How many there may be where nobody set another limit. Each cluster may take gigabytes of the host, each node is looked at every
     /// half minute, and each kubeconfig is bytes in its tenant's control plane.
     pub const fn default_limit(self) -> u64 {
@@ -101,6 +120,13 @@ impl QuotaUse {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_unknown_resource_is_named() {
+        assert_eq!("node_pools".parse(), Ok(Resource::NodePools));
+        let refused = "pods".parse::<Resource>().unwrap_err();
+        assert_eq!(refused.to_string(), "`pods` is not a known resource with a quota");
+    }
 
     #[test]
     fn a_refusal_says_what_how_many_and_of_how_many() {

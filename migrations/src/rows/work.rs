@@ -2,24 +2,33 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString, VariantArray};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::words;
 use crate::codec;
-use crate::entity::ledger as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
-words! {
-    /// What an id of the work table is an id of.
-    WorkKind ("kind of work") {
-        /// A cluster.
-        Cluster = "cluster",
-        /// A node pool.
-        NodePool = "node_pool",
-        /// A node.
-        Node = "node",
-    }
+/// What an id of the work table is an id of.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, EnumString, Display, VariantArray,
+)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum WorkKind {
+    /// A cluster.
+    Cluster,
+    /// A node pool.
+    NodePool,
+    /// A node.
+    Node,
+}
+
+impl WorkKind {
+    /// Every kind.
+    pub const ALL: &'static [Self] = <Self as VariantArray>::VARIANTS;
 }
 
 /// A lease on one id: until it ends, nobody else looks at it.

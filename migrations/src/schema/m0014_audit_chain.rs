@@ -11,7 +11,7 @@ use sea_orm_migration::schema::{big_integer, text, text_null, uuid};
 use uuid::Uuid;
 
 use super::index;
-use crate::entity::ledger::{audit, audit_head};
+use crate::entity::{audit, audit_head};
 use crate::store::audit_chain::{self, PLATFORM};
 
 #[derive(DeriveMigrationName)]

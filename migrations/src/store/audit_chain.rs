@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::{audit, audit_head};
+use crate::entity::{audit, audit_head};
 use crate::error::StoreError;
 
 /// The id of the platform's own chain.

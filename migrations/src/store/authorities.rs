@@ -13,7 +13,7 @@ use super::kubeconfigs::Kubeconfigs;
 use super::pki::orphan;
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::access::kubeconfig_authority::{self, Column, Entity};
+use crate::entity::kubeconfig_authority::{self, Column, Entity};
 use crate::error::StoreError;
 
 pub(super) const WHAT: &str = "kubeconfig authority";

@@ -7,7 +7,7 @@ use sea_orm::{ColumnTrait, EntityTrait, QueryFilter, QueryOrder};
 use tenant_controlplane::id::ClusterId;
 
 use super::Store;
-use crate::entity::access::cluster_port;
+use crate::entity::cluster_port;
 use crate::error::StoreError;
 
 const WHAT: &str = "port";

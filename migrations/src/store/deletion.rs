@@ -12,8 +12,7 @@ use super::{operations, tombstones, work};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::operation;
-use crate::entity::world::{cluster, departed_node, node, node_pool};
+use crate::entity::{cluster, departed_node, node, node_pool, operation};
 use crate::error::StoreError;
 use crate::rows::work::WorkKind;
 

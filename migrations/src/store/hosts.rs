@@ -7,10 +7,10 @@ use uuid::Uuid;
 use super::Store;
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::host;
+use crate::entity::host;
 use crate::error::StoreError;
 use crate::rows;
-use crate::rows::cluster::Host;
+use crate::rows::host::Host;
 
 const FIRST: &str = "local";
 

@@ -16,7 +16,7 @@ use zeroize::Zeroizing;
 use super::Store;
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::idempotency_key;
+use crate::entity::idempotency_key;
 use crate::error::StoreError;
 
 const WHAT: &str = "idempotency key";

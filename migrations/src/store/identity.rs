@@ -11,10 +11,10 @@ use super::intent::Intent;
 use super::{Store, organizations};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::{member, organization, user};
-use crate::entity::ledger::setting;
+use crate::entity::{member, organization, setting, user};
 use crate::error::StoreError;
-use crate::rows::identity::{NewOwner, Organization, Role, User};
+use crate::rows::organization::{Organization, Role};
+use crate::rows::user::{NewOwner, User};
 use crate::rows::{self, Actor};
 use crate::secret::{self, ExposeSecret, Secret};
 
@@ -82,7 +82,7 @@ impl Identity<'_> {
         let mut tx = self.0.begin().await?;
         let organization = organizations::ensure_default(&mut tx).await?;
         let owners = member::Entity::find().filter(member::Column::Organization.eq(organization.id));
-        let owners = owners.filter(member::Column::Role.eq(Role::Owner.as_str())).order_by_asc(member::Column::User);
+        let owners = owners.filter(member::Column::Role.eq(Role::Owner.to_string())).order_by_asc(member::Column::User);
         let user = match owners.one(&tx).await? {
             Some(owner) => user::Entity::find_by_id(owner.user).one(&tx).await?.ok_or(StoreError::missing("user"))?,
             None => {

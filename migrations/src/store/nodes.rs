@@ -11,7 +11,7 @@ use super::intent::Intent;
 use super::{Store, clusters, deletion, enroll, operations, pools, tombstones, work};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::{cluster, node, node_pool};
 use crate::error::{EnrollError, StoreError};
 use crate::rows::node::{Enrolled, Enrollment, Node, NodeReport, NodeRoute, Standing};
 use crate::rows::work::WorkKind;

@@ -15,7 +15,7 @@ use super::intent::Intent;
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::operation;
+use crate::entity::operation;
 use crate::error::StoreError;
 use crate::rows;
 use crate::rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};

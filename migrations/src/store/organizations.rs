@@ -13,9 +13,9 @@ use super::{quotas, spares};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::{member, organization, project};
+use crate::entity::{member, organization, project};
 use crate::error::StoreError;
-use crate::rows::identity::{Member, NewProject, Organization, Project, Role};
+use crate::rows::organization::{Member, NewProject, Organization, Project, Role};
 use crate::rows::quota::Resource;
 use crate::rows::{self, Actor};
 
@@ -91,8 +91,8 @@ impl Identity<'_> {
         let organization = organization.ok_or(StoreError::missing("organization"))?;
         join(&mut tx, &organization, (place.user.uuid(), place.role)).await?;
         let (target, action) = (place.user.to_string(), "member.set");
-        let detail = place.role.as_str();
-        Intent { organization: organization.id, cluster: None, action, target: &target, detail, actor }
+        let role = place.role.to_string();
+        Intent { organization: organization.id, cluster: None, action, target: &target, detail: &role, actor }
             .record(&tx)
             .await?;
         tx.commit().await

@@ -8,7 +8,7 @@ use tenant_controlplane::pki::ClusterPki;
 use super::Store;
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
-use crate::entity::world::cluster_pki;
+use crate::entity::cluster_pki;
 use crate::error::StoreError;
 
 pub(super) const WHAT: &str = "cluster certificates";

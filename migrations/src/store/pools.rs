@@ -10,7 +10,7 @@ use super::intent::Intent;
 use super::{Store, clusters, deletion, operations, quotas, work};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::{cluster, node, node_pool};
 use crate::error::StoreError;
 use crate::rows::pool::{NewPool, NodePool, PoolKind, PoolReport};
 use crate::rows::quota::Resource;
@@ -190,7 +190,7 @@ impl Pools<'_> {
     /// [`StoreError::Unavailable`].
     pub async fn unfit_to_share_kernel(self) -> Result<Vec<String>, StoreError> {
         let first = self.0.identity().first_organization().await?.map(|id| id.uuid());
-        let local = node_pool::Entity::find().filter(node_pool::Column::Kind.eq(PoolKind::Local.as_str()));
+        let local = node_pool::Entity::find().filter(node_pool::Column::Kind.eq(PoolKind::Local.to_string()));
         let clusters = local.all(self.0.db()).await?.into_iter().map(|pool| pool.cluster);
         let clusters = cluster::Entity::find().filter(cluster::Column::Id.is_in(clusters)).all(self.0.db()).await?;
         let unfit = clusters.into_iter().filter(|row| row.delegated || Some(row.organization) != first);
@@ -243,7 +243,7 @@ async fn locked(tx: &Tx, organization: OrganizationId, id: NodePoolId) -> Result
 /// Whether a cluster has pools of local machines, those that are being deleted among them.
 pub(super) async fn has_local(tx: &Tx, cluster: Uuid) -> Result<bool, StoreError> {
     let query = node_pool::Entity::find().filter(node_pool::Column::Cluster.eq(cluster));
-    Ok(query.filter(node_pool::Column::Kind.eq(PoolKind::Local.as_str())).one(tx).await?.is_some())
+    Ok(query.filter(node_pool::Column::Kind.eq(PoolKind::Local.to_string())).one(tx).await?.is_some())
 }
 
 /// Refuses a pool that is to go.

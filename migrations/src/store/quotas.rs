@@ -16,14 +16,13 @@ use super::intent::Intent;
 use super::{Store, spares};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::access::{join_token, kubeconfig};
-use crate::entity::identity::{api_token, member, organization, project, user};
-use crate::entity::ledger::{quota, setting};
-use crate::entity::world::{cluster, node, node_pool};
+use crate::entity::{
+    api_token, cluster, join_token, kubeconfig, member, node, node_pool, organization, project, quota, setting, user,
+};
 use crate::error::StoreError;
 use crate::rows::Actor;
 use crate::rows::audit::NewAudit;
-use crate::rows::identity::Role;
+use crate::rows::organization::Role;
 use crate::rows::pool::PoolKind;
 use crate::rows::quota::{QuotaHolder, QuotaUse, Resource};
 
@@ -188,7 +187,7 @@ async fn used(db: &impl ConnectionTrait, holder: Uuid, resource: Resource) -> Re
         Resource::Projects => project::Entity::find().filter(project::Column::Organization.eq(holder)).count(db).await,
         Resource::Organizations => {
             let own = member::Entity::find().filter(member::Column::User.eq(holder));
-            own.filter(member::Column::Role.eq(Role::Owner.as_str())).count(db).await
+            own.filter(member::Column::Role.eq(Role::Owner.to_string())).count(db).await
         }
     };
     Ok(count?)
@@ -209,7 +208,7 @@ async fn nodes(db: &impl ConnectionTrait, organization: Uuid) -> Result<u64, Sto
     let by_pool = by_pool.group_by(node::Column::Pool).into_tuple::<(Uuid, i64)>().all(db).await?;
     let mut there: BTreeMap<Uuid, i64> = by_pool.into_iter().collect();
     let pools = node_pool::Entity::find().filter(node_pool::Column::Organization.eq(organization));
-    let asking = pools.filter(node_pool::Column::Kind.ne(PoolKind::Byo.as_str()));
+    let asking = pools.filter(node_pool::Column::Kind.ne(PoolKind::Byo.to_string()));
     for pool in asking.filter(node_pool::Column::DeletionRequestedAt.is_null()).all(db).await? {
         let count = there.entry(pool.id).or_default();
         *count = Ord::max(pool.count, *count);

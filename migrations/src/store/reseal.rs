@@ -9,9 +9,7 @@ use tenant_controlplane::id::{ClusterId, KubeconfigId};
 use uuid::Uuid;
 
 use super::{Store, authorities, idempotency, pki, settings};
-use crate::entity::access::kubeconfig_authority;
-use crate::entity::ledger::{idempotency_key, setting};
-use crate::entity::world::cluster_pki;
+use crate::entity::{cluster_pki, idempotency_key, kubeconfig_authority, setting};
 use crate::error::StoreError;
 
 impl Store {

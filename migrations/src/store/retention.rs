@@ -10,9 +10,7 @@ use uuid::Uuid;
 
 use super::{Store, audit_chain, tombstones};
 use crate::codec;
-use crate::entity::access::{join_token, kubeconfig};
-use crate::entity::ledger::{audit, audit_head, operation};
-use crate::entity::world::{cluster, departed_node, node, node_pool};
+use crate::entity::{audit, audit_head, cluster, departed_node, join_token, kubeconfig, node, node_pool, operation};
 use crate::error::StoreError;
 
 /// How long what let somebody in is listed after its end.

@@ -13,10 +13,11 @@ use super::identity::{Identity, plain};
 use super::tokens::USE_NOTED_EVERY;
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::identity::{password_reset, session, user};
+use crate::entity::{password_reset, session, user};
 use crate::error::StoreError;
 use crate::rows::audit::UserEvent;
-use crate::rows::identity::{NewPassword, NewSession, Session, User};
+use crate::rows::session::{NewSession, Session};
+use crate::rows::user::{NewPassword, User};
 use crate::rows::{self, Actor};
 use crate::secret::{self, ExposeSecret, Secret};
 

@@ -5,7 +5,7 @@ use sea_orm::{DbErr, EntityTrait, IntoActiveModel};
 use zeroize::Zeroizing;
 
 use super::Store;
-use crate::entity::ledger::setting;
+use crate::entity::setting;
 use crate::error::{ConnectError, StoreError};
 
 /// A sealed word that only the right key opens.

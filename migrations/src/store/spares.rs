@@ -16,8 +16,7 @@ use uuid::Uuid;
 use super::{Store, operations};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::operation;
-use crate::entity::world::cluster;
+use crate::entity::{cluster, operation};
 use crate::error::StoreError;
 use crate::rows::cluster::{Cluster, NewCluster};
 use crate::rows::{Actor, Page};
@@ -79,7 +78,8 @@ impl Spares<'_> {
 /// Those that run or are on their way. One that broke is being mended, which may take longer than a new one.
 fn sound() -> Select<cluster::Entity> {
     let own = cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN));
-    let states = [ClusterState::Pending, ClusterState::Provisioning, ClusterState::Running].map(ClusterState::as_str);
+    let states =
+        [ClusterState::Pending, ClusterState::Provisioning, ClusterState::Running].map(|state| state.to_string());
     own.filter(cluster::Column::DeletionRequestedAt.is_null()).filter(cluster::Column::State.is_in(states))
 }
 

@@ -15,10 +15,10 @@ use super::{Store, deletion};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::world::{cluster_pki, deleted_cluster, node, node_tombstone};
+use crate::entity::{cluster_pki, deleted_cluster, node, node_tombstone};
 use crate::error::StoreError;
 use crate::rows;
-use crate::rows::node::{DeletedCluster, Tombstone};
+use crate::rows::tombstone::{DeletedCluster, Tombstone};
 
 /// Tombstones; see [`Store::tombstones`].
 #[derive(Clone, Copy)]

@@ -6,7 +6,7 @@ use std::ops::Range;
 use sea_orm::{EntityTrait, QueryOrder, QuerySelect};
 
 use crate::db::Tx;
-use crate::entity::world::cluster;
+use crate::entity::cluster;
 use crate::error::StoreError;
 
 /// The first id that is given out. What lies above 1879048191 is nobody's by convention: neither distributions, nor systemd, nor the

@@ -16,7 +16,7 @@ use super::Store;
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::ledger::work;
+use crate::entity::work;
 use crate::error::StoreError;
 use crate::rows::work::{Settle, Work, WorkKind};
 
@@ -123,7 +123,7 @@ impl WorkQueue<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn next_due(self, kinds: &[WorkKind]) -> Result<Option<OffsetDateTime>, StoreError> {
-        let kinds = kinds.iter().map(|kind| kind.as_str());
+        let kinds = kinds.iter().map(ToString::to_string);
         let rows = work::Entity::find().filter(work::Column::Kind.is_in(kinds)).all(self.0.db()).await?;
         let next = rows.iter().map(|row| row.due_at.max(row.lease_until.unwrap_or(row.due_at))).min();
         codec::maybe_time("work time", next)
@@ -149,12 +149,12 @@ const fn verdict(outcome: Settle, failures: i64) -> (Duration, i64) {
 fn free(kinds: &[WorkKind], now: i64) -> sea_orm::Select<work::Entity> {
     let unheld = Condition::any().add(work::Column::LeaseUntil.is_null()).add(work::Column::LeaseUntil.lte(now));
     let query = work::Entity::find().filter(work::Column::DueAt.lte(now)).filter(unheld);
-    query.filter(work::Column::Kind.is_in(kinds.iter().map(|kind| kind.as_str())))
+    query.filter(work::Column::Kind.is_in(kinds.iter().map(ToString::to_string)))
 }
 
 fn same_lease(held: &Work) -> Condition {
     Condition::all()
-        .add(work::Column::Kind.eq(held.kind.as_str()))
+        .add(work::Column::Kind.eq(held.kind.to_string()))
         .add(work::Column::Id.eq(held.id))
         .add(work::Column::Fence.eq(held.fence))
         .add(work::Column::LeaseOwner.eq(held.lease_owner.as_str()))
@@ -166,7 +166,7 @@ pub(super) async fn make_due(tx: &mut Tx, kind: WorkKind, id: Uuid) -> Result<()
 }
 
 async fn make_due_at(tx: &mut Tx, kind: WorkKind, id: Uuid, at: i64) -> Result<(), StoreError> {
-    let values = [kind.as_str().into(), id.into(), at.into()];
+    let values = [kind.to_string().into(), id.into(), at.into()];
     tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), MAKE_DUE, values)).await?;
     tx.publish(Change::of(ChangeKind::Work, id));
     Ok(())
@@ -174,7 +174,7 @@ async fn make_due_at(tx: &mut Tx, kind: WorkKind, id: Uuid, at: i64) -> Result<(
 
 /// Forgets ids that are no more.
 pub(super) async fn forget(tx: &Tx, kind: WorkKind, ids: Vec<Uuid>) -> Result<(), StoreError> {
-    let rows = work::Entity::delete_many().filter(work::Column::Kind.eq(kind.as_str()));
+    let rows = work::Entity::delete_many().filter(work::Column::Kind.eq(kind.to_string()));
     rows.filter(work::Column::Id.is_in(ids)).exec(tx).await?;
     Ok(())
 }

@@ -85,7 +85,7 @@ pub async fn a_broken_one_is_nobodys_beginning(fixture: Fixture) {
     let spare = running(store).await;
     for state in [ClusterState::Degraded, ClusterState::Error] {
         store.clusters().report(spare.id, ClusterReport { state, ..well() }).await.unwrap();
-        assert_ne!(tenant.cluster(state.as_str()).await.id, spare.id);
+        assert_ne!(tenant.cluster(&state.to_string()).await.id, spare.id);
     }
     store.clusters().report(spare.id, well()).await.unwrap();
     assert_eq!(tenant.cluster("mended").await.id, spare.id);

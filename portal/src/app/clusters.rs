@@ -1,6 +1,7 @@
 //! Clusters: create, list, show, delete.
 
 use super::deletion::Deletion;
+use super::etag::Etag;
 use super::organizations::taken;
 use super::{find, pools, view};
 use crate::auth::Actor;

@@ -1,6 +1,7 @@
 //! Nodes: single machines.
 
 use super::deletion::Deletion;
+use super::etag::Etag;
 use super::{find, view};
 use crate::auth::Actor;
 use crate::auth::policy::Action;

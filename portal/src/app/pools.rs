@@ -1,5 +1,6 @@
 //! Node pools: named groups of machines of one cluster.
 
+use super::etag::Etag;
 use super::organizations::taken;
 use super::{find, local_machines, view};
 use crate::auth::Actor;

@@ -1,5 +1,6 @@
 //! From rows to what is shown: the only place where the two meet.
 
+use super::etag::Etag;
 use crate::config::PortalConfig;
 use crate::error::catalog;
 use api_types as api;
@@ -13,11 +14,6 @@ const API: &str = "/api/v1";
 
 fn links(kind: &str, id: impl std::fmt::Display) -> api::Links {
     api::Links { this: format!("{API}/{kind}/{id}"), portal: None }
-}
-
-/// Version of a thing that never changes.
-fn fixed_etag(id: impl std::fmt::Display) -> String {
-    format!("\"{id}.1\"")
 }
 
 /// A person.
@@ -40,13 +36,14 @@ pub fn organization(organization: &row::Organization, role: row::Role) -> api::O
         display_name: organization.display_name.clone(),
         role: role.to_string(),
         created_at: organization.created_at,
-        etag: fixed_etag(organization.id),
+        etag: organization.etag(),
         links: links("organizations", organization.id),
     }
 }
 
 /// A project.
 pub fn project(project: row::Project) -> api::Project {
+    let etag = project.etag();
     api::Project {
         id: project.id.to_string(),
         object: "project".into(),
@@ -54,7 +51,7 @@ pub fn project(project: row::Project) -> api::Project {
         name: project.name.to_string(),
         display_name: project.display_name,
         created_at: project.created_at,
-        etag: fixed_etag(project.id),
+        etag,
         links: links("projects", project.id),
     }
 }
@@ -213,7 +210,7 @@ pub fn kubeconfig(kubeconfig: row::Kubeconfig) -> api::Kubeconfig {
         name: kubeconfig.name,
         kind: kubeconfig.kind.to_string(),
         role: kubeconfig.role.to_string(),
-        state: state.as_str().into(),
+        state: state.to_string(),
         active: state == row::KubeconfigState::Active,
         expires_at: kubeconfig.expires_at,
         revoked_at: kubeconfig.revoked_at,

@@ -215,16 +215,16 @@ mod tests {
     fn every_state_has_a_word_of_its_own() {
         use tenant_controlplane::status::{ClusterState, NodeState, PoolState};
         /// How it is drawn, the words there are, and the words that the API promises.
-        type Drawn = (fn(&str) -> Status, Vec<&'static str>, &'static [&'static str]);
+        type Drawn = (fn(&str) -> Status, Vec<String>, &'static [&'static str]);
         let table: [Drawn; 3] = [
-            (Status::cluster, ClusterState::ALL.iter().map(|state| state.as_str()).collect(), &Cluster::STATES),
-            (Status::node, NodeState::ALL.iter().map(|state| state.as_str()).collect(), &Node::STATES),
-            (Status::pool, PoolState::ALL.iter().map(|state| state.as_str()).collect(), &NodePool::STATES),
+            (Status::cluster, ClusterState::ALL.iter().map(ToString::to_string).collect(), &Cluster::STATES),
+            (Status::node, NodeState::ALL.iter().map(ToString::to_string).collect(), &Node::STATES),
+            (Status::pool, PoolState::ALL.iter().map(ToString::to_string).collect(), &NodePool::STATES),
         ];
         for (drawn, words, promised) in table {
             assert_eq!(words, promised, "what the API promises is what there is");
             for word in words {
-                let status = drawn(word);
+                let status = drawn(&word);
                 assert_ne!(status.group, "unknown", "{word}: {status:?}");
             }
         }

@@ -44,7 +44,7 @@ async fn a_refusal_names_the_quota_and_who_can_act() {
             let refused = world.call("POST", &path, &token, body.clone()).await;
             assert_eq!((refused.status.as_u16(), refused.code().as_str()), (409, "QUOTA_REACHED"), "{resource}");
             let problem = refused.json();
-            let told = json!({"resource": resource.as_str(), "used": quota.used, "limit": quota.used});
+            let told = json!({"resource": resource.to_string(), "used": quota.used, "limit": quota.used});
             assert_eq!((&problem["quota"], &problem["class"]), (&told, &json!("quota")), "{problem}");
             let (detail, next) = (problem["detail"].as_str().unwrap(), problem["remediation"].as_str().unwrap());
             let words = format!("{0} of {0} {1}", quota.used, resource.title());

@@ -1,67 +1,26 @@
-//! Join tokens and kubeconfigs: what lets machines and people in.
+//! Kubeconfigs: what lets people in.
 
-use tenant_controlplane::id::{ClusterId, JoinTokenId, KubeconfigId, NodeId, NodePoolId, OrganizationId};
+use serde::{Deserialize, Serialize};
+use strum::{Display, EnumString};
+use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::AccessRole;
 use time::OffsetDateTime;
 
-use super::{Actor, words};
+use super::Actor;
 use crate::codec;
-use crate::entity::access as table;
+use crate::entity as table;
 use crate::error::StoreError;
 
-words! {
-    /// How a kubeconfig proves who holds it.
-    KubeconfigKind ("kind of kubeconfig") {
-        /// A certificate in the file.
-        File = "file",
-        /// A program that fetches short-lived ones.
-        Exec = "exec",
-    }
-}
-
-/// What lets machines join, without its secret.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct JoinToken {
-    /// Its id.
-    pub id: JoinTokenId,
-    /// The cluster to join.
-    pub cluster: ClusterId,
-    /// The pool to be in.
-    pub pool: NodePoolId,
-    /// Whose it is.
-    pub organization: OrganizationId,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
-    /// How many machines may use it.
-    pub max_uses: u32,
-    /// How many have.
-    pub uses: u32,
-    /// Since when it is worth nothing.
-    pub revoked_at: Option<OffsetDateTime>,
-    /// When it was made.
-    pub created_at: OffsetDateTime,
-    /// The node it was made for; `None`: joining makes one.
-    pub node: Option<NodeId>,
-}
-
-/// A join token to be.
-#[derive(Clone, Debug)]
-pub struct NewJoinToken {
-    /// Whose the cluster is.
-    pub organization: OrganizationId,
-    /// The cluster to join.
-    pub cluster: ClusterId,
-    /// The pool to be in; `None` is the pool `byo`, made at need.
-    pub pool: Option<NodePoolId>,
-    /// The node it is for; `None`: joining makes one.
-    pub node: Option<NodeId>,
-    /// When it ends.
-    pub expires_at: OffsetDateTime,
-    /// How many machines may use it.
-    pub max_uses: u32,
-    /// Who makes it.
-    pub actor: Actor,
+/// How a kubeconfig proves who holds it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[strum(serialize_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
+pub enum KubeconfigKind {
+    /// A certificate in the file.
+    File,
+    /// A program that fetches short-lived ones.
+    Exec,
 }
 
 /// One issued kubeconfig, without its key.
@@ -100,7 +59,8 @@ pub struct Kubeconfig {
 }
 
 /// How a kubeconfig stands at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[strum(serialize_all = "snake_case")]
 pub enum KubeconfigState {
     /// The cluster was not yet seen to accept it.
     Pending,
@@ -112,19 +72,6 @@ pub enum KubeconfigState {
     Revoked,
     /// Its time is over.
     Expired,
-}
-
-impl KubeconfigState {
-    /// The word for it.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Pending => "pending",
-            Self::Active => "active",
-            Self::Revoking => "revoking",
-            Self::Revoked => "revoked",
-            Self::Expired => "expired",
-        }
-    }
 }
 
 impl Kubeconfig {
@@ -182,25 +129,6 @@ pub struct Recipient {
 impl Recipient {
     /// An admin, who may have anything.
     pub const ADMIN: Self = Self { admin: true, shared_kernel: true };
-}
-
-impl TryFrom<table::join_token::Model> for JoinToken {
-    type Error = StoreError;
-
-    fn try_from(model: table::join_token::Model) -> Result<Self, StoreError> {
-        Ok(Self {
-            id: JoinTokenId::from_uuid(model.id),
-            cluster: ClusterId::from_uuid(model.cluster),
-            pool: NodePoolId::from_uuid(model.pool),
-            organization: OrganizationId::from_uuid(model.organization),
-            expires_at: codec::time("join token time", model.expires_at)?,
-            max_uses: codec::count("join token uses", model.max_uses)?,
-            uses: codec::count("join token uses", model.uses)?,
-            revoked_at: codec::maybe_time("join token time", model.revoked_at)?,
-            created_at: codec::time("join token time", model.created_at)?,
-            node: model.node.map(NodeId::from_uuid),
-        })
-    }
 }
 
 impl TryFrom<table::kubeconfig::Model> for Kubeconfig {
