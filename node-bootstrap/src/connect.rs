@@ -240,39 +240,6 @@ pub fn tls_config(
     Ok(Arc::new(config))
 }
 
-/// A pause before the next attempt: doubles from 0.2 s to its limit, with jitter so that a thousand agents do not come at once.
-#[derive(Debug)]
-pub struct Backoff {
-    next: Duration,
-    limit: Duration,
-}
-
-impl Default for Backoff {
-    /// Up to 15 s.
-    fn default() -> Self {
-        Self::up_to(Duration::from_secs(15))
-    }
-}
-
-impl Backoff {
-    /// Up to `limit`.
-    pub const fn up_to(limit: Duration) -> Self {
-        Self { next: Duration::from_millis(200), limit }
-    }
-
-    /// The pause to take now: between half of the present step and all of it.
-    pub fn pause(&mut self) -> Duration {
-        let pause = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.next = (self.next * 2).min(self.limit);
-        pause
-    }
-
-    /// It worked: begin small next time.
-    pub fn reset(&mut self) {
-        *self = Self::up_to(self.limit);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -304,19 +271,6 @@ mod tests {
     fn a_proxy_that_cannot_be_used_is_said() {
         assert!(Dialer::new("x:1", Some("https://proxy:1".into()), None).is_err());
         assert_eq!(parse_proxy("http://proxy").unwrap().peer, "proxy:80");
-    }
-
-    #[test]
-    fn pauses_grow_to_their_limit() {
-        let mut backoff = Backoff::default();
-        let first = backoff.pause();
-        assert!(first >= Duration::from_millis(100) && first <= Duration::from_millis(200));
-        for _ in 0..10 {
-            assert!(backoff.pause() <= Duration::from_secs(15));
-        }
-        assert!(backoff.pause() >= Duration::from_millis(7500));
-        backoff.reset();
-        assert!(backoff.pause() <= Duration::from_millis(200));
     }
 
     #[test]
