@@ -10,9 +10,9 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use node_linux::describe;
 use node_linux::files;
 use node_linux::sysctl;
+use node_linux::{Backoff, describe};
 use node_protocol::{Check, NodeConfig, NodePhase, Part};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
@@ -20,7 +20,6 @@ use tokio_util::sync::CancellationToken;
 
 use crate::arrivals::Arrivals;
 use crate::config::{JoinConfig, Paths};
-use crate::connect::Backoff;
 use crate::enroll::{self, Applicant, EnrollError};
 use crate::fetch::{self, PartStore};
 use crate::ledger::{self, Accepted, Ledger, Membership};

@@ -1,30 +1,24 @@
 //! Outbound connections to the gateway: TCP, through an HTTP proxy if the environment names one, then TLS with a pinned CA.
 
 use std::io;
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use ipnet::IpNet;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use socket2::{SockRef, TcpKeepalive};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use zeroize::Zeroizing;
+
+use crate::proxy::Proxy;
 
 /// How long TCP, proxy and TLS together may take.
 const LIMIT: Duration = Duration::from_secs(10);
 
 /// After so much silence TCP asks whether the other end is there; after twice that it is not.
 const SILENCE: Duration = Duration::from_secs(30);
-
-/// The longest answer of a proxy, in bytes.
-const PROXY_HEAD: usize = 8 * 1024;
 
 /// A connection that did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -79,19 +73,6 @@ pub enum ConnectError {
     },
 }
 
-/// An HTTP proxy.
-#[derive(Clone, PartialEq, Eq)]
-struct Proxy {
-    peer: String,
-    authorization: Option<Zeroizing<String>>,
-}
-
-impl std::fmt::Debug for Proxy {
-    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        formatter.debug_struct("Proxy").field("peer", &self.peer).finish_non_exhaustive()
-    }
-}
-
 /// Dials one gateway.
 #[derive(Debug, Clone)]
 pub struct Dialer {
@@ -112,10 +93,9 @@ impl Dialer {
 
     /// A dialer for `host:port` with these proxy settings.
     pub fn new(server: &str, proxy: Option<String>, no_proxy: Option<String>) -> Result<Self, ConnectError> {
-        let host = server.rsplit_once(':').map_or(server, |(host, _)| host).trim_matches(['[', ']']);
-        let direct = no_proxy.is_some_and(|list| exempt(host, &list));
-        let proxy = proxy.filter(|_| !direct).map(|url| parse_proxy(&url)).transpose()?;
-        Ok(Self { server: server.to_owned(), proxy })
+        let no_proxy = no_proxy.unwrap_or_default();
+        let proxy = proxy.map(|url| Proxy::for_gateway(server, &url, &no_proxy)).transpose()?;
+        Ok(Self { server: server.to_owned(), proxy: proxy.flatten() })
     }
 
     /// The gateway, `host:port`.
@@ -150,64 +130,10 @@ impl Dialer {
         let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(SILENCE / 3).with_retries(3);
         let _ = SockRef::from(&stream).set_tcp_keepalive(&keepalive);
         if let Some(proxy) = &self.proxy {
-            let said = connect_through(&mut stream, &self.server, proxy).await.map_err(tcp)?;
-            if said.split(' ').nth(1) != Some("200") {
-                return Err(ConnectError::Proxy { peer: peer.clone(), said });
-            }
+            proxy.connect(&mut stream, &self.server).await?;
         }
         Ok(stream)
     }
-}
-
-/// Sends CONNECT (RFC 9110, 9.3.6) and returns the answer's first line. Reads byte by byte: what follows the head is not ours.
-async fn connect_through(stream: &mut TcpStream, server: &str, proxy: &Proxy) -> io::Result<String> {
-    let mut request = Zeroizing::new(format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\n"));
-    if let Some(authorization) = &proxy.authorization {
-        request.push_str(&format!("Proxy-Authorization: Basic {}\r\n", authorization.as_str()));
-    }
-    request.push_str("\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") && head.len() < PROXY_HEAD {
-        head.push(stream.read_u8().await?);
-    }
-    Ok(String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_owned())
-}
-
-fn parse_proxy(url: &str) -> Result<Proxy, ConnectError> {
-    let rest = url.strip_prefix("http://").ok_or(ConnectError::ProxyUrl)?;
-    let authority = rest.split('/').next().unwrap_or_default();
-    let (user, peer) = authority.rsplit_once('@').map_or((None, authority), |(user, peer)| (Some(user), peer));
-    if peer.is_empty() || peer.contains(char::is_whitespace) {
-        return Err(ConnectError::ProxyUrl);
-    }
-    let has_port = peer.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
-    let peer = if has_port { peer.to_owned() } else { format!("{peer}:80") };
-    let authorization =
-        user.map(|user| Zeroizing::new(base64::engine::general_purpose::STANDARD.encode(&*plain(user))));
-    Ok(Proxy { peer, authorization })
-}
-
-/// User and password without the percent signs that a URL needs (RFC 3986, 2.1); what is no escape stays.
-fn plain(user: &str) -> Zeroizing<Vec<u8>> {
-    let (mut rest, mut decoded) = (user.as_bytes(), Zeroizing::new(Vec::with_capacity(user.len())));
-    while let Some((first, after)) = rest.split_first() {
-        let hex = after.get(..2).filter(|_| *first == b'%').and_then(|two| std::str::from_utf8(two).ok());
-        let byte = hex.and_then(|two| u8::from_str_radix(two, 16).ok());
-        decoded.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &after[2..] } else { after };
-    }
-    decoded
-}
-
-/// `NO_PROXY`: names with their subdomains, addresses, networks, `*`.
-fn exempt(host: &str, list: &str) -> bool {
-    let address: Option<IpAddr> = host.parse().ok();
-    list.split(',').map(str::trim).filter(|entry| !entry.is_empty()).any(|entry| {
-        let suffix = entry.trim_start_matches('.');
-        let inside = entry.parse::<IpNet>().is_ok_and(|net| address.is_some_and(|address| net.contains(&address)));
-        entry == "*" || inside || host == suffix || (address.is_none() && host.ends_with(&format!(".{suffix}")))
-    })
 }
 
 /// A TLS client that trusts one CA (or a bundle of them) and nothing else. `identity`: certificate chain and key, PEM.
@@ -240,84 +166,11 @@ pub fn tls_config(
     Ok(Arc::new(config))
 }
 
-/// A pause before the next attempt: doubles from 0.2 s to its limit, with jitter so that a thousand agents do not come at once.
-#[derive(Debug)]
-pub struct Backoff {
-    next: Duration,
-    limit: Duration,
-}
-
-impl Default for Backoff {
-    /// Up to 15 s.
-    fn default() -> Self {
-        Self::up_to(Duration::from_secs(15))
-    }
-}
-
-impl Backoff {
-    /// Up to `limit`.
-    pub const fn up_to(limit: Duration) -> Self {
-        Self { next: Duration::from_millis(200), limit }
-    }
-
-    /// The pause to take now: between half of the present step and all of it.
-    pub fn pause(&mut self) -> Duration {
-        let pause = self.next.mul_f64(0.5 + rand::random::<f64>() / 2.0);
-        self.next = (self.next * 2).min(self.limit);
-        pause
-    }
-
-    /// It worked: begin small next time.
-    pub fn reset(&mut self) {
-        *self = Self::up_to(self.limit);
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
     use super::*;
-
-    #[test]
-    fn a_proxy_is_used_unless_exempt() {
-        let dialer = |no_proxy: &str| {
-            let proxy = Some("http://user:pw@proxy.example:3128/".into());
-            Dialer::new("192.0.2.9:8443", proxy, Some(no_proxy.into())).unwrap()
-        };
-        assert_eq!(dialer("").first_hop(), "proxy.example:3128");
-        assert!(!format!("{:?}", dialer("")).contains("dXNlc"), "credentials stay out of Debug");
-        for exempting in ["192.0.2.9", "192.0.2.0/24", "*", " a.example , 192.0.2.9"] {
-            assert_eq!(dialer(exempting).first_hop(), "192.0.2.9:8443", "{exempting}");
-        }
-        assert_eq!(dialer("2.9,0.2.9").first_hop(), "proxy.example:3128");
-        assert!(exempt("gw.example.com", ".example.com") && exempt("gw.example.com", "example.com"));
-        assert!(!exempt("gwexample.com", "example.com"));
-    }
-
-    #[test]
-    fn a_password_is_sent_as_it_is_meant() {
-        for (written, meant) in [("me:a%40b", "me:a@b"), ("me:50%", "me:50%"), ("me:%zz", "me:%zz"), ("", "")] {
-            assert_eq!(*plain(written), meant.as_bytes(), "{written}");
-        }
-    }
-
-    #[test]
-    fn a_proxy_that_cannot_be_used_is_said() {
-        assert!(Dialer::new("x:1", Some("https://proxy:1".into()), None).is_err());
-        assert_eq!(parse_proxy("http://proxy").unwrap().peer, "proxy:80");
-    }
-
-    #[test]
-    fn pauses_grow_to_their_limit() {
-        let mut backoff = Backoff::default();
-        let first = backoff.pause();
-        assert!(first >= Duration::from_millis(100) && first <= Duration::from_millis(200));
-        for _ in 0..10 {
-            assert!(backoff.pause() <= Duration::from_secs(15));
-        }
-        assert!(backoff.pause() >= Duration::from_millis(7500));
-        backoff.reset();
-        assert!(backoff.pause() <= Duration::from_millis(200));
-    }
 
     #[test]
     fn an_empty_ca_is_refused() {

@@ -32,6 +32,7 @@ pub mod network;
 mod partial;
 pub mod pki;
 pub mod preflight;
+mod proxy;
 pub mod reset;
 pub mod runtime;
 pub mod service;

@@ -12,8 +12,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use node_linux::describe;
 use node_linux::files::FileError;
+use node_linux::{Backoff, describe};
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::refusal::Reason;
 use node_protocol::{NodeConfig, NodeReport, Refusal, Removal, RenewRequest, WatchRequest, alpn, server_name};
@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
-use crate::connect::{Backoff, ConnectError, Dialer, tls_config};
+use crate::connect::{ConnectError, Dialer, tls_config};
 use crate::pki::{self, PkiError, Store};
 
 pub use report::Told;

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use h2::server::{Builder, SendResponse};
 use h2::{Ping, PingPong, Reason};
 use http::{HeaderValue, Method, Request, Response, StatusCode};
-use node_linux::describe;
+use node_linux::{Backoff, describe};
 use node_protocol::alpn;
 use node_protocol::header::TUNNEL_REASON;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,7 +22,6 @@ use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::connect::Backoff;
 use crate::link::{Link, LinkError};
 use target::Targets;
 

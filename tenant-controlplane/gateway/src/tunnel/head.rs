@@ -8,6 +8,9 @@ use crate::tunnel::{refusal::Refusal, target::Target};
 /// Bytes of a head, at most.
 const MAX_HEAD: usize = 8 * 1024;
 
+/// Header fields of a head, at most; kube-apiserver sends three.
+const MAX_HEADERS: usize = 32;
+
 /// A CONNECT that could be read.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct ConnectRequest {
@@ -20,9 +23,9 @@ pub(crate) struct ConnectRequest {
 /// Reads up to the empty line. The caller bounds the time. Every error is an answer; a client that left gets none.
 pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<ConnectRequest, Refusal> {
     let mut bytes = BytesMut::with_capacity(512);
-    let end = loop {
-        if let Some(end) = find_end(&bytes) {
-            break end;
+    loop {
+        if let Some((target, end)) = parse(&bytes)? {
+            return Ok(ConnectRequest { target, early: bytes.split_off(end).freeze() });
         }
         if bytes.len() >= MAX_HEAD {
             return Err(Refusal::new(431, "CONNECT header too large"));
@@ -31,22 +34,22 @@ pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<ConnectR
             Ok(0) | Err(_) => return Err(Refusal::new(400, "connection closed before CONNECT completed")),
             Ok(_) => {}
         }
+    }
+}
+
+/// The target and the length of the head; `None` while it is not complete.
+fn parse(bytes: &[u8]) -> Result<Option<(Target, usize)>, Refusal> {
+    let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
+    let mut request = httparse::Request::new(&mut headers);
+    let end = match request.parse(bytes) {
+        Ok(httparse::Status::Complete(end)) => end,
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Refusal::new(431, "too many CONNECT headers")),
+        Err(_) => return Err(Refusal::new(400, "expected CONNECT host:port HTTP/1.1")),
     };
-    let head = bytes.split_to(end).freeze();
-    Ok(ConnectRequest { target: parse(&head)?, early: bytes.freeze() })
-}
-
-fn find_end(bytes: &[u8]) -> Option<usize> {
-    bytes.windows(4).position(|four| four == b"\r\n\r\n").map(|at| at + 4)
-}
-
-fn parse(head: &[u8]) -> Result<Target, Refusal> {
-    let line = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
-    let line = std::str::from_utf8(line).map_err(|_| Refusal::new(400, "request line is not UTF-8"))?;
-    match line.split(' ').collect::<Vec<_>>()[..] {
-        ["CONNECT", authority, "HTTP/1.1" | "HTTP/1.0"] => Target::parse(authority),
-        [_, _, "HTTP/1.1" | "HTTP/1.0"] => Err(Refusal::new(405, "only CONNECT host:port is served here")),
-        _ => Err(Refusal::new(400, "expected CONNECT host:port HTTP/1.1")),
+    match (request.method, request.path) {
+        (Some("CONNECT"), Some(authority)) => Ok(Some((Target::parse(authority)?, end))),
+        _ => Err(Refusal::new(405, "only CONNECT host:port is served here")),
     }
 }
 
@@ -77,6 +80,9 @@ mod tests {
         assert_eq!(of("CONNECT web-1:10250\r\n\r\n").await.unwrap_err().status, 400);
         assert_eq!(of(b"\xff\xff \r\n\r\n").await.unwrap_err().status, 400);
         assert_eq!(of("CONNECT web-1:10250 HTTP/1.1\r\n").await.unwrap_err().status, 400);
+        assert_eq!(of("CONNECT web-1:10250 HTTP/1.1\r\nno header\r\n\r\n").await.unwrap_err().status, 400);
         assert_eq!(of("x".repeat(MAX_HEAD + 600)).await.unwrap_err().status, 431);
+        let many = "X: y\r\n".repeat(MAX_HEADERS + 1);
+        assert_eq!(of(format!("CONNECT web-1:10250 HTTP/1.1\r\n{many}\r\n")).await.unwrap_err().status, 431);
     }
 }
