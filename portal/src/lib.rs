@@ -3,7 +3,7 @@
 //!
 //! A request passes [`router`] (the whole table of routes) and, for REST, `api::middleware` (limits, trying out, sending
 //! twice), a handler in [`api`] or [`web`] (text in, text out), an
-//! operation in [`app`] (authorize → rules → store), and leaves through [`error_response`], which gives errors their shape.
+//! operation in [`mod@app`] (authorize → rules → store), and leaves through [`error_response`], which gives errors their shape.
 //! What is absent here: no Kubernetes client, no cloud, no tenant's key. Kubeconfigs are signed behind [`Issuer`].
 
 pub mod api;

@@ -3,7 +3,7 @@
 //! [`admission`] stands before every page of a person: who, and how often.
 //! One file per page, its template struct above its handler and its template under `templates/` with the same name.
 //! Reading is GET, every change is a form that posts and is answered with 303; only what is shown once (a kubeconfig, a
-//! join line) is the answer of its own POST. Pages call [`crate::app`], never the store.
+//! join line) is the answer of its own POST. Pages call [`mod@crate::app`], never the store.
 
 mod account;
 mod admission;

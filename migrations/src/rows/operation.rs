@@ -61,7 +61,7 @@ pub struct Operation {
     pub steps: Vec<Step>,
     /// Why it failed.
     pub problem: Option<Problem>,
-    /// Who asked, as text of [`Actor`].
+    /// Who asked, as text of [`super::Actor`].
     pub actor: String,
     /// Counts changes of this row.
     pub version: i64,

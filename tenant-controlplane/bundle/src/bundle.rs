@@ -22,7 +22,7 @@ pub(crate) const SIGNATURE: &str = "bundle.json.sig";
 /// Beside the manifest: what the bundle was made by, see [`crate::catalog::Catalog::recipe`].
 const RECIPE: &str = "recipe";
 
-/// A bundle in a cache. Its manifest is in memory; its bytes are files. While it lives, [`crate::prune`] spares it.
+/// A bundle in a cache. Its manifest is in memory; its bytes are files. While it lives, [`mod@crate::prune`] spares it.
 #[derive(Debug, Clone)]
 pub struct Bundle {
     cache: Cache,

@@ -1,6 +1,7 @@
 //! The gateway: one TLS port for every cluster, routed by SNI, and the reverse tunnel to nodes.
 //!
-//! The ClientHello of an inbound connection is read first, within bounds ([`hello`]); its name says where it goes ([`name`]):
+//! The ClientHello of an inbound connection is read first, within bounds ([`hello`]); its name ([`node_protocol::server_name`]) says where it
+//! goes:
 //!
 //! ```text
 //! <label>.api               ─▶ passthrough: the bytes go to the tenant API server untouched
