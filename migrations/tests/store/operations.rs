@@ -59,6 +59,9 @@ pub async fn steps_keep_their_history(fixture: Fixture) {
     assert_eq!(operations.list(tenant.organization, &target).await.unwrap(), [failed]);
 }
 
+/// Later than any test waits: who ends before was woken by news.
+const BY_THE_CLOCK: Duration = Duration::from_secs(3600);
+
 pub async fn waiting_ends_with_the_operation(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let operations = fixture.store.operations();
@@ -68,19 +71,17 @@ pub async fn waiting_ends_with_the_operation(fixture: Fixture) {
     assert!(!waited.is_finished() && begun.elapsed() >= Duration::from_millis(100));
     let other = fixture.replica().await;
     let store = fixture.store.clone();
-    let steps = tokio::spawn(async move { store.operations().wait_change(org, id, 1, Duration::from_secs(30)).await });
+    let steps = tokio::spawn(async move { store.operations().wait_change(org, id, 1, BY_THE_CLOCK).await });
     let store = fixture.store.clone();
-    let end = tokio::spawn(async move { store.operations().wait(org, id, Duration::from_secs(30)).await });
+    let end = tokio::spawn(async move { store.operations().wait(org, id, BY_THE_CLOCK).await });
     // On SQLite news stay in the process: there the same store speaks.
     let speaker = if fixture.is_sqlite() { fixture.store.clone() } else { other };
     speaker.operations().step(id, update("etcd", StepState::Running, "")).await.unwrap();
     assert_eq!(soon(steps).await.unwrap().unwrap().version, 2);
     assert!(!end.is_finished(), "a step is not the end");
-    let finished = Instant::now();
     speaker.operations().finish(id, Outcome::Succeeded).await.unwrap();
     let done = soon(end).await.unwrap().unwrap();
     assert_eq!((done.state, done.steps[0].state), (OperationState::Succeeded, StepState::Done));
-    assert!(finished.elapsed() < Duration::from_secs(2), "woken by news, not by the clock: {:?}", finished.elapsed());
 }
 
 pub async fn audit_is_read_backwards(fixture: Fixture) {

