@@ -92,7 +92,7 @@ async fn build_for(args: &UpArgs, version: Version, progress: &Progress) -> Resu
     let report = |event: bundle::Progress| tell(progress, &event);
     let cache = cache(args.cache.clone(), args.signing_key.clone());
     let options = BuildOptions { source: source(&args.bundle_source)?, ..options(cache, version) };
-    progress.step(&title, async { Ok(Bundle::build(&options, &report).await?) }).await
+    progress.step(&title, Bundle::build(&options, &report)).await
 }
 
 /// A bundle that lies ready where this user may read and not write: an instance on somebody else's host needs no root, and
@@ -110,7 +110,7 @@ pub async fn node_tree(cache: Option<PathBuf>, progress: &Progress) -> Result<Pa
         return Ok(root);
     }
     let report = |event: bundle::Progress| tell(progress, &event);
-    progress.step("Debian tree of machine containers", async { Ok(node_image::build(&options, &report).await?) }).await
+    progress.step("Debian tree of machine containers", node_image::build(&options, &report)).await
 }
 
 /// The cache that was named, or the default one, with the key that signs in it.

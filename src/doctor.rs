@@ -14,8 +14,9 @@ use anyhow::Result;
 pub use node_linux::{Check, Verdict};
 
 use crate::admin;
-use crate::instance::{Addresses, Instance};
+use crate::instance::Instance;
 use crate::options::{DoctorArgs, Output};
+use embedded_host::site::Addresses;
 
 /// Asks everything and prints it. Exit status 1 where something does not work.
 pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {

@@ -16,13 +16,12 @@ use node_linux::tool::run;
 use node_linux::{footprint, surroundings, sysctl};
 use tokio::time::{Instant, sleep};
 
-use crate::cgroup;
-use crate::host::node;
-use crate::instance::{Addresses, Instance, Record, SLOTS_DIR, SYSCTLS};
-use crate::network;
+use crate::instance::{Instance, Record, SLOTS_DIR};
 use crate::options::DownArgs;
 use crate::platform::machines;
 use crate::progress::Progress;
+use embedded_host::site::{Addresses, SYSCTLS};
+use embedded_host::{cgroup, network, node};
 
 /// What `up` makes in a data directory before it writes its record, and of the record itself the draft.
 const BEGUN: [&str; 5] = ["run", "logs", "database.url", "kek", "instance.json"];
@@ -108,9 +107,9 @@ async fn stop_platform(instance: &Instance) -> Result<()> {
 
 /// Ends the node's pods and everything else of the host. The namespace goes too: `up` makes it in a moment.
 async fn stop_host(instance: &Instance, addresses: Addresses) -> Result<()> {
-    node::halt(instance).await?;
+    node::halt(&instance.site(addresses)).await?;
     cgroup::stop(&instance.cgroup(), Duration::from_secs(5)).await?;
-    network::remove(instance, addresses).await;
+    network::remove(&instance.site(addresses)).await;
     Cgroups::detect().prune(&instance.cgroup());
     Ok(())
 }

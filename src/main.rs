@@ -3,23 +3,20 @@
 
 mod admin;
 mod bench;
-mod cgroup;
 mod components;
 mod detach;
 mod doctor;
 mod down;
-mod host;
+mod identity;
 mod instance;
 mod limits;
 mod logs;
-mod network;
 mod options;
 mod platform;
 mod progress;
 mod protect;
 mod screen;
 mod status;
-mod supervise;
 mod up;
 
 use std::io::IsTerminal;

@@ -39,12 +39,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use crate::components::{self, Bundles};
-use crate::host::isolation::Wall;
-use crate::host::{Host, NODE, control_plane, images, storage};
-use crate::instance::{Addresses, Instance, Record, remember_sysctls};
+use crate::instance::{Instance, Record};
 use crate::options::UpArgs;
 use crate::progress::Progress;
 use certificates::Certificates;
+use embedded_host::isolation::Wall;
+use embedded_host::site::{Addresses, remember_sysctls};
+use embedded_host::{Host, NODE, control_plane, images, storage};
 use services::Services;
 
 /// The two ports, bound before anything is started.
@@ -239,10 +240,11 @@ impl Platform {
 
     /// Brings the images of the other versions to the host, one after another; clusters of a version wait until it is there.
     fn load_others(&self, cancel: &CancellationToken) {
-        let (instance, bundles, releases) = (self.instance.clone(), self.bundles.clone(), self.releases.clone());
+        let site = self.instance.site(Addresses::of(self.record.slot));
+        let (bundles, releases) = (self.bundles.clone(), self.releases.clone());
         let work = async move {
             for (version, bundle) in &bundles.others {
-                while let Err(error) = images::load(&instance, &bundles, bundle).await {
+                while let Err(error) = images::load(&site, &bundles.host, bundle).await {
                     warn!("Kubernetes {version} cannot be used yet, and is tried again: {error:#}");
                     tokio::time::sleep(IMAGES_AGAIN).await;
                 }
@@ -267,7 +269,7 @@ impl Platform {
     pub fn wall(&self) -> Result<Wall> {
         let gateway = SocketAddr::new(self.facts.placement.gateway_ip, self.facts.placement.gateway_port);
         let SocketAddr::V4(gateway) = gateway else { bail!("the gateway's address {gateway} is not IPv4") };
-        Ok(Wall::new(&self.instance, Addresses::of(self.record.slot), gateway))
+        Ok(Wall::new(self.instance.site(Addresses::of(self.record.slot)), gateway))
     }
 
     /// What machine containers it makes.
@@ -384,5 +386,5 @@ fn keep_apart(wall: Wall, handle: &Handle, cancel: &CancellationToken) -> impl F
 
 /// A client of a cluster that somebody else runs.
 pub async fn foreign_host(file: &Path) -> Result<kube::Client> {
-    control_plane::from_file(file).await
+    Ok(control_plane::from_file(file).await?)
 }

@@ -117,10 +117,14 @@ impl Progress {
     }
 
     /// Runs one step and tells its beginning, its end and its time; a failure carries the step's title.
-    pub async fn step<T>(&self, title: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    pub async fn step<T, E: Into<anyhow::Error>>(
+        &self,
+        title: &str,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T> {
         self.tell(&Event::Begin { title: title.to_owned() });
         let begun = Instant::now();
-        let outcome = work.await.with_context(|| title.to_owned())?;
+        let outcome = work.await.map_err(Into::into).with_context(|| title.to_owned())?;
         self.tell(&Event::Done { title: title.to_owned(), seconds: begun.elapsed().as_secs_f64() });
         Ok(outcome)
     }

@@ -15,19 +15,21 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::cgroup;
 use crate::components;
 use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks, ranges};
-use crate::host::{Host, identity};
-use crate::instance::{Addresses, DEFAULT_DOMAIN, Instance, Record, write_secret};
+use crate::identity;
+use crate::instance::{DEFAULT_DOMAIN, Instance, Record, write_secret};
 use crate::limits;
 use crate::options::{LocalMode, Output, UpArgs};
 use crate::platform::sources::{self, KeySource};
 use crate::platform::{self, Doors, Means, Platform, machines};
 use crate::progress::{Event, Progress, Ready};
 use crate::protect;
-use crate::supervise::rotate_logs;
+use embedded_host::site::Addresses;
+use embedded_host::supervise::rotate_logs;
+use embedded_host::{Host, cgroup, node};
+use kube::Client;
 
 /// Where the gateway listens unless told otherwise.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
@@ -117,14 +119,23 @@ impl Start<'_> {
             Some(file) => platform::foreign_host(file).await?,
             None => {
                 let wall = platform.wall()?;
-                let host = Host::new(self.instance, Addresses::of(record.slot), bundles.host, wall);
-                platform.host_on(host).start(&self.cancel, self.progress).await?
+                let site = self.instance.site(Addresses::of(record.slot));
+                self.start_host(platform.host_on(Host::new(site, bundles.host, wall))).await?
             }
         };
         identity::recognise(self.instance, &mut record, &client, self.args.host_kubeconfig.as_deref()).await?;
         platform.provision(client, self.args, (&self.cancel, self.progress)).await?;
         self.tell(platform, &record, portal_seconds).await?;
         Err(platform.failed().await)
+    }
+
+    /// Brings the embedded host up to where it takes pods.
+    async fn start_host(&self, host: &Host) -> Result<Client> {
+        let client = host.start().await?;
+        self.progress.step("host API server", host.wait_ready(&client, &self.cancel)).await?;
+        host.start_storage(&client).await?;
+        self.progress.step("host node", node::wait_ready(host, &client, &self.cancel)).await?;
+        Ok(client)
     }
 
     /// The last word of the start, for people and for other processes.

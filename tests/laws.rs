@@ -18,12 +18,13 @@ const OURS: &str = "
     cli: api-types | migrations portal tenant-controlplane
     cloud-local: cloud-providers node-linux
     cloud-providers:
+    embedded-host: bundle node-linux node-protocol provisioner tenant-controlplane
     gateway: node-protocol
     migrations: tenant-controlplane
     node-bootstrap: node-linux node-protocol
     node-linux:
     node-protocol:
-    pilothouse: bundle cli cloud-local cloud-providers gateway migrations node-linux node-protocol portal provisioner tenant-controlplane
+    pilothouse: bundle cli cloud-local cloud-providers embedded-host gateway migrations node-linux node-protocol portal provisioner tenant-controlplane
     portal: api-types migrations node-protocol tenant-controlplane
     provisioner: cloud-providers migrations node-protocol tenant-controlplane
     tenant-controlplane: node-protocol
@@ -34,13 +35,13 @@ const ELSEWHERE: &str = "
     argon2: portal
     askama: portal
     axum: pilothouse portal
-    k8s-openapi: pilothouse provisioner tenant-controlplane
-    kube: pilothouse provisioner
+    k8s-openapi: embedded-host pilothouse provisioner tenant-controlplane
+    kube: embedded-host pilothouse provisioner
     libc: cloud-local
-    nix: bundle cli cloud-local node-bootstrap node-linux pilothouse
+    nix: bundle cli cloud-local embedded-host node-bootstrap node-linux pilothouse
     sea-orm: migrations
     sqlx: migrations
-    tokio: bundle cli cloud-local cloud-providers gateway migrations node-bootstrap node-linux pilothouse portal provisioner
+    tokio: bundle cli cloud-local cloud-providers embedded-host gateway migrations node-bootstrap node-linux pilothouse portal provisioner
     tonic: node-bootstrap node-protocol provisioner
 ";
 

@@ -15,9 +15,10 @@ use time::OffsetDateTime;
 
 use super::{Check, firewall, ranges};
 use crate::components;
-use crate::instance::{Addresses, Instance, Record, SLOTS_DIR};
+use crate::instance::{Instance, Record, SLOTS_DIR};
 use crate::limits;
 use crate::platform::certificates::GATEWAY_CERTIFICATE;
+use embedded_host::site::Addresses;
 
 /// The Debian packages that an embedded host needs, and a file of each by which it is recognized.
 const PACKAGES: [(&str, &str); 6] = [

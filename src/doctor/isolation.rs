@@ -10,8 +10,9 @@ use node_linux::cgroup::Cgroups;
 use node_linux::tool::{run, succeeds};
 
 use super::Check;
-use crate::host::isolation::State;
-use crate::instance::{Addresses, Instance};
+use crate::instance::Instance;
+use embedded_host::isolation::State;
+use embedded_host::site::Addresses;
 
 /// What a tenant must never reach: etcd, its plain health port, API servers, kubelet.
 const PORTS: [u16; 4] = [ETCD, 2381, 6443, 10250];
@@ -19,7 +20,7 @@ const ETCD: u16 = 2379;
 
 /// Tries every forbidden way out of every tenant pod, and the allowed ways too: a probe that gets nowhere proves nothing.
 pub async fn probe(instance: &Instance, addresses: Addresses) -> Check {
-    let Some(state) = State::load(instance) else {
+    let Some(state) = State::load(&instance.dir) else {
         return Check::pass("isolation", "no host of our own runs here");
     };
     let places = places(instance, &state).await;

@@ -15,8 +15,9 @@ use super::Check;
 use super::isolation::address_of;
 use super::wall::{self, Tried, Way};
 use crate::detach::read_ready;
-use crate::instance::{Addresses, Instance, Record};
+use crate::instance::{Instance, Record};
 use crate::platform::machines::{self, Mode};
+use embedded_host::site::Addresses;
 
 const ID: &str = "local-machines";
 /// Machines tried at a time, each by a thread.

@@ -8,7 +8,7 @@ use node_linux::tool::run;
 use serde::Deserialize;
 
 use super::Check;
-use crate::instance::{Addresses, SLOTS, SPARE_SLOT};
+use embedded_host::site::{Addresses, SLOTS, SPARE_SLOT};
 
 /// A network as wide as this leads everywhere (a default route in halves, 0.0.0.0/1): our own routes are narrower and go before it.
 const WIDEST: u8 = 8;

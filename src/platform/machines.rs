@@ -12,9 +12,10 @@ use migrations::Store;
 use portal::LocalMachines;
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Addresses, Instance, Record};
+use crate::instance::{Instance, Record};
 use crate::options::{LocalMode, UpArgs};
 use crate::progress::Progress;
+use embedded_host::site::Addresses;
 
 /// What machine containers an instance offers.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -215,7 +216,7 @@ fn explain(error: ProviderError) -> anyhow::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::instance::SLOTS;
+    use embedded_host::site::SLOTS;
 
     #[test]
     fn no_machine_has_the_user_of_a_control_plane() {

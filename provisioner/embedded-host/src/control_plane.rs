@@ -7,16 +7,16 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use crate::error::{DuringStep, Result};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd, scheduler};
 use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities};
 use tenant_controlplane::render::RemovedNodes;
 
-use super::{Host, pki, storage};
-use crate::instance::{Instance, write_secret};
+use crate::site::{Site, write_secret};
 use crate::supervise::Process;
+use crate::{Host, pki, storage};
 
 /// The port of the host's API server, in the instance's own namespace.
 pub const API_PORT: u16 = 6443;
@@ -26,16 +26,16 @@ const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 /// Writes what each process reads and starts the four of them at once: each waits for what it needs by itself.
 pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
     let api = format!("https://{}", host.api());
-    let logs = host.instance.path("logs");
+    let logs = host.site.path("logs");
     let etcd_dir = write(host, etcd::NAME, &etcd::files(pki))?;
-    let data = host.instance.path("host/etcd");
+    let data = host.site.path("host/etcd");
     let audit = logs.join("audit.log");
     let api_dir = write(host, apiserver::NAME, &apiserver::files(pki, None))?;
     let (nobody, none) = (KubeconfigAuthorities::new(), RemovedNodes::new());
     write(host, apiserver::NAME, &apiserver::client_files(pki, &nobody, &none, &api_dir))?;
     let manager_dir = write(host, controller_manager::NAME, &controller_manager::files(pki, &api))?;
     let scheduler_dir = write(host, scheduler::NAME, &scheduler::files(pki, &api))?;
-    let scratch = host.instance.path("host").display().to_string();
+    let scratch = host.site.path("host").display().to_string();
     let settings = etcd::Settings {
         files: &etcd_dir,
         data: &data.display().to_string(),
@@ -57,7 +57,7 @@ pub fn start(host: &Host, pki: &ClusterPki) -> Result<()> {
 }
 
 fn api_flags(host: &Host, files: &str, audit_log: &str) -> Vec<String> {
-    let inside = IpAddr::V4(host.addresses.inside());
+    let inside = IpAddr::V4(host.site.addresses.inside());
     let mut flags = apiserver::flags(&apiserver::Settings {
         files,
         client_files: files,
@@ -68,7 +68,7 @@ fn api_flags(host: &Host, files: &str, audit_log: &str) -> Vec<String> {
         external_name: "host.internal",
         issuer: "https://host.internal",
         etcd_url: &format!("https://127.0.0.1:{ETCD_PORT}"),
-        service_cidr: host.addresses.services(),
+        service_cidr: host.site.addresses.services(),
         tunnel: false,
         publishes_endpoint: true,
     });
@@ -92,7 +92,7 @@ fn client_rate(mut flags: Vec<String>) -> Vec<String> {
 
 /// Writes a component's files below `host/<name>` and returns that directory.
 fn write(host: &Host, name: &str, files: &Files) -> Result<String> {
-    let dir = host.instance.path("host").join(format!("{name}.d"));
+    let dir = host.site.path("host").join(format!("{name}.d"));
     for (file, text) in files.iter() {
         write_secret(&dir.join(file), text.as_bytes())?;
     }
@@ -109,9 +109,9 @@ fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process
         program: named(host, name, &host.bundle.program(name)?)?,
         args,
         env: vec![("GOGC", "100".to_owned())],
-        netns: host.instance.netns(),
-        cgroup: format!("{}/platform/{name}", host.instance.cgroup()),
-        log: host.instance.path("logs").join(format!("{name}.log")),
+        netns: host.site.netns(),
+        cgroup: format!("{}/platform/{name}", host.site.cgroup()),
+        log: host.site.path("logs").join(format!("{name}.log")),
         grace: Duration::from_secs(10),
     })
 }
@@ -119,24 +119,24 @@ fn process(host: &Host, name: &'static str, args: Vec<String>) -> Result<Process
 /// A program of the bundle under its own name: so `ps` on the machine says what runs, not a checksum. It is the instance's
 /// own, for the cache may be emptied while it runs (FHS 3.0, 5.5): a hard link, or a copy where that is another file system.
 pub fn named(host: &Host, name: &str, program: &Path) -> Result<PathBuf> {
-    own(program, &self::program(&host.instance, name))
+    own(program, &self::program(&host.site, name))
 }
 
 /// Where an instance keeps a program of its own.
-pub fn program(instance: &Instance, name: &str) -> PathBuf {
-    instance.path("host/bin").join(name)
+pub fn program(site: &Site, name: &str) -> PathBuf {
+    site.path("host/bin").join(name)
 }
 
 fn own(program: &Path, place: &Path) -> Result<PathBuf> {
-    let dir = place.parent().context("a program has a directory")?;
-    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    let program = program.canonicalize().with_context(|| format!("find {}", program.display()))?;
+    let dir = place.parent().during("a program has a directory")?;
+    fs::create_dir_all(dir).during_step(|| format!("create {}", dir.display()))?;
+    let program = program.canonicalize().during_step(|| format!("find {}", program.display()))?;
     let draft = place.with_extension("new");
     fs::remove_file(&draft).ok();
     fs::hard_link(&program, &draft)
         .or_else(|_| fs::copy(&program, &draft).map(drop))
         .and_then(|()| fs::rename(&draft, place))
-        .with_context(|| format!("place {}", place.display()))?;
+        .during_step(|| format!("place {}", place.display()))?;
     // Two links of one file: then rename(2) does nothing and the draft stays.
     fs::remove_file(&draft).ok();
     Ok(place.to_owned())
@@ -144,7 +144,7 @@ fn own(program: &Path, place: &Path) -> Result<PathBuf> {
 
 /// The local-path provisioner beside them: it needs the API and nothing of a pod.
 pub fn start_storage(host: &Host) -> Result<()> {
-    let dir = host.instance.path("host/storage");
+    let dir = host.site.path("host/storage");
     let at = |name: &str| dir.join(name).display().to_string();
     let args = vec![
         "start".to_owned(),
@@ -160,7 +160,7 @@ pub fn start_storage(host: &Host) -> Result<()> {
 }
 
 fn operator_file(host: &Host) -> PathBuf {
-    pki::file(&host.instance, "operator.kubeconfig")
+    pki::file(&host.site, "operator.kubeconfig")
 }
 
 /// The platform's own client of its host.
@@ -171,16 +171,16 @@ pub async fn client(host: &Host) -> Result<Client> {
 /// A client by kubeconfig.
 pub async fn from_file(file: &Path) -> Result<Client> {
     let config = config(file).await?;
-    Client::try_from(config).context("make a client of the host")
+    Client::try_from(config).during("make a client of the host")
 }
 
 /// What a kubeconfig says. A proxy that the environment names (`HTTPS_PROXY`) is for downloads: it reaches no host inside this machine, and
 /// one that a host needs is named in its kubeconfig (`proxy-url`).
 async fn config(file: &Path) -> Result<Config> {
-    let kubeconfig = Kubeconfig::read_from(file).with_context(|| format!("read {}", file.display()))?;
+    let kubeconfig = Kubeconfig::read_from(file).during_step(|| format!("read {}", file.display()))?;
     let named = kubeconfig.clusters.iter().filter_map(|cluster| cluster.cluster.as_ref()?.proxy_url.as_ref()).count();
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
-    let mut config = config.with_context(|| format!("use {}", file.display()))?;
+    let mut config = config.during_step(|| format!("use {}", file.display()))?;
     if named == 0 {
         config.proxy_url = None;
     }
@@ -194,7 +194,7 @@ mod tests {
     /// A process of its own for the environment it needs: setting it in this one would be unsafe beside other tests.
     #[tokio::test]
     async fn a_proxy_of_the_environment_is_not_the_hosts() {
-        const NAME: &str = "host::control_plane::tests::a_proxy_of_the_environment_is_not_the_hosts";
+        const NAME: &str = "control_plane::tests::a_proxy_of_the_environment_is_not_the_hosts";
         if std::env::var("HTTPS_PROXY").as_deref() != Ok("http://192.0.2.9:3128") {
             let mut again = std::process::Command::new(std::env::current_exe().unwrap());
             let again = again.args(["--exact", NAME]).env("HTTPS_PROXY", "http://192.0.2.9:3128").output().unwrap();

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use crate::error::{DuringStep, Result};
 use node_linux::cgroup::Cgroups;
 
 /// Ends every process of a cgroup and those below it: TERM, then KILL when the grace is over.
 pub async fn stop(cgroup: &str, grace: Duration) -> Result<()> {
     let cgroup = cgroup.to_owned();
-    Ok(tokio::task::spawn_blocking(move || Cgroups::detect().stop(&cgroup, grace)).await??)
+    let stop = tokio::task::spawn_blocking(move || Cgroups::detect().stop(&cgroup, grace));
+    Ok(stop.await.during("end processes")??)
 }

@@ -11,7 +11,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use crate::error::{DuringStep, Result};
 use k8s_openapi::api::core::v1::{Namespace, PersistentVolume, Pod};
 use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
@@ -47,8 +47,8 @@ pub fn provisioner_config(volumes: &Path) -> Value {
 
 /// Writes the files that the provisioner reads at its start: configuration, helper pod and its two scripts.
 pub fn write_files(dir: &Path, volumes: &Path, helper_image: &str) -> Result<()> {
-    fs::create_dir_all(dir).with_context(|| format!("create {}", dir.display()))?;
-    fs::create_dir_all(volumes).with_context(|| format!("create {}", volumes.display()))?;
+    fs::create_dir_all(dir).during_step(|| format!("create {}", dir.display()))?;
+    fs::create_dir_all(volumes).during_step(|| format!("create {}", volumes.display()))?;
     // Pods see what is mounted for them, and nobody else of this machine has any business here.
     fs::set_permissions(volumes, fs::Permissions::from_mode(0o700))?;
     let pod = json!({
@@ -75,7 +75,7 @@ pub async fn install(client: &Client, dir: &Path) -> Result<()> {
         "provisioner": PROVISIONER, "reclaimPolicy": "Delete", "volumeBindingMode": "Immediate"
     });
     apply::<StorageClass>(&Api::all(client.clone()), class).await?;
-    let read = |name: &str| fs::read_to_string(dir.join(name)).with_context(|| format!("read {name}"));
+    let read = |name: &str| fs::read_to_string(dir.join(name)).during_step(|| format!("read {name}"));
     let config = json!({
         "apiVersion": "v1", "kind": "ConfigMap", "metadata": { "name": "local-path-config", "namespace": NAMESPACE },
         "data": { "config.json": read("config.json")?, "setup": read("setup")?, "teardown": read("teardown")?, "helperPod.yaml": read("helperPod.yaml")? }
@@ -123,7 +123,7 @@ async fn top_up(client: &Client, volumes: &Path, node: &str) -> Result<()> {
 fn remove(path: &Path) -> Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("remove {}", path.display()))
+            Err(error).during_step(|| format!("remove {}", path.display()))
         }
         _ => Ok(()),
     }
@@ -140,8 +140,8 @@ fn forget_unused(volumes: &Path, known: &BTreeSet<String>) {
 }
 
 fn make_directory(path: &Path) -> Result<()> {
-    fs::create_dir_all(path).with_context(|| format!("create {}", path.display()))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(OPEN)).with_context(|| format!("open {}", path.display()))
+    fs::create_dir_all(path).during_step(|| format!("create {}", path.display()))?;
+    fs::set_permissions(path, fs::Permissions::from_mode(OPEN)).during_step(|| format!("open {}", path.display()))
 }
 
 /// Gives the volumes of earlier releases, in which all tenants had one user, to the users that their pods have now. A pod that starts before
@@ -162,7 +162,7 @@ async fn hand_over(client: &Client, volumes: &[PersistentVolume]) -> Result<()> 
         let pods = pods.list(&ListParams::default().labels(&format!("{COMPONENT_LABEL}={ETCD}"))).await?;
         let user = pods.iter().find_map(|pod| pod.spec.as_ref()?.security_context.as_ref()?.run_as_user);
         if let Some(user) = user.and_then(|user| u32::try_from(user).ok()).filter(|user| *user != FORMER_USER) {
-            give(&path, user).with_context(|| format!("give {} to user {user}", path.display()))?;
+            give(&path, user).during_step(|| format!("give {} to user {user}", path.display()))?;
         }
     }
     Ok(())
@@ -201,9 +201,9 @@ pub async fn apply<K>(api: &Api<K>, object: Value) -> Result<()>
 where
     K: kube::Resource + Clone + std::fmt::Debug + DeserializeOwned + serde::Serialize,
 {
-    let name = object["metadata"]["name"].as_str().context("an object has a name")?.to_owned();
+    let name = object["metadata"]["name"].as_str().during("an object has a name")?.to_owned();
     let params = PatchParams::apply("pilothouse").force();
-    api.patch(&name, &params, &Patch::Apply(object)).await.with_context(|| format!("apply {name}"))?;
+    api.patch(&name, &params, &Patch::Apply(object)).await.during_step(|| format!("apply {name}"))?;
     Ok(())
 }
 

@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use crate::error::{DuringStep, Result};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use node_linux::cgroup::Cgroups;
@@ -66,7 +66,7 @@ impl Process {
             // Its own process group: a Ctrl-C in the terminal stops us, and we stop it, in order.
             .process_group(0)
             .spawn()
-            .with_context(|| format!("start {}", self.name))
+            .during_step(|| format!("start {}", self.name))
     }
 
     async fn stop(&self, child: &mut Child) {

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail};
+use crate::error::{DuringStep, HostError, Result};
 use provisioner::SystemKeys;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig};
@@ -16,39 +16,39 @@ use tenant_controlplane::version::KubernetesVersion;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use super::{Host, NODE};
-use crate::instance::{Instance, write_secret};
+use crate::site::{Site, write_secret};
+use crate::{Host, NODE};
 
 /// How long a leaf is good; each `up` issues new ones.
 const LIFETIME: Duration = Duration::days(365);
 
 /// Where a file of the host's certificates lies.
-pub fn file(instance: &Instance, name: &str) -> PathBuf {
-    instance.path("host/pki").join(name)
+pub fn file(site: &Site, name: &str) -> PathBuf {
+    site.path("host/pki").join(name)
 }
 
 /// The specification by which the domain crate describes the host. Its ranges are shared address space (RFC 6598), which no
 /// tenant may choose: so they never collide.
 fn spec(host: &Host) -> ClusterSpec {
-    let (pod_cidr, service_cidr) = (host.addresses.pods(), host.addresses.services());
+    let (pod_cidr, service_cidr) = (host.site.addresses.pods(), host.site.addresses.services());
     ClusterSpec { pod_cidr, service_cidr, ..ClusterSpec::new(KubernetesVersion::default()) }
 }
 
 /// Reads the host's authorities, or makes them at the first start; leaves are made anew each time.
 pub fn load_or_create(host: &Host) -> Result<ClusterPki> {
-    let path = file(&host.instance, "authorities.json");
+    let path = file(&host.site, "authorities.json");
     let now = OffsetDateTime::now_utc();
     let spec = spec(host);
-    let ips = [IpAddr::V4(host.addresses.inside())];
+    let ips = [IpAddr::V4(host.site.addresses.inside())];
     let zero = ClusterId::from_uuid(Uuid::nil());
     let context = PkiContext { extra_ips: &ips, ..PkiContext::new(zero, "host.internal", &spec) };
-    if let Some(text) = kept(&path, &host.instance.path("host/etcd/member"))? {
-        let mut known = ClusterPki::from_secret_json(&text).context("read the host's certificates")?;
-        known.renew_leaves(&context, now, &SystemKeys).context("renew the host's certificates")?;
+    if let Some(text) = kept(&path, &host.site.path("host/etcd/member"))? {
+        let mut known = ClusterPki::from_secret_json(&text).during("read the host's certificates")?;
+        known.renew_leaves(&context, now, &SystemKeys).during("renew the host's certificates")?;
         return Ok(known);
     }
-    let made = ClusterPki::generate(&context, now, &SystemKeys).context("make the host's certificates")?;
-    write_secret(&path, made.to_secret_json()?.as_bytes())?;
+    let made = ClusterPki::generate(&context, now, &SystemKeys).during("make the host's certificates")?;
+    write_secret(&path, made.to_secret_json().during("write the host's certificates")?.as_bytes())?;
     Ok(made)
 }
 
@@ -58,24 +58,24 @@ fn kept(path: &Path, etcd: &Path) -> Result<Option<String>> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() != ErrorKind::NotFound => Err(error)
-            .with_context(|| format!("read {}; where it is damaged put it back from your backup", path.display())),
-        Err(_) if etcd.exists() => bail!(
+            .during_step(|| format!("read {}; where it is damaged put it back from your backup", path.display())),
+        Err(_) if etcd.exists() => Err(HostError::Unfit(format!(
             "{} is missing, but the host's etcd has data in {}: put the file back from your backup",
             path.display(),
             etcd.display()
-        ),
+        ))),
         Err(_) => Ok(None),
     }
 }
 
 /// Writes what the node and the platform itself read.
 pub fn write_files(host: &Host, pki: &ClusterPki) -> Result<()> {
-    let write = |name: &str, text: &str| write_secret(&file(&host.instance, name), text.as_bytes());
+    let write = |name: &str, text: &str| write_secret(&file(&host.site, name), text.as_bytes());
     for kind in CaKind::ALL {
         write(&format!("{}-ca.crt", kind.as_str()), &pki.ca(kind).trust_pem())?;
     }
-    let node = NodeName::parse(NODE).context("name the host's node")?;
-    let serving = pki::kubelet_serving(&node, &[IpAddr::V4(host.addresses.inside())]);
+    let node = NodeName::parse(NODE).during("name the host's node")?;
+    let serving = pki::kubelet_serving(&node, &[IpAddr::V4(host.site.addresses.inside())]);
     for (name, ca, subject) in [
         ("kubelet", CaKind::Client, pki::kubelet_client(&node)),
         ("kubelet-serving", CaKind::Kubelet, serving),
@@ -92,7 +92,7 @@ pub fn write_files(host: &Host, pki: &ClusterPki) -> Result<()> {
 fn issue(pki: &ClusterPki, ca: CaKind, subject: &Subject) -> Result<Leaf> {
     let validity = Validity::from_now(OffsetDateTime::now_utc(), LIFETIME);
     pki::issue(&pki.ca(ca).current, subject, validity, &SystemKeys)
-        .with_context(|| format!("issue a certificate for {}", subject.cn))
+        .during_step(|| format!("issue a certificate for {}", subject.cn))
 }
 
 /// The platform's own access to its host. Only root reads the file, and the host is the platform's alone.
@@ -105,7 +105,7 @@ fn operator_kubeconfig(host: &Host, pki: &ClusterPki) -> Result<String> {
 
 fn with_certificate(host: &Host, pki: &ClusterPki, (cert, key): (&str, &str)) -> String {
     kubeconfig(&KubeconfigInput {
-        name: &host.instance.name,
+        name: &host.site.name,
         server_url: &format!("https://{}", host.api()),
         tls_server_name: None,
         ca_pem: &pki.ca(CaKind::Serving).trust_pem(),

@@ -3,12 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use crate::error::{DuringStep, Result};
 use bundle::{Artefact, Bundle};
 use node_linux::tool::run;
 
-use crate::components::Bundles;
-use crate::instance::{Instance, write_atomic};
+use crate::site::{Site, write_atomic};
 
 /// What a control plane consists of.
 const IMAGES: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
@@ -16,23 +15,23 @@ const IMAGES: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", 
 const PINNED: &str = "io.cri-containerd.pinned=pinned";
 
 /// Brings the images of `bundle` that are not on the node yet.
-pub async fn load(instance: &Instance, bundles: &Bundles, bundle: &Bundle) -> Result<()> {
-    let ctr = bundles.host.program("ctr")?.display().to_string();
-    let socket = instance.run_dir().join("n/containerd.sock").display().to_string();
+pub async fn load(site: &Site, own: &Bundle, bundle: &Bundle) -> Result<()> {
+    let ctr = own.program("ctr")?.display().to_string();
+    let socket = site.run_dir().join("n/containerd.sock").display().to_string();
     let images = [ctr.as_str(), "--address", &socket, "--namespace", "k8s.io", "images"];
-    let there = run(&[&images[..], &["ls", "-q"]].concat()).await.context("ask containerd for its images")?;
-    let file = instance.path("host/images.json");
+    let there = run(&[&images[..], &["ls", "-q"]].concat()).await.during("ask containerd for its images")?;
+    let file = site.path("host/images.json");
     let mut brought: BTreeMap<String, String> =
         std::fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
     for name in IMAGES {
         let image =
-            bundle.image(name).with_context(|| format!("{} has no image {name}: build it again", bundle.id()))?;
+            bundle.image(name).during_step(|| format!("{} has no image {name}: build it again", bundle.id()))?;
         let reference = image.image.clone().unwrap_or_default();
-        if bundles.host.image_ref(name).is_ok_and(|own| own == reference) || is_there(&there, image, &brought) {
+        if own.image_ref(name).is_ok_and(|known| known == reference) || is_there(&there, image, &brought) {
             continue;
         }
         let archive = bundle.path(image).display().to_string();
-        run(&[&images[..], &["import", &archive]].concat()).await.with_context(|| format!("import {reference}"))?;
+        run(&[&images[..], &["import", &archive]].concat()).await.during_step(|| format!("import {reference}"))?;
         run(&[&images[..], &["label", &reference, PINNED]].concat()).await?;
         brought.insert(reference, image.sha256.clone());
         write_atomic(&file, &serde_json::to_vec(&brought)?)?;

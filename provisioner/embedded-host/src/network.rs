@@ -3,20 +3,20 @@
 
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use crate::error::{DuringStep, Result};
 use node_linux::tool::{run, succeeds};
 
-use crate::instance::{Addresses, Instance};
+use crate::site::Site;
 
 /// The name of the host's end of the wire, inside the namespace.
 pub const UPLINK: &str = "uplink";
 
 /// Makes the namespace and the wire, or completes what it finds of them. Runs any number of times, also after one that was killed.
-pub async fn ensure(instance: &Instance, addresses: Addresses) -> Result<()> {
-    ensure_namespace(&instance.netns()).await?;
-    connect(instance, addresses).await.context("wire the host's network namespace")?;
-    for range in [addresses.pods(), addresses.services()] {
-        let via = addresses.inside().to_string();
+pub async fn ensure(site: &Site) -> Result<()> {
+    ensure_namespace(&site.netns()).await?;
+    connect(site).await.during("wire the host's network namespace")?;
+    for range in [site.addresses.pods(), site.addresses.services()] {
+        let via = site.addresses.inside().to_string();
         run(&["ip", "route", "replace", &range.to_string(), "via", &via]).await?;
     }
     Ok(())
@@ -28,19 +28,19 @@ async fn ensure_namespace(file: &Path) -> Result<()> {
     if succeeds(&["nsenter", &format!("--net={name}"), "true"]).await {
         return Ok(());
     }
-    let parent = file.parent().context("the namespace's file has a directory")?;
+    let parent = file.parent().during("the namespace's file has a directory")?;
     std::fs::create_dir_all(parent)?;
     std::fs::write(file, "")?;
-    run(&["unshare", &format!("--net={name}"), "true"]).await.context("make a network namespace; are you root?")?;
+    run(&["unshare", &format!("--net={name}"), "true"]).await.during("make a network namespace; are you root?")?;
     Ok(())
 }
 
-async fn connect(instance: &Instance, addresses: Addresses) -> Result<()> {
-    let netns = instance.netns().to_string_lossy().into_owned();
-    let wire = addresses.wire();
-    let outside = format!("{}/30", addresses.outside());
-    let inside = format!("{}/30", addresses.inside());
-    if inside_namespace(instance, &["ip", "link", "show", UPLINK]).await.is_err() {
+async fn connect(site: &Site) -> Result<()> {
+    let netns = site.netns().to_string_lossy().into_owned();
+    let wire = site.addresses.wire();
+    let outside = format!("{}/30", site.addresses.outside());
+    let inside = format!("{}/30", site.addresses.inside());
+    if inside_namespace(site, &["ip", "link", "show", UPLINK]).await.is_err() {
         // One that leads into a namespace that is lost.
         run(&["ip", "link", "delete", &wire]).await.ok();
         run(&["ip", "link", "add", &wire, "type", "veth", "peer", "name", UPLINK, "netns", &netns]).await?;
@@ -51,27 +51,27 @@ async fn connect(instance: &Instance, addresses: Addresses) -> Result<()> {
         vec!["ip", "link", "set", "lo", "up"],
         vec!["ip", "address", "replace", &inside, "dev", UPLINK],
         vec!["ip", "link", "set", UPLINK, "up"],
-        vec!["ip", "route", "replace", "default", "via", &addresses.outside().to_string()],
+        vec!["ip", "route", "replace", "default", "via", &site.addresses.outside().to_string()],
         vec!["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"],
     ] {
-        inside_namespace(instance, &order).await?;
+        inside_namespace(site, &order).await?;
     }
     Ok(())
 }
 
 /// Runs a tool inside the instance's network namespace.
-pub async fn inside_namespace(instance: &Instance, argv: &[&str]) -> Result<String> {
-    let enter = format!("--net={}", instance.netns().display());
+pub async fn inside_namespace(site: &Site, argv: &[&str]) -> Result<String> {
+    let enter = format!("--net={}", site.netns().display());
     let mut all = vec!["nsenter", enter.as_str(), "--"];
     all.extend(argv);
     Ok(run(&all).await?)
 }
 
 /// Takes the wire and the namespace away. Routes go with the wire.
-pub async fn remove(instance: &Instance, addresses: Addresses) {
-    run(&["ip", "link", "delete", &addresses.wire()]).await.ok();
-    let netns = instance.netns();
+pub async fn remove(site: &Site) {
+    run(&["ip", "link", "delete", &site.addresses.wire()]).await.ok();
+    let netns = site.netns();
     run(&["umount", "--lazy", &netns.to_string_lossy()]).await.ok();
     std::fs::remove_file(&netns).ok();
-    std::fs::remove_dir(instance.run_dir()).ok();
+    std::fs::remove_dir(site.run_dir()).ok();
 }

@@ -6,9 +6,10 @@
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddrV4};
+use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use crate::error::{DuringStep, Result};
 use node_linux::tool::{run_with_input, succeeds};
 use provisioner::IsolationState;
 use serde::{Deserialize, Serialize};
@@ -18,8 +19,8 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use tracing::warn;
 
-use crate::instance::{Addresses, Instance, write_atomic};
 use crate::network::UPLINK;
+use crate::site::{Site, write_atomic};
 
 const TABLE: &str = "pilothouse_isolation";
 /// Where members of one etcd speak to each other.
@@ -38,8 +39,8 @@ pub struct State {
 
 impl State {
     /// The state last put in force, for the probe of `doctor`.
-    pub fn load(instance: &Instance) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(instance.path("run/isolation.json")).ok()?).ok()
+    pub fn load(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(dir.join("run/isolation.json")).ok()?).ok()
     }
 }
 
@@ -52,22 +53,21 @@ impl From<&IsolationState> for State {
 /// The wall of one instance.
 #[derive(Debug, Clone)]
 pub struct Wall {
-    instance: Instance,
-    addresses: Addresses,
+    site: Site,
     gateway: SocketAddrV4,
 }
 
 impl Wall {
-    /// A wall whose only door is the gateway at `gateway`, as pods reach it.
-    pub fn new(instance: &Instance, addresses: Addresses, gateway: SocketAddrV4) -> Self {
-        Self { instance: instance.clone(), addresses, gateway }
+    /// A wall that lets pods reach the gateway at `gateway` and nothing else outside.
+    pub fn new(site: Site, gateway: SocketAddrV4) -> Self {
+        Self { site, gateway }
     }
 
     /// Puts the wall up before anything can run behind it. One that stands keeps its ways, for an earlier run's pods go on.
     pub async fn raise(&self) -> Result<()> {
-        let enter = format!("--net={}", self.instance.netns().display());
+        let enter = format!("--net={}", self.site.netns().display());
         let stands = succeeds(&["nsenter", &enter, "--", "nft", "list", "table", "inet", TABLE]).await;
-        let known = State::load(&self.instance).filter(|_| stands);
+        let known = State::load(&self.site.dir).filter(|_| stands);
         self.apply(&known.unwrap_or_default()).await
     }
 
@@ -83,19 +83,19 @@ impl Wall {
 
     /// Puts the whole table in force in one transaction.
     pub async fn apply(&self, state: &State) -> Result<()> {
-        let enter = format!("--net={}", self.instance.netns().display());
+        let enter = format!("--net={}", self.site.netns().display());
         run_with_input(&["nsenter", &enter, "--", "nft", "-f", "-"], &self.text(state))
             .await
-            .context("isolate tenants (nftables)")?;
-        write_atomic(&self.instance.path("run/isolation.json"), &serde_json::to_vec(state)?)
+            .during("isolate tenants (nftables)")?;
+        Ok(write_atomic(&self.site.path("run/isolation.json"), &serde_json::to_vec(state)?)?)
     }
 
     /// The table's text. From the machine itself, on which anybody may have an account, API servers are reached and nothing else: etcd's
     /// health port and kube-proxy's ask nobody who they are. The kubelet's probes come from inside. The first two lines make the third possible whether or not the table exists.
     fn text(&self, state: &State) -> String {
-        let pods = self.addresses.pods();
+        let pods = self.site.addresses.pods();
         let (gateway, port) = (self.gateway.ip(), self.gateway.port());
-        let (outside, api) = (self.addresses.outside(), API_PORT);
+        let (outside, api) = (self.site.addresses.outside(), API_PORT);
         let (etcd, peers) = (CLIENT_PORT, PEER_PORT);
         let pairs: Vec<String> = state.pairs.iter().map(|(from, to)| format!("{from} . {to}")).collect();
         let elements = if pairs.is_empty() { String::new() } else { format!("elements = {{ {} }}", pairs.join(", ")) };
@@ -150,6 +150,8 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
+    use crate::HostError;
+    use crate::site::Addresses;
 
     #[tokio::test]
     async fn a_failed_change_is_tried_again_without_another_change() {
@@ -164,7 +166,7 @@ mod tests {
             if !busy {
                 sender.lock().unwrap().take();
             }
-            std::future::ready(if busy { Err(anyhow::anyhow!("nft is busy")) } else { Ok(()) })
+            std::future::ready(if busy { Err(HostError::Unfit("nft is busy".to_owned())) } else { Ok(()) })
         };
         follow(changes, apply).await;
         assert_eq!(*tried.lock().unwrap(), [true, true]);
@@ -172,8 +174,8 @@ mod tests {
 
     #[test]
     fn only_listed_ways_are_open() {
-        let instance = Instance::new("wall", None).unwrap();
-        let wall = Wall::new(&instance, Addresses::of(1), "100.65.192.1:8443".parse().unwrap());
+        let site = Site { name: "wall".into(), dir: "/nowhere".into(), addresses: Addresses::of(1) };
+        let wall = Wall::new(site, "100.65.192.1:8443".parse().unwrap());
         let mut state = State::default();
         assert!(!wall.text(&state).contains("elements"));
         state.pairs.insert((Ipv4Addr::new(100, 65, 0, 2), Ipv4Addr::new(100, 65, 0, 3)));

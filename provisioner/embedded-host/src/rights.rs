@@ -1,11 +1,11 @@
 //! What the host's own parts may do beyond Kubernetes' defaults.
 
-use anyhow::Result;
+use crate::error::Result;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding};
 use kube::{Api, Client};
 use serde_json::{Value, json};
 
-use super::{NODE, storage};
+use crate::{NODE, storage};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 const KUBELET_API: &str = "pilothouse:kubelet-api";
