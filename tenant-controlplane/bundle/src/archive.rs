@@ -202,3 +202,7 @@ impl Import<'_> {
         BundleError::Archive { path: self.from.to_owned(), reason: reason.to_owned() }
     }
 }
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz_tests;
