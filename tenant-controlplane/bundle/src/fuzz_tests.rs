@@ -43,10 +43,10 @@ fn signatures(list: &str) -> String {
 fn tar(list: &str, signatures: &str) -> Vec<u8> {
     let mut out = Builder::new(Vec::new());
     for (name, text) in [(FILE, list), (SIGNATURE, signatures)] {
-        append(&mut out, name, (text.len() as u64, DATA), text.as_bytes()).unwrap();
+        append(&mut out, name, text.len() as u64, DATA, text.as_bytes()).unwrap();
     }
     for (artefact, bytes) in contents() {
-        append(&mut out, &artefact.file, (artefact.size, DATA), bytes.as_slice()).unwrap();
+        append(&mut out, &artefact.file, artefact.size, DATA, bytes.as_slice()).unwrap();
     }
     out.into_inner().unwrap()
 }

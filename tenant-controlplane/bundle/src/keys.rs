@@ -208,7 +208,7 @@ impl Keys {
     }
 
     /// Puts the new key in the place of the old one, which signs that; then the old private key goes.
-    pub(crate) fn succeed(&self, old: &SigningKey, (new, file): (PublicKey, PathBuf)) -> Result<()> {
+    pub(crate) fn succeed(&self, old: &SigningKey, new: PublicKey, file: PathBuf) -> Result<()> {
         let mut former = None;
         let mut is_first = true;
         self.change(|state| {
