@@ -208,7 +208,7 @@ impl Agent {
         tokio::spawn(self.link.clone().watch(known, events, stop.clone()));
         tokio::spawn(self.link.clone().report(self.told(), stop.clone()));
         let needed = self.targets.borrow().node_ip;
-        tokio::spawn(self.link.clone().renew((name, needed), stop.clone()));
+        tokio::spawn(self.link.clone().renew(name, needed, stop.clone()));
         tokio::spawn(tunnel::run(self.link.clone(), self.targets.subscribe(), stop.clone()));
         let config = self.ledger.config.as_ref();
         if let Some(address) = config.and_then(|config| config.api_address.parse::<SocketAddr>().ok()) {
@@ -218,7 +218,7 @@ impl Agent {
             tokio::spawn(api_proxy::run(address, self.link.clone(), stop.clone()));
         }
         if let Some(Ok(guard)) = config.map(|config| desired::guard(config, &self.paths)) {
-            tokio::spawn(guard.run((self.board.clone(), self.observed.subscribe()), stop.clone()));
+            tokio::spawn(guard.run(self.board.clone(), self.observed.subscribe(), stop.clone()));
         }
     }
 
@@ -327,7 +327,7 @@ impl Agent {
             }
             Ok(store.ensure_all(&later, &link, &arrivals).await?)
         };
-        tokio::try_join!(travel, self.bring(&config, (&store, &parts), &arrivals))?;
+        tokio::try_join!(travel, self.bring(&config, &store, &parts, &arrivals))?;
         tracing::info!(generation = config.generation, "in force");
         self.observed.send_replace(config.generation);
         Ok(())
@@ -337,7 +337,8 @@ impl Agent {
     async fn bring(
         &mut self,
         config: &NodeConfig,
-        (store, parts): (&PartStore, &[Part]),
+        store: &PartStore,
+        parts: &[Part],
         arrivals: &Arrivals,
     ) -> Result<(), AgentError> {
         let (images, digest) =

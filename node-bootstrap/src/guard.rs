@@ -53,7 +53,7 @@ struct Memory {
 impl Guard {
     /// Looks until `stop` and tells the board, once the node is in force (`observed` is its generation): before that the node's own start
     /// sets all this.
-    pub async fn run(self, (board, observed): (Board, watch::Receiver<u64>), stop: CancellationToken) {
+    pub async fn run(self, board: Board, observed: watch::Receiver<u64>, stop: CancellationToken) {
         let mut tick = interval(LOOK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut state = (self, Memory::default());

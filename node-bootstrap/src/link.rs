@@ -239,7 +239,7 @@ impl Link {
 
     /// Renews the certificates in the second half of the shortest one's life, until stopped; and at once while kubelet's does not
     /// name the node's address, as those of earlier agents do not.
-    pub async fn renew(self, (node_name, address): (String, Ipv4Addr), stop: CancellationToken) {
+    pub async fn renew(self, node_name: String, address: Ipv4Addr, stop: CancellationToken) {
         let mut named = self.pki.serves(address);
         loop {
             let look = async {

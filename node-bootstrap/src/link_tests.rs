@@ -269,7 +269,7 @@ async fn a_serving_certificate_without_the_nodes_address_is_replaced_at_once() {
     let scene = scene(30).await;
     let (before, _) = scene.pki.link().unwrap();
     let stop = CancellationToken::new();
-    let renewing = tokio::spawn(scene.link.clone().renew(("n1".into(), [10, 244, 3, 1].into()), stop.clone()));
+    let renewing = tokio::spawn(scene.link.clone().renew("n1".into(), [10, 244, 3, 1].into(), stop.clone()));
     soon(async {
         while scene.pki.link().unwrap().0 == before {
             tokio::time::sleep(Duration::from_millis(5)).await;

@@ -396,3 +396,6 @@ fn reset(paths: &Paths, options: &Reset) -> anyhow::Result<ExitCode> {
     }
     Ok(ExitCode::SUCCESS)
 }
+
+#[cfg(test)]
+mod join_tests;

@@ -181,3 +181,6 @@ fn refuse(mut respond: SendResponse<Bytes>, Refusal(status, reason): Refusal) {
 #[cfg(test)]
 #[path = "tunnel/tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod fuzz_tests;

@@ -61,7 +61,7 @@ pub(crate) async fn add(job: &Job<'_>) -> Result<Option<Artefact>> {
 
 /// What the manifest says of the agent. Its version is this workspace's.
 pub(crate) fn artefact(stored: &crate::cache::Stored) -> Artefact {
-    Artefact::stored((NAME, Kind::Agent), env!("CARGO_PKG_VERSION"), "bundle".to_owned(), stored)
+    Artefact::stored(NAME, Kind::Agent, env!("CARGO_PKG_VERSION"), "bundle".to_owned(), stored)
 }
 
 /// Refuses an agent that would only run here.

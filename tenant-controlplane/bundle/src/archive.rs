@@ -51,13 +51,13 @@ impl Bundle {
         let (text, signature) = self.signed();
         let envelope = Envelope::of_bundle(vec![signature.clone()]).to_json();
         for (name, text) in [(FILE, text), (SIGNATURE, &envelope)] {
-            append(&mut out, name, (text.len() as u64, DATA), text.as_bytes()).at("write", to)?;
+            append(&mut out, name, text.len() as u64, DATA, text.as_bytes()).at("write", to)?;
         }
         for artefact in self.manifest().blobs() {
             let begun = Instant::now();
             let path = self.path(artefact);
             let file = File::open(&path).at("open", &path)?;
-            append(&mut out, &artefact.file, (artefact.size, mode(artefact)), file).at("write", to)?;
+            append(&mut out, &artefact.file, artefact.size, mode(artefact), file).at("write", to)?;
             report(done(artefact, begun));
         }
         let mut inner = out.into_inner().at("write", to)?;
@@ -97,7 +97,7 @@ fn done(artefact: &Artefact, begun: Instant) -> Progress {
     Progress::Done { name: artefact.name.clone(), size: artefact.size, elapsed: begun.elapsed(), cached: false }
 }
 
-fn append(out: &mut Builder<impl Write>, path: &str, (size, mode): (u64, u32), from: impl Read) -> io::Result<()> {
+fn append(out: &mut Builder<impl Write>, path: &str, size: u64, mode: u32, from: impl Read) -> io::Result<()> {
     let mut header = Header::new_gnu();
     header.set_entry_type(EntryType::Regular);
     header.set_size(size);
@@ -202,3 +202,7 @@ impl Import<'_> {
         BundleError::Archive { path: self.from.to_owned(), reason: reason.to_owned() }
     }
 }
+
+#[cfg(test)]
+#[path = "fuzz_tests.rs"]
+mod fuzz_tests;

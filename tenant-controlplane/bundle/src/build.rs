@@ -238,7 +238,7 @@ impl Job<'_> {
         let label = format!("image {name}");
         let finish = |stored: &Stored| Artefact {
             image: Some(reference.clone()),
-            ..Artefact::stored((name, Kind::Image), version, source.clone(), stored)
+            ..Artefact::stored(name, Kind::Image, version, source.clone(), stored)
         };
         if let Some(stored) = self.done(&key).await? {
             let part = finish(&stored);
@@ -273,7 +273,7 @@ pub(crate) fn recipe_of(manifest: &Manifest) -> Option<String> {
 
 impl Artefact {
     /// What the manifest says of stored bytes.
-    pub(crate) fn stored((name, kind): (&str, Kind), version: &str, source: String, stored: &Stored) -> Artefact {
+    pub(crate) fn stored(name: &str, kind: Kind, version: &str, source: String, stored: &Stored) -> Artefact {
         Artefact {
             name: name.to_owned(),
             kind,

@@ -226,15 +226,7 @@ impl Cache {
 
     /// Writes a small file so that readers see the old or the new text, never a part.
     pub(crate) fn replace(&self, path: &Path, text: &[u8]) -> Result<()> {
-        let scratch = self.scratch();
-        let write = || -> io::Result<()> {
-            let mut file = File::create_new(&scratch)?;
-            file.write_all(text)?;
-            file.sync_all()
-        };
-        write().at("write", &scratch)?;
-        fs::rename(&scratch, path).at("write", path)?;
-        sync_folder(path)
+        workdir::replace(path, text, 0o644, &self.dir.join("tmp")).at("write", path)
     }
 }
 

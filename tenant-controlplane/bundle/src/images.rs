@@ -122,7 +122,7 @@ mod tests {
             ImageRecipe { name: "etcd".into(), files: vec!["etcd".into(), "etcdctl".into()], user: "1:1".into() };
         let program = |name| {
             let stored = crate::cache::Stored { sha256: "00".to_owned(), size: 1 };
-            Artefact::stored((name, crate::manifest::Kind::Binary), "3.6.16", String::new(), &stored)
+            Artefact::stored(name, crate::manifest::Kind::Binary, "3.6.16", String::new(), &stored)
         };
         let image = component(&recipe, &Cache::new("/c"), &[&program("etcd"), &program("etcdctl")]);
         assert_eq!(image.reference, "pilothouse.local/etcd:3.6.16");

@@ -10,7 +10,7 @@
 //! For another user than root: `~/.config/pilothouse/signing`; then root's keys are trusted besides.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write};
+use std::io;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
@@ -21,7 +21,7 @@ use zeroize::Zeroizing;
 use crate::cache::key;
 use crate::error::{At, SignatureFault};
 use crate::signature::{BUNDLE, Envelope, PublicKey, Signature, SigningKey, Succession};
-use crate::{BundleError, Result, trust};
+use crate::{BundleError, Result, trust, workdir};
 
 const SYSTEM: &str = "/etc/pilothouse/signing";
 const STATE: &str = "keys.json";
@@ -208,7 +208,7 @@ impl Keys {
     }
 
     /// Puts the new key in the place of the old one, which signs that; then the old private key goes.
-    pub(crate) fn succeed(&self, old: &SigningKey, (new, file): (PublicKey, PathBuf)) -> Result<()> {
+    pub(crate) fn succeed(&self, old: &SigningKey, new: PublicKey, file: PathBuf) -> Result<()> {
         let mut former = None;
         let mut is_first = true;
         self.change(|state| {
@@ -329,21 +329,7 @@ fn read_key(path: &Path) -> Result<SigningKey> {
 
 /// Writes a file so that it is the old one or the new one, on disk when this returns.
 fn write(path: &Path, text: &[u8], mode: u32) -> Result<()> {
-    let scratch = path.with_extension(format!("new-{}", std::process::id()));
-    let replace = || -> io::Result<()> {
-        match fs::remove_file(&scratch) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&scratch)?;
-        // Whatever the umask: other users verify by what is public.
-        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(mode))?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&scratch, path)?;
-        File::open(path.parent().unwrap_or(path))?.sync_all()
-    };
-    replace().at("write", path)
+    workdir::replace(path, text, mode, path.parent().unwrap_or(path)).at("write", path)
 }
 
 #[cfg(test)]

@@ -284,7 +284,7 @@ fn artefact(group: &Group, program: &Program, stored: &Stored) -> Artefact {
         Some(_) => format!("go:pilothouse.local/{}", program.name),
         None => format!("go:{}@v{}", program.package, group.version),
     };
-    Artefact::stored((&program.name, Kind::Binary), &group.version, source, stored)
+    Artefact::stored(&program.name, Kind::Binary, &group.version, source, stored)
 }
 
 #[cfg(test)]

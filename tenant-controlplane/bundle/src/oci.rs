@@ -72,7 +72,7 @@ pub(crate) fn write(image: &Image, to: &Path, scratch: &Path) -> io::Result<()> 
     directory(&mut out, "blobs/sha256/", 0o755)?;
     bytes(&mut out, &blob(&config_digest), config.as_bytes(), 0o644)?;
     let mut layer = BufReader::new(File::open(scratch)?);
-    stream(&mut out, &blob(&layer_digest), &mut layer, (layer_size, 0o644))?;
+    stream(&mut out, &blob(&layer_digest), &mut layer, layer_size, 0o644)?;
     bytes(&mut out, &blob(&hex(Sha256::new_with_prefix(&manifest))), manifest.as_bytes(), 0o644)?;
     bytes(&mut out, "index.json", index.as_bytes(), 0o644)?;
     bytes(&mut out, "oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#, 0o644)?;
@@ -138,7 +138,7 @@ fn program(out: &mut Builder<impl Write>, path: &str, from: &Path, sha256: &str)
     let file = File::open(from)?;
     let size = file.metadata()?.len();
     let mut file = Hashing { inner: file, hasher: Sha256::new(), count: 0 };
-    stream(out, path, &mut file, (size, 0o755))?;
+    stream(out, path, &mut file, size, 0o755)?;
     if hex(file.hasher) == sha256 {
         return Ok(());
     }
@@ -166,7 +166,7 @@ fn bytes(out: &mut Builder<impl Write>, path: &str, text: &[u8], mode: u32) -> i
 }
 
 /// Appends exactly the announced size, or fails: a file that changes under us must not shift what follows.
-fn stream(out: &mut Builder<impl Write>, path: &str, from: &mut impl Read, (size, mode): (u64, u32)) -> io::Result<()> {
+fn stream(out: &mut Builder<impl Write>, path: &str, from: &mut impl Read, size: u64, mode: u32) -> io::Result<()> {
     out.append_data(&mut header(EntryType::Regular, size, mode), path, from.take(size))
 }
 

@@ -85,7 +85,7 @@ impl Item<'_> {
     }
 
     fn artefact(&self, stored: &Stored) -> Artefact {
-        Artefact::stored((self.name(), Kind::Binary), &self.group.version, shown(&self.url), stored)
+        Artefact::stored(self.name(), Kind::Binary, &self.group.version, shown(&self.url), stored)
     }
 }
 

@@ -28,7 +28,7 @@ pub async fn rotate(keys: &Keys, report: Report<'_>) -> Result<PublicKey> {
         let count = sign_again(&cache, &old, &new)?;
         report(Progress::Note(format!("{}: {count} bundles signed with {}", cache.dir().display(), new.public())));
     }
-    keys.succeed(&old, (new.public(), file))?;
+    keys.succeed(&old, new.public(), file)?;
     Ok(new.public())
 }
 

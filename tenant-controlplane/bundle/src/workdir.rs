@@ -3,15 +3,16 @@
 //! Whoever can write to a cache, or to caches of compilers, would otherwise choose what comes out of a build and is signed. In here
 //! come first what is taken from a cache, compared with its checksum on the way, and everything that is made of it.
 
-use std::fs::{self, File};
-use std::io::{self, Read};
-use std::os::unix::fs::MetadataExt;
+use std::fs::{self, File, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use nix::unistd::{Uid, mkdtemp};
 use sha2::Digest;
+use tempfile::NamedTempFile;
 
 use crate::cache::{open_own, pass, pass_on};
 use crate::error::At;
@@ -115,6 +116,18 @@ fn is_left(path: &Path) -> io::Result<bool> {
     let old = SystemTime::now().duration_since(data.modified()?).is_ok_and(|age| age > YOUNG);
     let ours = data.is_dir() && data.uid() == Uid::effective().as_raw();
     Ok(old && ours && File::open(path)?.try_lock().is_ok())
+}
+
+/// Replaces a small file by way of a draft in `drafts`, a directory of the same file system: it is the old one or the new one, on
+/// disk when this returns, and nothing is left of a draft that could not be written.
+pub(crate) fn replace(path: &Path, text: &[u8], mode: u32, drafts: &Path) -> io::Result<()> {
+    let mut draft = NamedTempFile::new_in(drafts)?;
+    draft.write_all(text)?;
+    // Whatever the umask: other users verify by what is public.
+    draft.as_file().set_permissions(Permissions::from_mode(mode))?;
+    draft.as_file().sync_all()?;
+    draft.persist(path)?;
+    File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
 #[cfg(test)]

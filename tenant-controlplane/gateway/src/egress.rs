@@ -48,8 +48,8 @@ pub(crate) async fn serve(state: &Arc<GatewayState>, inbound: InboundConnection,
         Ok(Err(refusal)) => return answer(state, stream, &refusal).await,
         Err(_) => return answer(state, stream, &Refusal::new(408, "CONNECT timeout")).await,
     };
-    match connect(state, (&cluster.cluster_id, &tenant), &request).await {
-        Ok(opened) => splice(state, stream, (request.early, opened)).await,
+    match connect(state, &cluster.cluster_id, &tenant, &request).await {
+        Ok(opened) => splice(state, stream, request.early, opened).await,
         Err(refusal) => answer(state, stream, &refusal).await,
     }
 }
@@ -57,7 +57,8 @@ pub(crate) async fn serve(state: &Arc<GatewayState>, inbound: InboundConnection,
 /// A stream to the requested target, or the refusal to answer with.
 async fn connect(
     state: &GatewayState,
-    (cluster, tenant): (&str, &Tenant),
+    cluster: &str,
+    tenant: &Tenant,
     request: &ConnectRequest,
 ) -> Result<OpenedStream, Refusal> {
     let permit = tenant.streams.clone().try_acquire_owned().map_err(|_| {
@@ -66,7 +67,7 @@ async fn connect(
     })?;
     let link = match tenant.own(&request.target.host) {
         Some(link) => link,
-        None => any_link(state, (cluster, tenant), &request.target).await?,
+        None => any_link(state, cluster, tenant, &request.target).await?,
     };
     let room = StreamRoom { permit, memory: &tenant.memory };
     let deadline = Instant::now() + state.limits.connect_time;
@@ -80,11 +81,7 @@ async fn connect(
 }
 
 /// Another node's link for what lies on no node; a node that is away is named, be it asked for by its name or by an address.
-async fn any_link(
-    state: &GatewayState,
-    (cluster, tenant): (&str, &Tenant),
-    target: &Target,
-) -> Result<Arc<Link>, Refusal> {
+async fn any_link(state: &GatewayState, cluster: &str, tenant: &Tenant, target: &Target) -> Result<Arc<Link>, Refusal> {
     let away = match &target.host {
         Host::Node(name) => Some(name.clone()),
         Host::Address(address) => state.routes.owner(cluster, *address).await.unwrap_or_else(|error| {
@@ -99,7 +96,7 @@ async fn any_link(
     tenant.any().ok_or_else(nobody)
 }
 
-async fn splice(state: &GatewayState, mut stream: TlsStream, (early, opened): (Bytes, OpenedStream)) {
+async fn splice(state: &GatewayState, mut stream: TlsStream, early: Bytes, opened: OpenedStream) {
     if stream.write_all(ESTABLISHED).await.is_err() || stream.flush().await.is_err() {
         return;
     }

@@ -296,3 +296,6 @@ impl Gateway {
         self.state.tls.set_certificate(chain, key)
     }
 }
+
+#[cfg(test)]
+mod fuzz_tests;

@@ -37,7 +37,7 @@ pub fn run(spec: &Spec, users: Users) -> Result<ExitCode, LocalError> {
         .spawn()
         .map_err(LocalError::file("machine-users"))?;
     let mut peer = Peer::of(&mut child);
-    let ended = attend(spec, users, (&mut child, &mut peer));
+    let ended = attend(spec, users, &mut child, &mut peer);
     if ended.is_err() {
         // Half a machine is none; its own words are on its console.
         drop(peer);
@@ -59,7 +59,7 @@ fn inner(spec: &Spec) -> String {
 }
 
 /// What the inside cannot do for itself: its ids, the mounts of what is shared, and the wire.
-fn attend(spec: &Spec, users: Users, (child, peer): (&mut Child, &mut Peer)) -> Result<(), LocalError> {
+fn attend(spec: &Spec, users: Users, child: &mut Child, peer: &mut Peer) -> Result<(), LocalError> {
     peer.receive()?;
     let namespace = map(child.id(), users)?;
     staging::build(spec, &namespace)?;

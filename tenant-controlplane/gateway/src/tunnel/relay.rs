@@ -77,8 +77,8 @@ pub(crate) async fn relay(front: Front, opened: OpenedStream, half_closed: Durat
     let ended = Ended::default();
     let outcome = tokio::select! {
         outcome = async { tokio::try_join!(
-            up((front.early, reader), &mut send, &ended),
-            down(&mut recv, &window, writer, (&ended, half_closed)),
+            up(front.early, reader, &mut send, &ended),
+            down(&mut recv, &window, writer, &ended, half_closed),
         )} => outcome.map(drop),
         broken = gone(&socket) => Err(broken),
     };
@@ -99,7 +99,8 @@ async fn gone(socket: &TcpStream) -> Broken {
 
 /// Front to tunnel. Returns once the other direction has ended too, watching for resets all the while.
 async fn up(
-    (early, reader): (Bytes, impl AsyncRead + Unpin),
+    early: Bytes,
+    reader: impl AsyncRead + Unpin,
     send: &mut SendStream<Bytes>,
     ended: &Ended,
 ) -> Result<(), Broken> {
@@ -180,7 +181,8 @@ async fn down(
     recv: &mut RecvStream,
     window: &Window,
     mut writer: impl AsyncWrite + Unpin,
-    (ended, half_closed): (&Ended, Duration),
+    ended: &Ended,
+    half_closed: Duration,
 ) -> Result<(), Broken> {
     let mut pace = Pace::default();
     loop {
