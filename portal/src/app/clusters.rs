@@ -20,7 +20,7 @@ use tenant_controlplane::version::KubernetesVersion;
 /// # Errors
 /// [`Error::NotFound`] for a project out of reach.
 pub async fn list(state: &AppState, actor: &Actor, project: &str, paging: &Paging) -> Result<List<Cluster>, Error> {
-    let project = find::project(state, actor, project, Action::Read).await?;
+    let project = find::project(state, actor, project, Action::ReadCluster).await?;
     let clusters = state.store().clusters();
     let rows = match paging.name.as_deref().map(ClusterName::parse) {
         Some(Ok(name)) => {
@@ -41,7 +41,7 @@ pub async fn list(state: &AppState, actor: &Actor, project: &str, paging: &Pagin
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, Error> {
-    let row = find::cluster(state, actor, id, Action::Read).await?;
+    let row = find::cluster(state, actor, id, Action::ReadCluster).await?;
     Ok(view::cluster(state.config(), row))
 }
 
@@ -63,7 +63,7 @@ pub async fn create_with_pool(
     project: &str,
     (input, pool): (CreateCluster, Option<CreateNodePool>),
 ) -> Result<Cluster, Error> {
-    let project = find::project(state, actor, project, Action::Write).await?;
+    let project = find::project(state, actor, project, Action::CreateCluster).await?;
     let given = input.name.clone();
     let name = ClusterName::parse(&given).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let spec = spec(state, input)?;
@@ -85,7 +85,8 @@ pub async fn create_with_pool(
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
 pub async fn delete(state: &AppState, actor: &Actor, id: &str, how: Deletion<'_>) -> Result<Cluster, Error> {
-    let row = find::cluster(state, actor, id, how.action()).await?;
+    let action = if how.force { Action::ForceDeleteCluster } else { Action::DeleteCluster };
+    let row = find::cluster(state, actor, id, action).await?;
     check_etag(how.if_match, &row.etag())?;
     let (clusters, organization) = (state.store().clusters(), row.organization);
     let row = match how.force {
