@@ -9,7 +9,7 @@ use crate::error::Error;
 use crate::extract::check_etag;
 use crate::paging::Paging;
 use crate::state::AppState;
-use api_types::{Cluster, CreateCluster, CreateNodePool, List};
+use api_types::{Cluster, CreateCluster, List};
 use migrations::{NewCluster, Page};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::spec::{ClusterSpec, SpecError};
@@ -45,38 +45,21 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, E
     Ok(view::cluster(state.config(), row))
 }
 
-/// Creates a cluster. It exists at once, in state `pending`; its operation shows the progress.
+/// Creates a cluster with its first pools: one intent, so that all of it is there, or nothing. It exists at once, in state `pending`; its
+/// operation shows the progress.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`].
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`],
+/// [`Error::LocalMachinesRestricted`].
 pub async fn create(state: &AppState, actor: &Actor, project: &str, input: CreateCluster) -> Result<Cluster, Error> {
-    create_with_pool(state, actor, project, (input, None)).await
-}
-
-/// The same with its first pool, if one is asked for: one intent, so that both are there or neither.
-///
-/// # Errors
-/// As [`create`] and [`pools::create`].
-pub async fn create_with_pool(
-    state: &AppState,
-    actor: &Actor,
-    project: &str,
-    (input, pool): (CreateCluster, Option<CreateNodePool>),
-) -> Result<Cluster, Error> {
     let project = find::project(state, actor, project, Action::CreateCluster).await?;
     let given = input.name.clone();
     let name = ClusterName::parse(&given).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
+    let pools = pools::first(state, actor, project.organization, &input.node_pools).await?;
     let spec = spec(state, input)?;
     let new = NewCluster { project: project.id, organization: project.organization, name, spec, actor: actor.by() };
-    let clusters = state.store().clusters();
-    let made = match pool {
-        None => clusters.insert(new).await,
-        Some(pool) => {
-            let pool = pools::first(state, actor, project.organization, pool).await?;
-            clusters.insert_with_pool(new, pool).await.map(|(cluster, _)| cluster)
-        }
-    };
-    let row = made.map_err(|error| taken(error, "cluster", &given))?;
+    let made = state.store().clusters().insert_with_pools(new, pools).await;
+    let (row, _) = made.map_err(|error| taken(error, "cluster", &given))?;
     Ok(view::cluster(state.config(), row))
 }
 

@@ -42,9 +42,7 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, 
 /// [`Error::LocalMachinesRestricted`].
 pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: CreateNodePool) -> Result<NodePool, Error> {
     let cluster = find::living_cluster(state, actor, cluster, creating(&input.kind)).await?;
-    let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
-    let kind = kind(state, &input.kind)?;
-    let count = count(kind, input.count)?;
+    let FirstPool { name, kind, count } = checked(state, &input)?;
     let new = NewPool { cluster: cluster.id, organization: cluster.organization, name, kind, count, actor: actor.by() };
     let made = if kind == PoolKind::Local && local_machines::share_kernel(state) {
         local_machines::permit(state, cluster.organization).await?;
@@ -55,7 +53,7 @@ pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: Creat
     made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
 }
 
-/// The pool that a new cluster of this organization begins with.
+/// The pools that a new cluster of this organization begins with. What is wrong with one is told with its place in the list.
 ///
 /// # Errors
 /// [`Error::Forbidden`], [`Error::Invalid`], [`Error::LocalMachinesRestricted`].
@@ -63,14 +61,28 @@ pub(super) async fn first(
     state: &AppState,
     actor: &Actor,
     organization: OrganizationId,
-    input: CreateNodePool,
-) -> Result<FirstPool, Error> {
+    inputs: &[CreateNodePool],
+) -> Result<Vec<FirstPool>, Error> {
+    let mut pools: Vec<FirstPool> = Vec::new();
+    for (place, input) in inputs.iter().enumerate() {
+        policy::authorize(actor, creating(&input.kind), organization)?;
+        let pool = checked(state, input).and_then(|pool| match pools.iter().any(|other| other.name == pool.name) {
+            false => Ok(pool),
+            true => Err(Error::field("/name", "DUPLICATE", format!("`{}` is used by two node pools", pool.name))),
+        });
+        let pool = pool.map_err(|error| error.within(&format!("/node_pools/{place}")))?;
+        if pool.kind == PoolKind::Local && local_machines::share_kernel(state) {
+            local_machines::permit(state, organization).await?;
+        }
+        pools.push(pool);
+    }
+    Ok(pools)
+}
+
+/// The only place where text becomes a pool.
+fn checked(state: &AppState, input: &CreateNodePool) -> Result<FirstPool, Error> {
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
-    policy::authorize(actor, creating(&input.kind), organization)?;
-    if kind == PoolKind::Local && local_machines::share_kernel(state) {
-        local_machines::permit(state, organization).await?;
-    }
     Ok(FirstPool { name, kind, count: count(kind, input.count)? })
 }
 
