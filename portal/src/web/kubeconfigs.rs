@@ -148,11 +148,7 @@ fn endpoints(capabilities: Capabilities) -> Vec<(&'static str, &'static str)> {
 }
 
 fn row(kubeconfig: Kubeconfig) -> Row {
-    let status = match kubeconfig.state.as_str() {
-        "pending" => Status::new("attention", "Not accepted yet"),
-        "revoking" => Status::new("attention", "Revoking"),
-        state => Status::credential(Some(kubeconfig.expires_at), state == "revoked"),
-    };
+    let status = Status::kubeconfig(&kubeconfig.state, kubeconfig.expires_at);
     Row {
         usable: matches!(kubeconfig.state.as_str(), "pending" | "active"),
         left_behind: kubeconfig.left_behind,
