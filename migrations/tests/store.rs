@@ -59,7 +59,7 @@ on_both! {
     clusters::a_taken_name_leaves_nothing_behind,
     clusters::a_dropped_version_is_listed_and_deleted,
     clusters::every_cluster_has_a_user_of_its_own,
-    clusters::a_cluster_and_its_first_pool_are_one_intent,
+    clusters::a_cluster_and_its_first_pools_are_one_intent,
     clusters::reports_that_say_nothing_new_wake_nobody,
     clusters::deletion_marks_everything_under_it_once,
     clusters::purging_takes_every_row_and_ends_operations,

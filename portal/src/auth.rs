@@ -75,9 +75,9 @@ impl Actor {
         self.memberships.iter().find(|(known, _)| known.id == organization).map(|(_, role)| *role)
     }
 
-    /// Whether the caller may do that in that organization (id as text); for greying out buttons.
+    /// Whether the caller may do that in that organization (id as text); for what pages offer.
     pub fn may(&self, action: Action, organization: &str) -> bool {
-        self.role_in(organization).is_some_and(|role| policy::allows(role, action))
+        organization.parse::<OrganizationId>().is_ok_and(|organization| policy::may(self, action, organization).is_ok())
     }
 
     /// The caller as the store's audit log names them.

@@ -193,6 +193,18 @@ impl Error {
         Self::Invalid(vec![FieldError { pointer: pointer.into(), code: code.into(), detail: detail.to_string() }])
     }
 
+    /// The same for a part of the body: its fields are below `prefix`.
+    #[must_use]
+    pub fn within(self, prefix: &str) -> Self {
+        match self {
+            Self::Invalid(fields) => {
+                let below = |field: FieldError| FieldError { pointer: format!("{prefix}{}", field.pointer), ..field };
+                Self::Invalid(fields.into_iter().map(below).collect())
+            }
+            error => error,
+        }
+    }
+
     /// A fault of ours with its cause.
     pub fn internal(source: impl Into<Source>) -> Self {
         Self::Internal(source.into())

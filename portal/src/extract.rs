@@ -12,6 +12,7 @@ use axum::http::request::Parts;
 use migrations::AuditFilter;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_path_to_error::{Path, Segment};
 use std::convert::Infallible;
 use std::time::Duration;
 use time::OffsetDateTime;
@@ -83,8 +84,12 @@ fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
 }
 
 /// The JSON pointer of the field at fault. Missing and unknown fields are named only in serde's message.
-fn pointer(path: &serde_path_to_error::Path, message: &str) -> String {
-    let mut pointer: String = path.iter().map(|segment| format!("/{segment}")).filter(|part| part != "/?").collect();
+fn pointer(path: &Path, message: &str) -> String {
+    let segment = |segment: &Segment| match segment {
+        Segment::Seq { index } => format!("/{index}"),
+        segment => format!("/{segment}"),
+    };
+    let mut pointer: String = path.iter().map(segment).filter(|part| part != "/?").collect();
     let named = ["missing field `", "unknown field `"].iter().find_map(|lead| message.strip_prefix(lead));
     if let Some(field) = named.and_then(|rest| rest.split('`').next())
         && !pointer.ends_with(&format!("/{field}"))

@@ -29,6 +29,8 @@ mod reset;
 mod setup;
 mod shell;
 mod signin;
+#[cfg(test)]
+mod state_words;
 mod tokens;
 mod ui;
 mod view_models;

@@ -94,7 +94,7 @@ pub enum Class {
 }
 
 /// Whether a condition holds; `Unknown` until it was first observed, and whenever it could not be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display, VariantArray)]
 pub enum ConditionStatus {
     /// It holds.
     True,

@@ -1,7 +1,7 @@
 //! Kubeconfigs: what lets people in.
 
 use serde::{Deserialize, Serialize};
-use strum::{Display, EnumString};
+use strum::{Display, EnumString, VariantArray};
 use tenant_controlplane::id::{ClusterId, KubeconfigId, OrganizationId};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::status::AccessRole;
@@ -59,7 +59,7 @@ pub struct Kubeconfig {
 }
 
 /// How a kubeconfig stands at a moment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Display, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 pub enum KubeconfigState {
     /// The cluster was not yet seen to accept it.

@@ -1,7 +1,7 @@
 //! Operations with their named steps.
 
 use serde::{Deserialize, Serialize};
-use strum::{Display, EnumString};
+use strum::{Display, EnumString, VariantArray};
 use tenant_controlplane::id::{ClusterId, OperationId, OrganizationId};
 use tenant_controlplane::status::Problem;
 use time::OffsetDateTime;
@@ -11,7 +11,7 @@ use crate::entity as table;
 use crate::error::StoreError;
 
 /// How far an operation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum OperationState {
@@ -28,7 +28,7 @@ pub enum OperationState {
 }
 
 /// How far a step is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display, VariantArray)]
 #[strum(serialize_all = "snake_case")]
 #[serde(rename_all = "snake_case")]
 pub enum StepState {

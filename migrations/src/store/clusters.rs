@@ -9,7 +9,7 @@ use tenant_controlplane::status::ClusterState;
 use uuid::Uuid;
 
 use super::intent::Intent;
-use super::{Store, deletion, hosts, pools, quotas, spares, users, work};
+use super::{Store, deletion, hosts, idempotency, pools, quotas, spares, users, work};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::{cluster, cluster_pki, project};
@@ -34,24 +34,30 @@ impl Clusters<'_> {
     /// [`StoreError::NotFound`] without such a project, [`StoreError::Conflict`] when the name is taken, [`StoreError::Quota`] when the
     /// organization has as many as it may.
     pub async fn insert(self, new: NewCluster) -> Result<Cluster, StoreError> {
-        let mut tx = self.0.begin().await?;
-        let row = add(&mut tx, &new).await?;
-        tx.commit().await?;
-        Cluster::try_from(row)
+        Ok(self.insert_with_pools(new, Vec::new()).await?.0)
     }
 
-    /// The same with its first pool, in one transaction: both are there, or neither.
+    /// The same with its first pools, in one transaction: all of them are there, or nothing.
     ///
     /// # Errors
     /// As [`Clusters::insert`] and [`super::pools::Pools::insert`].
-    pub async fn insert_with_pool(self, new: NewCluster, pool: FirstPool) -> Result<(Cluster, NodePool), StoreError> {
+    pub async fn insert_with_pools(
+        self,
+        new: NewCluster,
+        first: Vec<FirstPool>,
+    ) -> Result<(Cluster, Vec<NodePool>), StoreError> {
         let mut tx = self.0.begin().await?;
         let row = add(&mut tx, &new).await?;
-        let FirstPool { name, kind, count } = pool;
         let (cluster, organization, actor) = (ClusterId::from_uuid(row.id), new.organization, new.actor);
-        let pool = pools::add(&mut tx, &NewPool { cluster, organization, name, kind, count, actor }).await?;
+        let mut pools = Vec::new();
+        for FirstPool { name, kind, count } in first {
+            let pool = NewPool { cluster, organization, name, kind, count, actor };
+            pools.push(NodePool::try_from(pools::add(&mut tx, &pool).await?)?);
+        }
+        // Each pool has noted itself as what the request has made: it is the cluster.
+        idempotency::made(&tx, &cluster.to_string()).await?;
         tx.commit().await?;
-        Ok((Cluster::try_from(row)?, NodePool::try_from(pool)?))
+        Ok((Cluster::try_from(row)?, pools))
     }
 
     /// Clusters of an organization, or of one of its projects, the oldest first.

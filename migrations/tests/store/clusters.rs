@@ -339,20 +339,26 @@ pub async fn routes_are_found_by_label(fixture: Fixture) {
     }
 }
 
-pub async fn a_cluster_and_its_first_pool_are_one_intent(fixture: Fixture) {
+pub async fn a_cluster_and_its_first_pools_are_one_intent(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (store, org) = (&fixture.store, tenant.organization);
-    let first = |count| FirstPool { name: "web".parse().unwrap(), kind: PoolKind::Local, count };
-    let (cluster, pool) = store.clusters().insert_with_pool(tenant.new_cluster("demo"), first(2)).await.unwrap();
-    assert_eq!((pool.cluster, pool.count), (cluster.id, 2));
-    assert_eq!(store.pools().list(org, cluster.id).await.unwrap(), [pool]);
+    let first = |count| {
+        let own = FirstPool { name: "own".parse().unwrap(), kind: PoolKind::Byo, count: 0 };
+        vec![own, FirstPool { name: "web".parse().unwrap(), kind: PoolKind::Local, count }]
+    };
+    let (cluster, pools) = store.clusters().insert_with_pools(tenant.new_cluster("demo"), first(2)).await.unwrap();
+    assert_eq!(
+        pools.iter().map(|pool| (pool.cluster, pool.count)).collect::<Vec<_>>(),
+        [(cluster.id, 0), (cluster.id, 2)]
+    );
+    assert_eq!(store.pools().list(org, cluster.id).await.unwrap(), pools);
     let entries = store.audit().list(org, Page::default()).await.unwrap().len();
     drain(store).await;
     // The pool is more than the organization may have: no cluster either, and its name is free.
-    let refused = store.clusters().insert_with_pool(tenant.new_cluster("shop"), first(1000)).await.unwrap_err();
+    let refused = store.clusters().insert_with_pools(tenant.new_cluster("shop"), first(1000)).await.unwrap_err();
     assert!(matches!(refused, StoreError::Quota { wanted: 1000, .. }), "{refused:?}");
     assert_eq!(store.clusters().all().await.unwrap().len(), 1);
     assert_eq!(store.audit().list(org, Page::default()).await.unwrap().len(), entries);
     assert!(drain(store).await.is_empty());
-    store.clusters().insert_with_pool(tenant.new_cluster("shop"), first(1)).await.unwrap();
+    store.clusters().insert_with_pools(tenant.new_cluster("shop"), first(1)).await.unwrap();
 }

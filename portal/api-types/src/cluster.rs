@@ -1,6 +1,6 @@
 //! Clusters: one tenant control plane each.
 
-use crate::{Links, Problem};
+use crate::{CreateNodePool, Links, Problem};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use time::OffsetDateTime;
@@ -108,4 +108,7 @@ pub struct CreateCluster {
     /// At most 32 labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
+    /// Node pools to create with the cluster: all of it is created, or nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub node_pools: Vec<CreateNodePool>,
 }

@@ -43,6 +43,11 @@ pub struct Kubeconfig {
     pub links: Links,
 }
 
+impl Kubeconfig {
+    /// The states this version knows; a client must accept others too.
+    pub const STATES: [&'static str; 5] = ["pending", "active", "revoking", "revoked", "expired"];
+}
+
 /// Issue a kubeconfig.
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -42,6 +42,9 @@ pub struct Operation {
 }
 
 impl Operation {
+    /// The states there are.
+    pub const STATES: [&'static str; 5] = ["pending", "running", "succeeded", "failed", "cancelled"];
+
     /// Whether it has ended, well or badly.
     pub fn is_finished(&self) -> bool {
         matches!(self.state.as_str(), "succeeded" | "failed" | "cancelled")
@@ -69,4 +72,9 @@ pub struct Step {
     pub duration_milliseconds: Option<u64>,
     /// What the step is waiting for, or the error.
     pub message: String,
+}
+
+impl Step {
+    /// The states there are.
+    pub const STATES: [&'static str; 4] = ["waiting", "running", "done", "failed"];
 }

@@ -188,6 +188,10 @@ async fn the_tour_on_the_real_portal() {
     assert!(line.lines().count() == 1 && line.contains("pilothouse_join_"), "{line}");
     assert_eq!(world.out("node list --cluster demo -o name").await, "");
     assert_eq!(world.run("node get web-1 --cluster demo").await.0, 3);
+    let (code, out, err) = world.run("cluster create shop --pool web=1 --pool own=byo --wait").await;
+    assert!(code == 0 && out.contains("running") && err.contains("Creating pool own"), "{out} {err}");
+    assert_eq!(world.out("pool list --cluster shop -o name").await, "web\nown\n");
+    world.out("cluster delete shop --yes --force --wait").await;
     world.out("cluster delete demo --yes --force --wait").await;
     assert_eq!(world.out("cluster list -o name").await, "");
 }

@@ -248,6 +248,9 @@ async fn the_tour_in_its_exact_words() {
     assert!(made.out.contains("demo") && made.out.contains("running"), "{}", made.out);
     assert!(made.err.contains("✔ Datastore") && made.err.contains("1.2 s"), "{}", made.err);
     assert_eq!(world.body("cluster")["name"], "demo");
+    assert_eq!(world.run("cluster create demo --pool web=2 --pool own=byo").await.code, 0);
+    let pools = json!([{"name": "web", "kind": "local", "count": 2}, {"name": "own", "kind": "byo", "count": null}]);
+    assert_eq!(world.body("cluster")["node_pools"], pools);
 
     let file = world.run("kubeconfig demo").await;
     assert_eq!((file.code, file.out.as_str(), file.err.as_str()), (0, "apiVersion: v1\nkind: Config\n", ""));
@@ -286,6 +289,8 @@ async fn errors_say_what_why_and_next_and_exit_by_kind() {
         ("cluster get twice", 2, "multiple matches"),
         ("cluster delete demo", 2, "Add --yes"),
         ("pool get web", 2, "--cluster NAME"),
+        ("cluster create demo --pool web", 2, "is not NAME=N or NAME=byo"),
+        ("cluster create demo --pool web=many", 2, "\"many\" is not a number of machines or byo"),
         ("cluster frobnicate", 2, "unrecognized subcommand"),
         ("kubeconfig demo --expires-in soon", 2, "use the form 90s"),
     ];

@@ -28,7 +28,9 @@ async fn list(call: Call, Path(project): Path<String>, paging: Paging) -> Result
 
 /// Create cluster
 ///
-/// Requires the role editor. A cluster starts without nodes; node pools are separate resources.
+/// Requires the role editor; node pools of kind `local` require the role admin. With `node_pools` the cluster and its first node pools are
+/// created together, or nothing is; each has an operation of its own, and `wait` waits for the cluster's. More node pools can be
+/// created later.
 #[utoipa::path(post, path = "/projects/{prj}/clusters", tag = "clusters", operation_id = "create_cluster",
     params(("prj" = String, Path, description = "`prj_…`"), WaitQuery), request_body = CreateCluster,
     responses((status = 202, body = Cluster, description = "Accepted"),

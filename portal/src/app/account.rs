@@ -3,7 +3,7 @@
 use super::sessions::{self, Cookies};
 use super::{find, view};
 use crate::audit;
-use crate::auth::policy::{self, Action};
+use crate::auth::policy::{self, Action, Object};
 use crate::auth::{Actor, password};
 use crate::connection::Connection;
 use crate::error::Error;
@@ -26,7 +26,7 @@ pub async fn change_password(
     connection: &Connection,
     input: ChangePassword,
 ) -> Result<EndedSessions, Error> {
-    allowed(actor)?;
+    policy::authorize(actor, Action::ManageAccount, Object::Account)?;
     let (current, new) = (SecretString::from(input.current_password), SecretString::from(input.new_password));
     password::check("/new_password", &new)?;
     state.limiter().password(actor.user_id)?;
@@ -51,7 +51,7 @@ pub async fn change_password(
 /// # Errors
 /// [`Error::Forbidden`] for a small token.
 pub async fn list(state: &AppState, actor: &Actor, paging: &Paging) -> Result<List<Session>, Error> {
-    allowed(actor)?;
+    policy::authorize(actor, Action::ManageAccount, Object::Account)?;
     let current = actor.session.as_ref().map(|session| session.id);
     let rows = state.store().identity().sessions(actor.user_id).await?;
     Ok(paging.cut(rows, |row| (row.id.uuid(), ""), |row| view::session(row, current)))
@@ -62,7 +62,7 @@ pub async fn list(state: &AppState, actor: &Actor, paging: &Paging) -> Result<Li
 /// # Errors
 /// [`Error::NotFound`], also for another person's; [`Error::Forbidden`] for a small token.
 pub async fn end(state: &AppState, actor: &Actor, connection: &Connection, id: &str) -> Result<(), Error> {
-    allowed(actor)?;
+    policy::authorize(actor, Action::ManageAccount, Object::Account)?;
     let id: SessionId = find::id(id, "session")?;
     let by = (actor.by(), connection.address);
     Ok(state.store().identity().end_session(actor.user_id, id, by).await?)
@@ -73,7 +73,7 @@ pub async fn end(state: &AppState, actor: &Actor, connection: &Connection, id: &
 /// # Errors
 /// [`Error::Forbidden`] for a small token.
 pub async fn end_others(state: &AppState, actor: &Actor, connection: &Connection) -> Result<EndedSessions, Error> {
-    allowed(actor)?;
+    policy::authorize(actor, Action::ManageAccount, Object::Account)?;
     let keep = actor.session.as_ref().map(|session| session.hash.as_str());
     let by = (actor.by(), connection.address);
     let ended = state.store().identity().end_other_sessions(actor.user_id, keep, by).await?;
@@ -110,13 +110,4 @@ fn gone(error: StoreError) -> Error {
         StoreError::NotFound { .. } => Error::PasswordLink,
         error => error.into(),
     }
-}
-
-/// A person in a browser, or a token of the role admin: whoever finds a small one has no business with the account.
-fn allowed(actor: &Actor) -> Result<(), Error> {
-    if actor.token.is_none() {
-        return Ok(());
-    }
-    let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;
-    policy::authorize(actor, organization, Action::Admin).map(drop)
 }

@@ -22,7 +22,7 @@ pub async fn list(
     (mut filter, paging): (AuditFilter, &Paging),
 ) -> Result<List<AuditEntry>, Error> {
     let organization = find::organization(actor, id_or_name)?.0.id;
-    policy::authorize(actor, organization, Action::Admin)?;
+    policy::authorize(actor, Action::ReadAuditLog, organization)?;
     let names = names(state, organization).await?;
     if let Some(id) = filter.actor.as_ref().and_then(|actor| id_of(&names, actor)) {
         filter.actor = Some(id);

@@ -10,7 +10,7 @@ use crate::error::Error;
 use crate::extract::check_etag;
 use crate::paging::Paging;
 use crate::state::AppState;
-use api_types::{Cluster, CreateCluster, CreateNodePool, List};
+use api_types::{Cluster, CreateCluster, List};
 use migrations::{NewCluster, Page};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::spec::{ClusterSpec, SpecError};
@@ -21,7 +21,7 @@ use tenant_controlplane::version::KubernetesVersion;
 /// # Errors
 /// [`Error::NotFound`] for a project out of reach.
 pub async fn list(state: &AppState, actor: &Actor, project: &str, paging: &Paging) -> Result<List<Cluster>, Error> {
-    let project = find::project(state, actor, project, Action::Read).await?;
+    let project = find::project(state, actor, project, Action::ReadCluster).await?;
     let clusters = state.store().clusters();
     let rows = match paging.name.as_deref().map(ClusterName::parse) {
         Some(Ok(name)) => {
@@ -42,42 +42,25 @@ pub async fn list(state: &AppState, actor: &Actor, project: &str, paging: &Pagin
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, Error> {
-    let row = find::cluster(state, actor, id, Action::Read).await?;
+    let row = find::cluster(state, actor, id, Action::ReadCluster).await?;
     Ok(view::cluster(state.config(), row))
 }
 
-/// Creates a cluster. It exists at once, in state `pending`; its operation shows the progress.
+/// Creates a cluster with its first pools: one intent, so that all of it is there, or nothing. It exists at once, in state `pending`; its
+/// operation shows the progress.
 ///
 /// # Errors
-/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`].
+/// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`],
+/// [`Error::LocalMachinesRestricted`].
 pub async fn create(state: &AppState, actor: &Actor, project: &str, input: CreateCluster) -> Result<Cluster, Error> {
-    create_with_pool(state, actor, project, (input, None)).await
-}
-
-/// The same with its first pool, if one is asked for: one intent, so that both are there or neither.
-///
-/// # Errors
-/// As [`create`] and [`pools::create`].
-pub async fn create_with_pool(
-    state: &AppState,
-    actor: &Actor,
-    project: &str,
-    (input, pool): (CreateCluster, Option<CreateNodePool>),
-) -> Result<Cluster, Error> {
-    let project = find::project(state, actor, project, Action::Write).await?;
+    let project = find::project(state, actor, project, Action::CreateCluster).await?;
     let given = input.name.clone();
     let name = ClusterName::parse(&given).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
+    let pools = pools::first(state, actor, project.organization, &input.node_pools).await?;
     let spec = spec(state, input)?;
     let new = NewCluster { project: project.id, organization: project.organization, name, spec, actor: actor.by() };
-    let clusters = state.store().clusters();
-    let made = match pool {
-        None => clusters.insert(new).await,
-        Some(pool) => {
-            let pool = pools::first(state, actor, project.organization, pool).await?;
-            clusters.insert_with_pool(new, pool).await.map(|(cluster, _)| cluster)
-        }
-    };
-    let row = made.map_err(|error| taken(error, "cluster", &given))?;
+    let made = state.store().clusters().insert_with_pools(new, pools).await;
+    let (row, _) = made.map_err(|error| taken(error, "cluster", &given))?;
     Ok(view::cluster(state.config(), row))
 }
 
@@ -86,7 +69,8 @@ pub async fn create_with_pool(
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
 pub async fn delete(state: &AppState, actor: &Actor, id: &str, how: Deletion<'_>) -> Result<Cluster, Error> {
-    let row = find::cluster(state, actor, id, how.action()).await?;
+    let action = if how.force { Action::ForceDeleteCluster } else { Action::DeleteCluster };
+    let row = find::cluster(state, actor, id, action).await?;
     check_etag(how.if_match, &row.etag())?;
     let (clusters, organization) = (state.store().clusters(), row.organization);
     let row = match how.force {

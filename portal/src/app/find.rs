@@ -30,7 +30,7 @@ macro_rules! in_reach {
     ($actor:expr, $action:expr, $what:literal, |$organization:ident| $read:expr) => {{
         for $organization in $actor.organizations() {
             if let Some(row) = present($read.await)? {
-                policy::authorize($actor, $organization, $action)?;
+                policy::authorize($actor, $action, &row)?;
                 return Ok(row);
             }
         }
@@ -92,5 +92,5 @@ pub(super) async fn node(state: &AppState, actor: &Actor, text: &str, action: Ac
 /// The operation of an id.
 pub(super) async fn operation(state: &AppState, actor: &Actor, text: &str) -> Result<Operation, Error> {
     let (id, operations) = (id(text, "operation")?, state.store().operations());
-    in_reach!(actor, Action::Read, "operation", |organization| operations.get(organization, id))
+    in_reach!(actor, Action::ReadOperation, "operation", |organization| operations.get(organization, id))
 }

@@ -23,7 +23,7 @@ const MOST_USES: u32 = 100;
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Paging) -> Result<List<JoinToken>, Error> {
-    let cluster = find::cluster(state, actor, cluster, Action::Read).await?;
+    let cluster = find::cluster(state, actor, cluster, Action::ReadJoinToken).await?;
     let rows = state.store().join_tokens().list(cluster.organization, cluster.id).await?;
     Ok(paging.cut(rows, |row| (row.id.uuid(), ""), view::join_token))
 }
@@ -38,7 +38,7 @@ pub async fn create(
     cluster: &str,
     input: CreateJoinToken,
 ) -> Result<CreatedJoinToken, Error> {
-    let cluster = find::living_cluster(state, actor, cluster, Action::Write).await?;
+    let cluster = find::living_cluster(state, actor, cluster, Action::CreateJoinToken).await?;
     let expires_at =
         OffsetDateTime::now_utc() + lifetime(input.expires_in_seconds, DEFAULT_LIFETIME, LONGEST_LIFETIME)?;
     let max_uses = uses(input.max_uses)?;
@@ -66,7 +66,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
     let tokens = state.store().join_tokens();
     for organization in actor.organizations() {
         if tokens.get(organization, id).await.is_ok() {
-            policy::authorize(actor, organization, Action::Write)?;
+            policy::authorize(actor, Action::RevokeJoinToken, organization)?;
             return Ok(tokens.revoke(organization, id, actor.by()).await.map(|_| ())?);
         }
     }

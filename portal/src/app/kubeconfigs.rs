@@ -12,7 +12,7 @@ use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
 use api_types::{IssueKubeconfig, IssuedKubeconfig, Kubeconfig, List};
-use migrations::{Change, ChangeKind, Cluster, KubeconfigKind, NewKubeconfig, Role};
+use migrations::{Change, ChangeKind, Cluster, KubeconfigKind, NewKubeconfig};
 use std::time::Duration;
 use tenant_controlplane::id::KubeconfigId;
 use tenant_controlplane::status::{AccessRole, ClusterState, KubeconfigEndpoint};
@@ -32,7 +32,7 @@ const LONGEST_ACCEPTANCE: Duration = Duration::from_secs(20);
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Paging) -> Result<List<Kubeconfig>, Error> {
-    let cluster = find::cluster(state, actor, cluster, Action::Read).await?;
+    let cluster = find::cluster(state, actor, cluster, Action::ReadKubeconfig).await?;
     let rows = state.store().kubeconfigs().list(cluster.organization, cluster.id).await?;
     Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::kubeconfig))
 }
@@ -49,7 +49,7 @@ pub async fn issue(
     cluster: &str,
     input: IssueKubeconfig,
 ) -> Result<IssuedKubeconfig, Error> {
-    let cluster = find::living_cluster(state, actor, cluster, Action::Read).await?;
+    let cluster = find::living_cluster(state, actor, cluster, Action::IssueViewKubeconfig).await?;
     let endpoint = endpoint(state.config().capabilities, input.endpoint.as_deref())?;
     let view_only = local_machines::confines(state, actor, &cluster).await?;
     let new = checked(actor, &cluster, input, view_only)?;
@@ -82,7 +82,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str, timeout_after: Du
     let kubeconfigs = state.store().kubeconfigs();
     for organization in actor.organizations() {
         if kubeconfigs.get(organization, id).await.is_ok() {
-            policy::authorize(actor, organization, Action::Write)?;
+            policy::authorize(actor, Action::RevokeKubeconfig, organization)?;
             let mut changes = state.changes();
             kubeconfigs.revoke(organization, id, actor.by()).await?;
             let row = kubeconfigs.get(organization, id).await?;
@@ -117,15 +117,16 @@ fn checked(actor: &Actor, cluster: &Cluster, input: IssueKubeconfig, view_only: 
 
 /// The role asked for, or the most the caller gets; whether local machines forbid a wanted one, the store says.
 fn role(actor: &Actor, cluster: &Cluster, wanted: Option<&str>, view_only: bool) -> Result<AccessRole, Error> {
-    let held = actor.role(cluster.organization).unwrap_or(Role::Viewer);
-    let writes = policy::allows(held, Action::Write);
-    let Some(word) = wanted else { return Ok(if writes && !view_only { AccessRole::Admin } else { AccessRole::View }) };
+    let Some(word) = wanted else {
+        let most = !view_only && policy::may(actor, Action::IssueKubeconfig, cluster).is_ok();
+        return Ok(if most { AccessRole::Admin } else { AccessRole::View });
+    };
     let role: AccessRole = word.parse().map_err(|_| {
         let detail = format!("`{word}` is not a role in a cluster: choose view, edit or admin");
         Error::field("/role", "UNKNOWN_VALUE", detail)
     })?;
     if role != AccessRole::View {
-        policy::authorize(actor, cluster.organization, Action::Write)?;
+        policy::authorize(actor, Action::IssueKubeconfig, cluster)?;
     }
     Ok(role)
 }

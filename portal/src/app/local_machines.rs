@@ -5,13 +5,12 @@
 //! more than `view`. A cluster where somebody else ever had more cannot get any. The store keeps the second half, in the transaction
 //! that makes the row.
 
-use super::pools::least;
 use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
 use crate::config::LocalMachines;
 use crate::error::Error;
 use crate::state::AppState;
-use migrations::{Cluster, PoolKind, Recipient, Role};
+use migrations::{Cluster, PoolKind, Recipient};
 use tenant_controlplane::id::OrganizationId;
 
 /// Whether local machines of this installation share its kernel unguarded.
@@ -25,7 +24,7 @@ pub fn share_kernel(state: &AppState) -> bool {
 /// Errors of the store.
 pub async fn offered(state: &AppState, actor: &Actor, organization: &str) -> Result<LocalMachines, Error> {
     let mode = state.config().capabilities.local;
-    if mode == LocalMachines::Off || !actor.may(least(PoolKind::Local), organization) {
+    if mode == LocalMachines::Off || !actor.may(Action::CreateLocalNodePool, organization) {
         return Ok(LocalMachines::Off);
     }
     let Ok(organization) = organization.parse() else { return Ok(LocalMachines::Off) };
@@ -52,8 +51,8 @@ async fn is_first(state: &AppState, organization: OrganizationId) -> Result<bool
 
 /// The caller as one who gets a kubeconfig.
 pub(super) fn recipient(state: &AppState, actor: &Actor, organization: OrganizationId) -> Recipient {
-    let held = actor.role(organization).unwrap_or(Role::Viewer);
-    Recipient { admin: policy::allows(held, Action::Admin), shared_kernel: share_kernel(state) }
+    let admin = policy::may(actor, Action::IssueKubeconfigSharingKernel, organization).is_ok();
+    Recipient { admin, shared_kernel: share_kernel(state) }
 }
 
 /// Whether the caller gets no more than `view` in a cluster, because of its local machines.
@@ -74,6 +73,6 @@ pub(super) async fn confines(state: &AppState, actor: &Actor, cluster: &Cluster)
 /// # Errors
 /// [`Error::NotFound`], errors of the store.
 pub async fn confines_to_view(state: &AppState, actor: &Actor, cluster: &str) -> Result<bool, Error> {
-    let cluster = super::find::cluster(state, actor, cluster, Action::Read).await?;
+    let cluster = super::find::cluster(state, actor, cluster, Action::IssueViewKubeconfig).await?;
     confines(state, actor, &cluster).await
 }

@@ -1,6 +1,7 @@
 //! Who is asking.
 
 use crate::auth::Actor;
+use crate::auth::policy::{self, Action, Object};
 use crate::error::Error;
 use crate::state::AppState;
 use api_types::{Me, Membership};
@@ -10,6 +11,7 @@ use api_types::{Me, Membership};
 /// # Errors
 /// None today; the signature is that of all operations.
 pub async fn get(_state: &AppState, actor: &Actor) -> Result<Me, Error> {
+    policy::authorize(actor, Action::ReadAccount, Object::Account)?;
     let organizations = actor.memberships.iter().map(|(organization, role)| Membership {
         organization_id: organization.id.to_string(),
         organization_name: organization.name.to_string(),

@@ -16,7 +16,7 @@ use api_types::{List, Node};
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Paging) -> Result<List<Node>, Error> {
-    let cluster = find::cluster(state, actor, cluster, Action::Read).await?;
+    let cluster = find::cluster(state, actor, cluster, Action::ReadNode).await?;
     let mut rows = state.store().nodes().list(cluster.organization, cluster.id).await?;
     rows.retain(|row| !row.removed);
     Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::node))
@@ -27,7 +27,7 @@ pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Pagin
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Node, Error> {
-    find::node(state, actor, id, Action::Read).await.map(view::node)
+    find::node(state, actor, id, Action::ReadNode).await.map(view::node)
 }
 
 /// Requests a node's removal: its machine is ordered to reset, and its identity is rejected from then on.
@@ -35,7 +35,8 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Node, Erro
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
 pub async fn delete(state: &AppState, actor: &Actor, id: &str, how: Deletion<'_>) -> Result<Node, Error> {
-    let row = find::node(state, actor, id, how.action()).await?;
+    let action = if how.force { Action::ForceDeleteNode } else { Action::DeleteNode };
+    let row = find::node(state, actor, id, action).await?;
     check_etag(how.if_match, &row.etag())?;
     let (nodes, organization) = (state.store().nodes(), row.organization);
     let row = match how.force {

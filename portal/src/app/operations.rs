@@ -2,6 +2,7 @@
 
 use super::{find, view};
 use crate::auth::Actor;
+use crate::auth::policy::{self, Action, Object};
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -25,6 +26,7 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str, wait: Duration) -> R
 /// # Errors
 /// Errors of the store; an unknown target has no operations.
 pub async fn list(state: &AppState, actor: &Actor, target: &str, paging: &Paging) -> Result<List<Operation>, Error> {
+    policy::authorize(actor, Action::ReadAccount, Object::Account)?;
     let mut rows = Vec::new();
     for organization in actor.organizations() {
         rows.extend(state.store().operations().list(organization, target).await?);

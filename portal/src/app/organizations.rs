@@ -2,7 +2,7 @@
 
 use super::{find, view};
 use crate::auth::Actor;
-use crate::auth::policy::{self, Action};
+use crate::auth::policy::{self, Action, Object};
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -18,6 +18,7 @@ const LONGEST_DISPLAY_NAME: usize = 100;
 /// # Errors
 /// None of its own.
 pub async fn list(_state: &AppState, actor: &Actor, paging: &Paging) -> Result<List<Organization>, Error> {
+    policy::authorize(actor, Action::ReadAccount, Object::Account)?;
     let rows: Vec<_> = actor.memberships.iter().collect();
     let key = |row: &&(migrations::Organization, Role)| row.0.id.uuid();
     let named =
@@ -34,6 +35,7 @@ pub async fn list(_state: &AppState, actor: &Actor, paging: &Paging) -> Result<L
 /// [`Error::NotFound`].
 pub async fn get(_state: &AppState, actor: &Actor, id_or_name: &str) -> Result<Organization, Error> {
     let (organization, role) = find::organization(actor, id_or_name)?;
+    policy::authorize(actor, Action::ReadOrganization, organization)?;
     Ok(view::organization(organization, *role))
 }
 
@@ -43,7 +45,7 @@ pub async fn get(_state: &AppState, actor: &Actor, id_or_name: &str) -> Result<O
 /// [`Error::NotFound`].
 pub async fn quota(state: &AppState, actor: &Actor, id_or_name: &str) -> Result<Quota, Error> {
     let organization = find::organization(actor, id_or_name)?.0.id;
-    policy::authorize(actor, organization, Action::Read)?;
+    policy::authorize(actor, Action::ReadOrganization, organization)?;
     let resources = state.store().quotas().list(organization.into()).await?;
     Ok(view::quota(organization, resources))
 }
@@ -53,10 +55,7 @@ pub async fn quota(state: &AppState, actor: &Actor, id_or_name: &str) -> Result<
 /// # Errors
 /// [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`].
 pub async fn create(state: &AppState, actor: &Actor, input: CreateOrganization) -> Result<Organization, Error> {
-    if actor.token.is_some() {
-        let organization = actor.organizations().next().ok_or(Error::NotFound { what: "organization" })?;
-        policy::authorize(actor, organization, Action::Own)?;
-    }
+    policy::authorize(actor, Action::CreateOrganization, Object::Account)?;
     let name = OrganizationName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let display_name = input.display_name.unwrap_or_else(|| name.to_string());
     check_display_name(&display_name)?;

@@ -23,7 +23,7 @@ pub const MOST_MACHINES: u32 = 20;
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Paging) -> Result<List<NodePool>, Error> {
-    let cluster = find::cluster(state, actor, cluster, Action::Read).await?;
+    let cluster = find::cluster(state, actor, cluster, Action::ReadNodePool).await?;
     let rows = state.store().pools().list(cluster.organization, cluster.id).await?;
     Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::pool))
 }
@@ -33,7 +33,7 @@ pub async fn list(state: &AppState, actor: &Actor, cluster: &str, paging: &Pagin
 /// # Errors
 /// [`Error::NotFound`].
 pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, Error> {
-    find::pool(state, actor, id, Action::Read).await.map(view::pool)
+    find::pool(state, actor, id, Action::ReadNodePool).await.map(view::pool)
 }
 
 /// Asks for a node pool.
@@ -42,11 +42,8 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, 
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Deleting`], [`Error::Invalid`], [`Error::NameTaken`],
 /// [`Error::LocalMachinesRestricted`].
 pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: CreateNodePool) -> Result<NodePool, Error> {
-    let needed = if input.kind == PoolKind::Local.as_str() { least(PoolKind::Local) } else { Action::Write };
-    let cluster = find::living_cluster(state, actor, cluster, needed).await?;
-    let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
-    let kind = kind(state, &input.kind)?;
-    let count = count(kind, input.count)?;
+    let cluster = find::living_cluster(state, actor, cluster, creating(&input.kind)).await?;
+    let FirstPool { name, kind, count } = checked(state, &input)?;
     let new = NewPool { cluster: cluster.id, organization: cluster.organization, name, kind, count, actor: actor.by() };
     let made = if kind == PoolKind::Local && local_machines::share_kernel(state) {
         local_machines::permit(state, cluster.organization).await?;
@@ -57,7 +54,7 @@ pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: Creat
     made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
 }
 
-/// The pool that a new cluster of this organization begins with.
+/// The pools that a new cluster of this organization begins with. What is wrong with one is told with its place in the list.
 ///
 /// # Errors
 /// [`Error::Forbidden`], [`Error::Invalid`], [`Error::LocalMachinesRestricted`].
@@ -65,14 +62,28 @@ pub(super) async fn first(
     state: &AppState,
     actor: &Actor,
     organization: OrganizationId,
-    input: CreateNodePool,
-) -> Result<FirstPool, Error> {
+    inputs: &[CreateNodePool],
+) -> Result<Vec<FirstPool>, Error> {
+    let mut pools: Vec<FirstPool> = Vec::new();
+    for (place, input) in inputs.iter().enumerate() {
+        policy::authorize(actor, creating(&input.kind), organization)?;
+        let pool = checked(state, input).and_then(|pool| match pools.iter().any(|other| other.name == pool.name) {
+            false => Ok(pool),
+            true => Err(Error::field("/name", "DUPLICATE", format!("`{}` is used by two node pools", pool.name))),
+        });
+        let pool = pool.map_err(|error| error.within(&format!("/node_pools/{place}")))?;
+        if pool.kind == PoolKind::Local && local_machines::share_kernel(state) {
+            local_machines::permit(state, organization).await?;
+        }
+        pools.push(pool);
+    }
+    Ok(pools)
+}
+
+/// The only place where text becomes a pool.
+fn checked(state: &AppState, input: &CreateNodePool) -> Result<FirstPool, Error> {
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
-    policy::authorize(actor, organization, least(kind))?;
-    if kind == PoolKind::Local && local_machines::share_kernel(state) {
-        local_machines::permit(state, organization).await?;
-    }
     Ok(FirstPool { name, kind, count: count(kind, input.count)? })
 }
 
@@ -87,8 +98,8 @@ pub async fn patch(
     if_match: Option<&str>,
     input: PatchNodePool,
 ) -> Result<NodePool, Error> {
-    let row = find::pool(state, actor, id, Action::Read).await?;
-    policy::authorize(actor, row.organization, least(row.kind))?;
+    let row = find::pool(state, actor, id, Action::ReadNodePool).await?;
+    policy::authorize(actor, changing(row.kind.as_str()), &row)?;
     if row.deletion_requested_at.is_some() {
         return Err(Error::Deleting { what: "node pool" });
     }
@@ -110,18 +121,19 @@ pub async fn patch(
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::PreconditionFailed`].
 pub async fn delete(state: &AppState, actor: &Actor, id: &str, if_match: Option<&str>) -> Result<NodePool, Error> {
-    let row = find::pool(state, actor, id, Action::Write).await?;
+    let row = find::pool(state, actor, id, Action::DeleteNodePool).await?;
     check_etag(if_match, &row.etag())?;
     Ok(view::pool(state.store().pools().request_deletion(row.organization, row.id, actor.by()).await?))
 }
 
-/// What a pool takes. A local machine uses the platform's own machine, and without isolation may do nearly everything there, so it
-/// is not for every editor.
-pub(super) fn least(kind: PoolKind) -> Action {
-    match kind {
-        PoolKind::Local => Action::Admin,
-        PoolKind::Byo => Action::Write,
-    }
+/// What making a pool of this kind is; permission comes before the question whether there is such a kind.
+fn creating(kind: &str) -> Action {
+    if kind == PoolKind::Local.as_str() { Action::CreateLocalNodePool } else { Action::CreateNodePool }
+}
+
+/// What changing a pool of this kind is.
+pub fn changing(kind: &str) -> Action {
+    if kind == PoolKind::Local.as_str() { Action::ChangeLocalNodePool } else { Action::ChangeNodePool }
 }
 
 /// A kind this instance has.

@@ -19,8 +19,7 @@ pub async fn is_operator(state: &AppState, actor: &Actor) -> Result<bool, Error>
         return Ok(false);
     }
     let first = state.store().identity().first_organization().await?;
-    let role = first.and_then(|first| actor.role(first));
-    Ok(role.is_some_and(|role| policy::allows(role, Action::Own)))
+    Ok(first.is_some_and(|first| policy::may(actor, Action::SetQuotas, first).is_ok()))
 }
 
 /// Every organization, the oldest first.

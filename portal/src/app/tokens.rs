@@ -2,7 +2,7 @@
 
 use super::{find, view};
 use crate::auth::Actor;
-use crate::auth::policy::{self, Action};
+use crate::auth::policy::{self, Action, Object};
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -22,6 +22,7 @@ const LONGEST_LIFETIME: u64 = 365 * DAY;
 /// # Errors
 /// Errors of the store.
 pub async fn list(state: &AppState, actor: &Actor, paging: &Paging) -> Result<List<Token>, Error> {
+    policy::authorize(actor, Action::ReadAccount, Object::Account)?;
     let mut rows = state.store().identity().tokens_of(actor.user_id).await?;
     rows.retain(|token| actor.role(token.organization).is_some());
     Ok(paging.cut(rows, |row| (row.id.uuid(), row.name.as_str()), view::token))
@@ -36,9 +37,7 @@ pub async fn create(state: &AppState, actor: &Actor, input: CreateToken) -> Resu
     let (organization, held) = organization(actor, input.organization.as_deref())?;
     let role = role(input.role.as_deref(), *held)?;
     check_name(&input.name)?;
-    if actor.token.is_some() {
-        policy::authorize(actor, organization.id, Action::Admin)?;
-    }
+    policy::authorize(actor, Action::CreateToken, organization)?;
     let (default, longest) = reach(actor);
     let seconds = lifetime(input.expires_in_seconds, default, longest)?;
     let new = NewToken {
@@ -63,9 +62,7 @@ pub async fn revoke(state: &AppState, actor: &Actor, id: &str) -> Result<(), Err
         let tokens = state.store().identity().tokens(organization).await?;
         if let Some(token) = tokens.into_iter().find(|token| token.id == id) {
             let own = token.user == actor.user_id && actor.token.is_none_or(|used| used == id);
-            if !own {
-                policy::authorize(actor, organization, Action::Admin)?;
-            }
+            policy::authorize(actor, if own { Action::RevokeOwnToken } else { Action::RevokeToken }, &token)?;
             return Ok(state.store().identity().revoke_token(organization, id, actor.by()).await?);
         }
     }

@@ -59,8 +59,9 @@ pub struct Typed {
 
 /// The organizations whose log a caller may read: id and name.
 pub fn readable(actor: &Actor) -> impl Iterator<Item = (String, String)> + '_ {
-    let admin = actor.memberships.iter().filter(|(_, role)| policy::allows(*role, Action::Admin));
-    admin.map(|(organization, _)| (organization.id.to_string(), organization.display_name.clone()))
+    let known = actor.memberships.iter().map(|(organization, _)| organization);
+    let readable = known.filter(|known| policy::may(actor, Action::ReadAuditLog, *known).is_ok());
+    readable.map(|organization| (organization.id.to_string(), organization.display_name.clone()))
 }
 
 /// `GET /audit`: the log of the first organization that has one for the caller.

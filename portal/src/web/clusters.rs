@@ -11,7 +11,7 @@ use super::shell::{PageContext, Shell};
 use super::ui::{Moment, Status, ago};
 use super::{assets, render, ui};
 use crate::app;
-use crate::auth::Actor;
+use crate::auth::{Action, Actor};
 use crate::config::LocalMachines;
 use crate::error::Error;
 use crate::paging::Paging;
@@ -23,7 +23,7 @@ struct Page {
     shell: Shell,
     projects: Vec<Project>,
     project: Project,
-    may_write: bool,
+    may_create: bool,
     rows: Rows,
 }
 
@@ -33,7 +33,7 @@ struct Page {
 struct Rows {
     project: String,
     rows: Vec<Row>,
-    may_write: bool,
+    may_create: bool,
     local: bool,
 }
 
@@ -60,9 +60,9 @@ pub async fn list(
     Query(choice): Query<Choice>,
 ) -> Result<Response, Error> {
     let (project, projects) = chosen(&state, &context.actor, choice.project.as_deref()).await?;
-    let may_write = context.may_write(&project.organization_id);
+    let may_create = context.may(Action::CreateCluster, &project.organization_id);
     let rows = rows(&state, &context.actor, &project).await?;
-    render::page(&Page { shell: context.shell, projects, project, may_write, rows })
+    render::page(&Page { shell: context.shell, projects, project, may_create, rows })
 }
 
 /// `GET /clusters/live`: the table as a stream.
@@ -88,9 +88,9 @@ async fn rows(state: &AppState, actor: &Actor, project: &Project) -> Result<Rows
     let clusters = app::clusters::list(state, actor, &project.id, &Paging::all()).await?.items;
     let mut rows: Vec<Row> = clusters.into_iter().map(row).collect();
     rows.sort_by(|a, b| (a.status.rank(), &a.name).cmp(&(b.status.rank(), &b.name)));
-    let may_write = actor.may(crate::auth::Action::Write, &project.organization_id);
+    let may_create = actor.may(Action::CreateCluster, &project.organization_id);
     let local = app::local_machines::offered(state, actor, &project.organization_id).await? != LocalMachines::Off;
-    Ok(Rows { project: project.id.clone(), rows, may_write, local })
+    Ok(Rows { project: project.id.clone(), rows, may_create, local })
 }
 
 fn row(cluster: Cluster) -> Row {

@@ -89,16 +89,15 @@ async fn page(
 }
 
 async fn make(state: &AppState, context: &PageContext, typed: &Typed) -> Result<String, Error> {
-    let pool = first_pool(typed)?;
     let input = CreateCluster {
         name: typed.name.trim().to_owned(),
         version: given(&typed.version),
         pod_cidr: given(&typed.pod_cidr),
         service_cidr: given(&typed.service_cidr),
+        node_pools: first_pool(typed)?.into_iter().collect(),
         ..CreateCluster::default()
     };
-    let made = app::clusters::create_with_pool(state, &context.actor, &typed.project, (input, pool)).await;
-    made.map(|cluster| cluster.id)
+    Ok(app::clusters::create(state, &context.actor, &typed.project, input).await?.id)
 }
 
 /// The pool the choice stands for.

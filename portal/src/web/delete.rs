@@ -11,6 +11,7 @@ use super::shell::{PageContext, Shell};
 use super::{assets, render, ui};
 use crate::app;
 use crate::app::deletion::Deletion;
+use crate::auth::Action;
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -22,7 +23,7 @@ struct Page {
     id: String,
     name: String,
     nodes: usize,
-    may_write: bool,
+    may_delete: bool,
     refusal: Refusal,
 }
 
@@ -66,8 +67,8 @@ async fn delete(state: &AppState, context: &PageContext, id: &str, typed: &str) 
 async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal) -> Result<Response, Error> {
     let cluster = app::clusters::get(state, &context.actor, id).await?;
     let nodes = app::nodes::list(state, &context.actor, id, &Paging::all()).await?.items.len();
-    let may_write = context.may_write(&cluster.organization_id);
+    let may_delete = context.may(Action::DeleteCluster, &cluster.organization_id);
     let status = refusal.status();
-    let page = Page { shell: context.shell, id: cluster.id, name: cluster.name, nodes, may_write, refusal };
+    let page = Page { shell: context.shell, id: cluster.id, name: cluster.name, nodes, may_delete, refusal };
     render::page_as(status, &page)
 }

@@ -15,7 +15,7 @@ use super::ui::{Moment, ago};
 use super::view_models::NodeRow;
 use super::{assets, render, ui};
 use crate::app;
-use crate::auth::Actor;
+use crate::auth::{Action, Actor};
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -27,7 +27,8 @@ struct Page {
     cluster: Cluster,
     gateway: String,
     pools: Vec<NodePool>,
-    may_write: bool,
+    may_create: bool,
+    may_revoke: bool,
     typed: Typed,
     refusal: Refusal,
     /// The line, right after it was made; never again.
@@ -136,7 +137,8 @@ async fn page(state: &AppState, context: PageContext, id: &str, (typed, answer):
     };
     let status = refusal.status();
     let page = Page {
-        may_write: context.may_write(&cluster.organization_id),
+        may_revoke: context.may(Action::RevokeJoinToken, &cluster.organization_id),
+        may_create: context.may(Action::CreateJoinToken, &cluster.organization_id),
         gateway: state.config().gateway_address.clone(),
         pools: pools.items.into_iter().filter(|pool| pool.kind == "byo").collect(),
         open: tokens.items.iter().filter_map(open).collect(),

@@ -14,6 +14,7 @@ use super::shell::{PageContext, Shell};
 use super::ui::{Moment, Status, ago, day};
 use super::{assets, render, ui};
 use crate::app;
+use crate::auth::Action;
 use crate::config::Capabilities;
 use crate::error::Error;
 use crate::paging::Paging;
@@ -25,7 +26,7 @@ struct Page {
     shell: Shell,
     cluster: Cluster,
     ready: bool,
-    may_write: bool,
+    may_revoke: bool,
     endpoints: Vec<(&'static str, &'static str)>,
     /// Whether the cluster's local machines leave this person `view` only.
     view_only: bool,
@@ -127,7 +128,7 @@ async fn page(
     let page = Page {
         endpoints: endpoints(state.config().capabilities),
         view_only,
-        may_write: context.may_write(&cluster.organization_id),
+        may_revoke: context.may(Action::RevokeKubeconfig, &cluster.organization_id),
         ready: matches!(cluster.state.as_str(), "running" | "degraded"),
         rows: issued.into_iter().rev().map(row).collect(),
         shell: context.shell,
@@ -147,11 +148,7 @@ fn endpoints(capabilities: Capabilities) -> Vec<(&'static str, &'static str)> {
 }
 
 fn row(kubeconfig: Kubeconfig) -> Row {
-    let status = match kubeconfig.state.as_str() {
-        "pending" => Status::new("attention", "Not accepted yet"),
-        "revoking" => Status::new("attention", "Revoking"),
-        state => Status::credential(Some(kubeconfig.expires_at), state == "revoked"),
-    };
+    let status = Status::kubeconfig(&kubeconfig.state, kubeconfig.expires_at);
     Row {
         usable: matches!(kubeconfig.state.as_str(), "pending" | "active"),
         left_behind: kubeconfig.left_behind,

@@ -15,6 +15,7 @@ use super::view_models::NodeRow;
 use super::{assets, render, ui};
 use crate::app;
 use crate::app::deletion::Deletion;
+use crate::auth::Action;
 use crate::error::Error;
 use crate::state::AppState;
 
@@ -28,7 +29,7 @@ struct Page {
     row: NodeRow,
     action_by: &'static str,
     seen: Option<Moment>,
-    may_write: bool,
+    may_remove: bool,
     refusal: Refusal,
 }
 
@@ -76,7 +77,7 @@ async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal
         row: NodeRow::of(&node, std::slice::from_ref(&pool)),
         action_by: node.problem.as_ref().map_or("", |problem| action_by(&problem.class)),
         seen: node.last_seen_at.map(ago),
-        may_write: context.may_write(&cluster.organization_id),
+        may_remove: context.may(Action::DeleteNode, &cluster.organization_id),
         shell: context.shell,
         cluster,
         pool,

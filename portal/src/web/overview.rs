@@ -25,7 +25,7 @@ struct Page {
     shell: Shell,
     id: String,
     name: String,
-    may_write: bool,
+    may_delete: bool,
     deleting: bool,
     live: Live,
 }
@@ -52,7 +52,9 @@ struct Live {
     pools: Vec<PoolRow>,
     /// What its local machines mean for whoever works in it, if it has some.
     local: Option<&'static str>,
-    may_write: bool,
+    may_add_machine: bool,
+    may_add_pool: bool,
+    may_delete: bool,
     ready: bool,
     deleting: bool,
 }
@@ -84,7 +86,7 @@ pub async fn show(
         shell: context.shell,
         id: live.id.clone(),
         name: live.name.clone(),
-        may_write: live.may_write,
+        may_delete: live.may_delete,
         deleting: live.deleting,
         live,
     })
@@ -142,7 +144,9 @@ impl Live {
             nodes: nodes.iter().map(|node| NodeRow::of(node, &pools)).collect(),
             local: local_words(local).filter(|_| pools.iter().any(|pool| pool.kind == "local")),
             pools: pools.iter().map(|pool| PoolRow::of(pool, &nodes)).collect(),
-            may_write: actor.may(Action::Write, &cluster.organization_id),
+            may_add_machine: actor.may(Action::CreateJoinToken, &cluster.organization_id),
+            may_add_pool: actor.may(Action::CreateNodePool, &cluster.organization_id),
+            may_delete: actor.may(Action::DeleteCluster, &cluster.organization_id),
             ready: matches!(cluster.state.as_str(), "running" | "degraded"),
             deleting: cluster.deletion_requested_at.is_some(),
             age: ago(cluster.created_at),

@@ -13,6 +13,7 @@ use super::shell::{PageContext, Shell};
 use super::view_models::{NodeRow, PoolRow};
 use super::{assets, render, ui};
 use crate::app;
+use crate::auth::Action;
 use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
@@ -36,7 +37,9 @@ struct Page {
     pool: NodePool,
     row: PoolRow,
     nodes: Vec<NodeRow>,
-    may_write: bool,
+    may_change: bool,
+    may_delete: bool,
+    may_join: bool,
     refusal: Refusal,
 }
 
@@ -148,7 +151,9 @@ async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal
     let page = Page {
         nodes: mine.map(|node| NodeRow::of(node, &pools)).collect(),
         row: PoolRow::of(&pool, &all),
-        may_write: context.may_write(&cluster.organization_id),
+        may_change: context.may(app::pools::changing(&pool.kind), &cluster.organization_id),
+        may_delete: context.may(Action::DeleteNodePool, &cluster.organization_id),
+        may_join: context.may(Action::CreateJoinToken, &cluster.organization_id),
         shell: context.shell,
         cluster,
         pool,

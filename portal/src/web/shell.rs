@@ -56,9 +56,9 @@ impl FromRequestParts<AppState> for PageContext {
 }
 
 impl PageContext {
-    /// Whether they may change things in that organization (id as text).
-    pub fn may_write(&self, organization: &str) -> bool {
-        self.actor.may(Action::Write, organization)
+    /// Whether they may do that in that organization (id as text).
+    pub fn may(&self, action: Action, organization: &str) -> bool {
+        self.actor.may(action, organization)
     }
 }
 

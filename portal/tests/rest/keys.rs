@@ -152,7 +152,9 @@ async fn an_attempt_after_a_crash_makes_no_twin() {
         spec: row.spec.clone(),
         actor: Actor::User(things.ana.id),
     };
-    let made = world.store.with_key_lease(claim.clone()).clusters().insert(new).await.unwrap();
+    let store = world.store.with_key_lease(claim.clone());
+    let pool = migrations::FirstPool { name: "web".parse().unwrap(), kind: migrations::PoolKind::Byo, count: 0 };
+    let (made, _) = store.clusters().insert_with_pools(new, vec![pool]).await.unwrap();
     world.store.idempotency().release(&claim).await.unwrap();
     let found = send().await;
     assert_eq!((found.status, found.header("idempotency-replayed")), (StatusCode::ACCEPTED, "true"), "{}", found.text);

@@ -4,6 +4,7 @@
 
 mod account;
 mod audit;
+mod first_pools;
 mod flows;
 mod keys;
 mod limits;

@@ -3,6 +3,7 @@
 use crate::world::{PASSWORD, Things, World};
 use axum::http::StatusCode;
 use migrations::{Actor, Role};
+use portal::auth::Action;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -13,15 +14,25 @@ pub enum Access {
     Open,
     /// Anybody signed in; it speaks of the caller only, so another organization's caller gets an answer too.
     Own,
-    /// The organization's people with at least this role; others do not see it.
-    Role(Role),
+    /// The organization's people whose role is enough for this action of the policy; others do not see it.
+    Needs(Action),
+}
+
+impl Access {
+    /// The least role of a token.
+    fn least(self) -> Option<Role> {
+        match self {
+            Self::Needs(action) => action.rule().token,
+            Self::Open | Self::Own => None,
+        }
+    }
 }
 
 pub type Case = (&'static str, &'static str, Access, fn() -> Value);
 
-const VIEW: Access = Access::Role(Role::Viewer);
-const EDIT: Access = Access::Role(Role::Editor);
-const ADMIN: Access = Access::Role(Role::Admin);
+const fn needs(action: Action) -> Access {
+    Access::Needs(action)
+}
 
 fn none() -> Value {
     Value::Null
@@ -41,34 +52,41 @@ pub const CASES: &[Case] = &[
     ("GET", "/organizations", Access::Own, none),
     ("POST", "/organizations", Access::Own, || json!({"name": "new"})),
     ("GET", "/operations?target={cls}", Access::Own, none),
-    ("GET", "/organizations/{org}", VIEW, none),
-    ("GET", "/organizations/{org}/audit", ADMIN, none),
-    ("GET", "/organizations/{org}/quota", VIEW, none),
-    ("GET", "/organizations/{org}/projects", VIEW, none),
-    ("POST", "/organizations/{org}/projects", ADMIN, || json!({"name": "new"})),
-    ("GET", "/projects/{prj}", VIEW, none),
-    ("GET", "/projects/{prj}/clusters", VIEW, none),
-    ("POST", "/projects/{prj}/clusters", EDIT, || json!({"name": "new"})),
-    ("GET", "/clusters/{cls}", VIEW, none),
-    ("DELETE", "/clusters/{cls}", EDIT, none),
-    ("DELETE", "/clusters/{cls}?force=true", ADMIN, none),
-    ("GET", "/clusters/{cls}/kubeconfigs", VIEW, none),
-    ("POST", "/clusters/{cls}/kubeconfigs", EDIT, || json!({"role": "edit"})),
-    ("DELETE", "/kubeconfigs/{kcf}", EDIT, none),
-    ("GET", "/clusters/{cls}/join-tokens", VIEW, none),
-    ("POST", "/clusters/{cls}/join-tokens", EDIT, || json!({})),
-    ("DELETE", "/join-tokens/{jtk}", EDIT, none),
-    ("GET", "/clusters/{cls}/node-pools", VIEW, none),
-    ("POST", "/clusters/{cls}/node-pools", EDIT, || json!({"name": "new", "kind": "byo"})),
-    ("GET", "/node-pools/{np}", VIEW, none),
-    ("PATCH", "/node-pools/{np}", ADMIN, || json!({"count": 2})),
-    ("DELETE", "/node-pools/{np}", EDIT, none),
-    ("GET", "/clusters/{cls}/nodes", VIEW, none),
-    ("GET", "/nodes/{nod}", VIEW, none),
-    ("DELETE", "/nodes/{nod}", EDIT, none),
-    ("DELETE", "/nodes/{nod}?force=true", ADMIN, none),
-    ("GET", "/operations/{op}", VIEW, none),
-    ("DELETE", "/tokens/{tok}", ADMIN, none),
+    ("GET", "/organizations/{org}", needs(Action::ReadOrganization), none),
+    ("GET", "/organizations/{org}/audit", needs(Action::ReadAuditLog), none),
+    ("GET", "/organizations/{org}/quota", needs(Action::ReadOrganization), none),
+    ("GET", "/organizations/{org}/projects", needs(Action::ReadProject), none),
+    ("POST", "/organizations/{org}/projects", needs(Action::CreateProject), || json!({"name": "new"})),
+    ("GET", "/projects/{prj}", needs(Action::ReadProject), none),
+    ("GET", "/projects/{prj}/clusters", needs(Action::ReadCluster), none),
+    ("POST", "/projects/{prj}/clusters", needs(Action::CreateCluster), || json!({"name": "new"})),
+    ("GET", "/clusters/{cls}", needs(Action::ReadCluster), none),
+    ("DELETE", "/clusters/{cls}", needs(Action::DeleteCluster), none),
+    ("DELETE", "/clusters/{cls}?force=true", needs(Action::ForceDeleteCluster), none),
+    ("GET", "/clusters/{cls}/kubeconfigs", needs(Action::ReadKubeconfig), none),
+    ("POST", "/clusters/{cls}/kubeconfigs", needs(Action::IssueKubeconfig), || json!({"role": "edit"})),
+    ("DELETE", "/kubeconfigs/{kcf}", needs(Action::RevokeKubeconfig), none),
+    ("GET", "/clusters/{cls}/join-tokens", needs(Action::ReadJoinToken), none),
+    ("POST", "/clusters/{cls}/join-tokens", needs(Action::CreateJoinToken), || json!({})),
+    ("DELETE", "/join-tokens/{jtk}", needs(Action::RevokeJoinToken), none),
+    ("GET", "/clusters/{cls}/node-pools", needs(Action::ReadNodePool), none),
+    ("POST", "/clusters/{cls}/node-pools", needs(Action::CreateNodePool), || json!({"name": "new", "kind": "byo"})),
+    (
+        "POST",
+        "/clusters/{cls}/node-pools",
+        needs(Action::CreateLocalNodePool),
+        || json!({"name": "new", "kind": "local"}),
+    ),
+    ("POST", "/clusters/{cls}/kubeconfigs", needs(Action::IssueViewKubeconfig), || json!({"role": "view"})),
+    ("GET", "/node-pools/{np}", needs(Action::ReadNodePool), none),
+    ("PATCH", "/node-pools/{np}", needs(Action::ChangeLocalNodePool), || json!({"count": 2})),
+    ("DELETE", "/node-pools/{np}", needs(Action::DeleteNodePool), none),
+    ("GET", "/clusters/{cls}/nodes", needs(Action::ReadNode), none),
+    ("GET", "/nodes/{nod}", needs(Action::ReadNode), none),
+    ("DELETE", "/nodes/{nod}", needs(Action::DeleteNode), none),
+    ("DELETE", "/nodes/{nod}?force=true", needs(Action::ForceDeleteNode), none),
+    ("GET", "/operations/{op}", needs(Action::ReadOperation), none),
+    ("DELETE", "/tokens/{tok}", needs(Action::RevokeToken), none),
 ];
 
 #[test]
@@ -116,7 +134,7 @@ async fn another_organization_sees_nothing() {
                 assert!(answer.status.is_success(), "{method} {path}: {}", answer.text);
                 assert!(!answer.text.contains(&things.ids["op"]), "{method} {path}: {}", answer.text);
             }
-            Access::Role(_) => {
+            Access::Needs(_) => {
                 let found = (answer.status.as_u16(), answer.code());
                 assert_eq!(found, (404, "NOT_FOUND".to_owned()), "{method} {path}: {}", answer.text);
             }
@@ -130,8 +148,8 @@ async fn a_role_too_low_is_told_which_one_is_needed() {
     let things = Things::new(&world).await;
     let below = |role: Role| Role::ALL.iter().copied().filter(move |other| *other < role);
     for (method, path, access, body) in CASES {
-        let Access::Role(least) = access else { continue };
-        for role in below(*least) {
+        let Some(least) = access.least() else { continue };
+        for role in below(least) {
             let token = world.token(&things.ana, &things.organization, role).await;
             let answer = world.call(method, &things.path(path), &token, body()).await;
             let found = (answer.status.as_u16(), answer.code());
@@ -141,13 +159,40 @@ async fn a_role_too_low_is_told_which_one_is_needed() {
     }
 }
 
+/// Every route as every role, by the status that it answers, with nothing changed.
+#[tokio::test]
+async fn routes_by_roles_are_as_agreed() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let mut tokens = Vec::new();
+    for role in [Role::Viewer, Role::Editor, Role::Admin, Role::Owner] {
+        tokens.push((role, world.token(&things.ana, &things.organization, role).await));
+    }
+    let mut table = String::new();
+    for (method, path, access, body) in CASES.iter().filter(|(_, _, access, _)| *access != Access::Open) {
+        let mut statuses = String::new();
+        for (role, token) in &tokens {
+            let tried = if *method == "GET" { "" } else { "validate_only=true" };
+            let separator = if path.contains('?') { '&' } else { '?' };
+            let answer = world.call(method, &things.path(&format!("{path}{separator}{tried}")), token, body()).await;
+            let allowed = access.least().is_none_or(|least| *role >= least);
+            if matches!(access, Access::Needs(_)) {
+                assert_eq!(answer.status.is_success(), allowed, "{method} {path} as {role}: {}", answer.text);
+            }
+            statuses.push_str(&format!(" {role} {}", answer.status.as_u16()));
+        }
+        table.push_str(&format!("{method:<7}{path:<36}{statuses}\n"));
+    }
+    insta::assert_snapshot!("routes_by_roles", table);
+}
+
 #[tokio::test]
 async fn ids_that_are_none_are_not_found() {
     let world = World::new().await;
     let things = Things::new(&world).await;
     let token = world.token(&things.ana, &things.organization, Role::Owner).await;
     for (method, path, access, body) in CASES.iter().filter(|(_, path, ..)| path.contains("/{")) {
-        assert!(matches!(access, Access::Role(_)) || path.starts_with("/me/"));
+        assert!(matches!(access, Access::Needs(_)) || path.starts_with("/me/"));
         for id in ["nonsense", "cls_00000000000000000000000000", "..", "%00", "x y".replace(' ', "%20").as_str()] {
             let start = path.find('{').unwrap();
             let end = path.find('}').unwrap();

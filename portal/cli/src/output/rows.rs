@@ -217,5 +217,11 @@ mod tests {
             "service_cidr": "", "replicas": 1, "labels": {}, "conditions": [], "endpoint": null, "tls_server_name": "",
             "updated_at": "2026-01-01T00:00:00Z"});
         rows::<Cluster>(cluster, &Cluster::STATES);
+        let kubeconfig = json!({"kind": "file", "role": "view", "active": false, "expires_at": "2026-01-01T00:00:00Z",
+            "revoked_at": null, "created_by": "usr_1"});
+        rows::<Kubeconfig>(kubeconfig, &Kubeconfig::STATES);
+        let operation = json!({"kind": "cluster.create", "target": "cls_1", "organization_id": "org_1", "percent": 0,
+            "steps": [], "actor": "usr_1", "finished_at": null});
+        rows::<Operation>(operation, &Operation::STATES);
     }
 }

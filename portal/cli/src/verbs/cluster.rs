@@ -1,6 +1,8 @@
 //! `pilothouse cluster`: Kubernetes control planes.
 
-use api_types::{Cluster, CreateCluster, KubernetesVersion, List};
+use std::time::Instant;
+
+use api_types::{Cluster, CreateCluster, CreateNodePool, KubernetesVersion, List, NodePool};
 use clap::{Args, Subcommand};
 
 use super::{Removal, confirm};
@@ -60,6 +62,9 @@ pub struct Create {
     /// Label; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
+    /// Node pool to create with the cluster: N local machines, or byo (bring your own machines); may be repeated
+    #[arg(long = "pool", value_name = "NAME=N|byo", value_parser = pool)]
+    pub pools: Vec<CreateNodePool>,
     /// Validate the request without creating anything
     #[arg(long, conflicts_with = "wait")]
     pub validate_only: bool,
@@ -71,6 +76,15 @@ pub struct Create {
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
+}
+
+fn pool(text: &str) -> Result<CreateNodePool, String> {
+    let (name, machines) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=N or NAME=byo"))?;
+    let (kind, count) = match machines {
+        "byo" => ("byo", None),
+        count => ("local", Some(count.parse().map_err(|_| format!("{count:?} is not a number of machines or byo"))?)),
+    };
+    Ok(CreateNodePool { name: name.to_owned(), kind: kind.to_owned(), count })
 }
 
 /// Runs one verb.
@@ -101,6 +115,7 @@ async fn make(session: &Session, create: Create) -> Result<()> {
         service_cidr: create.service_cidr,
         replicas: create.replicas,
         labels: create.labels.into_iter().collect(),
+        node_pools: create.pools,
     };
     let call = Call::post(path, &body)?.validate_only(create.validate_only);
     let mut cluster: Cluster = session.client.send(call).await?;
@@ -108,12 +123,33 @@ async fn make(session: &Session, create: Create) -> Result<()> {
         session.progress.say(&format!("Cluster {} passed validation; nothing was changed", cluster.name));
         return Ok(());
     }
-    if let (Some(bound), Some(operation)) = (create.wait.wait, &cluster.operation_id) {
-        session.progress.say(&format!("Creating cluster {} ({operation})", cluster.name));
-        follow(&session.client, &session.progress, operation, bound).await?;
+    if let Some(bound) = create.wait.wait {
+        let until = Instant::now() + bound;
+        follow_creation(session, &cluster, until).await?;
+        if !body.node_pools.is_empty() {
+            follow_pools(session, &cluster, until).await?;
+        }
         cluster = session.cluster(&cluster.id).await?;
     }
     session.output.item(&cluster)
+}
+
+async fn follow_creation(session: &Session, cluster: &Cluster, until: Instant) -> Result<()> {
+    let Some(operation) = &cluster.operation_id else { return Ok(()) };
+    session.progress.say(&format!("Creating cluster {} ({operation})", cluster.name));
+    follow(&session.client, &session.progress, operation, until.saturating_duration_since(Instant::now()))
+        .await
+        .map(drop)
+}
+
+async fn follow_pools(session: &Session, cluster: &Cluster, until: Instant) -> Result<()> {
+    let path = format!("/clusters/{}/node-pools", cluster.id);
+    for pool in session.client.list::<NodePool>(&path, &[]).await? {
+        let Some(operation) = &pool.operation_id else { continue };
+        session.progress.say(&format!("Creating pool {} ({operation})", pool.name));
+        follow(&session.client, &session.progress, operation, until.saturating_duration_since(Instant::now())).await?;
+    }
+    Ok(())
 }
 
 async fn delete(session: &Session, reference: &str, how: Removal) -> Result<()> {
