@@ -13,12 +13,16 @@ use axum::http::header::{
 use axum::http::{Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use std::time::Instant;
 use tower_http::csrf::ProtectionError;
 use tracing::Instrument;
 use uuid::Uuid;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// All but the unreserved characters (RFC 3986, 2.3), for a query.
+pub(crate) const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.').remove(b'~');
+const PATH: &AsciiSet = &UNRESERVED.remove(b'/');
 const LONGEST_REQUEST_ID: usize = 64;
 
 /// The id of this request, as a request extension; in every error, log line and answer.
@@ -101,7 +105,7 @@ impl Seen {
     /// People who are not signed in are brought to the sign-in page and from there back.
     fn to_sign_in(&self) -> Response {
         let next = match self.method {
-            Method::GET if !self.htmx => format!("/signin?next={}", percent_encoded(&self.path)),
+            Method::GET if !self.htmx => format!("/signin?next={}", utf8_percent_encode(&self.path, PATH)),
             _ => "/signin".to_owned(),
         };
         let name = if self.htmx { HeaderName::from_static("hx-redirect") } else { LOCATION };
@@ -162,9 +166,4 @@ fn loggable(path: &str) -> &str {
         path if path.starts_with("/reset/") => "/reset/…",
         path => path,
     }
-}
-
-fn percent_encoded(path: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
-    path.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }

@@ -4,6 +4,7 @@ use api_types::AuditEntry;
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
+use percent_encoding::utf8_percent_encode;
 use serde::Deserialize;
 use time::format_description::well_known::Rfc3339;
 
@@ -14,6 +15,7 @@ use crate::app;
 use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
 use crate::error::Error;
+use crate::error_response::UNRESERVED;
 use crate::extract::AuditQuery;
 use crate::state::AppState;
 
@@ -120,14 +122,9 @@ fn older(path: &str, typed: &Typed, cursor: &str) -> String {
         ("cursor", cursor),
     ];
     let given = fields.iter().filter(|(_, value)| !value.is_empty());
-    let pairs: Vec<String> = given.map(|(name, value)| format!("{name}={}", encoded(value))).collect();
+    let pairs: Vec<String> =
+        given.map(|(name, value)| format!("{name}={}", utf8_percent_encode(value, UNRESERVED))).collect();
     format!("{path}?{}", pairs.join("&"))
-}
-
-/// For a query (RFC 3986, 2.1).
-fn encoded(text: &str) -> String {
-    let keep = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte);
-    text.bytes().map(|byte| if keep(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }).collect()
 }
 
 fn row(entry: AuditEntry) -> Row {
