@@ -1,9 +1,9 @@
-//! The joined agent's life: enrol once, follow the platform's configuration, and go for good when told so.
+//! The joined agent's life: enroll once, follow the platform's configuration, and go for good when told so.
 
 mod desired;
 mod error;
 mod installed;
-mod lone;
+mod instance_lock;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -47,16 +47,16 @@ const ENDED: Duration = Duration::from_secs(60);
 
 /// What the user chose on the command line of `join`.
 #[derive(Debug, Clone, Default)]
-pub struct Wishes {
+pub struct NodeRequest {
     /// Node labels.
     pub labels: BTreeMap<String, String>,
 }
 
-/// Enrols this machine and keeps the result in the ledger. Tries again while that can help, until stopped.
+/// Enrolls this machine and keeps the result in the ledger. Tries again while that can help, until stopped.
 pub async fn enroll(
     paths: &Paths,
     join: &JoinConfig,
-    wishes: Wishes,
+    request: NodeRequest,
     stop: &CancellationToken,
 ) -> Result<Ledger, AgentError> {
     files::make_private_dir(&paths.state())?;
@@ -82,7 +82,7 @@ pub async fn enroll(
             }
         }
     };
-    let labels = wishes.labels;
+    let labels = request.labels;
     let (node_id, cluster_id, node_name) = (reply.node_id, reply.cluster_id, reply.node_name);
     tracing::info!(node = node_name, id = node_id, cluster = cluster_id, "enrolled");
     let mut ledger = Ledger::load(&paths.ledger())?;
@@ -104,13 +104,13 @@ pub async fn run(paths: &Paths, checks: Vec<Check>, stop: CancellationToken) -> 
         return Err(AgentError::Removed(tombstone.node_id));
     }
     files::make_dir(&Layout::joined(paths).pids())?;
-    let _lone = lone::Lone::claim(&Layout::joined(paths).pids().join("agent.json"))?;
+    let _lock = instance_lock::InstanceLock::claim(&Layout::joined(paths).pids().join("agent.json"))?;
     let ledger = match Ledger::load(&paths.ledger())? {
         ledger if ledger.membership.is_some() => ledger,
         _ => {
             let join = JoinConfig::load(&paths.join_file())?;
             let absent = || AgentError::NotJoined(paths.join_file().display().to_string());
-            enroll(paths, &join.ok_or_else(absent)?, Wishes::default(), &stop).await?
+            enroll(paths, &join.ok_or_else(absent)?, NodeRequest::default(), &stop).await?
         }
     };
     // Also after a crash between the two: the token in it has done its work.
@@ -390,7 +390,7 @@ impl Agent {
 mod tests {
     use super::desired::tests::config;
     use super::*;
-    use crate::signature::tests::Stranger;
+    use crate::signature::tests::Signer;
 
     /// Nothing of a refused configuration reaches the disk, so nothing of it is ever fetched, unpacked or run.
     #[tokio::test]
@@ -399,13 +399,13 @@ mod tests {
         let paths = Paths::new(dir.path());
         files::make_dir(&paths.run()).unwrap();
         files::make_dir(&paths.state()).unwrap();
-        let (platform, stranger) = (Stranger::new(), Stranger::new());
+        let (platform, other) = (Signer::new(), Signer::new());
         let offer = |generation, sum: &str, signed| {
             let parts = signature::tests::config("1.36.3", &sum.repeat(64));
             let (kubernetes_version, parts) = (parts.kubernetes_version, parts.parts);
             NodeConfig { generation, kubernetes_version, parts, signed, ..config() }
         };
-        let signed = |by: &Stranger, sum: &str| Some(by.signed(&signature::tests::manifest("1.36.3", &sum.repeat(64))));
+        let signed = |by: &Signer, sum: &str| Some(by.signed(&signature::tests::manifest("1.36.3", &sum.repeat(64))));
         let membership = Membership {
             node_id: "nod_x".into(),
             cluster_id: "cls_x".into(),
@@ -422,8 +422,7 @@ mod tests {
         };
         ledger.save(&paths.ledger()).unwrap();
         let mut agent = Agent::new(&paths, ledger.clone(), Vec::new()).unwrap();
-        let attacks =
-            [offer(2, "b", signed(&platform, "a")), offer(2, "b", signed(&stranger, "b")), offer(2, "b", None)];
+        let attacks = [offer(2, "b", signed(&platform, "a")), offer(2, "b", signed(&other, "b")), offer(2, "b", None)];
         for attack in attacks {
             agent.consider(attack).unwrap();
             assert_eq!((&agent.ledger, &Ledger::load(&paths.ledger()).unwrap()), (&ledger, &ledger));

@@ -76,7 +76,7 @@ impl Paths {
     }
 }
 
-/// How to reach and trust the platform, and the right to enrol once.
+/// How to reach and trust the platform, and the right to enroll once.
 #[derive(Clone, Deserialize)]
 pub struct JoinConfig {
     /// The gateway, `address:port`.
@@ -88,7 +88,7 @@ pub struct JoinConfig {
     /// The join token. A secret.
     #[serde(deserialize_with = "secret")]
     pub token: Zeroizing<String>,
-    /// The wished node name; empty: the hostname.
+    /// The requested node name; empty: the hostname.
     #[serde(default)]
     pub node_name: String,
     /// The platform's signing key: only parts that it signed are used. Empty in a line of before there were signatures.

@@ -17,7 +17,7 @@ use crate::signature::{self, SignatureError};
 /// The longest name Kubernetes takes for a node here: one DNS label.
 const NAME_MAX: usize = 63;
 
-/// An enrolment that failed.
+/// An enrollment that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum EnrollError {
     /// The gateway could not be reached or trusted.
@@ -89,16 +89,16 @@ pub struct Applicant {
     pub keys: Store,
 }
 
-/// The name under which the node asks to be known: the wish, or the hostname made into a DNS label.
-pub fn node_name(wish: &str, hostname: &str) -> String {
-    let source = if wish.is_empty() { hostname.split('.').next().unwrap_or_default() } else { wish };
+/// The name under which the node asks to be known: the requested one, or the hostname made into a DNS label.
+pub fn node_name(requested: &str, hostname: &str) -> String {
+    let source = if requested.is_empty() { hostname.split('.').next().unwrap_or_default() } else { requested };
     let lower = source.to_lowercase();
     let name: String = lower.chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(NAME_MAX).collect();
     let name = name.trim_matches('-');
     if name.is_empty() { "node".into() } else { name.to_owned() }
 }
 
-/// Enrols once. On success the certificates are on disk; the reply's configuration is still to be kept by the caller.
+/// Enrolls once. On success the certificates are on disk; the reply's configuration is still to be kept by the caller.
 pub async fn enroll(join: &JoinConfig, applicant: &Applicant) -> Result<EnrollReply, EnrollError> {
     enroll_by(&Dialer::from_env(&join.server)?, join, applicant).await
 }

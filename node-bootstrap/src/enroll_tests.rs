@@ -1,4 +1,4 @@
-//! Enrolment's words, and a whole one through an HTTP proxy with real TLS behind it.
+//! Enrollment's words, and a whole one through an HTTP proxy with real TLS behind it.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,7 +15,7 @@ use zeroize::Zeroizing;
 
 use super::*;
 use crate::link::tests::{Authority, proxy, soon};
-use crate::signature::tests::{Stranger, config, manifest};
+use crate::signature::tests::{Signer, config, manifest};
 
 struct Platform(Arc<Authority>, NodeConfig);
 
@@ -38,7 +38,7 @@ impl Enrollment for Platform {
     }
 }
 
-/// A gateway that ends TLS as `link.test.internal` and serves enrolment.
+/// A gateway that ends TLS as `link.test.internal` and serves enrollment.
 async fn gateway(authority: Arc<Authority>, first: NodeConfig) -> String {
     let (certificate, key) = authority.leaf("link.test.internal");
     let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
@@ -62,7 +62,7 @@ async fn gateway(authority: Arc<Authority>, first: NodeConfig) -> String {
 }
 
 #[tokio::test]
-async fn a_machine_enrols_through_a_proxy() {
+async fn a_machine_enrolls_through_a_proxy() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let authority = Arc::new(Authority::new());
     let server = gateway(Arc::clone(&authority), NodeConfig::default()).await;
@@ -89,8 +89,8 @@ async fn a_machine_enrols_through_a_proxy() {
     assert_eq!((reply.node_name.as_str(), served.load(Ordering::SeqCst)), ("web-1", 2));
     assert!(applicant.keys.link().is_ok(), "its certificates are on disk");
     // The proxy sees TLS and no more: another CA is noticed behind it too.
-    let stranger = JoinConfig { ca_pem: Authority::new().pem, ..join("pilothouse_join_good") };
-    let intercepted = soon(enroll_by(&dialer, &stranger, &applicant)).await.unwrap_err();
+    let other = JoinConfig { ca_pem: Authority::new().pem, ..join("pilothouse_join_good") };
+    let intercepted = soon(enroll_by(&dialer, &other, &applicant)).await.unwrap_err();
     assert!(intercepted.to_string().contains("intercept"), "{intercepted}");
 }
 
@@ -98,11 +98,11 @@ async fn a_machine_enrols_through_a_proxy() {
 #[tokio::test]
 async fn a_machine_does_not_join_for_parts_that_are_not_signed() {
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let (platform, stranger) = (Stranger::new(), Stranger::new());
+    let (platform, other) = (Signer::new(), Signer::new());
     let (authority, sum) = (Arc::new(Authority::new()), "a".repeat(64));
     let good = NodeConfig { signed: Some(platform.signed(&manifest("1.36.3", &sum))), ..config("1.36.3", &sum) };
     let changed = NodeConfig { signed: good.signed.clone(), ..config("1.36.3", &"b".repeat(64)) };
-    let foreign = NodeConfig { signed: Some(stranger.signed(&manifest("1.36.3", &sum))), ..good.clone() };
+    let foreign = NodeConfig { signed: Some(other.signed(&manifest("1.36.3", &sum))), ..good.clone() };
     let stripped = NodeConfig { signed: None, ..good.clone() };
     for (first, joins) in [(changed, false), (foreign, false), (stripped, false), (good, true)] {
         let server = gateway(Arc::clone(&authority), first).await;
@@ -129,7 +129,7 @@ async fn a_machine_does_not_join_for_parts_that_are_not_signed() {
 #[test]
 fn a_hostname_becomes_a_node_name() {
     assert_eq!(node_name("", "Web_1.example.com"), "web-1");
-    assert_eq!(node_name("Wished", "host"), "wished");
+    assert_eq!(node_name("Web-1", "host"), "web-1");
     assert_eq!(node_name("", ""), "node");
     assert_eq!(node_name("", &"x".repeat(90)).len(), 63);
 }

@@ -68,7 +68,7 @@ pub struct Installed {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Ledger {
-    /// Who the machine is; absent before enrolment.
+    /// Who the machine is; absent before enrollment.
     pub membership: Option<Membership>,
     /// The last accepted configuration.
     pub config: Option<NodeConfig>,

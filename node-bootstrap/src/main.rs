@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use base64::Engine;
 use clap::{Args, Parser, Subcommand};
-use node_bootstrap::agent::{self, AgentError, Wishes};
+use node_bootstrap::agent::{self, AgentError, NodeRequest};
 use node_bootstrap::config::{JoinConfig, Paths};
 use node_bootstrap::ledger::{Ledger, Membership, Tombstone};
 use node_bootstrap::spec::Layout;
@@ -271,8 +271,8 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
     }
     let config = join_config(&options)?;
     let stop = stop_signal()?;
-    let wishes = Wishes { labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
-    let ledger = agent::enroll(paths, &config, wishes, &stop).await?;
+    let request = NodeRequest { labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
+    let ledger = agent::enroll(paths, &config, request, &stop).await?;
     let name = ledger.membership.map(|membership| membership.node_name).unwrap_or_default();
     complain!("Joined as node {name}.");
     if !options.foreground {

@@ -70,7 +70,7 @@ impl Store {
         Identities { kubelet: files("kubelet"), proxy: files("proxy"), serving: files("serving") }
     }
 
-    /// Makes four keys (P-256) in a new generation. Their subjects are only wishes: the platform decides.
+    /// Makes four keys (P-256) in a new generation. Their subjects are only requests: the platform decides.
     pub fn prepare(&self, node_name: &str) -> Result<Pending, PkiError> {
         files::make_private_dir(&self.dir)?;
         self.drop_all_but(&fs::canonicalize(self.current()).unwrap_or_default())?;

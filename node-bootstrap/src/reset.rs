@@ -165,7 +165,7 @@ fn remove_dirs(
     Ok(())
 }
 
-/// Undoes what an enrolment that was refused has left: keys nobody signed. A machine that joined once keeps everything.
+/// Undoes what an enrollment that was refused has left: keys nobody signed. A machine that joined once keeps everything.
 pub fn forget_attempt(paths: &Paths) -> Result<(), FileError> {
     if Ledger::load(&paths.ledger())?.membership.is_some() || paths.tombstone().exists() {
         return Ok(());

@@ -12,9 +12,9 @@ fn golden(name: &str) -> String {
 }
 
 /// A key that nobody named.
-pub(crate) struct Stranger(Ed25519KeyPair);
+pub(crate) struct Signer(Ed25519KeyPair);
 
-impl Stranger {
+impl Signer {
     pub(crate) fn new() -> Self {
         Self(Ed25519KeyPair::generate().unwrap())
     }
@@ -92,7 +92,7 @@ fn what_openssl_signed_is_verified_and_a_named_successor_is_followed() {
 
 #[test]
 fn each_change_of_the_parts_is_refused() {
-    let (platform, stranger) = (Stranger::new(), Stranger::new());
+    let (platform, foreign) = (Signer::new(), Signer::new());
     let (key, good, bad) = (platform.key(), "a".repeat(64), "b".repeat(64));
     let offer = |config: NodeConfig, signed: Signed| check(&NodeConfig { signed: Some(signed), ..config }, &key);
     let signed = platform.signed(&manifest("1.36.3", &good));
@@ -120,7 +120,7 @@ fn each_change_of_the_parts_is_refused() {
     assert_eq!(offer(config("1.36.3", &good), truncated), Err(SignatureError::Wrong(key.clone())));
     let other = Signed { signature: platform.signed(&manifest("1.35.4", &good)).signature, ..signed.clone() };
     assert_eq!(offer(config("1.36.3", &good), other), Err(SignatureError::Wrong(key.clone())), "of another list");
-    let unknown = stranger.signed(&manifest("1.36.3", &bad));
+    let unknown = foreign.signed(&manifest("1.36.3", &bad));
     assert!(matches!(offer(config("1.36.3", &bad), unknown.clone()), Err(SignatureError::Key { .. })));
     let posing = Signed { key: key.clone(), ..unknown };
     assert_eq!(offer(config("1.36.3", &bad), posing), Err(SignatureError::Wrong(key.clone())));
@@ -136,7 +136,7 @@ fn each_change_of_the_parts_is_refused() {
 
 #[test]
 fn what_is_no_key_is_refused_on_the_command_line() {
-    assert!(parse_key(&Stranger::new().key()).is_ok());
+    assert!(parse_key(&Signer::new().key()).is_ok());
     for text in ["", "ed25519:", "ed25519:AAAA", "AAAA"] {
         assert!(parse_key(text).unwrap_err().contains("is no public key"), "{text}");
     }

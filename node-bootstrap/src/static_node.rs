@@ -1,6 +1,6 @@
 //! A node that is said by a file instead of by the platform: the embedded host's own.
 //!
-//! No enrolment, no link, no tunnel; the caller has made the network namespace and the certificates. The same processes and the
+//! No enrollment, no link, no tunnel; the caller has made the network namespace and the certificates. The same processes and the
 //! same supervision. Stopping leaves the pods running unless the caller says otherwise; [`crate::halt`] ends them.
 
 use std::collections::BTreeMap;

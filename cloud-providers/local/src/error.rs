@@ -8,7 +8,7 @@ use node_linux::files::FileError;
 use node_linux::tool::ToolError;
 use thiserror::Error;
 
-use crate::restless::RESTLESS;
+use crate::crash_loop::WINDOW;
 
 /// A failure of the `local` provider; all of them are the platform's or its machine's.
 #[derive(Debug, Error)]
@@ -65,8 +65,8 @@ pub enum LocalError {
         said: String,
     },
     /// It ended again and again; the next start waits.
-    #[error("the machine ended by itself {times} times within {} minutes: {console}", RESTLESS.as_secs() / 60)]
-    Restless {
+    #[error("the machine ended by itself {times} times within {} minutes: {console}", WINDOW.as_secs() / 60)]
+    CrashLoop {
         /// How often.
         times: usize,
         /// The end of its console.
@@ -122,7 +122,7 @@ impl LocalError {
             Self::Closed { .. } => {
                 "the operator's `pilothouse up` says the same; machines of your own are not concerned"
             }
-            Self::Restless { .. } => {
+            Self::CrashLoop { .. } => {
                 "read the machine's console.log in the data directory; it is started again once a minute"
             }
             Self::Ended { .. } => "read the machine's console.log in the data directory",

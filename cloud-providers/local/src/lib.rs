@@ -1,7 +1,7 @@
 //! Machine containers: a machine in milliseconds, for trying out and for tests.
 //!
 //! Each has namespaces of its own, an overlay over one shared Debian tree, a wire to a bridge behind NAT, and the node agent
-//! as PID 1, which enrols by the very token and path that any machine uses. Two stages build it: [`stage::run`] makes the
+//! as PID 1, which enrolls by the very token and path that any machine uses. Two stages build it: [`stage::run`] makes the
 //! process namespace and the wire, [`stage::init`] the rest, and then becomes the agent. A machine is found again by its
 //! cgroup and its directory, so it outlives the platform's process.
 //!
@@ -10,12 +10,12 @@
 
 mod cgroup;
 mod confine;
+mod crash_loop;
 mod error;
 mod kernel;
 mod machine;
 mod network;
 mod provider;
-mod restless;
 pub mod stage;
 mod users;
 

@@ -19,10 +19,10 @@ use tokio::process::{Child, Command};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::cgroup;
+use crate::crash_loop;
 use crate::error::LocalError;
 use crate::machine::Spec;
 use crate::network::Network;
-use crate::restless;
 use crate::users::{Ranges, Users};
 
 /// A machine's agent stops its pods in this time, or they are ended with it.
@@ -212,7 +212,7 @@ impl Local {
     /// # Errors
     /// When its processes do not end.
     pub async fn halt(&self, id: &str) -> Result<(), ProviderError> {
-        // What was done on purpose is no sign of unrest.
+        // What was done on purpose is no sign of a crash loop.
         let calm = Spec { restarts: Vec::new(), ..self.found(id)? };
         calm.save()?;
         Ok(self.clear(&calm).await?)
@@ -365,12 +365,12 @@ impl Provider for Local {
             return Ok(());
         }
         if !runs {
-            // Before anything is counted: that it was not let run is no sign of unrest, and its console says nothing of it.
+            // Before anything is counted: that it was not let run is no sign of a crash loop, and its console says nothing of it.
             self.permit(&spec)?;
         }
         if !runs && spec.wanted {
             // Nobody stopped it.
-            restless::again(&mut spec, restless::now())?;
+            crash_loop::note_start(&mut spec, crash_loop::now())?;
         }
         spec.wanted = true;
         spec.save()?;

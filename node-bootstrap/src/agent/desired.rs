@@ -1,4 +1,4 @@
-//! From the platform's words and the user's wishes to one decided node.
+//! From the platform's words and the user's request to one decided node.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};

@@ -23,7 +23,7 @@ pub enum AgentError {
     /// Another agent runs.
     #[error("another agent already runs on this machine (pid {0})")]
     Running(u32),
-    /// Enrolment.
+    /// Enrollment.
     #[error(transparent)]
     Enroll(#[from] EnrollError),
     /// The gateway's address.

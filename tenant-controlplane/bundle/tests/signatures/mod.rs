@@ -35,8 +35,8 @@ fn with_evil_kubelet(text: &str) -> String {
 }
 
 /// Another machine's keys over the same caches.
-fn stranger(setup: &Setup, cache: &str) -> Cache {
-    Cache::with_keys(setup.dir.path().join(cache), Keys::new(setup.dir.path().join("stranger")))
+fn other_installation(setup: &Setup, cache: &str) -> Cache {
+    Cache::with_keys(setup.dir.path().join(cache), Keys::new(setup.dir.path().join("other")))
 }
 
 fn open(cache: &Cache) -> Result<Bundle, BundleError> {
@@ -65,11 +65,11 @@ async fn a_cache_that_was_changed_is_refused_with_the_reason_and_mended() {
     let (cache, id, key) = (setup.cache("cache"), bundle.id().to_owned(), bundle.signer());
     let (text, signed) =
         (fs::read_to_string(manifest(&cache, &id)).unwrap(), fs::read_to_string(signature(&cache, &id)).unwrap());
-    let other = stranger(&setup, "cache");
+    let other = other_installation(&setup, "cache");
     store(&cache, &evil());
     let by_stranger = {
-        // A stranger who may write here signs the changed list himself.
-        let theirs = stranger(&setup, "theirs");
+        // Another installation that may write here signs the changed list itself.
+        let theirs = other_installation(&setup, "theirs");
         let mut opts = setup.options(Source::Release);
         opts.cache = theirs.clone();
         let made = Bundle::build(&opts, &|_| {}).await.unwrap();
@@ -154,7 +154,7 @@ async fn nothing_unsigned_is_taken_over_and_up_says_so_and_builds_anew() {
         value.as_object_mut().unwrap().remove("signatures");
         fs::write(marker.path(), value.to_string()).unwrap();
     }
-    let new = stranger(&setup, "cache");
+    let new = other_installation(&setup, "cache");
     let mut opts = setup.options(Source::Auto);
     opts.cache = new.clone();
     opts.go = Some("/nonexistent/go".into());
@@ -201,7 +201,7 @@ async fn an_archive_that_no_trusted_key_signed_changes_nothing() {
     bundle.export(&tar, &|_| {}).unwrap();
     let exporter = bundle.signer();
     // Another machine, with a bundle of its own in its cache.
-    let target = stranger(&setup, "target");
+    let target = other_installation(&setup, "target");
     let mut opts = setup.options(Source::Release);
     opts.cache = target.clone();
     let own =
@@ -278,7 +278,7 @@ async fn an_archive_that_no_trusted_key_signed_changes_nothing() {
 async fn a_key_that_is_trusted_counts_until_it_is_not() {
     let setup = setup().await;
     let bundle = setup.build().await.unwrap();
-    let other = stranger(&setup, "cache");
+    let other = other_installation(&setup, "cache");
     assert!(open(&other).is_err());
     other.keys().trust(bundle.signer()).unwrap();
     let opened = open(&other).unwrap();

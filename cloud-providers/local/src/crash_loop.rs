@@ -1,4 +1,4 @@
-//! When a machine that ended by itself is started again: at once, but not for ever.
+//! The back-off of a machine that ends by itself again and again: it is started at once, but not for ever.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,9 +6,9 @@ use crate::error::LocalError;
 use crate::machine::Spec;
 
 /// Ends longer ago than this are forgiven.
-pub const RESTLESS: Duration = Duration::from_secs(300);
+pub const WINDOW: Duration = Duration::from_secs(300);
 /// So many starts in that time come at once.
-const FREE: usize = 3;
+const IMMEDIATE: usize = 3;
 /// After them, one in this time.
 const PAUSE: Duration = Duration::from_secs(60);
 
@@ -20,13 +20,13 @@ pub fn now() -> u64 {
 /// Notes another start at `now`.
 ///
 /// # Errors
-/// [`LocalError::Restless`] while it must wait; nothing is noted then.
-pub fn again(spec: &mut Spec, now: u64) -> Result<(), LocalError> {
+/// [`LocalError::CrashLoop`] while it must wait; nothing is noted then.
+pub fn note_start(spec: &mut Spec, now: u64) -> Result<(), LocalError> {
     // A clock that was set back forgives too.
-    spec.restarts.retain(|at| (0..RESTLESS.as_secs()).contains(&now.wrapping_sub(*at)));
+    spec.restarts.retain(|at| (0..WINDOW.as_secs()).contains(&now.wrapping_sub(*at)));
     let last = spec.restarts.last().copied().unwrap_or(0);
-    if spec.restarts.len() >= FREE && now - last < PAUSE.as_secs() {
-        return Err(LocalError::Restless { times: spec.restarts.len(), console: spec.console() });
+    if spec.restarts.len() >= IMMEDIATE && now - last < PAUSE.as_secs() {
+        return Err(LocalError::CrashLoop { times: spec.restarts.len(), console: spec.console() });
     }
     spec.restarts.push(now);
     Ok(())
@@ -40,13 +40,13 @@ mod tests {
     fn three_starts_come_at_once_and_then_one_a_minute() {
         let mut spec = crate::machine::tests::spec();
         for now in [1000, 1001, 1002] {
-            again(&mut spec, now).unwrap();
+            note_start(&mut spec, now).unwrap();
         }
-        let refused = again(&mut spec, 1003).unwrap_err();
+        let refused = note_start(&mut spec, 1003).unwrap_err();
         assert!(refused.to_string().contains("3 times within 5 minutes"), "{refused}");
-        assert!(again(&mut spec, 1061).is_err() && again(&mut spec, 1062).is_ok());
-        assert!(again(&mut spec, 1100).is_err(), "a minute after the last one");
-        assert!(again(&mut spec, 1062 + 300).is_ok());
+        assert!(note_start(&mut spec, 1061).is_err() && note_start(&mut spec, 1062).is_ok());
+        assert!(note_start(&mut spec, 1100).is_err(), "a minute after the last one");
+        assert!(note_start(&mut spec, 1062 + 300).is_ok());
         assert_eq!(spec.restarts.len(), 1, "what is long ago is forgiven");
     }
 }

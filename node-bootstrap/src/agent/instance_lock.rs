@@ -11,12 +11,12 @@ use super::AgentError;
 use crate::child::Identity;
 
 /// The claim to be the only agent on the machine.
-pub(super) struct Lone {
+pub(super) struct InstanceLock {
     pid_file: PathBuf,
     _lock: File,
 }
 
-impl Lone {
+impl InstanceLock {
     /// Claims it, or names the one that has it.
     pub(super) fn claim(pid_file: &Path) -> Result<Self, AgentError> {
         let path = pid_file.with_extension("lock");
@@ -40,7 +40,7 @@ impl Lone {
     }
 }
 
-impl Drop for Lone {
+impl Drop for InstanceLock {
     fn drop(&mut self) {
         let _ = files::remove(&self.pid_file);
     }
@@ -54,10 +54,10 @@ mod tests {
     fn of_two_at_once_one_is_refused_and_the_next_is_let_in() {
         let dir = tempfile::tempdir().unwrap();
         let file = dir.path().join("agent.json");
-        let first = Lone::claim(&file).unwrap();
+        let first = InstanceLock::claim(&file).unwrap();
         files::remove(&file).unwrap();
-        assert!(matches!(Lone::claim(&file), Err(AgentError::Running(_))), "without a pid file too");
+        assert!(matches!(InstanceLock::claim(&file), Err(AgentError::Running(_))), "without a pid file too");
         drop(first);
-        Lone::claim(&file).unwrap();
+        InstanceLock::claim(&file).unwrap();
     }
 }
