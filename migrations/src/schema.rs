@@ -1,6 +1,8 @@
 //! The steps of the schema, in order. A step that has been released is never changed again: a new file is added.
 //!
-//! One file holds one step, because sea-orm names steps after their files. Steps only go forward.
+//! One file holds one step, because sea-orm names steps after their files. Steps only go forward. Each is one transaction,
+//! on SQLite too (`use_transaction`), so that a process that is killed in the middle leaves nothing half made. What a step needs
+//! is written out in it, and does not change with the crate; only the hash of the audit log's chain is the same everywhere.
 
 mod m0001_tenancy;
 mod m0002_clusters;
@@ -21,6 +23,8 @@ mod m0016_force;
 mod m0018_local_machines;
 mod m0019_prepared_authorities;
 mod m0020_refused_nodes;
+#[cfg(test)]
+mod tests;
 
 use sea_orm_migration::prelude::*;
 

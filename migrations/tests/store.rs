@@ -28,6 +28,8 @@ mod operations;
 mod quotas;
 #[path = "store/retention.rs"]
 mod retention;
+#[path = "store/server.rs"]
+mod server;
 #[path = "store/spares.rs"]
 mod spares;
 #[path = "store/work.rs"]

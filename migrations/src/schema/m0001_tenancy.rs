@@ -10,6 +10,10 @@ pub(super) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         for table in [organizations(), projects(), users(), members(), api_tokens(), sessions(), hosts()] {
             manager.create_table(table).await?;

@@ -8,6 +8,10 @@ pub(super) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut nodes = Table::alter();
         manager.alter_table(nodes.table("nodes").add_column(big_integer_null("drain_ends_at")).take()).await

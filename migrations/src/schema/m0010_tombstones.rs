@@ -12,6 +12,10 @@ pub(super) struct Migration;
 
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut tombstones = Table::create();
         tombstones.table("node_tombstones").col(uuid("node")).col(uuid("cluster")).col(text("name"));

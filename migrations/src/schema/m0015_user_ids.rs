@@ -4,13 +4,19 @@ use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::big_integer;
 
 use super::index;
-use crate::store::users::FIRST;
 
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
+/// The first user id that is given out.
+const FIRST: i64 = 1_879_100_000;
+
 #[async_trait::async_trait]
 impl MigrationTrait for Migration {
+    fn use_transaction(&self) -> Option<bool> {
+        Some(true)
+    }
+
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut clusters = Table::alter();
         manager.alter_table(clusters.table("clusters").add_column(big_integer("user_id").default(0)).take()).await?;
