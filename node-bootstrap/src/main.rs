@@ -1,5 +1,4 @@
-//! `pilothouse-node`: what a person, a provider or systemd calls. Reads arguments, picks the right part of the agent, says how it
-//! went.
+//! `pilothouse-node`: what a person, a provider or systemd calls. Reads arguments, calls a part of the agent, says how it went.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
