@@ -23,9 +23,10 @@ const OURS: &str = "
     node-bootstrap: node-linux node-protocol
     node-linux:
     node-protocol:
-    pilothouse: bundle cli cloud-local cloud-providers gateway migrations node-linux node-protocol portal provisioner tenant-controlplane
-    portal: api-types migrations node-protocol tenant-controlplane
-    provisioner: cloud-providers migrations node-protocol tenant-controlplane
+    pilothouse: bundle cli cloud-local cloud-providers gateway migrations node-linux node-protocol portal provisioner telemetry tenant-controlplane
+    portal: api-types migrations node-protocol telemetry tenant-controlplane
+    provisioner: cloud-providers migrations node-protocol telemetry tenant-controlplane
+    telemetry:
     tenant-controlplane: node-protocol
 ";
 
@@ -38,9 +39,10 @@ const ELSEWHERE: &str = "
     kube: pilothouse provisioner
     libc: cloud-local
     nix: bundle cli cloud-local node-bootstrap node-linux pilothouse
+    opentelemetry: telemetry
     sea-orm: migrations
     sqlx: migrations
-    tokio: bundle cli cloud-local cloud-providers gateway migrations node-bootstrap node-linux pilothouse portal provisioner
+    tokio: bundle cli cloud-local cloud-providers gateway migrations node-bootstrap node-linux pilothouse portal provisioner telemetry
     tonic: node-bootstrap node-protocol provisioner
 ";
 
