@@ -19,7 +19,7 @@ const OURS: &str = "
     cloud-local: cloud-providers node-linux
     cloud-providers:
     gateway: node-protocol
-    migrations: tenant-controlplane
+    migrations: tenant-controlplane telemetry
     node-bootstrap: node-linux node-protocol
     node-linux:
     node-protocol:

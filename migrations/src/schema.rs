@@ -21,6 +21,7 @@ mod m0016_force;
 mod m0018_local_machines;
 mod m0019_prepared_authorities;
 mod m0020_refused_nodes;
+mod m0021_trace_context;
 
 use sea_orm_migration::prelude::*;
 
@@ -53,6 +54,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0018_local_machines::Migration),
             Box::new(m0019_prepared_authorities::Migration),
             Box::new(m0020_refused_nodes::Migration),
+            Box::new(m0021_trace_context::Migration),
         ]
     }
 }

@@ -224,7 +224,7 @@ impl Engine {
     fn verdict(&self, work: &Work, ended: Result<Outcome, ReconcileError>) -> Settle {
         let (kind, id) = (work.kind, work.id);
         match ended {
-            Ok(Outcome::Done) => Settle::Later(jitter(self.tuning.resync)),
+            Ok(Outcome::Done) => Settle::Ended(jitter(self.tuning.resync)),
             Ok(Outcome::Gone) => Settle::Done,
             Ok(Outcome::Throttled) => Settle::Postponed(jitter(CROWDED)),
             Ok(Outcome::Waiting { reason, after }) => {
@@ -233,7 +233,7 @@ impl Engine {
             }
             Err(error) if error.terminal => {
                 tracing::warn!(%kind, %id, error = crate::chain(&error), "terminal error: waiting for a new spec");
-                Settle::Later(INVALID_REST)
+                Settle::Ended(INVALID_REST)
             }
             Err(error) => {
                 let backoff = self.tuning.backoff.after(work.failures.saturating_add(1));
@@ -247,7 +247,8 @@ impl Engine {
     async fn settle(self: &Arc<Self>, work: &Work, settle: Settle) {
         let pause = match settle {
             Settle::Done => None,
-            Settle::Later(pause) | Settle::Postponed(pause) | Settle::Failed { backoff: pause } => Some(pause),
+            Settle::Ended(pause) | Settle::Later(pause) => Some(pause),
+            Settle::Postponed(pause) | Settle::Failed { backoff: pause } => Some(pause),
         };
         let mut settled = self.store.work().settle(work, settle).await;
         let begun = tokio::time::Instant::now();

@@ -14,7 +14,7 @@ pub(crate) use provider::traced;
 /// The span of a reconcile: a child of the request that made it due.
 pub(crate) fn reconcile(work: &Work) -> Span {
     let (kind, id) = (work.kind, work.id);
-    tracing::info_span!(
+    let span = tracing::info_span!(
         target: TARGET,
         "reconcile",
         otel.name = format!("reconcile {kind}"),
@@ -23,7 +23,9 @@ pub(crate) fn reconcile(work: &Work) -> Span {
         pilothouse.kind = %kind,
         pilothouse.id = %id,
         pilothouse.outcome = Empty,
-    )
+    );
+    telemetry::continue_from(&span, work.traceparent.as_deref());
+    span
 }
 
 /// Notes how a span of [`reconcile`] ended.

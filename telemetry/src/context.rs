@@ -8,20 +8,18 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use tracing::Span;
 use tracing_opentelemetry::OpenTelemetrySpanExt;
 
-use crate::TARGET;
-
 const TRACEPARENT: &str = "traceparent";
 
-/// The `traceparent` of the span that is entered; `None` when nothing is traced.
+/// The `traceparent` of the innermost span of ours that is entered, whatever others are inside of it; `None` when nothing is traced.
 pub fn traceparent() -> Option<String> {
     let mut carrier = HashMap::new();
-    TraceContextPropagator::new().inject_context(&Span::current().context(), &mut carrier);
+    TraceContextPropagator::new().inject_context(&opentelemetry::Context::current(), &mut carrier);
     carrier.remove(TRACEPARENT)
 }
 
-/// Whether the span that is entered is one of ours.
+/// Whether a span of ours is entered.
 pub fn is_traced() -> bool {
-    Span::current().metadata().is_some_and(|metadata| metadata.target() == TARGET)
+    opentelemetry::Context::current().has_active_span()
 }
 
 /// Makes a new span the child of what a caller sent, when that is a valid `traceparent`; otherwise the span begins a trace.
