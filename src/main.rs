@@ -17,28 +17,26 @@ mod progress;
 mod protect;
 mod screen;
 mod status;
+mod telemetry;
 mod up;
 
-use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser;
-use tracing_subscriber::EnvFilter;
 
 use crate::options::{Cli, Command};
 
 fn main() -> ExitCode {
     rustls::crypto::aws_lc_rs::default_provider().install_default().ok();
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new("warn,pilothouse=info,provisioner=info,gateway=info,kube_client=off"));
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .init();
     let command = Cli::parse().command;
+    let _export = match telemetry::start(matches!(&command, Command::Up(args) if !args.detach)) {
+        Ok(export) => export,
+        Err(error) => {
+            eprintln!("pilothouse: {error:#}");
+            return ExitCode::FAILURE;
+        }
+    };
     // Whoever reads what a verb prints may stop reading, as `head` does; what starts, stops or is a machine goes on without a reader.
     let goes_on = match &command {
         Command::Up(args) => !args.detach,

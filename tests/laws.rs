@@ -20,13 +20,14 @@ const OURS: &str = "
     cloud-providers:
     embedded-host: bundle node-linux node-protocol provisioner tenant-controlplane
     gateway: node-protocol
-    migrations: tenant-controlplane
+    migrations: tenant-controlplane telemetry
     node-bootstrap: node-linux node-protocol
     node-linux:
     node-protocol:
-    pilothouse: bundle cli cloud-local cloud-providers embedded-host gateway migrations node-linux node-protocol portal provisioner tenant-controlplane
-    portal: api-types migrations node-protocol tenant-controlplane
-    provisioner: cloud-providers migrations node-protocol tenant-controlplane
+    pilothouse: bundle cli cloud-local cloud-providers embedded-host gateway migrations node-linux node-protocol portal provisioner telemetry tenant-controlplane
+    portal: api-types migrations node-protocol telemetry tenant-controlplane
+    provisioner: cloud-providers migrations node-protocol telemetry tenant-controlplane
+    telemetry:
     tenant-controlplane: node-protocol
 ";
 
@@ -39,9 +40,10 @@ const ELSEWHERE: &str = "
     kube: embedded-host pilothouse provisioner
     libc: cloud-local
     nix: bundle cli cloud-local embedded-host node-bootstrap node-linux pilothouse
+    opentelemetry: telemetry
     sea-orm: migrations
     sqlx: migrations
-    tokio: bundle cli cloud-local cloud-providers embedded-host gateway migrations node-bootstrap node-linux pilothouse portal provisioner
+    tokio: bundle cli cloud-local cloud-providers embedded-host gateway migrations node-bootstrap node-linux pilothouse portal provisioner telemetry
     tonic: node-bootstrap node-protocol provisioner
 ";
 

@@ -23,6 +23,7 @@ mod m0016_force;
 mod m0018_local_machines;
 mod m0019_prepared_authorities;
 mod m0020_refused_nodes;
+mod m0021_trace_context;
 #[cfg(test)]
 mod tests;
 
@@ -57,6 +58,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0018_local_machines::Migration),
             Box::new(m0019_prepared_authorities::Migration),
             Box::new(m0020_refused_nodes::Migration),
+            Box::new(m0021_trace_context::Migration),
         ]
     }
 }

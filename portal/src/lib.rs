@@ -20,6 +20,7 @@ mod install;
 pub mod paging;
 mod router;
 pub mod state;
+mod trace;
 pub mod web;
 
 pub use config::{AgentFiles, Capabilities, IssueError, Issuer, LocalMachines, PortalConfig, RequestLimits};

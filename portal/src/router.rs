@@ -1,6 +1,6 @@
 //! The whole table of routes, and the layers around it.
 //!
-//! From the outside in: the error response (request id, log line, shape of errors), panics, time, size, same-site, the audit log of
+//! From the outside in: the trace, the error response (request id, log line, shape of errors), panics, time, size, same-site, the audit log of
 //! refusals; then for REST the guard (credentials, limits, trying out, sending twice), and for pages their admission
 //! (session, limits); then the routes.
 
@@ -8,7 +8,7 @@ use crate::api::middleware::{Rules, check_request};
 use crate::auth::csrf;
 use crate::error_response::render_error;
 use crate::state::AppState;
-use crate::{api, audit, install, web};
+use crate::{api, audit, install, trace, web};
 use axum::Router;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
@@ -49,6 +49,7 @@ fn around<S: Clone + Send + Sync + 'static>(routes: Router<S>, public_url: &str,
         .layer(TimeoutLayer::with_status_code(StatusCode::GATEWAY_TIMEOUT, longest))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn(render_error))
+        .layer(from_fn(trace::trace_request))
 }
 
 /// The OpenAPI document.

@@ -41,6 +41,7 @@ use tower::ServiceExt;
 
 use crate::config::InstallationInfo;
 use crate::parts::Parts;
+use crate::trace::GrpcTrace;
 
 use bounds::Method;
 
@@ -131,7 +132,7 @@ impl Agents {
                     request.extensions_mut().insert(requested.clone());
                     request
                 };
-                let service = ServiceBuilder::new().map_request(note).service(self.enrollment());
+                let service = ServiceBuilder::new().map_request(note).service(GrpcTrace(self.enrollment()));
                 let served = serve(io, service.boxed_clone(), cut);
                 until_silent(served, enrollment_requested, FIRST_WORD).await;
             }
@@ -142,7 +143,7 @@ impl Agents {
                     request.extensions_mut().insert(link.clone());
                     request
                 };
-                let service = ServiceBuilder::new().map_request(name).service(self.node_link());
+                let service = ServiceBuilder::new().map_request(name).service(GrpcTrace(self.node_link()));
                 serve(io, service.boxed_clone(), cut).await;
             }
         }

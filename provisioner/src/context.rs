@@ -110,7 +110,7 @@ impl Context {
             host,
             tenants,
             pods,
-            providers,
+            providers: providers.into_iter().map(crate::trace::traced).collect(),
             keys,
             installation,
             tuning,

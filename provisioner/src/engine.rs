@@ -22,11 +22,13 @@ use tenant_controlplane::status::Class;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::backoff::jitter;
 use crate::config::Tuning;
 use crate::error::ReconcileError;
+use crate::trace;
 
 /// The longest the loop sleeps without a signal: what another process made due, or what came due by itself.
 const LONGEST_SLEEP: Duration = Duration::from_secs(1);
@@ -180,16 +182,20 @@ impl Engine {
     async fn keep(self: Arc<Self>, work: Work) {
         let key = (work.kind, work.id);
         self.running().insert(key, false);
+        let span = trace::reconcile(&work);
+        let run = self.runner.reconcile(work.kind, work.id).instrument(span.clone());
         let ended = tokio::select! {
-            ended = AssertUnwindSafe(self.runner.reconcile(work.kind, work.id)).catch_unwind() => Some(ended),
+            ended = AssertUnwindSafe(run).catch_unwind() => Some(ended),
             () = self.keep_lease(&work) => None,
         };
         let nudged = self.running().remove(&key).unwrap_or_default();
         let Some(ended) = ended else {
             tracing::warn!(kind = %work.kind, id = %work.id, "lease lost: reconcile cancelled");
+            trace::record_outcome(&span, "lease_lost", true);
             return;
         };
         let ended = ended.unwrap_or_else(|_| Err(panicked()));
+        trace::record_outcome(&span, outcome(&ended), ended.is_err());
         let gone = matches!(ended, Ok(Outcome::Gone));
         self.settle(&work, self.verdict(&work, ended)).await;
         if nudged && !gone {
@@ -218,7 +224,7 @@ impl Engine {
     fn verdict(&self, work: &Work, ended: Result<Outcome, ReconcileError>) -> Settle {
         let (kind, id) = (work.kind, work.id);
         match ended {
-            Ok(Outcome::Done) => Settle::Later(jitter(self.tuning.resync)),
+            Ok(Outcome::Done) => Settle::Ended(jitter(self.tuning.resync)),
             Ok(Outcome::Gone) => Settle::Done,
             Ok(Outcome::Throttled) => Settle::Postponed(jitter(CROWDED)),
             Ok(Outcome::Waiting { reason, after }) => {
@@ -227,7 +233,7 @@ impl Engine {
             }
             Err(error) if error.terminal => {
                 tracing::warn!(%kind, %id, error = crate::chain(&error), "terminal error: waiting for a new spec");
-                Settle::Later(INVALID_REST)
+                Settle::Ended(INVALID_REST)
             }
             Err(error) => {
                 let backoff = self.tuning.backoff.after(work.failures.saturating_add(1));
@@ -241,7 +247,8 @@ impl Engine {
     async fn settle(self: &Arc<Self>, work: &Work, settle: Settle) {
         let pause = match settle {
             Settle::Done => None,
-            Settle::Later(pause) | Settle::Postponed(pause) | Settle::Failed { backoff: pause } => Some(pause),
+            Settle::Ended(pause) | Settle::Later(pause) => Some(pause),
+            Settle::Postponed(pause) | Settle::Failed { backoff: pause } => Some(pause),
         };
         let mut settled = self.store.work().settle(work, settle).await;
         let begun = tokio::time::Instant::now();
@@ -261,6 +268,18 @@ impl Engine {
                 }
             });
         }
+    }
+}
+
+/// How a reconcile ended, as a word for traces.
+const fn outcome(ended: &Result<Outcome, ReconcileError>) -> &'static str {
+    match ended {
+        Ok(Outcome::Done) => "done",
+        Ok(Outcome::Waiting { .. }) => "waiting",
+        Ok(Outcome::Throttled) => "throttled",
+        Ok(Outcome::Gone) => "gone",
+        Err(error) if error.terminal => "terminal",
+        Err(_) => "failed",
     }
 }
 

@@ -29,6 +29,7 @@ mod steps;
 pub mod tenants;
 #[cfg(test)]
 mod testing;
+mod trace;
 mod watch_to_work;
 
 use std::sync::Arc;

@@ -15,6 +15,7 @@ pub struct Model {
     pub failures: i64,
     pub fence: i64,
     pub wanted: i64,
+    pub traceparent: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -50,6 +50,8 @@ pub struct Work {
     pub fence: i64,
     /// Counts requests for this id, so that one that came meanwhile is not lost.
     pub(crate) wanted: i64,
+    /// The trace contexts of the requests that wait for this, the oldest first, with a space between them.
+    pub traceparent: Option<String>,
 }
 
 /// What came of looking.
@@ -57,6 +59,8 @@ pub struct Work {
 pub enum Settle {
     /// Nothing is left to do until somebody makes it due again.
     Done,
+    /// What was requested has ended, well or not; look again after this time.
+    Ended(Duration),
     /// Look again after this time; not a failure.
     Later(Duration),
     /// Nobody looked; look after this time. What failed before still counts.
@@ -81,6 +85,7 @@ impl TryFrom<table::work::Model> for Work {
             failures: codec::count("work failures", model.failures)?,
             fence: model.fence,
             wanted: model.wanted,
+            traceparent: model.traceparent,
         })
     }
 }

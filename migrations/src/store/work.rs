@@ -3,6 +3,8 @@
 //! A lease is a row, not a lock: it is taken in a short transaction, renewed while the work goes on, and ends by itself when its holder
 //! dies. Whoever makes an id due while somebody works on it is not lost: the count `wanted` tells the settling worker, and the id is due
 //! again at once. The count `fence` tells a worker whose lease ran out from the one that has it now.
+//!
+//! `traceparent` carries the trace of whoever made an id due to the worker, and stays until what was requested has ended.
 
 use std::time::Duration;
 
@@ -20,10 +22,16 @@ use crate::entity::work;
 use crate::error::StoreError;
 use crate::rows::work::{Settle, Work, WorkKind};
 
-const MAKE_DUE: &str = "INSERT INTO work (kind, id, due_at, lease_until, lease_owner, failures, fence, wanted) \
-     VALUES ($1, $2, $3, NULL, '', 0, 0, 1) \
+/// Of several traces each is kept once, and no more than four: a context has 55 characters, of which 32 from the fourth on name its trace.
+const MAKE_DUE: &str = "INSERT INTO work (kind, id, due_at, lease_until, lease_owner, failures, fence, wanted, traceparent) \
+     VALUES ($1, $2, $3, NULL, '', 0, 0, 1, $4) \
      ON CONFLICT (kind, id) DO UPDATE SET wanted = work.wanted + 1, \
-     due_at = CASE WHEN excluded.due_at < work.due_at THEN excluded.due_at ELSE work.due_at END";
+     due_at = CASE WHEN excluded.due_at < work.due_at THEN excluded.due_at ELSE work.due_at END, \
+     traceparent = CASE WHEN excluded.traceparent IS NULL THEN work.traceparent \
+     WHEN work.traceparent IS NULL THEN excluded.traceparent \
+     WHEN length(work.traceparent) > 200 THEN work.traceparent \
+     WHEN work.traceparent LIKE '%-' || substr(excluded.traceparent, 4, 32) || '-%' THEN work.traceparent \
+     ELSE work.traceparent || ' ' || excluded.traceparent END";
 
 /// Work that is due; see [`Store::work`].
 #[derive(Clone, Copy)]
@@ -97,6 +105,9 @@ impl WorkQueue<'_> {
         let (wait, failures) = verdict(outcome, row.failures);
         row.due_at = codec::millis(if wanted_again { now } else { now + wait });
         (row.failures, row.lease_until, row.lease_owner) = (failures, None, String::new());
+        if matches!(outcome, Settle::Done | Settle::Ended(_)) {
+            row.traceparent = newer(row.traceparent, held.traceparent.as_deref());
+        }
         tx.save(row).await?;
         if wanted_again {
             tx.publish(Change::of(ChangeKind::Work, held.id));
@@ -140,10 +151,17 @@ impl WorkQueue<'_> {
 const fn verdict(outcome: Settle, failures: i64) -> (Duration, i64) {
     match outcome {
         Settle::Done => (Duration::ZERO, 0),
-        Settle::Later(wait) => (wait, 0),
+        Settle::Ended(wait) | Settle::Later(wait) => (wait, 0),
         Settle::Postponed(wait) => (wait, failures),
         Settle::Failed { backoff } => (backoff, failures + 1),
     }
+}
+
+/// The traces that came since a lease was taken.
+fn newer(all: Option<String>, held: Option<&str>) -> Option<String> {
+    let all = all?;
+    let newer = held.and_then(|held| all.strip_prefix(held)).unwrap_or(&all).trim_start();
+    (!newer.is_empty()).then(|| newer.to_owned())
 }
 
 fn free(kinds: &[WorkKind], now: i64) -> sea_orm::Select<work::Entity> {
@@ -166,7 +184,7 @@ pub(super) async fn make_due(tx: &mut Tx, kind: WorkKind, id: Uuid) -> Result<()
 }
 
 async fn make_due_at(tx: &mut Tx, kind: WorkKind, id: Uuid, at: i64) -> Result<(), StoreError> {
-    let values = [kind.to_string().into(), id.into(), at.into()];
+    let values = [kind.to_string().into(), id.into(), at.into(), telemetry::traceparent().into()];
     tx.execute_raw(Statement::from_sql_and_values(tx.get_database_backend(), MAKE_DUE, values)).await?;
     tx.publish(Change::of(ChangeKind::Work, id));
     Ok(())

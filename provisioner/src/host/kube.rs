@@ -29,6 +29,7 @@ use super::resources::kind;
 use super::{
     ApiError, CALL_LIMIT, FIELD_MANAGER, Health, Kubernetes, LIST_LIMIT, Meta, NodeStatus, ObjectKey, PodInfo, Watch,
 };
+use crate::trace;
 
 /// How long one probe may take.
 const PROBE_LIMIT: Duration = Duration::from_secs(2);
@@ -80,8 +81,12 @@ impl KubeApi {
         what: &str,
         call: impl Future<Output = ::kube::Result<T>>,
     ) -> Result<T, ApiError> {
-        let answer = tokio::time::timeout(self.limit, call).await.map_err(|_| ApiError::Timeout)?;
-        answer.map_err(|error| failed(verb, what, error))
+        let kind = what.split_once(' ').map_or(what, |(kind, _)| kind);
+        let bounded = async {
+            let answer = tokio::time::timeout(self.limit, call).await.map_err(|_| ApiError::Timeout)?;
+            answer.map_err(|error| failed(verb, what, error))
+        };
+        trace::call(("kubernetes", kind, verb), bounded).await
     }
 
     /// One list, page by page; what `keep` makes of each object is kept.
