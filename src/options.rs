@@ -121,6 +121,9 @@ pub struct UpArgs {
     /// those of the default version and ranges find one [default: 2 on the embedded host, fewer where there is less than 8 GiB; else 0]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(..=16))]
     pub spares: Option<u8>,
+    /// Address on loopback where Prometheus reads `/metrics` [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", value_parser = loopback)]
+    pub metrics: Option<SocketAddr>,
     /// Where the Kubernetes components come from: auto, release (official files) or modules (built from Go modules)
     #[arg(long, default_value = "auto", env = "PILOTHOUSE_BUNDLE_SOURCE")]
     pub bundle_source: String,
@@ -143,6 +146,13 @@ pub struct UpArgs {
     /// Write progress there (internal)
     #[arg(long, hide = true)]
     pub progress_file: Option<PathBuf>,
+}
+
+/// An address that only this machine reaches.
+fn loopback(text: &str) -> Result<SocketAddr, String> {
+    let address: SocketAddr = text.parse().map_err(|_| "use ADDRESS:PORT, such as 127.0.0.1:9464".to_owned())?;
+    let refused = || format!("{} is not on loopback: others would reach it", address.ip());
+    address.ip().is_loopback().then_some(address).ok_or_else(refused)
 }
 
 /// What local machines an instance offers.

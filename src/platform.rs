@@ -6,6 +6,7 @@ pub mod https;
 pub mod issuer;
 pub mod leisure;
 pub mod machines;
+pub mod metrics;
 pub mod parts;
 pub mod ports;
 pub mod removals;
@@ -54,6 +55,8 @@ pub struct Doors {
     pub gateway: TcpListener,
     /// The portal's, plain HTTP on loopback.
     pub portal: TcpListener,
+    /// Where Prometheus may ask, if anywhere.
+    pub metrics: Option<TcpListener>,
 }
 
 /// What a platform has to work with.
@@ -150,6 +153,10 @@ impl Platform {
             link: serve::link(agents, cancel.clone()),
             limits: Limits::default(),
         })?;
+        if let Some(listener) = doors.metrics {
+            let scrapes = metrics::serve(listener, self.store.clone(), gateway.clone(), cancel.clone());
+            self.services.keep("the metrics", scrapes);
+        }
         let removals = removals::follow(self.store.clone(), gateway.clone(), cancel.clone());
         self.services.go_on("the watch for removals", removals);
         let revocations = revocations::follow(self.store.clone(), gateway.clone(), cancel.clone());

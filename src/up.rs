@@ -281,7 +281,11 @@ async fn settle(instance: &Instance, args: &UpArgs) -> Result<(Record, Doors)> {
         Some(known) => kept.kek.clone_from(&known.kek),
     }
     instance.save(&kept)?;
-    Ok((record, Doors { gateway, portal }))
+    let metrics = match args.metrics {
+        Some(address) => Some(TcpListener::bind(address).await.with_context(|| format!("--metrics {address}"))?),
+        None => None,
+    };
+    Ok((record, Doors { gateway, portal, metrics }))
 }
 
 /// Where the key-encryption key is: where this start says, or any earlier one.

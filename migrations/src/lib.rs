@@ -43,7 +43,7 @@ pub use rows::quota::{QuotaHolder, QuotaUse, Resource, UnknownResource};
 pub use rows::session::{NewSession, Session};
 pub use rows::tombstone::{DeletedCluster, Tombstone};
 pub use rows::user::{NewOwner, NewPassword, User};
-pub use rows::work::{Settle, Work, WorkKind};
+pub use rows::work::{Backlog, Settle, Work, WorkKind};
 pub use rows::{Actor, Page};
 pub use secrecy::ExposeSecret;
 pub use secret::Secret;

@@ -203,8 +203,13 @@ impl Link {
         let request = WatchRequest { known_generation: *known };
         let mut stream = self.client().watch(request).await.map_err(said)?.into_inner();
         tracing::info!(server = self.server(), "linked");
-        while let Some(config) = stream.message().await.map_err(said)? {
+        while let Some(mut config) = stream.message().await.map_err(said)? {
             backoff.reset();
+            // No part of what is configured: the same configuration is the same in another operation.
+            let traceparent = std::mem::take(&mut config.traceparent);
+            if let Some(trace_id) = traceparent.get(3..35) {
+                tracing::info!(generation = config.generation, trace_id, "configuration of a traced operation");
+            }
             let _ = events.send(Event::Linked(format!("up, to {}", self.server()))).await;
             *known = config.generation;
             if events.send(Event::Config(Box::new(config))).await.is_err() {

@@ -1,4 +1,4 @@
-//! A span for each request, by the semantic conventions of HTTP servers.
+//! A span for each request, and its count; by the semantic conventions of HTTP servers.
 
 use axum::extract::{MatchedPath, Request};
 use axum::http::Method;
@@ -16,7 +16,9 @@ pub async fn trace_request(request: Request, next: Next) -> Response {
     let sent = request.headers().get("traceparent").and_then(|value| value.to_str().ok());
     telemetry::accept(&span, sent);
     let response = next.run(request).instrument(span.clone()).await;
-    record_status(&span, response.status().as_u16());
+    let status = response.status().as_u16();
+    record_status(&span, status);
+    telemetry::metrics::count_request(method, route.as_deref().unwrap_or_default(), status);
     response
 }
 

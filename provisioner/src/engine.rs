@@ -182,20 +182,23 @@ impl Engine {
     async fn keep(self: Arc<Self>, work: Work) {
         let key = (work.kind, work.id);
         self.running().insert(key, false);
-        let span = trace::reconcile(&work);
-        let run = self.runner.reconcile(work.kind, work.id).instrument(span.clone());
+        let run = trace::Run::start(&work);
+        let reconcile = self.runner.reconcile(work.kind, work.id).instrument(run.span());
         let ended = tokio::select! {
-            ended = AssertUnwindSafe(run).catch_unwind() => Some(ended),
+            ended = AssertUnwindSafe(reconcile).catch_unwind() => Some(ended),
             () = self.keep_lease(&work) => None,
         };
         let nudged = self.running().remove(&key).unwrap_or_default();
         let Some(ended) = ended else {
             tracing::warn!(kind = %work.kind, id = %work.id, "lease lost: reconcile cancelled");
-            trace::record_outcome(&span, "lease_lost", true);
+            run.end("lease_lost", true);
             return;
         };
         let ended = ended.unwrap_or_else(|_| Err(panicked()));
-        trace::record_outcome(&span, outcome(&ended), ended.is_err());
+        run.end(outcome(&ended), ended.is_err());
+        if let Err(error) = &ended {
+            telemetry::metrics::count_failure(&work.kind.to_string(), &error.problem.code);
+        }
         let gone = matches!(ended, Ok(Outcome::Gone));
         self.settle(&work, self.verdict(&work, ended)).await;
         if nudged && !gone {

@@ -3,16 +3,47 @@
 mod grpc;
 mod provider;
 
-use migrations::Work;
+use std::time::Instant;
+
+use migrations::{Work, WorkKind};
 use telemetry::TARGET;
+use tenant_controlplane::id::NodeId;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
 pub(crate) use grpc::GrpcTrace;
 pub(crate) use provider::traced;
 
-/// The span of a reconcile: a child of the request that made it due.
-pub(crate) fn reconcile(work: &Work) -> Span {
+/// A reconcile as it is told of: its span, and how long it takes.
+pub(crate) struct Run {
+    span: Span,
+    kind: WorkKind,
+    begun: Instant,
+}
+
+impl Run {
+    /// Begins with a reconcile.
+    pub(crate) fn start(work: &Work) -> Self {
+        Self { span: reconcile(work), kind: work.kind, begun: Instant::now() }
+    }
+
+    /// What the reconcile is to run in.
+    pub(crate) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
+    /// Notes how it ended.
+    pub(crate) fn end(self, outcome: &'static str, failed: bool) {
+        self.span.record("pilothouse.outcome", outcome);
+        if failed {
+            self.span.record("otel.status_code", "ERROR");
+        }
+        telemetry::metrics::observe_reconcile(&self.kind.to_string(), outcome, self.begun.elapsed());
+    }
+}
+
+/// A child of the request that made it due.
+fn reconcile(work: &Work) -> Span {
     let (kind, id) = (work.kind, work.id);
     let span = tracing::info_span!(
         target: TARGET,
@@ -28,12 +59,12 @@ pub(crate) fn reconcile(work: &Work) -> Span {
     span
 }
 
-/// Notes how a span of [`reconcile`] ended.
-pub(crate) fn record_outcome(span: &Span, outcome: &'static str, failed: bool) {
-    span.record("pilothouse.outcome", outcome);
-    if failed {
-        span.record("otel.status_code", "ERROR");
-    }
+/// The `traceparent` of a configuration that is sent to a node, as part of these.
+pub(crate) fn configuration(node: NodeId, traceparents: &str) -> String {
+    let span = tracing::info_span!(target: TARGET, "configure node", otel.kind = "producer", pilothouse.id = %node);
+    telemetry::continue_from(&span, Some(traceparents));
+    let first = || traceparents.split(' ').next().unwrap_or_default().to_owned();
+    span.in_scope(telemetry::traceparent).unwrap_or_else(first)
 }
 
 /// The span of a call to somebody else: `kubernetes`, or the kind of a provider. Only within a reconcile: what watches and probes

@@ -54,6 +54,17 @@ pub struct Work {
     pub traceparent: Option<String>,
 }
 
+/// How much of a kind waits to be looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Of what kind.
+    pub kind: WorkKind,
+    /// How many are due.
+    pub due: u64,
+    /// Since when the oldest of them is.
+    pub oldest: Option<OffsetDateTime>,
+}
+
 /// What came of looking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Settle {

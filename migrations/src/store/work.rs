@@ -20,7 +20,7 @@ use crate::codec;
 use crate::db::Tx;
 use crate::entity::work;
 use crate::error::StoreError;
-use crate::rows::work::{Settle, Work, WorkKind};
+use crate::rows::work::{Backlog, Settle, Work, WorkKind};
 
 /// Of several traces each is kept once, and no more than four: a context has 55 characters, of which 32 from the fourth on name its trace.
 const MAKE_DUE: &str = "INSERT INTO work (kind, id, due_at, lease_until, lease_owner, failures, fence, wanted, traceparent) \
@@ -138,6 +138,31 @@ impl WorkQueue<'_> {
         let rows = work::Entity::find().filter(work::Column::Kind.is_in(kinds)).all(self.0.db()).await?;
         let next = rows.iter().map(|row| row.due_at.max(row.lease_until.unwrap_or(row.due_at))).min();
         codec::maybe_time("work time", next)
+    }
+
+    /// The trace contexts of the requests that wait for an id, as [`Work::traceparent`].
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn traceparent(self, kind: WorkKind, id: Uuid) -> Result<Option<String>, StoreError> {
+        let row = work::Entity::find_by_id((kind.to_string(), id)).one(self.0.db()).await?;
+        Ok(row.and_then(|row| row.traceparent))
+    }
+
+    /// What of each kind is due and held by nobody.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn backlog(self) -> Result<Vec<Backlog>, StoreError> {
+        let count = free(WorkKind::ALL, codec::millis(codec::now())).select_only().column(work::Column::Kind);
+        let count = count.column_as(work::Column::Id.count(), "due").column_as(work::Column::DueAt.min(), "oldest");
+        let counted: Vec<(String, i64, i64)> = count.group_by(work::Column::Kind).into_tuple().all(self.0.db()).await?;
+        let backlog = WorkKind::ALL.iter().map(|kind| {
+            let found = counted.iter().find(|(found, ..)| *found == kind.to_string());
+            let oldest = codec::maybe_time("work time", found.map(|(.., oldest)| *oldest))?;
+            Ok(Backlog { kind: *kind, due: found.map_or(0, |(_, due, _)| due.unsigned_abs()), oldest })
+        });
+        backlog.collect()
     }
 
     /// A counter that moves when something became due. It may move without need; it may stand still when changes were lost, so look by

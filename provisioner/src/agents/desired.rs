@@ -70,6 +70,7 @@ impl Agents {
         parts.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
         NodeConfig {
             generation: 0,
+            traceparent: String::new(),
             kubernetes_version: cluster.spec.version.to_string(),
             node_name: node.name.to_string(),
             label: cluster.label(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use migrations::{Change, ChangeKind, StoreError};
+use migrations::{Change, ChangeKind, StoreError, WorkKind};
 use node_protocol::NodeConfig;
 use tokio::sync::broadcast::{self, error::RecvError};
 use tokio::sync::mpsc;
@@ -12,6 +12,7 @@ use tonic::Status;
 
 use super::{Agents, BoxStream, Caller, refusal, unavailable};
 use crate::node_context::NodeContext;
+use crate::trace;
 
 /// For changes without a signal.
 const ROUTINE_LOOK: Duration = Duration::from_secs(30);
@@ -45,7 +46,8 @@ async fn send_configurations(
         if sent.as_ref() != Some(&config) {
             known = config.generation;
             sent = Some(config.clone());
-            if sender.send(Ok(config)).await.is_err() {
+            let traceparent = traceparent(agents, &node_context).await;
+            if sender.send(Ok(NodeConfig { traceparent, ..config })).await.is_err() {
                 return Ok(());
             }
         }
@@ -83,6 +85,24 @@ async fn config(agents: &Agents, node_context: &NodeContext, known: u64) -> Resu
     let pki = agents.inner.store.pki().get(node_context.cluster.id).await.map_err(failed)?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster has no keys"))?;
     agents.desired(node_context, &pki, known).await.map_err(failed)
+}
+
+/// The trace of the operation that a configuration is part of, while that operation goes on; empty when nobody follows one.
+async fn traceparent(agents: &Agents, node_context: &NodeContext) -> String {
+    let NodeContext { node, pool, cluster } = node_context;
+    let work = agents.inner.store.work();
+    let ids = [
+        (WorkKind::Node, node.id.uuid()),
+        (WorkKind::NodePool, pool.id.uuid()),
+        (WorkKind::Cluster, cluster.id.uuid()),
+    ];
+    for (kind, id) in ids {
+        // A configuration goes out with or without it.
+        if let Ok(Some(traceparents)) = work.traceparent(kind, id).await {
+            return trace::configuration(node.id, &traceparents);
+        }
+    }
+    String::new()
 }
 
 /// Ends with a change that may concern this node.
