@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use migrations::{Settle, Store, StoreError, Work, WorkKind};
-use tenant_controlplane::status::Class;
+use tenant_controlplane::status::ProblemCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -265,9 +265,7 @@ impl Engine {
 }
 
 fn panicked() -> ReconcileError {
-    let (detail, remediation) =
-        ("Internal error (panic) in the provisioner.", "This is a bug: report it with the platform's log.");
-    ReconcileError::new("DEFECT", Class::Platform, detail, remediation)
+    ReconcileError::new(ProblemCode::Defect, "Internal error (panic) in the provisioner.")
 }
 
 #[cfg(test)]
