@@ -9,7 +9,6 @@ mod access;
 mod addons;
 mod apply;
 pub mod clients;
-mod diagnosis;
 mod observe;
 mod pki;
 mod prune;
@@ -21,9 +20,11 @@ mod teardown;
 use std::time::Duration;
 
 use migrations::{Change, ChangeKind, Cluster, ClusterReport, Kubeconfig};
+use tenant_controlplane::diagnosis::BlockingReason;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::ClusterPki;
-use tenant_controlplane::plan::{self, NodeCount};
+use tenant_controlplane::plan;
+use tenant_controlplane::plan::cluster::{NodeCount, Observation};
 use time::OffsetDateTime;
 use tokio::sync::broadcast;
 use tokio::time::Instant;
@@ -38,8 +39,6 @@ use crate::steps::Steps;
 use crate::tenants::Identity;
 
 use clients::Clients;
-use diagnosis::BlockingReason;
-use observe::Observation;
 use removed_nodes::RemovedNodes;
 
 /// Between two looks at a cluster that something still has to happen to, when nothing signals.
@@ -254,7 +253,7 @@ impl<'a> Run<'a> {
             self.clients = clients::settle(self.ctx, self.cluster, self.pki).await?;
             self.access_known = false;
         }
-        let mut observation =
+        let (mut observation, api) =
             observe::inside(self.ctx, self.cluster, self.pki, self.reported.endpoint.as_deref()).await?;
         let mut failed = None;
         observation.observed.nodes = Some(self.nodes);
@@ -262,7 +261,7 @@ impl<'a> Run<'a> {
         if observation.observed.endpoint != self.reported.endpoint && observation.pods_known {
             report::endpoint(self, observation.observed.endpoint.clone()).await?;
         }
-        if let Some(api) = observation.api.clone() {
+        if let Some(api) = api {
             let ctx = self.ctx;
             let refused = std::mem::take(&mut self.clients.refused);
             let listed = ctx.with_timeout(access::list_left_behind(ctx, refused, &*api)).await;
@@ -301,7 +300,7 @@ impl<'a> Run<'a> {
 
     /// How long the present step of a creation has been waiting; none when nothing is being created.
     fn waited(&self, observation: &Observation) -> Option<Duration> {
-        let step = plan::next_step(&observation.observed).filter(|_| self.steps.is_open())?;
+        let step = plan::cluster::next_step(&observation.observed).filter(|_| self.steps.is_open())?;
         Some(self.steps.age(step.key).unwrap_or_default())
     }
 

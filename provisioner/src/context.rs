@@ -11,6 +11,7 @@ use migrations::{Cluster, PoolKind, Store, StoreError, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
 use tenant_controlplane::pki::KeySource;
+use tenant_controlplane::status::ProblemCode;
 use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -132,11 +133,8 @@ impl Context {
             return Ok(None);
         }
         let found = self.providers.iter().find(|provider| provider.kind() == kind.as_str());
-        let missing = || {
-            let detail = format!("Provider `{kind}` is not configured.");
-            let remediation = "Delete the pool, or ask the platform operator to enable the provider.";
-            ReconcileError::new("PROVIDER_MISSING", tenant_controlplane::status::Class::Platform, detail, remediation)
-        };
+        let missing =
+            || ReconcileError::new(ProblemCode::ProviderMissing, format!("Provider `{kind}` is not configured."));
         found.map(|provider| Some(&**provider)).ok_or_else(missing)
     }
 
@@ -215,7 +213,7 @@ impl Context {
         call: impl Future<Output = Result<T, ReconcileError>> + Send,
     ) -> Result<T, ReconcileError> {
         let ended = tokio::time::timeout(self.tuning.tenant_timeout, call).await;
-        ended.unwrap_or_else(|_| Err(ReconcileError::api("cluster", ApiError::Slow(self.tuning.tenant_timeout))))
+        ended.unwrap_or_else(|_| Err(ReconcileError::cluster_api(ApiError::Slow(self.tuning.tenant_timeout))))
     }
 
     /// Whose something is; `None` for what is not there any more.

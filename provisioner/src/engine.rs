@@ -18,7 +18,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use futures::FutureExt;
 use migrations::{Settle, Store, StoreError, Work, WorkKind};
-use tenant_controlplane::status::Class;
+use tenant_controlplane::status::ProblemCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -197,7 +197,7 @@ impl Engine {
         let ended = ended.unwrap_or_else(|_| Err(panicked()));
         run.end(outcome(&ended), ended.is_err());
         if let Err(error) = &ended {
-            telemetry::metrics::count_failure(&work.kind.to_string(), &error.problem.code);
+            telemetry::metrics::count_failure(&work.kind.to_string(), &error.problem.code.to_string());
         }
         let gone = matches!(ended, Ok(Outcome::Gone));
         self.settle(&work, self.verdict(&work, ended)).await;
@@ -287,9 +287,7 @@ const fn outcome(ended: &Result<Outcome, ReconcileError>) -> &'static str {
 }
 
 fn panicked() -> ReconcileError {
-    let (detail, remediation) =
-        ("Internal error (panic) in the provisioner.", "This is a bug: report it with the platform's log.");
-    ReconcileError::new("DEFECT", Class::Platform, detail, remediation)
+    ReconcileError::new(ProblemCode::Defect, "Internal error (panic) in the provisioner.")
 }
 
 #[cfg(test)]

@@ -3,25 +3,18 @@
 use cloud_providers::{ProviderError, ProviderErrorClass};
 use migrations::StoreError;
 use tenant_controlplane::pki::PkiError;
-use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::status::{Class, Problem, ProblemCode};
 use tenant_controlplane::text::printable;
 use thiserror::Error;
 
-use crate::host::ApiError;
-
-/// What an admin of a cluster does about its API server's refusal: the platform may do everything there, unless the cluster's owner added
-/// something that says no.
-const REJECTED_BY_CLUSTER: &str = "The cluster rejects the request. Cluster admin: check its admission webhooks and policies: \
-    kubectl get validatingwebhookconfigurations,mutatingwebhookconfigurations,validatingadmissionpolicies. \
-    Retrying automatically.";
-
-/// What an admin of a cluster does about answers that are broken off: Kubernetes itself makes none so long.
-const RESPONSE_TOO_LARGE: &str = "Cluster admin: check for aggregated API servers: kubectl get apiservices. \
-    Retrying automatically.";
+use crate::host::{ApiError, ApiErrorKind};
 
 /// What the operator does about a quota of the host.
 const HOST_QUOTA: &str =
     "Retrying automatically. Platform operator: raise the ResourceQuota of the namespace on the host cluster.";
+
+/// What the operator does about a cluster's API server that fails by itself.
+const CLUSTER_API: &str = "Retrying automatically. If it persists, check the cluster's API server.";
 
 /// Whether a status says that the request was understood and refused. 401 is about our certificate, 408 and 429 are about load.
 const fn is_rejection(status: u16) -> bool {
@@ -42,10 +35,8 @@ pub struct ReconcileError {
 
 impl ReconcileError {
     /// ReconcileError that is worth another try.
-    pub fn new(code: &str, class: Class, detail: impl Into<String>, remediation: impl Into<String>) -> Self {
-        let (detail, remediation) = (printable(&detail.into()), printable(&remediation.into()));
-        let problem = Problem { code: code.to_owned(), class, detail, remediation };
-        Self { problem, terminal: false, source: None }
+    pub fn new(code: ProblemCode, detail: impl Into<String>) -> Self {
+        Problem::new(code, printable(&detail.into())).into()
     }
 
     /// The same with its cause, for the log.
@@ -72,39 +63,55 @@ impl ReconcileError {
         self
     }
 
-    /// An API server did not do what it was asked; `owner` is `host` or `cluster`.
-    ///
-    /// Class and remedy follow from whose it is and from the status it answered. What a tenant's API server says is only quoted: its
-    /// owner's webhooks, policies and aggregated API servers write it.
-    pub fn api(owner: &str, error: ApiError) -> Self {
-        let code = format!("{}_{}", owner.to_uppercase(), error.code());
-        let (class, remediation) = match &error {
-            ApiError::Rejected { code: 403, message, .. } if owner == "host" && message.contains("exceeded quota") => {
-                (Class::Platform, HOST_QUOTA.to_owned())
-            }
-            ApiError::Rejected { code, .. } if owner == "cluster" && is_rejection(*code) => {
-                (Class::User, REJECTED_BY_CLUSTER.to_owned())
-            }
-            ApiError::TooLong(_) if owner == "cluster" => (Class::User, RESPONSE_TOO_LARGE.to_owned()),
-            _ => (Class::Platform, format!("Retrying automatically. If it persists, check the {owner}'s API server.")),
+    /// The host's API server did not do what it was asked.
+    pub fn host_api(error: ApiError) -> Self {
+        let code = match error.kind() {
+            ApiErrorKind::Refused => ProblemCode::HostRefused,
+            ApiErrorKind::Unreachable => ProblemCode::HostUnreachable,
+            ApiErrorKind::TooLong => ProblemCode::HostTooLong,
+            ApiErrorKind::Defect => ProblemCode::HostDefect,
         };
-        Self::new(&code, class, format!("The {owner}'s API server: {error}."), remediation).because(error)
+        let is_over_quota =
+            matches!(&error, ApiError::Rejected { code: 403, message, .. } if message.contains("exceeded quota"));
+        let failure = Self::new(code, format!("The host's API server: {error}.")).because(error);
+        if is_over_quota { failure.of(Class::Platform, HOST_QUOTA) } else { failure }
+    }
+
+    /// A cluster's API server did not do what it was asked.
+    ///
+    /// Class and remedy follow from the status it answered. What it says is only quoted: its owner's webhooks, policies and aggregated
+    /// API servers write it.
+    pub fn cluster_api(error: ApiError) -> Self {
+        let code = match error.kind() {
+            ApiErrorKind::Refused => ProblemCode::ClusterRefused,
+            ApiErrorKind::Unreachable => ProblemCode::ClusterUnreachable,
+            ApiErrorKind::TooLong => ProblemCode::ClusterTooLong,
+            ApiErrorKind::Defect => ProblemCode::ClusterDefect,
+        };
+        let is_owners = match &error {
+            ApiError::Rejected { code, .. } => is_rejection(*code),
+            other => matches!(other, ApiError::TooLong(_)),
+        };
+        let failure = Self::new(code, format!("The cluster's API server: {error}.")).because(error);
+        if is_owners { failure } else { failure.of(Class::Platform, CLUSTER_API) }
+    }
+}
+
+impl From<Problem> for ReconcileError {
+    fn from(problem: Problem) -> Self {
+        Self { problem, terminal: false, source: None }
     }
 }
 
 impl From<StoreError> for ReconcileError {
     fn from(error: StoreError) -> Self {
-        let detail = format!("Database error: {error}.");
-        let remediation = "Retrying automatically. If it persists, platform operator: check the database.";
-        Self::new("DATABASE_UNAVAILABLE", Class::Platform, detail, remediation).because(error)
+        Self::new(ProblemCode::DatabaseUnavailable, format!("Database error: {error}.")).because(error)
     }
 }
 
 impl From<PkiError> for ReconcileError {
     fn from(error: PkiError) -> Self {
-        let remediation = "This is a bug: report it with the platform's log.";
-        Self::new("CERTIFICATES", Class::Platform, format!("Certificate issuance failed: {error}."), remediation)
-            .because(error)
+        Self::new(ProblemCode::Certificates, format!("Certificate issuance failed: {error}.")).because(error)
     }
 }
 
@@ -117,7 +124,7 @@ impl From<ProviderError> for ReconcileError {
             ProviderErrorClass::Quota => Class::Quota,
         };
         let terminal = !error.retryable;
-        let failure = Self::new("MACHINE", class, error.message.clone(), error.remediation.clone());
+        let failure = Self::new(ProblemCode::Machine, error.message.clone()).of(class, &error.remediation);
         Self { terminal, ..failure.because(error) }
     }
 }
@@ -137,8 +144,12 @@ mod tests {
 
     fn refused(owner: &str, code: u16, message: &str) -> Problem {
         let message = message.to_owned();
-        ReconcileError::api(owner, ApiError::Rejected { what: "apply ClusterRoleBinding x".to_owned(), code, message })
-            .problem
+        let error = ApiError::Rejected { what: "apply ClusterRoleBinding x".to_owned(), code, message };
+        if owner == "host" {
+            ReconcileError::host_api(error).problem
+        } else {
+            ReconcileError::cluster_api(error).problem
+        }
     }
 
     #[test]

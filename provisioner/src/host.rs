@@ -15,15 +15,14 @@ use thiserror::Error;
 pub mod bindings;
 pub mod bounded;
 mod handshake;
-pub mod info;
 pub mod kube;
 mod meta;
 pub mod resources;
 #[cfg(test)]
 pub(crate) mod testing;
 
-pub use info::{NodeStatus, PodInfo, WaitingReason};
 pub use meta::Meta;
+pub use tenant_controlplane::observation::{Component, Health, NodeStatus, PodInfo, WaitingReason};
 
 /// The field manager of everything we apply.
 pub const FIELD_MANAGER: &str = "pilothouse";
@@ -71,15 +70,28 @@ impl ApiError {
         matches!(self, Self::Rejected { code: 403, .. })
     }
 
-    /// A word for problem codes.
-    pub const fn code(&self) -> &'static str {
+    /// What kind of error it is, as problem codes tell them apart.
+    pub const fn kind(&self) -> ApiErrorKind {
         match self {
-            Self::Rejected { .. } => "REFUSED",
-            Self::Unreachable(_) | Self::Timeout | Self::Slow(_) => "UNREACHABLE",
-            Self::TooLong(_) => "TOO_LONG",
-            Self::Unknown(_) | Self::Client(_) => "DEFECT",
+            Self::Rejected { .. } => ApiErrorKind::Refused,
+            Self::Unreachable(_) | Self::Timeout | Self::Slow(_) => ApiErrorKind::Unreachable,
+            Self::TooLong(_) => ApiErrorKind::TooLong,
+            Self::Unknown(_) | Self::Client(_) => ApiErrorKind::Defect,
         }
     }
+}
+
+/// The kinds of [`ApiError`] that people are told apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ApiErrorKind {
+    /// It answered, and refused.
+    Refused,
+    /// It did not answer, or not in time.
+    Unreachable,
+    /// It answered more than is read.
+    TooLong,
+    /// The request could not be made.
+    Defect,
 }
 
 /// Where an object is: what is needed to get or delete it.
@@ -120,27 +132,6 @@ impl ObjectKey {
             namespace: text(&object["metadata"]["namespace"]),
             name: text(&object["metadata"]["name"]).ok_or_else(unknown)?,
         })
-    }
-}
-
-/// How far an API server has come.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Health {
-    /// Nothing answers; why.
-    Down(String),
-    /// It answers and cannot do its work yet; what is missing.
-    Starting(String),
-    /// It stores and serves objects; only the roles, priority classes and flow schemas that Kubernetes brings are not all there yet.
-    /// Enough for us, and for whoever is `cluster-admin`, which we bring ourselves; others would get wrong refusals.
-    Serving,
-    /// Everything is there.
-    Ready,
-}
-
-impl Health {
-    /// Whether we can work with it.
-    pub const fn serves(&self) -> bool {
-        matches!(self, Self::Serving | Self::Ready)
     }
 }
 

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::host::Component;
 use crate::host::PodInfo;
-use crate::host::info::Component;
 use crate::pods::Pods;
 
 /// What a packet filter has to know.

@@ -3,7 +3,6 @@
 //! The row is there before the provider is called, and its id is the machine's idempotency token. A join token is made right before a
 //! machine is, and bound to that node; a machine that exists is left alone.
 
-mod decide;
 mod drain;
 mod machine;
 mod refusal;
@@ -11,8 +10,9 @@ mod teardown;
 
 use std::time::Duration;
 
-use migrations::{Node, NodeReport, WorkKind};
+use migrations::{Node, NodeInfo, NodeReport, WorkKind};
 use tenant_controlplane::id::NodeId;
+use tenant_controlplane::plan::node::{self as plan, Known, Observed};
 use tenant_controlplane::status::NodeState;
 use time::OffsetDateTime;
 
@@ -20,10 +20,6 @@ use crate::context::Context;
 use crate::engine::Outcome;
 use crate::error::ReconcileError;
 use crate::node_context::NodeContext;
-
-pub use decide::REPORTED_BY_AGENT;
-
-use decide::NodeObservation;
 
 /// Between two visits to a node that is on its way; signals come sooner. One that has been so for long is visited less often.
 const ROUTINE_LOOK: Duration = Duration::from_secs(1);
@@ -57,16 +53,16 @@ async fn bring_up(ctx: &Context, node_context: &NodeContext) -> Result<Outcome, 
     };
     ctx.tenants.watch(node_context.cluster.id);
     let node_object = ctx.tenants.node(node_context.cluster.id, node_context.node.name.as_str());
-    if decide::must_register(&node_context.node, node_object.as_ref(), OffsetDateTime::now_utc()) {
+    let known = known(&node_context.node);
+    if plan::must_register(&known, node_object.as_ref(), OffsetDateTime::now_utc()) {
         tracing::info!(node = %node_context.node.id, "Node object deleted: ordering kubelet to register");
         ctx.store.nodes().order_registration(node_context.node.id).await?;
     }
     let own = machine.is_none();
-    let observation = NodeObservation { machine, node_object };
-    let report =
-        refusal::noticed(ctx, node_context, decide::report(&node_context.node, &observation), &observation).await;
+    let observed = Observed { machine, node_object };
+    let report = refusal::noticed(ctx, node_context, plan::report(&known, &observed), &observed).await;
     let ready = report.state == NodeState::Ready;
-    write(ctx, node_context, report).await?;
+    write(ctx, node_context, row(&node_context.node, report)).await?;
     Ok(match node_context.node.machine_fingerprint {
         _ if ready => Outcome::Done,
         Some(_) if !node_context.node.link_connected => {
@@ -76,6 +72,28 @@ async fn bring_up(ctx: &Context, node_context: &NodeContext) -> Result<Outcome, 
         }
         _ => Outcome::waiting("the node to become Ready", pause(&node_context.node)),
     })
+}
+
+/// What the row of a node says, as decisions need it.
+fn known(node: &Node) -> Known<'_> {
+    Known {
+        state: node.state,
+        message: &node.state_message,
+        problem: node.problem.as_ref(),
+        joined: node.machine_fingerprint.is_some(),
+        link_connected: node.link_connected,
+        last_seen_at: node.last_seen_at,
+        registration_ordered_at: node.registration.ordered_at,
+        removed: node.removed,
+        kubelet_version: &node.facts.kubelet_version,
+    }
+}
+
+/// The report as the row takes it.
+fn row(node: &Node, report: plan::Report) -> NodeReport {
+    let plan::Report { state, message: state_message, problem, kubelet_version } = report;
+    let facts = kubelet_version.map(|kubelet_version| NodeInfo { kubelet_version, ..node.facts.clone() });
+    NodeReport { state, state_message, problem, facts, last_seen_at: None }
 }
 
 /// When to requeue a machine that is away: a quarter of the time since its last heartbeat.
@@ -113,15 +131,46 @@ async fn report_failure(ctx: &Context, node_context: &NodeContext, error: &Recon
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use tenant_controlplane::id::{ClusterId, NodePoolId, OrganizationId};
+    use uuid::Uuid;
+
     use super::*;
+
+    /// A node, well and linked.
+    pub fn node(state: NodeState, enrolled: bool) -> Node {
+        Node {
+            id: NodeId::from_uuid(Uuid::nil()),
+            cluster: ClusterId::from_uuid(Uuid::nil()),
+            pool: NodePoolId::from_uuid(Uuid::nil()),
+            organization: OrganizationId::from_uuid(Uuid::nil()),
+            name: "web-1".parse().unwrap(),
+            state,
+            state_message: "as before".to_owned(),
+            pod_cidr: "10.244.0.0/24".parse().unwrap(),
+            machine_fingerprint: enrolled.then(|| "f".to_owned()),
+            facts: NodeInfo::default(),
+            link_connected: true,
+            last_seen_at: None,
+            deletion_requested_at: None,
+            forced: false,
+            drain_ends_at: None,
+            config: migrations::ConfigVersion::default(),
+            registration: migrations::Registration::default(),
+            removed: false,
+            problem: None,
+            operation: None,
+            created_at: OffsetDateTime::UNIX_EPOCH,
+            updated_at: OffsetDateTime::UNIX_EPOCH,
+        }
+    }
 
     #[test]
     fn a_machine_never_seen_is_looked_at_ever_less_often() {
         let now = OffsetDateTime::now_utc();
         let after = |minutes| {
             let enrolled = now - time::Duration::minutes(minutes);
-            let node = Node { link_connected: false, ..decide::tests::node(NodeState::Joining, true) };
+            let node = Node { link_connected: false, ..node(NodeState::Joining, true) };
             requeue_after_absence(&Node { last_seen_at: Some(enrolled), ..node }, now)
         };
         assert_eq!([0, 1, 8].map(after), [30, 30, 120].map(Duration::from_secs));

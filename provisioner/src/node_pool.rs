@@ -5,7 +5,8 @@ use std::time::Duration;
 use migrations::{Actor, Cluster, Node, NodePool, PoolKind, PoolReport, WorkKind};
 use tenant_controlplane::id::NodePoolId;
 use tenant_controlplane::plan;
-use tenant_controlplane::status::{NodeState, PoolState, Problem};
+use tenant_controlplane::plan::pool::{Desired, Member, Summary};
+use tenant_controlplane::status::NodeState;
 
 use crate::context::{Context, is_deleting};
 use crate::engine::Outcome;
@@ -53,7 +54,7 @@ async fn bring_up(
     steps.done("accepted").await?;
     if pool.kind != PoolKind::Byo && cluster.endpoint.is_none() {
         steps.running("machines", "waiting for the cluster's API server").await?;
-        report(ctx, pool, &PoolSummary::waiting(pool)).await?;
+        report(ctx, pool, &plan::pool::waiting(pool.state)).await?;
         return Ok(Outcome::waiting("the cluster", ROUTINE_LOOK));
     }
     ctx.provider(pool.kind)?;
@@ -62,7 +63,7 @@ async fn bring_up(
         PoolKind::Byo => ctx.store.nodes().of_pool(pool.id).await?,
         _ => scale(ctx, pool).await?,
     };
-    let summary = PoolSummary::of(pool, &nodes);
+    let summary = plan::pool::summarize(desired(pool), &members(&nodes));
     if summary.created {
         steps.done("machines").await?;
         steps.running("ready", &summary.waiting_for).await?;
@@ -79,15 +80,13 @@ async fn bring_up(
 
 /// Makes missing rows and lets surplus ones go; answers the rows as they are then.
 async fn scale(ctx: &Context, pool: &NodePool) -> Result<Vec<Node>, ReconcileError> {
-    let mut nodes = ctx.store.nodes().of_pool(pool.id).await?;
-    let desired = usize::try_from(pool.count).unwrap_or(usize::MAX);
-    let kept = |nodes: &[Node]| nodes.iter().filter(|node| node.deletion_requested_at.is_none()).count();
-    while kept(&nodes) < desired {
+    let nodes = ctx.store.nodes().of_pool(pool.id).await?;
+    let scaling = plan::pool::scale(&members(&nodes), desired_count(pool));
+    for _ in 0..scaling.missing {
         let node = ctx.store.nodes().insert_for_pool(pool.id).await?;
         ctx.due(WorkKind::Node, node.id.uuid()).await?;
-        nodes.push(node);
     }
-    for surplus in surplus(&nodes, kept(&nodes).saturating_sub(desired)) {
+    for surplus in scaling.surplus.iter().filter_map(|place| nodes.get(*place)) {
         ctx.store.nodes().request_deletion(surplus.organization, surplus.id, Actor::System).await?;
         ctx.due(WorkKind::Node, surplus.id.uuid()).await?;
     }
@@ -97,11 +96,31 @@ async fn scale(ctx: &Context, pool: &NodePool) -> Result<Vec<Node>, ReconcileErr
     Ok(ctx.store.nodes().of_pool(pool.id).await?)
 }
 
-/// Which nodes to let go: those that do no work first, then the newest.
-fn surplus(nodes: &[Node], count: usize) -> Vec<&Node> {
-    let mut kept: Vec<_> = nodes.iter().filter(|node| node.deletion_requested_at.is_none()).collect();
-    kept.sort_by_key(|node| (node.state == NodeState::Ready, std::cmp::Reverse(node.created_at)));
-    kept.into_iter().take(count).collect()
+fn desired_count(pool: &NodePool) -> usize {
+    usize::try_from(pool.count).unwrap_or(usize::MAX)
+}
+
+fn desired(pool: &NodePool) -> Desired {
+    match pool.kind {
+        PoolKind::Byo => Desired::Brought,
+        PoolKind::Local => Desired::Count(desired_count(pool)),
+    }
+}
+
+fn members(nodes: &[Node]) -> Vec<Member<'_>> {
+    nodes.iter().map(member).collect()
+}
+
+/// What a node's row says, as decisions about its pool need it.
+fn member(node: &Node) -> Member<'_> {
+    Member {
+        name: node.name.as_str(),
+        state: node.state,
+        message: &node.state_message,
+        is_deleting: node.deletion_requested_at.is_some(),
+        problem: node.problem.as_ref(),
+        created_at: node.created_at,
+    }
 }
 
 async fn take_down(ctx: &Context, pool: &NodePool, steps: &mut Steps<'_>) -> Result<Outcome, ReconcileError> {
@@ -114,75 +133,18 @@ async fn take_down(ctx: &Context, pool: &NodePool, steps: &mut Steps<'_>) -> Res
     for idle in nodes.iter().filter(|node| node.state != NodeState::Deleting) {
         ctx.due(WorkKind::Node, idle.id.uuid()).await?;
     }
-    let names: Vec<_> = nodes.iter().take(3).map(|node| format!("{} ({})", node.name, node.state_message)).collect();
-    let more = if nodes.len() > names.len() { ", …" } else { "" };
-    let message = format!("waiting for {} of its nodes: {}{more}", nodes.len(), names.join(", "));
+    let summary = plan::pool::deleting(&members(&nodes));
     if pool.kind == PoolKind::Byo {
-        steps.running("nodes", &message).await?;
+        steps.running("nodes", &summary.message).await?;
     } else {
         steps.done("nodes").await?;
-        steps.running("machines", &message).await?;
+        steps.running("machines", &summary.message).await?;
     }
-    let problem = nodes.iter().find_map(|node| node.problem.clone());
-    let summary =
-        PoolSummary { state: PoolState::Deleting, message: message.clone(), problem, ..PoolSummary::waiting(pool) };
     report(ctx, pool, &summary).await?;
-    Ok(Outcome::waiting(message, ROUTINE_LOOK))
+    Ok(Outcome::waiting(summary.message, ROUTINE_LOOK))
 }
 
-/// A summary of the nodes of a pool.
-#[derive(Debug, PartialEq)]
-struct PoolSummary {
-    state: PoolState,
-    message: String,
-    /// What the operation waits for.
-    waiting_for: String,
-    /// Whether every machine exists.
-    created: bool,
-    /// Whether nothing is left to do.
-    settled: bool,
-    problem: Option<Problem>,
-}
-
-impl PoolSummary {
-    fn waiting(pool: &NodePool) -> Self {
-        let state = if pool.state == PoolState::Pending { PoolState::Pending } else { PoolState::Scaling };
-        let (message, waiting_for) = ("waiting for the cluster's API server".to_owned(), String::new());
-        Self { state, message, waiting_for, created: false, settled: false, problem: None }
-    }
-
-    fn of(pool: &NodePool, nodes: &[Node]) -> Self {
-        let desired = match pool.kind {
-            PoolKind::Byo => nodes.iter().filter(|node| node.deletion_requested_at.is_none()).count(),
-            _ => usize::try_from(pool.count).unwrap_or(usize::MAX),
-        };
-        let is = |state| nodes.iter().filter(move |node| node.state == state);
-        let ready = is(NodeState::Ready).count();
-        let broken = is(NodeState::NotReady).chain(is(NodeState::Lost)).next();
-        let deleting = nodes.iter().filter(|node| node.deletion_requested_at.is_some()).count();
-        let uncreated = is(NodeState::Pending).chain(is(NodeState::Creating)).count();
-        let settled = deleting == 0 && (pool.kind == PoolKind::Byo || ready >= desired);
-        let state = match broken {
-            _ if ready >= desired && deleting == 0 => PoolState::Ready,
-            Some(_) => PoolState::Degraded,
-            None => PoolState::Scaling,
-        };
-        let message = match (desired, deleting) {
-            (0, 0) if pool.kind == PoolKind::Byo => "no machine has joined yet".to_owned(),
-            (_, 0) => format!("{ready} of {desired} nodes are ready"),
-            (_, _) => format!("{ready} of {desired} nodes are ready, {deleting} being removed"),
-        };
-        let problem =
-            nodes.iter().filter(|node| node.deletion_requested_at.is_none()).find_map(|node| node.problem.clone());
-        let deleting_node = nodes.iter().find(|node| node.deletion_requested_at.is_some());
-        let details = deleting_node.map(|node| format!("{message} ({}: {})", node.name, node.state_message));
-        let waiting_for =
-            problem.as_ref().map(|problem| problem.detail.clone()).or(details).unwrap_or_else(|| message.clone());
-        Self { state, message, waiting_for, created: uncreated == 0, settled, problem }
-    }
-}
-
-async fn report(ctx: &Context, pool: &NodePool, summary: &PoolSummary) -> Result<(), ReconcileError> {
+async fn report(ctx: &Context, pool: &NodePool, summary: &Summary) -> Result<(), ReconcileError> {
     let report = PoolReport {
         observed_generation: if summary.settled { pool.generation } else { pool.observed_generation },
         state: summary.state,
@@ -194,12 +156,7 @@ async fn report(ctx: &Context, pool: &NodePool, summary: &PoolSummary) -> Result
 
 /// Puts a failed reconcile on the pool and its operation; what nobody but the user can help ends the operation.
 async fn report_failure(ctx: &Context, pool: &NodePool, steps: &mut Steps<'_>, error: &ReconcileError) {
-    let state = match pool.state {
-        _ if pool.deletion_requested_at.is_some() => PoolState::Deleting,
-        _ if error.terminal => PoolState::Error,
-        PoolState::Pending => PoolState::Scaling,
-        other => other,
-    };
+    let state = plan::pool::state_after_failure(pool.state, pool.deletion_requested_at.is_some(), error.terminal);
     let (problem, state_message) = (Some(error.problem.clone()), error.problem.detail.clone());
     let report = PoolReport { observed_generation: pool.observed_generation, state, state_message, problem };
     let written = async {

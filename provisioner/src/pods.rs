@@ -131,7 +131,7 @@ fn update(known: &mut Option<ByCluster>, event: WatchEvent<PodInfo>) -> Vec<Clus
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::host::info::Component;
+    use crate::host::Component;
 
     /// A running pod.
     pub fn pod(cluster: u128, component: Component, name: &str, address: [u8; 4]) -> PodInfo {

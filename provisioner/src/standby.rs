@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use migrations::Cluster;
 use tenant_controlplane::spec::ClusterSpec;
+use tenant_controlplane::standby::{self, Standby};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
@@ -44,25 +45,20 @@ pub async fn run(ctx: Arc<Context>, cancel: CancellationToken) {
 async fn maintain(ctx: &Context, missing_since: &mut Option<Instant>) -> Result<(), ReconcileError> {
     let spec = ClusterSpec::new(KubernetesVersion::default());
     let known = ctx.store.spares().list().await?;
-    let (mut fit, mut surplus): (Vec<_>, Vec<_>) =
-        known.into_iter().filter(|spare| !is_deleting(spare)).partition(|spare| spare.spec == spec);
-    fit.sort_by_key(|spare| (!is_made(spare), spare.id));
-    surplus.extend(fit.drain(fit.len().min(ctx.tuning.standby)..));
-    for spare in &surplus {
+    let known: Vec<&Cluster> = known.iter().filter(|standby| !is_deleting(standby)).collect();
+    let standby = known.iter().map(|row| Standby { id: row.id, spec: &row.spec, is_made: row.observed_generation > 0 });
+    let plan = standby::plan(&standby.collect::<Vec<_>>(), &spec, ctx.tuning.standby);
+    for surplus in plan.surplus {
         // One that has just become somebody's is not ours to remove.
-        found_or_none(ctx.store.spares().discard(spare.id).await)?;
+        found_or_none(ctx.store.spares().discard(surplus).await)?;
     }
-    if fit.len() >= ctx.tuning.standby || !fit.iter().all(is_made) {
+    if !plan.is_missing {
         *missing_since = None;
     } else if has_time(ctx, &spec, missing_since.get_or_insert_with(Instant::now).elapsed()).await? {
         let begun = ctx.store.spares().begin(spec).await?;
         tracing::info!(cluster = %begun.id, "creating a standby control plane");
     }
     Ok(())
-}
-
-const fn is_made(spare: &Cluster) -> bool {
-    spare.observed_generation > 0
 }
 
 /// Whether the host could start one and has nothing better to do, or has had for long, and nobody waits for a cluster of their own.

@@ -106,7 +106,7 @@ impl Tenants {
             Identity::Platform => platform_access(pki, now, &*self.keys)?,
         };
         let client = TenantConnection { site: self.site(cluster, pki, address), identity: leaf };
-        let api = self.connector.connect(&client).map_err(|error| ReconcileError::api("cluster", error))?;
+        let api = self.connector.connect(&client).map_err(ReconcileError::cluster_api)?;
         clients.insert(key, (Arc::clone(&api), Instant::now()));
         Ok(api)
     }

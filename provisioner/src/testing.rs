@@ -27,7 +27,7 @@ use crate::config::{InstallationInfo, Release, Tuning};
 use crate::context::{Context, Dependencies};
 use crate::engine::{Outcome, Reconcile};
 use crate::error::ReconcileError;
-use crate::host::info::Component;
+use crate::host::Component;
 use crate::host::testing::{FaultInjector, Scripted, ScriptedConnector};
 use crate::host::{Connector, FIELD_MANAGER, Kubernetes, ObjectKey, PodInfo, WatchEvent};
 use crate::keys::SystemKeys;

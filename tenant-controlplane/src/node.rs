@@ -4,6 +4,7 @@
 //! machine's parts. The join token travels in the
 //! environment only: it is never an argument (anybody on a machine may read those), and the agent that stays running does not have it.
 
+pub mod allocation;
 mod script;
 
 use node_protocol::path;

@@ -1,8 +1,12 @@
 //! The words for how something is: states for people, conditions in Kubernetes' shape, and problems with the next step.
 
+mod problem;
+
 use serde::{Deserialize, Serialize};
 use strum::{Display, EnumString, VariantArray};
 use time::OffsetDateTime;
+
+pub use problem::{Problem, ProblemCode, ProblemEntry, StoredCode};
 
 /// How a cluster is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, EnumString, Display, VariantArray)]
@@ -164,19 +168,6 @@ pub struct Condition {
     /// When `status` last changed.
     #[serde(with = "time::serde::rfc3339")]
     pub last_transition_time: OffsetDateTime,
-}
-
-/// What is wrong and what to do about it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// A stable word for programs, such as `HOST_UNREACHABLE`.
-    pub code: String,
-    /// Whose doing it is.
-    pub class: Class,
-    /// What happened, for people; never a secret.
-    pub detail: String,
-    /// The next step.
-    pub remediation: String,
 }
 
 #[cfg(test)]

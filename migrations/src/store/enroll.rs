@@ -6,10 +6,9 @@
 
 use std::collections::HashSet;
 
-use ipnet::Ipv4Net;
 use sea_orm::{ColumnTrait, ConnectionTrait, EntityTrait, PaginatorTrait, QueryFilter};
 use tenant_controlplane::id::{JoinTokenId, NodeId};
-use tenant_controlplane::name::NodeName;
+use tenant_controlplane::node::allocation::{NAME_ENDING, free_name, lowest_free_range, requested_name};
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::status::NodeState;
 use uuid::Uuid;
@@ -27,9 +26,6 @@ use crate::rows::quota::Resource;
 use crate::rows::work::WorkKind;
 use crate::secret;
 
-/// A node's pods get this many bits of network.
-const NODE_PREFIX: u8 = 24;
-const NAME_ENDING: usize = 5;
 /// Milliseconds after which a machine that enrolls again is written in the audit log again.
 const REPEAT_NOTED_EVERY: i64 = 600_000;
 
@@ -120,7 +116,7 @@ async fn first(
         None => {
             quotas::require(tx, cluster.organization, Resource::Nodes, 1).await?;
             let allocation = Allocation { cluster, pool: token.pool, state: NodeState::Joining };
-            let name = requested_name(enrollment);
+            let name = requested_name(enrollment.requested_name, enrollment.hostname);
             add_node(tx, &allocation, &name).await?
         }
     };
@@ -170,13 +166,6 @@ async fn describe(tx: &mut Tx, mut node: node::Model, facts: &NodeInfo) -> Resul
     Ok(node)
 }
 
-/// The requested name, else the host name, else `node`, as a label.
-fn requested_name(enrollment: &Enrollment<'_>) -> String {
-    let names = [enrollment.requested_name, enrollment.hostname, "node"];
-    let mut labels = names.iter().filter_map(|name| NodeName::from_hostname(name).ok());
-    labels.next().map(|name| name.to_string()).unwrap_or_default()
-}
-
 /// Adds a node to a locked cluster with the lowest free pod range, while one is free and not too many were removed lately. A requested name that ends
 /// in `-` always gets an ending of its own, any other only when the name is taken.
 pub(super) async fn add_node(
@@ -187,14 +176,15 @@ pub(super) async fn add_node(
     let others = node::Entity::find().filter(node::Column::Cluster.eq(allocation.cluster.id)).all(tx).await?;
     let spec: ClusterSpec = codec::from_json("cluster spec", &allocation.cluster.spec)?;
     let taken: HashSet<&str> = others.iter().map(|node| node.pod_cidr.as_str()).collect();
-    let pod_cidr = lowest_free(spec.pod_cidr, &taken).ok_or(EnrollError::NoPodRangeLeft)?;
+    let pod_cidr = lowest_free_range(spec.pod_cidr, &taken).ok_or(EnrollError::NoPodRangeLeft)?;
     if tombstones::recent(allocation.cluster.id).count(tx).await? >= Tombstones::RECENT {
         return Err(EnrollError::TooManyRemoved);
     }
     let removed_names = removed_names(tx, allocation.cluster.id).await?;
     let names: HashSet<&str> =
         others.iter().map(|node| node.name.as_str()).chain(removed_names.iter().map(String::as_str)).collect();
-    let node = nodes::new_model(allocation, free_name(requested, &names)?, pod_cidr);
+    let name = free_name(requested, &names, || secret::random_label(NAME_ENDING))?;
+    let node = nodes::new_model(allocation, name, pod_cidr);
     tx.add(node.clone()).await?;
     work::make_due(tx, WorkKind::Node, node.id).await?;
     tx.publish(deletion::node_change(&node));
@@ -206,49 +196,4 @@ pub(super) async fn removed_names(db: &impl ConnectionTrait, cluster: Uuid) -> R
     let query = departed_node::Entity::find().filter(departed_node::Column::Cluster.eq(cluster));
     let query = query.filter(departed_node::Column::Until.gt(codec::millis(codec::now())));
     Ok(query.all(db).await?.into_iter().map(|row| row.name).collect())
-}
-
-fn lowest_free(range: Ipv4Net, taken: &HashSet<&str>) -> Option<String> {
-    let mut ranges = range.subnets(NODE_PREFIX).ok()?.map(|range| range.to_string());
-    ranges.find(|range| !taken.contains(range.as_str()))
-}
-
-fn free_name(requested: &str, taken: &HashSet<&str>) -> Result<String, StoreError> {
-    if !requested.ends_with('-') && !taken.contains(requested) {
-        return Ok(requested.to_owned());
-    }
-    let room = NodeName::MAX - NAME_ENDING - 1;
-    let stem: String = requested.chars().take(room).collect();
-    loop {
-        let name = format!("{}-{}", stem.trim_end_matches('-'), secret::random_label(NAME_ENDING)?);
-        if !taken.contains(name.as_str()) {
-            return Ok(name);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_lowest_free_range_is_taken() {
-        let range: Ipv4Net = "10.244.0.0/22".parse().unwrap();
-        let free = |taken: &[&str]| lowest_free(range, &taken.iter().copied().collect());
-        assert_eq!(free(&[]).unwrap(), "10.244.0.0/24");
-        assert_eq!(free(&["10.244.0.0/24", "10.244.2.0/24"]).unwrap(), "10.244.1.0/24");
-        assert_eq!(free(&["10.244.0.0/24", "10.244.1.0/24", "10.244.2.0/24", "10.244.3.0/24"]), None);
-    }
-
-    #[test]
-    fn names_stay_labels_and_differ() {
-        let taken: HashSet<&str> = ["web"].into_iter().collect();
-        assert_eq!(free_name("db", &taken).unwrap(), "db");
-        let name = free_name("web", &taken).unwrap();
-        assert!(name.starts_with("web-") && name.len() == 9, "{name}");
-        let long = "a".repeat(63);
-        let taken: HashSet<&str> = [long.as_str()].into_iter().collect();
-        assert!(NodeName::parse(&free_name(&long, &taken).unwrap()).is_ok());
-        assert_eq!(free_name("pool-", &taken).unwrap().len(), 10);
-    }
 }

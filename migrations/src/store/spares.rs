@@ -1,15 +1,13 @@
 //! Standby clusters, created before anybody requests one. They belong to the platform's own organization; nobody is a member of it, so nobody finds them.
 //! A request for the same takes one over, in its own transaction: the row stays, with its id, its certificates and what runs under it.
 
-use std::collections::BTreeMap;
-
 use sea_orm::sea_query::{LockBehavior, LockType};
 use sea_orm::{
     ColumnTrait, Condition, EntityTrait, ExprTrait, PaginatorTrait, QueryFilter, QueryOrder, QuerySelect, Select,
 };
 use tenant_controlplane::id::{ClusterId, OrganizationId, ProjectId};
 use tenant_controlplane::spec::ClusterSpec;
-use tenant_controlplane::status::ClusterState;
+use tenant_controlplane::standby;
 use time::Duration;
 use uuid::Uuid;
 
@@ -75,11 +73,10 @@ impl Spares<'_> {
     }
 }
 
-/// Those that run or are on their way. One that broke is being mended, which may take longer than a new one.
+/// Those that a request may take over.
 fn sound() -> Select<cluster::Entity> {
     let own = cluster::Entity::find().filter(cluster::Column::Organization.eq(OWN));
-    let states =
-        [ClusterState::Pending, ClusterState::Provisioning, ClusterState::Running].map(|state| state.to_string());
+    let states = standby::TAKEABLE.map(|state| state.to_string());
     own.filter(cluster::Column::DeletionRequestedAt.is_null()).filter(cluster::Column::State.is_in(states))
 }
 
@@ -88,11 +85,9 @@ pub(super) async fn take(tx: &mut Tx, new: &NewCluster) -> Result<Option<cluster
     if new.organization.uuid() == OWN {
         return Ok(None);
     }
-    // Labels are the owner's words: nothing is made of them.
-    let wanted = ClusterSpec { labels: BTreeMap::new(), ..new.spec.clone() };
     let furthest = sound().order_by_desc(cluster::Column::ObservedGeneration).order_by_asc(cluster::Column::Id);
     for spare in furthest.all(tx).await? {
-        if codec::from_json::<ClusterSpec>("cluster spec", &spare.spec)? != wanted {
+        if !standby::fits(&codec::from_json("cluster spec", &spare.spec)?, &new.spec) {
             continue;
         }
         let free = sound().filter(cluster::Column::Id.eq(spare.id));

@@ -1,7 +1,9 @@
 //! Clusters and pools: specs, reports, deletion.
 
 use migrations::*;
-use tenant_controlplane::status::{Class, ClusterState, Condition, ConditionStatus, NodeState, PoolState, Problem};
+use tenant_controlplane::status::{
+    Class, ClusterState, Condition, ConditionStatus, NodeState, PoolState, Problem, ProblemCode,
+};
 
 use crate::harness::*;
 
@@ -21,7 +23,7 @@ fn report(state: ClusterState) -> ClusterReport {
         conditions: vec![condition],
         endpoint: Some("100.64.0.9:6443".to_owned()),
         problem: Some(Problem {
-            code: "SLOW".to_owned(),
+            code: ProblemCode::ControlPlanePods.into(),
             class: Class::Platform,
             detail: "slow".to_owned(),
             remediation: "wait".to_owned(),

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use migrations::*;
-use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::status::{Class, Problem, ProblemCode};
 
 use crate::harness::*;
 
@@ -41,7 +41,7 @@ pub async fn steps_keep_their_history(fixture: Fixture) {
     assert_eq!((done.steps[0].state, done.steps[0].message.as_str()), (StepState::Done, ""));
     assert_eq!(done.steps.iter().map(|step| step.key.as_str()).collect::<Vec<_>>(), ["etcd", "api", "probe"]);
     let problem = Problem {
-        code: "NO_VOLUME".to_owned(),
+        code: ProblemCode::ControlPlanePods.into(),
         class: Class::Platform,
         detail: "d".to_owned(),
         remediation: "r".to_owned(),

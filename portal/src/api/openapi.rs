@@ -247,7 +247,7 @@ fn by_status() -> BTreeMap<u16, Vec<String>> {
     ];
     let elsewhere = elsewhere.map(|entry| entry.code);
     let mut codes = BTreeMap::<u16, Vec<String>>::new();
-    for entry in catalog::all().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
+    for entry in catalog::of_requests().into_iter().filter(|entry| !elsewhere.contains(&entry.code.as_str())) {
         codes.entry(entry.status).or_default().push(entry.code);
     }
     codes

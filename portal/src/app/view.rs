@@ -7,7 +7,7 @@ use api_types as api;
 use migrations as row;
 use migrations::StepState;
 use tenant_controlplane::id::{OrganizationId, SessionId};
-use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::status::Problem;
 use time::OffsetDateTime;
 
 const API: &str = "/api/v1";
@@ -101,18 +101,13 @@ fn condition(condition: tenant_controlplane::status::Condition) -> api::Conditio
 
 /// A problem that the provisioner met. The status is what a request for it would have been answered.
 pub fn problem(problem: Problem) -> api::Problem {
-    let status = match problem.class {
-        Class::User | Class::Quota => 409,
-        Class::Provider => 502,
-        Class::Platform => 500,
-    };
     api::Problem {
         kind: format!("{API}/errors#{}", problem.code),
-        title: catalog::title(&problem.code).map_or_else(|| in_words(&problem.code), ToOwned::to_owned),
-        status,
+        title: problem.code.title(),
+        status: catalog::status(problem.class),
         detail: problem.detail,
         instance: None,
-        code: problem.code,
+        code: problem.code.to_string(),
         class: problem.class.to_string(),
         retryable: true,
         remediation: problem.remediation,
@@ -121,13 +116,6 @@ pub fn problem(problem: Problem) -> api::Problem {
         operation_id: None,
         quota: None,
     }
-}
-
-/// `HOST_UNREACHABLE` as "Host unreachable".
-fn in_words(code: &str) -> String {
-    let words = code.to_lowercase().replace('_', " ");
-    let mut letters = words.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
 }
 
 /// How much of a quota is used.

@@ -1,6 +1,8 @@
-//! The catalog of codes. A code, once served, keeps its meaning; `GET /api/v1/errors` shows this very list.
+//! The catalog of codes. A code, once served, keeps its meaning; `GET /api/v1/errors` shows this very list: the errors of requests, which
+//! are here, and the problems of resources, which are the domain's ([`ProblemCode`]).
 
 use api_types::ErrorCode;
+use tenant_controlplane::status::{Class, ProblemCode, ProblemEntry};
 
 /// One code: what it means wherever it appears.
 #[derive(Debug)]
@@ -92,12 +94,65 @@ catalog! {
     TIMEOUT 504 "platform" true "Request timed out", "Try again; `?wait=` may be at most 60.";
 }
 
-/// The catalog as it is served.
-pub fn all() -> Vec<ErrorCode> {
+/// The codes that requests are answered with.
+pub fn of_requests() -> Vec<ErrorCode> {
     ALL.iter().map(|entry| entry.shown()).collect()
 }
 
-/// The title of a code, if it is one of ours.
-pub fn title(code: &str) -> Option<&'static str> {
-    ALL.iter().find(|entry| entry.code == code).map(|entry| entry.title)
+/// The catalog as it is served. What both a request and a resource can meet is there once, as requests meet it.
+pub fn all() -> Vec<ErrorCode> {
+    let problems = ProblemCode::ALL.iter().map(|code| code.entry());
+    let problems = problems.filter(|problem| ALL.iter().all(|entry| entry.code != problem.code));
+    of_requests().into_iter().chain(problems.map(|problem| of_problem(&problem))).collect()
+}
+
+/// What a request for something with a problem of that class would have been answered.
+pub const fn status(class: Class) -> u16 {
+    match class {
+        Class::User | Class::Quota => 409,
+        Class::Provider => 502,
+        Class::Platform => 500,
+    }
+}
+
+/// A problem that a resource can have: its reconcile is retried, so it may be over later.
+fn of_problem(problem: &ProblemEntry) -> ErrorCode {
+    ErrorCode {
+        code: problem.code.into(),
+        status: status(problem.class),
+        title: problem.title.into(),
+        class: problem.class.to_string(),
+        retryable: true,
+        remediation: problem.remediation.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn every_code_is_served_once_with_its_text() {
+        let served = all();
+        let codes: HashSet<&str> = served.iter().map(|entry| entry.code.as_str()).collect();
+        assert_eq!(codes.len(), served.len(), "a code has one meaning");
+        assert!(served.iter().all(|entry| !entry.title.is_empty() && !entry.remediation.is_empty()));
+        assert!(
+            ALL.iter()
+                .map(|entry| entry.code)
+                .chain(ProblemCode::ALL.iter().map(|code| code.as_str()))
+                .all(|code| codes.contains(code))
+        );
+    }
+
+    #[test]
+    fn what_both_can_meet_means_the_same() {
+        for problem in ProblemCode::ALL.iter().map(|code| code.entry()) {
+            for entry in ALL.iter().filter(|entry| entry.code == problem.code) {
+                assert_eq!((entry.title, entry.class), (problem.title, problem.class.to_string().as_str()));
+            }
+        }
+    }
 }

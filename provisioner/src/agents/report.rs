@@ -2,14 +2,13 @@
 
 use migrations::{Node, NodeReport as RowReport, StoreError, WorkKind};
 use node_protocol::{Check, CheckStatus, NodePhase, NodeReport, ReportReply};
-use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::status::{Problem, ProblemCode};
 use tenant_controlplane::text::printable;
 use time::{Duration, OffsetDateTime};
 use tonic::Status;
 
 use super::enroll::facts;
 use super::{Agents, unavailable};
-use crate::node::REPORTED_BY_AGENT;
 
 /// A thousand machines that say every ten seconds that they are well are a hundred writes a second, each to the disk: once a minute will do.
 const NOTED_EVERY: Duration = Duration::minutes(1);
@@ -53,7 +52,7 @@ fn is_noted(node: &Node) -> bool {
 
 /// The problem to show: the agent's own while it fails, none of the agent's when it does not, and others' as they are.
 fn problem(node: &Node, report: &NodeReport) -> Option<Problem> {
-    let is_agents = node.problem.as_ref().is_some_and(|problem| problem.code == REPORTED_BY_AGENT);
+    let is_agents = node.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::NodeAgent);
     match report.phase() {
         NodePhase::Failed => Some(agent_problem(report)),
         _ if is_agents => None,
@@ -73,11 +72,5 @@ fn agent_problem(report: &NodeReport) -> Problem {
     if !remedies.is_empty() {
         detail.push_str(&format!("; the machine suggests: {}", remedies.join(" ")));
     }
-    Problem {
-        code: REPORTED_BY_AGENT.to_owned(),
-        class: Class::User,
-        detail: printable(&detail),
-        remediation: "Run `pilothouse-node status` on the machine: it names each failed check with its remedy."
-            .to_owned(),
-    }
+    Problem::new(ProblemCode::NodeAgent, printable(&detail))
 }

@@ -157,6 +157,6 @@ async fn works(role: AccessRole, api: &dyn Kubernetes) -> Result<bool, Reconcile
 
 async fn rules(role: &str, api: &dyn Kubernetes) -> Result<Vec<Value>, ReconcileError> {
     let found = api.get(&ObjectKey::global(RBAC, "ClusterRole", role)).await;
-    let found = found.map_err(|error| ReconcileError::api("cluster", error))?.unwrap_or_default();
+    let found = found.map_err(ReconcileError::cluster_api)?.unwrap_or_default();
     Ok(found["rules"].as_array().cloned().unwrap_or_default())
 }

@@ -25,7 +25,7 @@ pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Re
     // Their namespaces are Kubernetes' own, so nothing depends on the order; the access this is done with needs no binding.
     let new = (cluster.observed_generation == 0).then(cluster_admin);
     let applied = try_join_all(new.iter().chain(&objects).map(|object| api.apply(object))).await;
-    applied.map_err(|error| ReconcileError::api("cluster", error))?;
+    applied.map_err(ReconcileError::cluster_api)?;
     // One that never was well has nothing from an older platform, and a person waits for it.
     if cluster.observed_generation > 0 {
         let labels = format!("{MANAGED_BY_LABEL}=pilothouse");
@@ -33,7 +33,7 @@ pub async fn apply(ctx: &Context, cluster: &Cluster, api: &dyn Kubernetes) -> Re
         match prune::surplus(api, &scope, &objects).await {
             // Its owner put our label on so much that it is not looked through; nothing depends on what an older platform left.
             Err(ApiError::TooLong(what)) => tracing::warn!(cluster = %cluster.id, what, "obsolete add-ons not pruned"),
-            pruned => pruned.map_err(|error| ReconcileError::api("cluster", error))?,
+            pruned => pruned.map_err(ReconcileError::cluster_api)?,
         }
     }
     ctx.set_applied(cluster.id, ApplyTarget::Tenant, hash);

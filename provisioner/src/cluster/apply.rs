@@ -23,8 +23,8 @@ use super::prune::{self, Scope};
 use crate::config::Release;
 use crate::context::{ApplyTarget, Context, fingerprint};
 use crate::error::ReconcileError;
+use crate::host::Component;
 use crate::host::ObjectKey;
-use crate::host::info::Component;
 
 /// Between two looks at a claim.
 const CLAIM_LOOK: Duration = Duration::from_millis(15);
@@ -96,7 +96,7 @@ async fn bound(ctx: &Context, objects: &[Value]) -> Result<(), ReconcileError> {
             let found = ctx.host.get(&ObjectKey::of(claim)?).await?;
             Ok(found.is_some_and(|claim| claim["status"]["phase"] == "Bound"))
         };
-        while Instant::now() < until && !is_bound().await.map_err(|error| ReconcileError::api("host", error))? {
+        while Instant::now() < until && !is_bound().await.map_err(ReconcileError::host_api)? {
             sleep(CLAIM_LOOK).await;
         }
     }
@@ -114,12 +114,12 @@ async fn prune(ctx: &Context, cluster: &Cluster, manifests: &Manifests) -> Resul
     let namespace = sni::namespace(cluster.id);
     let labels = format!("{MANAGED_BY_LABEL}=pilothouse,{CLUSTER_LABEL}={}", cluster.id);
     let scope = Scope { kinds: PRUNED, namespaces: &[&namespace], labels: &labels, is_ours: |_| true };
-    prune::surplus(&*ctx.host, &scope, &manifests.objects).await.map_err(|error| ReconcileError::api("host", error))
+    prune::surplus(&*ctx.host, &scope, &manifests.objects).await.map_err(ReconcileError::host_api)
 }
 
 async fn all(ctx: &Context, objects: impl IntoIterator<Item = &Value>) -> Result<Vec<Value>, ReconcileError> {
     let applied = try_join_all(objects.into_iter().map(|object| ctx.host.apply(object))).await;
-    applied.map_err(|error| ReconcileError::api("host", error))
+    applied.map_err(ReconcileError::host_api)
 }
 
 /// The address of etcd's service, as the host answered.

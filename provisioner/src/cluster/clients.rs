@@ -31,7 +31,7 @@ use uuid::Uuid;
 
 use crate::context::{ApplyTarget, Context, fingerprint};
 use crate::error::ReconcileError;
-use crate::host::info::Component;
+use crate::host::Component;
 use crate::host::{Announced, ApiError, PodInfo};
 use crate::tenants::Identity;
 
@@ -171,7 +171,7 @@ pub async fn refuse(ctx: &Context, cluster: &Cluster, node: &str) -> Result<bool
         return Ok(false);
     }
     put(ctx, cluster, &pki, &authorities(ctx, cluster.id).await?).await?;
-    let refused = |error| ReconcileError::api("cluster", error);
+    let refused = ReconcileError::cluster_api;
     for pod in &pods {
         let Some(address) = pod.address else { continue };
         let api = ctx.tenants.client(cluster.id, &pki, &format!("{address}:{API_PORT}"), Identity::Platform)?;
@@ -202,7 +202,7 @@ async fn put(
     let secret = client_authorities(&input);
     let hash = fingerprint([&secret]);
     if !ctx.is_applied(cluster.id, ApplyTarget::Clients, hash) {
-        ctx.host.apply(&secret).await.map_err(|error| ReconcileError::api("host", error))?;
+        ctx.host.apply(&secret).await.map_err(ReconcileError::host_api)?;
         ctx.set_applied(cluster.id, ApplyTarget::Clients, hash);
     }
     Ok(())

@@ -6,75 +6,22 @@ use std::sync::Arc;
 use futures::future::join_all;
 use migrations::Cluster;
 use tenant_controlplane::component::etcd::{HEALTH_PORT, is_full};
+use tenant_controlplane::diagnosis::BlockingReason;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::ClusterPki;
-use tenant_controlplane::plan::{NodeCount, Observed};
+use tenant_controlplane::plan::cluster::{self as plan, NodeCount, Observation};
 use tenant_controlplane::sni;
-use tenant_controlplane::spec::API_PORT;
-use tenant_controlplane::status::{NodeState, Problem};
+use tenant_controlplane::status::NodeState;
 use time::OffsetDateTime;
 
-use super::diagnosis::BlockingReason;
 use crate::context::Context;
 use crate::error::ReconcileError;
-use crate::host::info::Component;
-use crate::host::{Health, Kubernetes, ObjectKey, PodInfo};
+use crate::host::Component;
+use crate::host::{Health, Kubernetes, ObjectKey};
 use crate::tenants::Identity;
 
-/// What one observation found.
-pub struct Observation {
-    /// In the domain's words.
-    pub observed: Observed,
-    /// Whether the watch of pods knows anything yet.
-    pub pods_known: bool,
-    /// The API server to work with, when one serves.
-    pub api: Option<Arc<dyn Kubernetes>>,
-    /// Why it does not come up, quoted from the host.
-    pub blocking_reason: Option<BlockingReason>,
-    /// What went wrong inside the tenant.
-    pub problem: Option<Problem>,
-    health: Option<Health>,
-    candidates: usize,
-}
-
-impl Observation {
-    /// Whether nothing is left to do: it answers from outside and its add-ons are installed.
-    pub fn is_settled(&self) -> bool {
-        self.observed.probe == Some(true) && self.observed.addons == Some(true)
-    }
-
-    /// Whether there is an address to ask.
-    pub const fn has_candidate(&self) -> bool {
-        self.candidates > 0
-    }
-
-    /// Whether something answers at that address, ready or not.
-    pub const fn answers(&self) -> bool {
-        matches!(self.health, Some(Health::Starting(_)))
-    }
-
-    /// What is waited for.
-    pub fn reason(&self) -> String {
-        match &self.health {
-            _ if self.blocking_reason.is_some() => {
-                self.blocking_reason.iter().map(|blocking_reason| blocking_reason.text.clone()).collect()
-            }
-            _ if !self.pods_known => "the list of the host's pods".to_owned(),
-            None => "a control plane pod with an IP address".to_owned(),
-            Some(Health::Down(why)) => format!("the API server: {why}"),
-            Some(Health::Starting(what)) => format!("the API server: {what}"),
-            Some(Health::Serving | Health::Ready) => {
-                self.observed.last_error.clone().unwrap_or_else(|| "the endpoint through the gateway".to_owned())
-            }
-        }
-    }
-}
-
-fn address(pod: &PodInfo) -> Option<String> {
-    pod.address
-        .filter(|_| pod.component == Component::ControlPlane && !pod.terminating)
-        .map(|ip| format!("{ip}:{API_PORT}"))
-}
+/// The API server to work with, when one serves.
+pub type ServingApi = Option<Arc<dyn Kubernetes>>;
 
 /// Observes from inside the host. `current` is the address the gateway uses now; it is kept while its pod lives and nothing better answers.
 ///
@@ -85,34 +32,12 @@ pub async fn inside(
     cluster: &Cluster,
     pki: &ClusterPki,
     current: Option<&str>,
-) -> Result<Observation, ReconcileError> {
+) -> Result<(Observation, ServingApi), ReconcileError> {
     let pods = ctx.pods.of(cluster.id);
-    let pod_list = pods.as_deref().unwrap_or_default();
-    let mut addresses: Vec<String> = pod_list.iter().filter_map(address).collect();
-    addresses.sort_by_key(|address| Some(address.as_str()) != current);
+    let addresses = plan::addresses(pods.as_deref().unwrap_or_default(), current);
     let (health, best) = ask(ctx, cluster, pki, &addresses).await?;
-    let serving = best.as_ref().map(|(address, _)| address.clone());
-    let kept = || {
-        current
-            .filter(|current| pods.is_none() || addresses.iter().any(|pod_list| pod_list == current))
-            .map(ToOwned::to_owned)
-    };
-    let observed = Observed {
-        namespace: Some(true),
-        etcd_writable: None,
-        etcd_ready: if best.is_some() { Some(true) } else { pods.as_deref().map(quorum) },
-        control_plane_ready: health.as_ref().map(Health::serves).or(pods.as_ref().map(|_| false)),
-        endpoint: serving.or_else(kept),
-        probe: if pods.is_some() { Some(false) } else { None },
-        addons: None,
-        nodes: None,
-        certificates_end: None,
-        last_error: None,
-    };
-    let blocking_reason = BlockingReason::of(pod_list);
-    let api = best.map(|(_, api)| api);
-    let (pods_known, candidates) = (pods.is_some(), addresses.len());
-    Ok(Observation { observed, pods_known, api, blocking_reason, problem: None, health, candidates })
+    let (serving, api) = best.unzip();
+    Ok((Observation::inside(pods.as_deref(), current, health, serving), api))
 }
 
 /// As whom to come: before everything is in place nothing else is let in, and afterwards nobody needs it.
@@ -147,12 +72,6 @@ async fn ask(
         Some((health, _)) => (Some(health), None),
         None => (None, None),
     })
-}
-
-/// Whether more than half of etcd's members are ready.
-fn quorum(pods: &[PodInfo]) -> bool {
-    let members = || pods.iter().filter(|pod| pod.component == Component::Etcd);
-    members().filter(|pod| pod.ready).count() * 2 > members().count()
 }
 
 /// How many nodes are ready, as their rows say.

@@ -4,7 +4,7 @@ use migrations::{Actor, NodeReport, WorkKind};
 use serde_json::{Value, json};
 use tenant_controlplane::id::NodeId;
 use tenant_controlplane::sni;
-use tenant_controlplane::status::{AccessRole, Class, ClusterState, NodeState, Problem};
+use tenant_controlplane::status::{AccessRole, Class, ClusterState, NodeState, Problem, ProblemCode};
 
 use super::*;
 use crate::engine::Reconcile;
@@ -86,7 +86,7 @@ async fn writes_that_are_never_answered_end_with_the_visit() {
     world.tenant.hangs.store(true, std::sync::atomic::Ordering::SeqCst);
     world.ctx.forget(cluster.id);
     let failed = world.reconcile_cluster(cluster.id).await.unwrap_err();
-    assert_eq!(failed.problem.code, "CLUSTER_UNREACHABLE");
+    assert_eq!(failed.problem.code.as_str(), "CLUSTER_UNREACHABLE");
 }
 
 #[tokio::test]
@@ -197,8 +197,7 @@ async fn a_machine_whose_node_a_webhook_refuses_is_told_why() {
     changes.recv().await.unwrap();
     assert_eq!(visit().await.problem, None, "it has had no time yet");
     // As if it had been asked before: the clock is nobody's to turn.
-    let (code, class) = ("CLUSTER_REFUSED".to_owned(), Class::User);
-    let problem = Some(Problem { code, class, detail: String::new(), remediation: String::new() });
+    let problem = Some(Problem::new(ProblemCode::ClusterRefused, ""));
     let (state, state_message) = (NodeState::Joining, String::new());
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     world.store.nodes().report(id, report.clone()).await.unwrap();

@@ -2,8 +2,7 @@
 //! reached and deleted as any other, and one that never ran waits.
 
 use migrations::Cluster;
-use tenant_controlplane::status::{Class, Problem};
-use tenant_controlplane::version::KubernetesVersion;
+use tenant_controlplane::plan::cluster::version_missing;
 
 use crate::config::Release;
 use crate::context::Context;
@@ -17,31 +16,9 @@ pub fn find(ctx: &Context, cluster: &Cluster) -> Option<Release> {
 /// The same, for whoever can do nothing without.
 ///
 /// # Errors
-/// [`ReconcileError`] with [`missing`].
+/// [`ReconcileError`] with [`version_missing`].
 pub fn of(ctx: &Context, cluster: &Cluster) -> Result<Release, ReconcileError> {
-    find(ctx, cluster).ok_or_else(|| {
-        let Problem { code, class, detail, remediation } = missing(cluster.spec.version);
-        ReconcileError::new(&code, class, detail, remediation)
-    })
-}
-
-/// The problem of a version that is not available.
-pub fn missing(version: KubernetesVersion) -> Problem {
-    let remediation = if version.is_known() {
-        format!("Run `pilothouse bundle build --version {version}`, then run `pilothouse up` again.")
-    } else {
-        let offered = KubernetesVersion::default();
-        format!(
-            "Make a cluster of Kubernetes {offered} and move to it before this one's certificates end, or go back to the release of \
-             Pilothouse that has {version}."
-        )
-    };
-    Problem {
-        code: "VERSION_MISSING".to_owned(),
-        class: Class::Platform,
-        detail: format!("This installation no longer provides Kubernetes {version}: the cluster is left unchanged."),
-        remediation,
-    }
+    find(ctx, cluster).ok_or_else(|| version_missing(cluster.spec.version).into())
 }
 
 #[cfg(test)]
@@ -50,7 +27,7 @@ mod tests {
     use std::sync::Arc;
     use std::time::Duration;
 
-    use tenant_controlplane::status::ClusterState;
+    use tenant_controlplane::status::{Class, ClusterState};
     use tokio::sync::watch;
 
     use super::*;
@@ -120,14 +97,6 @@ mod tests {
             .unwrap();
         super::super::reconcile(&ctx, cluster.id).await.unwrap();
         assert!(world.host.names().len() < before.len(), "and it goes");
-    }
-
-    #[test]
-    fn a_version_that_no_command_brings_back_has_another_way_out() {
-        let known = missing(KubernetesVersion::default());
-        assert!(known.remediation.contains("bundle build --version 1.36.3"), "{}", known.remediation);
-        let dropped = missing(KubernetesVersion::parse("1.29.14").unwrap());
-        assert!(!dropped.remediation.contains("bundle build") && dropped.remediation.contains("1.36.3"));
     }
 
     #[tokio::test]

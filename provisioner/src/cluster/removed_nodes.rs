@@ -92,7 +92,7 @@ async fn are_refused(ctx: &Context, cluster: &Cluster) -> Result<bool, Reconcile
 }
 
 async fn delete_if_there(cluster: ClusterId, name: &str, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
-    let (key, refused) = (ObjectKey::global("v1", "Node", name), |error| ReconcileError::api("cluster", error));
+    let (key, refused) = (ObjectKey::global("v1", "Node", name), ReconcileError::cluster_api);
     if api.exists(&key).await.map_err(refused)? {
         tracing::warn!(%cluster, node = name, "a removed node registered again: deleting its Node object");
         api.delete(&key).await.map_err(refused)?;

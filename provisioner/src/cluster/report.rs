@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use migrations::{Cluster, ClusterReport, Store};
-use tenant_controlplane::plan::{self, Observed, Progress, Situation};
-use tenant_controlplane::status::{Class, ClusterState, Condition, Problem};
+use tenant_controlplane::plan::cluster::{Observation, Observed, Report, Situation};
+use tenant_controlplane::plan::{self, Progress};
+use tenant_controlplane::status::Problem;
 use time::OffsetDateTime;
 
 use super::Run;
-use super::observe::Observation;
 use super::release;
 use crate::context::{Context, is_deleting};
 use crate::error::ReconcileError;
@@ -49,14 +49,15 @@ pub(super) async fn report_observation(
     observation: &Observation,
     waited: Option<Duration>,
 ) -> Result<(), ReconcileError> {
-    let (state, conditions) = summary(run.cluster, &run.reported, &observation.observed);
     let settled = observation.is_settled();
-    let long_enough = waited.is_none_or(|waited| waited >= run.ctx.tuning.problem_after);
-    let problem = problem(observation, state, long_enough)
-        .or_else(|| release::find(run.ctx, run.cluster).is_none().then(|| release::missing(run.cluster.spec.version)));
+    let is_late = waited.is_none_or(|waited| waited >= run.ctx.tuning.problem_after);
+    let version = run.cluster.spec.version;
+    let missing = release::find(run.ctx, run.cluster).is_none().then_some(version);
+    let situation = situation(run.cluster, &run.reported, &observation.observed);
+    let Report { state, conditions, problem, message } = observation.report(&situation, is_late, missing);
     let report = ClusterReport {
         observed_generation: if settled { run.cluster.generation } else { run.reported.observed_generation },
-        state_message: headline(&conditions, problem.as_ref()),
+        state_message: message,
         endpoint: run.reported.endpoint.clone(),
         state,
         conditions,
@@ -65,7 +66,7 @@ pub(super) async fn report_observation(
     write_report(run, report).await?;
     let message = waited
         .filter(|waited| *waited >= run.ctx.tuning.step_message_after)
-        .map(|_| wait(observation))
+        .map(|_| observation.step_message())
         .unwrap_or_default();
     steps(&mut run.steps, observation, &message).await?;
     if settled && run.steps.is_open() {
@@ -83,68 +84,19 @@ async fn wake_pools(ctx: &Context, cluster: &Cluster) -> Result<(), ReconcileErr
     Ok(())
 }
 
-fn summary(cluster: &Cluster, reported: &ClusterReport, observed: &Observed) -> (ClusterState, Vec<Condition>) {
-    plan::summarize(&Situation {
+fn situation<'a>(cluster: &Cluster, reported: &'a ClusterReport, observed: &'a Observed) -> Situation<'a> {
+    Situation {
         observed,
         generation: cluster.generation,
         deleting: is_deleting(cluster),
         state: reported.state,
         conditions: &reported.conditions,
         now: OffsetDateTime::now_utc(),
-    })
-}
-
-fn headline(conditions: &[Condition], problem: Option<&Problem>) -> String {
-    let ready = conditions.iter().find(|condition| condition.kind == "Ready");
-    let ready = || ready.map(|condition| condition.message.clone()).unwrap_or_default();
-    problem.map_or_else(ready, |problem| problem.detail.clone())
-}
-
-/// The problem to report: that nothing can be written, what blocks the control plane once it is `late`, or that a running cluster no
-/// longer answers.
-fn problem(observation: &Observation, state: ClusterState, late: bool) -> Option<Problem> {
-    match (&observation.blocking_reason, state) {
-        (_, ClusterState::Running) if observation.observed.etcd_writable == Some(false) => Some(full()),
-        (_, ClusterState::Running) => observation.problem.clone(),
-        (Some(blocking_reason), _) if late => Some(blocking_reason.problem()),
-        (None, ClusterState::Degraded) => Some(unreachable(observation)),
-        _ => None,
     }
-}
-
-fn full() -> Problem {
-    Problem {
-        code: "DATASTORE_FULL".to_owned(),
-        class: Class::User,
-        detail: "etcd is full: the cluster rejects writes until space is freed.".to_owned(),
-        remediation:
-            "Delete unused objects. Platform operator: then restart the pod etcd-0, which defragments etcd, and clear \
-                      the alarm with `etcdctl alarm disarm`."
-                .to_owned(),
-    }
-}
-
-fn unreachable(observation: &Observation) -> Problem {
-    Problem {
-        code: "CLUSTER_UNREACHABLE".to_owned(),
-        class: Class::Platform,
-        detail: format!("The cluster is not responding; waiting for {}", observation.reason()),
-        remediation:
-            "No action needed; Pilothouse is recovering it. If it persists, platform operator: check the host's pods."
-                .to_owned(),
-    }
-}
-
-/// The message of a step that has been waiting for a while.
-fn wait(observation: &Observation) -> String {
-    observation
-        .blocking_reason
-        .as_ref()
-        .map_or_else(|| format!("waiting for {}", observation.reason()), |found| found.problem().detail)
 }
 
 async fn steps(steps: &mut Steps<'_>, observation: &Observation, message: &str) -> Result<(), ReconcileError> {
-    for (step, progress) in plan::create_progress(&observation.observed) {
+    for (step, progress) in plan::cluster::create_progress(&observation.observed) {
         match progress {
             Progress::Done => steps.done(step.key).await?,
             Progress::Running => steps.stands(step.key, message).await?,
@@ -163,12 +115,7 @@ pub(super) async fn report_failure(ctx: &Context, cluster: &Cluster, error: &Rec
 
 async fn try_report_failure(ctx: &Context, cluster: &Cluster, error: &ReconcileError) -> Result<(), ReconcileError> {
     let now = ctx.store.clusters().load(cluster.id).await?;
-    let state = match now.state {
-        _ if is_deleting(&now) => ClusterState::Deleting,
-        ClusterState::Pending => ClusterState::Provisioning,
-        _ if error.terminal => ClusterState::Error,
-        other => other,
-    };
+    let state = plan::cluster::state_after_failure(now.state, is_deleting(&now), error.terminal);
     let problem = Some(error.problem.clone());
     let report = ClusterReport { state, problem, state_message: error.problem.detail.clone(), ..repeated(&now) };
     ctx.store.clusters().report(cluster.id, report).await?;
@@ -192,8 +139,8 @@ pub(super) async fn report_deleting(
     problem: Option<Problem>,
 ) -> Result<(), ReconcileError> {
     let unknown = Observed { endpoint: cluster.endpoint.clone(), ..Observed::default() };
-    let (state, conditions) = summary(cluster, &repeated(cluster), &unknown);
-    let state_message = message.to_owned();
-    let report = ClusterReport { state, conditions, state_message, problem, ..repeated(cluster) };
+    let repeated = repeated(cluster);
+    let (state, conditions) = plan::cluster::summarize(&situation(cluster, &repeated, &unknown));
+    let report = ClusterReport { state, conditions, state_message: message.to_owned(), problem, ..repeated };
     Ok(ctx.store.clusters().report(cluster.id, report).await?)
 }

@@ -9,7 +9,7 @@ use futures::future::try_join_all;
 use migrations::{Cluster, Node, PoolKind, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::render::{CONTROL_PLANE, ETCD};
-use tenant_controlplane::status::{Class, Problem};
+use tenant_controlplane::status::{Problem, ProblemCode};
 use tenant_controlplane::text::printable;
 use tenant_controlplane::{plan, sni};
 use time::OffsetDateTime;
@@ -79,8 +79,7 @@ impl Remaining {
             true => self.remedy.clone(),
             false => format!("{} To stop waiting: pilothouse cluster delete {} --force.", self.remedy, cluster.id),
         };
-        let (code, class, detail) = ("DELETION_WAITS".to_owned(), Class::Platform, self.what.clone());
-        Problem { code, class, detail, remediation }
+        Problem::new(ProblemCode::DeletionWaits, self.what.clone()).with_remediation(remediation)
     }
 }
 
@@ -163,7 +162,7 @@ fn is_idle(node: &Node) -> bool {
 async fn namespace(ctx: &Context, cluster: &Cluster) -> Result<Option<Remaining>, ReconcileError> {
     let name = sni::namespace(cluster.id);
     let key = ObjectKey::global("v1", "Namespace", &name);
-    let host = |error| ReconcileError::api("host", error);
+    let host = ReconcileError::host_api;
     if let Some(found) = ctx.host.get(&key).await.map_err(host)? {
         if found["metadata"]["deletionTimestamp"].is_null() {
             // The host begins with a namespace's content seconds later; what takes longest to go is sent on its way first.

@@ -132,7 +132,7 @@ async fn a_moved_pod_moves_the_endpoint_and_an_unreachable_gateway_degrades() {
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     let row = world.store.clusters().load(cluster.id).await.unwrap();
     assert_eq!(row.state, ClusterState::Degraded);
-    assert_eq!(row.problem.unwrap().code, "CLUSTER_UNREACHABLE");
+    assert_eq!(row.problem.unwrap().code.as_str(), "CLUSTER_UNREACHABLE");
     *world.tenant.reachable.lock().unwrap() = true;
     assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
     assert_eq!(world.store.clusters().load(cluster.id).await.unwrap().problem, None);
@@ -314,7 +314,7 @@ async fn an_error_stays_readable_on_row_and_operation() {
     let cluster = world.cluster("demo").await;
     world.faults.fail_at(0);
     let error = world.reconcile_cluster(cluster.id).await.unwrap_err();
-    assert_eq!(error.problem.code, "HOST_UNREACHABLE");
+    assert_eq!(error.problem.code.as_str(), "HOST_UNREACHABLE");
     let row = world.store.clusters().load(cluster.id).await.unwrap();
     assert_eq!((row.state, row.problem.unwrap().code.as_str()), (ClusterState::Provisioning, "HOST_UNREACHABLE"));
     let failed = operation(&world, &cluster).await;

@@ -269,7 +269,7 @@ async fn a_full_datastore_is_told_and_forgotten() {
         assert_eq!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Done);
         let row = world.store.clusters().load(cluster.id).await.unwrap();
         let writable = row.conditions.iter().find(|condition| condition.kind == "DatastoreWritable").unwrap().status;
-        (row.state, writable, row.problem.map(|problem| problem.code))
+        (row.state, writable, row.problem.map(|problem| problem.code.to_string()))
     };
     let running = ClusterState::Running;
     assert_eq!(visit(true).await, (running, ConditionStatus::False, Some("DATASTORE_FULL".to_owned())));

@@ -6,7 +6,7 @@ use tenant_controlplane::sni;
 use tenant_controlplane::status::{Class, ClusterState};
 
 use super::*;
-use crate::host::info::Component;
+use crate::host::Component;
 use crate::host::{FIELD_MANAGER, ObjectKey, PodInfo, WaitingReason, WatchEvent};
 use crate::testing::World;
 

@@ -39,7 +39,7 @@ impl Reconcile for Script {
         self.begun.send(id).unwrap();
         match (self.act)(call) {
             Act::End(outcome) => Ok(outcome),
-            Act::Fail => Err(ReconcileError::new("X", Class::Platform, "told to fail", "nothing")),
+            Act::Fail => Err(ReconcileError::new(ProblemCode::Defect, "told to fail")),
             Act::Panic => panic!("told to panic"),
             Act::Stay => std::future::pending().await,
         }

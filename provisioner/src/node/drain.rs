@@ -61,7 +61,7 @@ fn waiting_message(remaining: &[String], seconds: u64) -> String {
 async fn remaining(ctx: &Context, node_context: &NodeContext) -> Result<Option<Vec<String>>, ReconcileError> {
     let name = node_context.node.name.as_str();
     let Some(api) = ctx.tenants.reach(&node_context.cluster).await? else { return Ok(None) };
-    let refused = |error: ApiError| ReconcileError::api("cluster", error);
+    let refused = ReconcileError::cluster_api;
     let Some(node) = api.get(&ObjectKey::global("v1", "Node", name)).await.map_err(refused)? else { return Ok(None) };
     if !is_ready(&node) {
         return Ok(None);

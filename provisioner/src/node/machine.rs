@@ -3,10 +3,10 @@
 use cloud_providers::{JoinMaterial, Machine, MachineRequest, MachineState, Provider, Removal};
 use migrations::{Actor, NewJoinToken, NodeReport, Secret};
 use tenant_controlplane::node::{self, cloud_init};
+use tenant_controlplane::plan::node::{self as plan, Machine as Observed, MachineAction};
 use tenant_controlplane::status::NodeState;
 use time::{Duration, OffsetDateTime};
 
-use super::decide::MachineObservation;
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::node_context::NodeContext;
@@ -22,21 +22,28 @@ pub async fn ensure(
     ctx: &Context,
     node_context: &NodeContext,
     provider: &dyn Provider,
-) -> Result<MachineObservation, ReconcileError> {
-    let id = node_context.node.id.to_string();
+) -> Result<Observed, ReconcileError> {
     let joined = node_context.node.machine_fingerprint.is_some();
-    Ok(MachineObservation::Present(match provider.get(&id).await? {
-        None if joined => return Ok(MachineObservation::Lost),
-        Some(stale) if !joined && is_overdue(node_context) => replace(ctx, node_context, provider, stale).await?,
-        // Switched off, or ended by itself (a reboot, an out-of-memory kill): either way it is wanted, with its disk.
-        Some(machine) if is_down(&machine) => start(provider, machine).await,
-        Some(machine) => machine,
-        None => make(ctx, node_context, provider).await?,
-    }))
+    let found = provider.get(&node_context.node.id.to_string()).await?;
+    let seen = found.as_ref().map(|machine| observed(machine.state.clone()));
+    let machine = match (plan::machine_action(seen.as_ref(), joined, is_overdue(node_context)), found) {
+        (MachineAction::ReportLost, _) => return Ok(Observed::Lost),
+        (MachineAction::Replace, Some(stale)) => replace(ctx, node_context, provider, stale).await?,
+        (MachineAction::Start, Some(machine)) => start(provider, machine).await,
+        (_, Some(machine)) => machine,
+        (_, None) => make(ctx, node_context, provider).await?,
+    };
+    Ok(observed(machine.state))
 }
 
-fn is_down(machine: &Machine) -> bool {
-    matches!(machine.state, MachineState::Stopped | MachineState::Failed(_))
+/// A provider's word for how a machine is, as decisions know it.
+fn observed(state: MachineState) -> Observed {
+    match state {
+        MachineState::Creating => Observed::Creating,
+        MachineState::Running => Observed::Running,
+        MachineState::Stopped => Observed::Stopped,
+        MachineState::Failed(why) => Observed::Failed(why),
+    }
 }
 
 /// Whether the machine had its time and its token ended before it joined.
@@ -113,7 +120,7 @@ mod tests {
     use tenant_controlplane::status::Class;
 
     use super::*;
-    use crate::node::decide::{NodeObservation, report, tests::node};
+    use crate::node::{known, tests::node};
 
     /// One machine that ended, and ends again whenever it is started.
     struct Dying;
@@ -162,8 +169,9 @@ mod tests {
             state: MachineState::Failed("ended".into()),
             address: None,
         };
-        let machine = Some(MachineObservation::Present(start(&Dying, down).await));
-        let report = report(&node(NodeState::Joining, true), &NodeObservation { machine, node_object: None });
+        let machine = Some(observed(start(&Dying, down).await.state));
+        let seen = plan::Observed { machine, node_object: None };
+        let report = plan::report(&known(&node(NodeState::Joining, true)), &seen);
         let problem = report.problem.unwrap();
         assert_eq!(
             (report.state, problem.code.as_str(), problem.class),

@@ -2,12 +2,11 @@
 //!
 //! The kubelet is told so, not we. So we ask the same with a dry run, as the platform, and tell people.
 
-use migrations::NodeReport;
 use serde_json::json;
-use tenant_controlplane::status::NodeState;
+use tenant_controlplane::plan::node::{Observed, Report};
+use tenant_controlplane::status::{NodeState, ProblemCode};
 use time::{Duration, OffsetDateTime};
 
-use super::decide::NodeObservation;
 use crate::admission;
 use crate::context::Context;
 use crate::error::ReconcileError;
@@ -16,22 +15,16 @@ use crate::node_context::NodeContext;
 
 /// How long a kubelet may take to make its node before anybody asks.
 const REPORT_AFTER: Duration = Duration::seconds(15);
-const REFUSED: &str = "CLUSTER_REFUSED";
 
 /// The report, with what the cluster says against the node where it says something and nothing else is wrong.
-pub async fn noticed(
-    ctx: &Context,
-    node_context: &NodeContext,
-    report: NodeReport,
-    observation: &NodeObservation,
-) -> NodeReport {
+pub async fn noticed(ctx: &Context, node_context: &NodeContext, report: Report, observation: &Observed) -> Report {
     if !is_due(node_context, &report, observation) {
         return report;
     }
     match ctx.with_timeout(refusal(ctx, node_context)).await {
         Ok(Some(error)) => {
-            let (state_message, problem) = (error.problem.detail.clone(), Some(error.problem));
-            NodeReport { state_message, problem, ..report }
+            let (message, problem) = (error.problem.detail.clone(), Some(error.problem));
+            Report { message, problem, ..report }
         }
         Ok(None) => report,
         Err(error) => {
@@ -42,9 +35,9 @@ pub async fn noticed(
 }
 
 /// Whether its machine has joined, Kubernetes was seen not to have it, and it has had its time.
-fn is_due(node_context: &NodeContext, report: &NodeReport, observation: &NodeObservation) -> bool {
+fn is_due(node_context: &NodeContext, report: &Report, observation: &Observed) -> bool {
     let node = &node_context.node;
-    let is_reported = node.problem.as_ref().is_some_and(|problem| problem.code == REFUSED);
+    let is_reported = node.problem.as_ref().is_some_and(|problem| problem.code == ProblemCode::ClusterRefused);
     let waits = is_reported || OffsetDateTime::now_utc() - node.updated_at > REPORT_AFTER;
     let absent = observation.node_object == Some(None) && node.machine_fingerprint.is_some();
     absent && waits && report.problem.is_none() && report.state == NodeState::Joining
@@ -57,8 +50,8 @@ async fn refusal(ctx: &Context, node_context: &NodeContext) -> Result<Option<Rec
         // A webhook with effects besides is not asked in a dry run: that says nothing.
         Ok(()) | Err(ApiError::Rejected { code: 400, .. }) => Ok(None),
         Err(error @ ApiError::Rejected { .. }) => {
-            Ok(Some(admission::explain(ReconcileError::api("cluster", error), &*api).await))
+            Ok(Some(admission::explain(ReconcileError::cluster_api(error), &*api).await))
         }
-        Err(error) => Err(ReconcileError::api("cluster", error)),
+        Err(error) => Err(ReconcileError::cluster_api(error)),
     }
 }

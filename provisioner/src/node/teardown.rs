@@ -8,11 +8,12 @@ use cloud_providers::{Provider, Removal};
 use migrations::{Node, NodeReport, WorkKind};
 use serde_json::Value;
 use tenant_controlplane::plan;
-use tenant_controlplane::status::{Class, NodeState, Problem};
+use tenant_controlplane::status::{NodeState, Problem, ProblemCode};
 use tenant_controlplane::text::printable;
 use time::OffsetDateTime;
 
 use super::drain::{self, Drain};
+use super::known;
 use crate::cluster::clients;
 use crate::context::{Context, is_deleting};
 use crate::engine::Outcome;
@@ -128,8 +129,7 @@ fn overdue_problem(node_context: &NodeContext, detail: &str, remedy: &str) -> Op
     }
     let (name, cluster) = (&node_context.node.name, node_context.cluster.id);
     let remediation = format!("{remedy} To stop waiting: pilothouse node remove {name} --cluster {cluster} --force.");
-    let (code, class) = ("REMOVAL_WAITS".to_owned(), Class::User);
-    Some(Problem { code, class, detail: detail.to_owned(), remediation })
+    Some(Problem::new(ProblemCode::RemovalWaits, detail).with_remediation(remediation))
 }
 
 fn inspect_hint(node_context: &NodeContext) -> String {
@@ -154,14 +154,8 @@ fn has_left(ctx: &Context, node_context: &NodeContext) -> bool {
     let (node, asked, now) = (&node_context.node, asked(node_context), OffsetDateTime::now_utc());
     // It is told when its pods have moved away.
     let drained_at = node.drain_ends_at.filter(|end| *end <= now && !is_deleting(&node_context.cluster));
-    is_over(node, drained_at.map_or(asked, |drained_at| drained_at.max(asked)), now, ctx.tuning.reset_timeout)
-}
-
-/// Whether the agent said it has reset the machine, never joined, was silent for long before, or had its time. A link that has just
-/// ended says nothing: the agent ends it when it begins to reset.
-fn is_over(node: &Node, since: OffsetDateTime, now: OffsetDateTime, reset_timeout: Duration) -> bool {
-    let silent = !node.link_connected && node.last_seen_at.is_none_or(|seen| now - seen > reset_timeout);
-    node.removed || node.machine_fingerprint.is_none() || silent || now - since > reset_timeout
+    let since = drained_at.map_or(asked, |drained_at| drained_at.max(asked));
+    plan::node::has_left(&known(node), since, now, ctx.tuning.reset_timeout)
 }
 
 /// What keeps its Kubernetes node, which is asked to go first; none when it is gone. What somebody in the cluster keeps is not waited for
@@ -196,7 +190,7 @@ async fn forgotten(ctx: &Context, node_context: &NodeContext) -> Result<Option<S
     }
     let Some(api) = ctx.tenants.reach(&node_context.cluster).await? else {
         let has_none = node_context.cluster.endpoint.is_none() && node_context.cluster.observed_generation == 0;
-        let unreachable = || ReconcileError::api("cluster", ApiError::Unreachable("it has no address".into()));
+        let unreachable = || ReconcileError::cluster_api(ApiError::Unreachable("it has no address".into()));
         return if has_none { Ok(None) } else { Err(unreachable()) };
     };
     let is_refused = clients::refuse(ctx, &node_context.cluster, node_context.node.name.as_str()).await?;
@@ -204,8 +198,8 @@ async fn forgotten(ctx: &Context, node_context: &NodeContext) -> Result<Option<S
         ctx.store.tombstones().mark_refused(node_context.node.id).await?;
     }
     let key = ObjectKey::global("v1", "Node", node_context.node.name.as_str());
-    api.delete(&key).await.map_err(|error| ReconcileError::api("cluster", error))?;
-    let found = api.get(&key).await.map_err(|error| ReconcileError::api("cluster", error))?;
+    api.delete(&key).await.map_err(ReconcileError::cluster_api)?;
+    let found = api.get(&key).await.map_err(ReconcileError::cluster_api)?;
     let refusal = (!is_refused).then(|| "waiting for the cluster's API server to reject its certificates".to_owned());
     Ok(found.map_or(refusal, |node| {
         let names = node["metadata"]["finalizers"].as_array().into_iter().flatten().filter_map(Value::as_str);
@@ -213,26 +207,4 @@ async fn forgotten(ctx: &Context, node_context: &NodeContext) -> Result<Option<S
         let finalizers = if names.is_empty() { String::new() } else { format!(", which has finalizers: {names}") };
         Some(format!("waiting for its Node object to be deleted{finalizers}"))
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::node::decide::tests::node;
-
-    #[test]
-    fn a_machine_has_left_when_it_said_so_or_cannot_say_it() {
-        let (now, reset_timeout) = (OffsetDateTime::UNIX_EPOCH, Duration::from_secs(20));
-        let seconds = time::Duration::seconds;
-        let over = |node: &Node, waited| is_over(node, now - seconds(waited), now, reset_timeout);
-        let seen = |ago| Node { last_seen_at: Some(now - seconds(ago)), ..node(NodeState::Deleting, true) };
-        assert!(!over(&seen(1), 5) && over(&seen(1), 21));
-        let resetting = Node { link_connected: false, ..seen(1) };
-        assert!(!over(&resetting, 5), "a link that has just ended is no reset");
-        assert!(over(&Node { removed: true, ..resetting.clone() }, 5), "the agent's own word is");
-        assert!(over(&resetting, 21), "nobody waits for ever");
-        let dead = Node { link_connected: false, ..seen(3600) };
-        assert!(over(&dead, 0) && over(&Node { last_seen_at: None, ..dead.clone() }, 0));
-        assert!(over(&node(NodeState::Deleting, false), 0), "it never joined");
-    }
 }

@@ -1,11 +1,12 @@
-//! What is kept of a watched pod or node: the few facts that decisions are made of.
+//! Facts read off Kubernetes objects: the little of a pod, a node or a health check that decisions are made of.
 
 use std::net::Ipv4Addr;
 
 use k8s_openapi::api::core::v1::{ContainerStateTerminated, ContainerStatus, Node, Pod};
-use tenant_controlplane::id::ClusterId;
-use tenant_controlplane::render::{CLUSTER_LABEL, COMPONENT_LABEL, CONTROL_PLANE, ETCD};
-use tenant_controlplane::text::{LONGEST, printable, printable_within};
+
+use crate::id::ClusterId;
+use crate::render::{CLUSTER_LABEL, COMPONENT_LABEL, CONTROL_PLANE, ETCD};
+use crate::text::{LONGEST, printable, printable_within};
 
 /// Which part of a control plane a pod is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -111,6 +112,27 @@ fn last_words(ended: &ContainerStateTerminated) -> String {
     let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
     let suffix = if line.is_empty() { String::new() } else { format!(": {line}") };
     format!("exited with code {}{reason}{suffix}", ended.exit_code)
+}
+
+/// How far an API server has come.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Health {
+    /// Nothing answers; why.
+    Down(String),
+    /// It answers and cannot do its work yet; what is missing.
+    Starting(String),
+    /// It stores and serves objects; only the roles, priority classes and flow schemas that Kubernetes brings are not all there yet.
+    /// Enough for us, and for whoever is `cluster-admin`, which we bring ourselves; others would get wrong refusals.
+    Serving,
+    /// Everything is there.
+    Ready,
+}
+
+impl Health {
+    /// Whether we can work with it.
+    pub const fn serves(&self) -> bool {
+        matches!(self, Self::Serving | Self::Ready)
+    }
 }
 
 /// One node of a tenant's cluster, as Kubernetes has it.

@@ -3,12 +3,12 @@
 //! A pod's own status comes first. Where it has no reason (a pod stuck in ContainerCreating), the host's latest warning event is used.
 
 use serde_json::Value;
-use tenant_controlplane::status::{Class, Problem};
-use tenant_controlplane::text::printable;
 use time::format_description::well_known::Rfc3339;
 use time::{Duration, OffsetDateTime};
 
-use crate::host::{PodInfo, WaitingReason};
+use crate::observation::{PodInfo, WaitingReason};
+use crate::status::{Problem, ProblemCode};
+use crate::text::printable;
 
 /// How long a warning event counts: events of a lasting problem repeat.
 const MAX_AGE: Duration = Duration::minutes(3);
@@ -53,64 +53,49 @@ impl BlockingReason {
         Some(Self::new(latest["involvedObject"]["name"].as_str().unwrap_or_default(), reason, &message))
     }
 
-    /// The problem to report.
+    /// The problem to report. Whatever it is, the operator must act: what a container printed when it exited is not considered.
     pub fn problem(&self) -> Problem {
-        let (class, what, remediation) = self.verdict();
-        Problem {
-            code: "CONTROL_PLANE_PODS".to_owned(),
-            class,
-            detail: format!("{what}: {}", self.text),
-            remediation: remediation.to_owned(),
-        }
+        let (what, remediation) = self.verdict();
+        Problem::new(ProblemCode::ControlPlanePods, format!("{what}: {}", self.text)).with_remediation(remediation)
     }
 
-    /// Class, title and remediation.
-    fn verdict(&self) -> (Class, &'static str, &'static str) {
+    /// What it is, and what helps.
+    fn verdict(&self) -> (&'static str, &'static str) {
         match self.reason.as_str() {
-            // Only the host's own controllers report this; what a container printed when it exited is not considered.
+            // Only the host's own controllers report this.
             "FailedCreate" if self.text.contains("exceeded quota") => (
-                Class::Platform,
                 "Host ResourceQuota exceeded",
                 "Retrying automatically. Platform operator: raise the ResourceQuota of the namespace on the host cluster.",
             ),
             "Unschedulable" if self.text.contains("olume") => (
-                Class::Platform,
                 "No volume for etcd on the host cluster",
                 "Retrying automatically. Platform operator: check the host cluster's storage class and its provisioner.",
             ),
             "Unschedulable" if self.text.contains("Insufficient") || self.text.contains("Too many pods") => (
-                Class::Platform,
                 "Insufficient host capacity",
                 "Retrying automatically. Platform operator: add CPU, memory or disk to the host cluster, or delete unused clusters.",
             ),
             "Unschedulable" => (
-                Class::Platform,
                 "No schedulable host node",
                 "Retrying automatically. Platform operator: a host node is cordoned, NotReady, or low on disk or \
                  memory; run `pilothouse doctor` or check the host's nodes.",
             ),
-            "ErrImageNeverPull" | "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ImageInspectError" => (
-                Class::Platform,
-                "Image missing on the host",
-                "Platform operator: run `pilothouse up` again; it loads the images.",
-            ),
+            "ErrImageNeverPull" | "ImagePullBackOff" | "ErrImagePull" | "InvalidImageName" | "ImageInspectError" => {
+                ("Image missing on the host", "Platform operator: run `pilothouse up` again; it loads the images.")
+            }
             "FailedCreatePodSandBox" | "FailedPodSandBoxStatus" | "NetworkNotReady" => (
-                Class::Platform,
                 "Host cannot start the control plane pods",
                 "Retrying automatically. Platform operator: run `pilothouse doctor` and check the log of the host's node.",
             ),
             "FailedMount" | "FailedAttachVolume" | "ProvisioningFailed" => (
-                Class::Platform,
                 "Host cannot mount a volume of the control plane",
                 "Retrying automatically. Platform operator: check the host's storage.",
             ),
             "CrashLoopBackOff" | "RunContainerError" | "CreateContainerError" | "CreateContainerConfigError" => (
-                Class::Platform,
                 "Control plane container is crash-looping",
                 "Restarting automatically. Platform operator: check the pod's log on the host cluster.",
             ),
             _ => (
-                Class::Platform,
                 "Control plane pod is not running",
                 "Retrying automatically. Platform operator: check the host's pods.",
             ),
@@ -142,12 +127,19 @@ fn time(event: &Value) -> Option<OffsetDateTime> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::host::info::Component;
-    use crate::pods::tests::pod;
+    use crate::id::ClusterId;
+    use crate::observation::Component;
+    use crate::status::Class;
     use serde_json::json;
     use time::macros::datetime;
 
     const NOW: OffsetDateTime = datetime!(2026-11-21 12:00 UTC);
+
+    fn pod(component: Component, name: &str) -> PodInfo {
+        let cluster = ClusterId::from_uuid(uuid::Uuid::from_u128(1));
+        let name = name.to_owned();
+        PodInfo { cluster, component, name, address: None, ready: false, terminating: false, waiting_reason: None }
+    }
 
     fn event(reason: &str, about: (&str, &str), time: &str) -> Value {
         json!({"type": "Warning", "reason": reason, "message": format!("words of {reason}"), "lastTimestamp": time,
@@ -156,8 +148,8 @@ mod tests {
 
     #[test]
     fn the_latest_warning_about_something_unready_counts() {
-        let etcd = pod(1, Component::Etcd, "etcd-0", [10, 0, 0, 1]);
-        let ready = PodInfo { ready: true, ..pod(1, Component::ControlPlane, "control-plane-a", [10, 0, 0, 2]) };
+        let etcd = pod(Component::Etcd, "etcd-0");
+        let ready = PodInfo { ready: true, ..pod(Component::ControlPlane, "control-plane-a") };
         let pods = [etcd, ready];
         let events = [
             event("FailedMount", ("Pod", "etcd-0"), "2026-11-21T11:59:00Z"),
