@@ -22,7 +22,7 @@ use uuid::Uuid;
 
 use super::Migrator;
 use crate::codec;
-use crate::store::{audit_chain, spares, users};
+use crate::store::{audit_chain, users};
 use crate::*;
 
 /// The last step of the oldest schema: what the first platform that ran had.
@@ -216,10 +216,6 @@ async fn people_are_read(store: &Store) {
     let (identity, acme) = (store.identity(), OrganizationId::from_uuid(id(10)));
     let names: Vec<_> = identity.all_organizations().await.unwrap().into_iter().map(|row| row.display_name).collect();
     assert_eq!(names, ["Acme", "Umbrella"]);
-    assert_eq!(
-        identity.project(OrganizationId::from_uuid(spares::OWN), "~platform").await.unwrap().id.uuid(),
-        spares::OWN
-    );
     assert_eq!(identity.first_organization().await.unwrap(), Some(acme));
     assert_eq!(identity.project(acme, "default").await.unwrap().id.uuid(), id(20));
     let ann = identity.user_by_email("ann@example.com").await.unwrap().unwrap();
