@@ -203,7 +203,7 @@ impl Instance {
 
     /// Writes the record in one step.
     pub fn save(&self, record: &Record) -> Result<()> {
-        write_atomic(&self.path("instance.json"), serde_json::to_vec_pretty(record)?.as_slice())
+        Ok(files::write_public(&self.path("instance.json"), serde_json::to_vec_pretty(record)?.as_slice())?)
     }
 
     /// Makes the data directory and what every start writes into, closed to everybody but their owner: whoever may open the lock can hold
@@ -338,21 +338,6 @@ fn is_gone(dir: &Path) -> bool {
     !dir.join("instance.json").exists() && !starting
 }
 
-/// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between. Makes its directory.
-pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes, 0o644)
-}
-
-/// Writes a file that nobody but its owner reads, in one step. Makes its directory.
-pub fn write_secret(path: &Path, bytes: &[u8]) -> Result<()> {
-    replace(path, bytes, 0o600)
-}
-
-fn replace(path: &Path, bytes: &[u8], mode: u32) -> Result<()> {
-    files::make_dir(path.parent().context("a file has a directory")?)?;
-    Ok(files::write(path, bytes, mode)?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -433,16 +418,5 @@ mod tests {
             drop(asking);
             starting.join().unwrap().unwrap();
         });
-    }
-
-    #[test]
-    fn a_secret_is_its_owners_and_no_draft_is_left() {
-        use std::os::unix::fs::PermissionsExt;
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("deep/secret.json");
-        write_secret(&path, b"whole").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"whole");
-        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
-        assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
     }
 }

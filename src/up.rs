@@ -19,7 +19,7 @@ use crate::components;
 use crate::detach::{detach, print_ready};
 use crate::doctor::{Verdict, checks, ranges};
 use crate::identity;
-use crate::instance::{DEFAULT_DOMAIN, Instance, Record, write_secret};
+use crate::instance::{DEFAULT_DOMAIN, Instance, Record};
 use crate::limits;
 use crate::options::{LocalMode, Output, UpArgs};
 use crate::platform::sources::{self, KeySource};
@@ -30,6 +30,7 @@ use embedded_host::site::Addresses;
 use embedded_host::supervise::rotate_logs;
 use embedded_host::{Host, cgroup, node};
 use kube::Client;
+use node_linux::files::write_secret;
 
 /// Where the gateway listens unless told otherwise.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);

@@ -1,4 +1,4 @@
-//! The joined agent's life: enroll once, follow the platform's configuration, and go for good when told so.
+//! The joined agent's life: enroll once, follow the platform's configuration, and reset the machine when it was removed.
 
 mod desired;
 mod error;

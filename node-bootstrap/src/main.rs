@@ -1,6 +1,5 @@
 //! `pilothouse-node`: what a person, a provider or systemd calls. Reads arguments, calls a part of the agent, says how it went.
 
-use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -270,7 +269,7 @@ async fn join(paths: &Paths, options: Join) -> anyhow::Result<ExitCode> {
     }
     let config = join_config(&options)?;
     let stop = stop_signal()?;
-    let request = NodeRequest { labels: options.labels.into_iter().collect::<BTreeMap<_, _>>() };
+    let request = NodeRequest { labels: options.labels.into_iter().collect() };
     let ledger = agent::enroll(paths, &config, request, &stop).await?;
     let name = ledger.membership.map(|membership| membership.node_name).unwrap_or_default();
     complain!("Joined as node {name}.");

@@ -7,6 +7,7 @@
 pub mod catalog;
 
 use crate::app::view;
+use crate::text::sentence;
 use api_types::{FieldError, Problem, QuotaUse};
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -307,14 +308,6 @@ impl Error {
             _ => None,
         }
     }
-}
-
-/// Begins with a capital and ends with a full stop, as text for people does.
-fn sentence(text: &str) -> String {
-    let mut letters = text.chars();
-    let first: String = letters.next().map(|letter| letter.to_uppercase().collect()).unwrap_or_default();
-    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{first}{}{stop}", letters.as_str())
 }
 
 impl From<StoreError> for Error {

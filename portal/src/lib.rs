@@ -20,6 +20,7 @@ mod install;
 pub mod paging;
 mod router;
 pub mod state;
+mod text;
 mod trace;
 pub mod web;
 

@@ -13,9 +13,6 @@ use crate::host::{ApiError, ApiErrorKind};
 const HOST_QUOTA: &str =
     "Retrying automatically. Platform operator: raise the ResourceQuota of the namespace on the host cluster.";
 
-/// What the operator does about a cluster's API server that fails by itself.
-const CLUSTER_API: &str = "Retrying automatically. If it persists, check the cluster's API server.";
-
 /// Whether a status says that the request was understood and refused. 401 is about our certificate, 408 and 429 are about load.
 const fn is_rejection(status: u16) -> bool {
     matches!(status, 400..=499) && !matches!(status, 401 | 408 | 429)
@@ -93,7 +90,9 @@ impl ReconcileError {
             other => matches!(other, ApiError::TooLong(_)),
         };
         let failure = Self::new(code, format!("The cluster's API server: {error}.")).because(error);
-        if is_owners { failure } else { failure.of(Class::Platform, CLUSTER_API) }
+        // One that fails by itself is the operator's, whatever its code.
+        let operators = ProblemCode::ClusterDefect.entry();
+        if is_owners { failure } else { failure.of(operators.class, operators.remediation) }
     }
 }
 

@@ -142,7 +142,7 @@ impl Api {
         let issued =
             self.post(&format!("/clusters/{cluster}/kubeconfigs"), json!({ "name": "bench", "role": "admin" })).await?;
         let path = self.scratch.join(format!("{cluster}.kubeconfig"));
-        crate::instance::write_secret(&path, text(&issued["kubeconfig"])?.as_bytes())?;
+        node_linux::files::write_secret(&path, text(&issued["kubeconfig"])?.as_bytes())?;
         Ok(path)
     }
 

@@ -16,7 +16,8 @@ use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
-use crate::instance::{Instance, write_atomic};
+use crate::instance::Instance;
+use node_linux::files::write_public;
 
 const SETTING: &str = "platform.pki";
 /// Where the chain that the gateway shows lies for `doctor`, below the data directory.
@@ -65,8 +66,8 @@ pub async fn load_or_create(store: &Store, instance: &Instance, domain: &str, ip
     let fresh = kept.with_new_server(&names, now, &SystemKeys).context("issue the gateway's certificate")?;
     let ca_pem = fresh.ca.trust_pem();
     let ca_file = instance.path("ca.crt");
-    write_atomic(&ca_file, ca_pem.as_bytes())?;
-    write_atomic(&instance.path(GATEWAY_CERTIFICATE), fresh.server.cert_pem.as_bytes())?;
+    write_public(&ca_file, ca_pem.as_bytes())?;
+    write_public(&instance.path(GATEWAY_CERTIFICATE), fresh.server.cert_pem.as_bytes())?;
     let chain = CertificateDer::pem_slice_iter(fresh.server.cert_pem.as_bytes()).collect::<Result<_, _>>();
     let key = PrivateKeyDer::from_pem_slice(fresh.server.key_pem.as_bytes());
     Ok(Certificates {

@@ -12,8 +12,9 @@ use anyhow::{Context, Result, bail};
 use migrations::Kek;
 use serde::{Deserialize, Serialize};
 
-use crate::instance::{Instance, Record, write_secret};
+use crate::instance::{Instance, Record};
 use crate::options::UpArgs;
+use node_linux::files::write_secret;
 
 /// How long a command may take to print the key.
 const COMMAND_LIMIT: Duration = Duration::from_secs(60);
@@ -97,7 +98,7 @@ pub fn database_url(instance: &Instance) -> Result<String> {
 pub fn keep_database_url(instance: &Instance, args: &UpArgs) -> Result<()> {
     let from_file = args.database_url_file.as_deref().map(database_url_in).transpose()?;
     match from_file.or_else(|| args.database_url.clone()) {
-        Some(url) => write_secret(&instance.path("database.url"), url.as_bytes()),
+        Some(url) => Ok(write_secret(&instance.path("database.url"), url.as_bytes())?),
         None => Ok(()),
     }
 }

@@ -26,14 +26,14 @@ use crate::rows::organization::Role;
 use crate::rows::pool::PoolKind;
 use crate::rows::quota::{QuotaHolder, QuotaUse, Resource};
 
-/// The largest limit that can be set.
-const MOST: u64 = 1_000_000;
-
 /// Quotas; see [`Store::quotas`].
 #[derive(Clone, Copy)]
 pub struct Quotas<'a>(pub(super) &'a Store);
 
 impl Quotas<'_> {
+    /// The largest limit that can be set.
+    pub const MAX_LIMIT: u64 = 1_000_000;
+
     /// Every quota of a holder, in the order of [`Resource::ALL`].
     ///
     /// # Errors
@@ -126,10 +126,11 @@ fn within(quota: QuotaUse, wanted: u64) -> Result<(), StoreError> {
 }
 
 fn check(resource: Resource, limit: u64) -> Result<(), StoreError> {
-    if limit <= MOST {
+    if limit <= Quotas::MAX_LIMIT {
         return Ok(());
     }
-    Err(StoreError::conflict("quota", format!("{limit} {} is out of range: choose 0 to {MOST}", resource.title())))
+    let (title, max) = (resource.title(), Quotas::MAX_LIMIT);
+    Err(StoreError::conflict("quota", format!("{limit} {title} is out of range: choose 0 to {max}")))
 }
 
 fn misplaced(resource: Resource, holder: &str) -> StoreError {

@@ -63,6 +63,18 @@ pub fn write(path: &Path, contents: &[u8], mode: u32) -> Result<(), FileError> {
     write_draft(&draft, contents, mode).and_then(renamed).map_err(io("write", path))
 }
 
+/// Like [`write()`], for a file that everybody may read; makes its directory.
+pub fn write_public(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    make_dir(path.parent().unwrap_or(path))?;
+    write(path, contents, 0o644)
+}
+
+/// Like [`write()`], for a file that nobody but its owner reads; makes its directory.
+pub fn write_secret(path: &Path, contents: &[u8]) -> Result<(), FileError> {
+    make_dir(path.parent().unwrap_or(path))?;
+    write(path, contents, 0o600)
+}
+
 /// Like [`write()`], but leaves a file alone that has these contents already. True when it wrote.
 pub fn write_if_changed(path: &Path, contents: &[u8], mode: u32) -> Result<bool, FileError> {
     if fs::read(path).is_ok_and(|old| old == contents) {
@@ -203,5 +215,16 @@ mod tests {
         relink(Path::new("1"), &link).unwrap();
         relink(Path::new("2"), &link).unwrap();
         assert_eq!(fs::read_link(&link).unwrap(), Path::new("2"));
+    }
+
+    #[test]
+    fn a_secret_is_its_owners_and_no_draft_is_left() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("deep/secret.json");
+        write_secret(&path, b"whole").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"whole");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::read_dir(dir.path().join("deep")).unwrap().count(), 1);
     }
 }

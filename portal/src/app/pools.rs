@@ -54,7 +54,7 @@ pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: Creat
     made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
 }
 
-/// The pools that a new cluster of this organization begins with. What is wrong with one is told with its place in the list.
+/// The pools that a new cluster of this organization begins with. What is wrong with one is reported with its place in the list.
 ///
 /// # Errors
 /// [`Error::Forbidden`], [`Error::Invalid`], [`Error::LocalMachinesRestricted`].

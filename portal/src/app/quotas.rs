@@ -7,7 +7,7 @@ use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
 use crate::error::Error;
 use crate::state::AppState;
-use migrations::{Organization, QuotaUse, Resource};
+use migrations::{Organization, QuotaUse, Quotas, Resource};
 use tenant_controlplane::id::OrganizationId;
 
 /// Whether the caller is the operator.
@@ -52,16 +52,16 @@ pub async fn set(state: &AppState, actor: &Actor, id: &str, wanted: (&str, &str)
     Ok(())
 }
 
-/// The most that can be set.
-const MOST: u64 = 1_000_000;
+/// The largest limit that can be set.
+pub const MAX_LIMIT: u64 = Quotas::MAX_LIMIT;
 
 fn parse((resource, limit): (&str, &str)) -> Result<(Resource, u64), Error> {
     let known = resource.parse().ok().filter(|resource: &Resource| !resource.is_personal());
     let known =
         known.ok_or_else(|| Error::field("/resource", "UNKNOWN_VALUE", "no resource with a quota has that name"))?;
-    let limit = limit.trim().parse().ok().filter(|limit| *limit <= MOST);
+    let limit = limit.trim().parse().ok().filter(|limit| *limit <= MAX_LIMIT);
     let limit = limit.ok_or_else(|| {
-        Error::field("/limit", "OUT_OF_RANGE", format!("the limit must be a number from 0 to {MOST}"))
+        Error::field("/limit", "OUT_OF_RANGE", format!("the limit must be a number from 0 to {MAX_LIMIT}"))
     })?;
     Ok((known, limit))
 }

@@ -3,8 +3,8 @@
 use api_types::Problem;
 use axum::http::StatusCode;
 
-use super::ui::capitalized;
 use crate::error::Error;
+use crate::text::sentence;
 
 /// What was refused; empty for a form that is shown for the first time.
 #[derive(Default)]
@@ -40,10 +40,4 @@ impl Refusal {
         let status = self.0.as_ref().map_or(200, |problem| problem.status);
         StatusCode::from_u16(status).unwrap_or(StatusCode::UNPROCESSABLE_ENTITY)
     }
-}
-
-/// With a capital and a full stop, as text on a page has.
-fn sentence(text: &str) -> String {
-    let stop = if text.ends_with(['.', '!', '?']) { "" } else { "." };
-    format!("{}{stop}", capitalized(text))
 }

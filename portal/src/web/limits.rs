@@ -10,6 +10,7 @@ use super::{assets, render, ui};
 use crate::app;
 use crate::error::Error;
 use crate::state::AppState;
+use crate::text::capitalized;
 
 #[derive(Template)]
 #[template(path = "limits.html")]
@@ -49,7 +50,7 @@ fn limits(name: String, quota: Quota) -> Limits {
 }
 
 fn row(quota: QuotaUse) -> Row {
-    let title = ui::capitalized(&quota.resource.replace('_', " ").replace("api ", "API "));
+    let title = capitalized(&quota.resource.replace('_', " ").replace("api ", "API "));
     let (used, limit) = (quota.used, quota.limit);
     Row { title, used, limit, status: ui::Status::quota(used, limit) }
 }

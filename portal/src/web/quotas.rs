@@ -13,6 +13,7 @@ use super::{assets, render, ui};
 use crate::app;
 use crate::error::Error;
 use crate::state::AppState;
+use crate::text::capitalized;
 
 #[derive(Template)]
 #[template(path = "quotas_list.html")]
@@ -96,6 +97,6 @@ async fn page(
 
 fn row(quota: QuotaUse) -> Row {
     let QuotaUse { resource, used, limit } = quota;
-    let title = ui::capitalized(resource.title());
+    let title = capitalized(resource.title());
     Row { resource: resource.to_string(), title, used, limit, status: ui::Status::quota(used, limit) }
 }

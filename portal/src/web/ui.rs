@@ -203,12 +203,6 @@ pub fn words(camel: &str) -> String {
     text
 }
 
-/// With a capital at its beginning.
-pub fn capitalized(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map(|first| first.to_uppercase().chain(letters).collect()).unwrap_or_default()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

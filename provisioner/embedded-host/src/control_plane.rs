@@ -14,9 +14,10 @@ use tenant_controlplane::component::{Files, apiserver, controller_manager, etcd,
 use tenant_controlplane::pki::{ClusterPki, KubeconfigAuthorities};
 use tenant_controlplane::render::RemovedNodes;
 
-use crate::site::{Site, write_secret};
+use crate::site::Site;
 use crate::supervise::Process;
 use crate::{Host, pki, storage};
+use node_linux::files::write_secret;
 
 /// The port of the host's API server, in the instance's own namespace.
 pub const API_PORT: u16 = 6443;

@@ -7,7 +7,8 @@ use crate::error::{DuringStep, Result};
 use bundle::{Artefact, Bundle};
 use node_linux::tool::run;
 
-use crate::site::{Site, write_atomic};
+use crate::site::Site;
+use node_linux::files::write_public;
 
 /// What a control plane consists of.
 const IMAGES: [&str; 4] = ["etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler"];
@@ -34,7 +35,7 @@ pub async fn load(site: &Site, own: &Bundle, bundle: &Bundle) -> Result<()> {
         run(&[&images[..], &["import", &archive]].concat()).await.during_step(|| format!("import {reference}"))?;
         run(&[&images[..], &["label", &reference, PINNED]].concat()).await?;
         brought.insert(reference, image.sha256.clone());
-        write_atomic(&file, &serde_json::to_vec(&brought)?)?;
+        write_public(&file, &serde_json::to_vec(&brought)?)?;
     }
     Ok(())
 }

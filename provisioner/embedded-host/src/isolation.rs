@@ -20,7 +20,8 @@ use tokio::time::sleep;
 use tracing::warn;
 
 use crate::network::UPLINK;
-use crate::site::{Site, write_atomic};
+use crate::site::Site;
+use node_linux::files::write_public;
 
 const TABLE: &str = "pilothouse_isolation";
 /// Where members of one etcd speak to each other.
@@ -87,7 +88,7 @@ impl Wall {
         run_with_input(&["nsenter", &enter, "--", "nft", "-f", "-"], &self.text(state))
             .await
             .during("isolate tenants (nftables)")?;
-        Ok(write_atomic(&self.site.path("run/isolation.json"), &serde_json::to_vec(state)?)?)
+        Ok(write_public(&self.site.path("run/isolation.json"), &serde_json::to_vec(state)?)?)
     }
 
     /// The table's text. From the machine itself, on which anybody may have an account, API servers are reached and nothing else: etcd's

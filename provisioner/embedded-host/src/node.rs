@@ -14,9 +14,10 @@ use serde_json::{Value, json};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use crate::site::{Site, write_atomic};
+use crate::site::Site;
 use crate::supervise::Process;
 use crate::{Host, NODE, control_plane, pki};
+use node_linux::files::write_public;
 
 /// The images that tenants' pods and volumes need; nothing is ever pulled.
 const IMAGES: [&str; 6] = ["pause", "etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "busybox"];
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 /// Starts the agent, and starts it again whenever it ends. Pods outlive it.
 pub fn start(host: &Host) -> Result<()> {
     let file = host.site.path("host/node.json");
-    write_atomic(&file, &serde_json::to_vec_pretty(&specification(host)?)?)?;
+    write_public(&file, &serde_json::to_vec_pretty(&specification(host)?)?)?;
     let agent = host.bundle.artefact(program::AGENT).during("the bundle has no agent: build it again")?;
     let program = control_plane::named(host, program::AGENT, &host.bundle.path(agent))?;
     let process = Process {

@@ -16,8 +16,9 @@ use tenant_controlplane::version::KubernetesVersion;
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
-use crate::site::{Site, write_secret};
+use crate::site::Site;
 use crate::{Host, NODE};
+use node_linux::files::write_secret;
 
 /// How long a leaf is good; each `up` issues new ones.
 const LIFETIME: Duration = Duration::days(365);

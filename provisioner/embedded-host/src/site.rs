@@ -69,18 +69,6 @@ pub fn remember_sysctls(values: &[Sysctl]) -> Result<(), FileError> {
     sysctl::remember(Path::new(SYSCTLS), values)
 }
 
-/// Writes a file so that a reader, or a crash, sees the old or the new text and nothing between. Makes its directory.
-pub(crate) fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    files::make_dir(path.parent().unwrap_or(path))?;
-    files::write(path, bytes, 0o644)
-}
-
-/// The same for one that nobody but its owner reads.
-pub(crate) fn write_secret(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
-    files::make_dir(path.parent().unwrap_or(path))?;
-    files::write(path, bytes, 0o600)
-}
-
 /// The addresses of a slot: one /16 each, of 100.64.0.0/10 but for [`SPARE_SLOT`].
 #[derive(Debug, Clone, Copy)]
 pub struct Addresses {

@@ -82,8 +82,8 @@ pub async fn list_left_behind(
 }
 
 /// What is bound to its user, which would work again if that name ever came back; and, where its holder could make them, tokens of service
-/// accounts that were made while it worked: by whom Kubernetes does not record. It is a courtesy: a tenant that does not answer is told as
-/// such.
+/// accounts that were made while it worked: by whom Kubernetes does not record. It is a courtesy: that a tenant does not answer is
+/// reported too.
 async fn left_behind(row: &Kubeconfig, api: &dyn Kubernetes) -> Option<String> {
     let bindings = api.bindings_of(&kubeconfig_user_name(row.id)).await;
     let bindings = named(bindings, "Its user is still bound by", "Role bindings of its user");
