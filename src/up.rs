@@ -4,6 +4,7 @@ use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -31,6 +32,7 @@ use embedded_host::supervise::rotate_logs;
 use embedded_host::{Host, cgroup, node};
 use kube::Client;
 use node_linux::files::write_secret;
+use provisioner::SystemKeys;
 
 /// Where the gateway listens unless told otherwise.
 pub const GATEWAY: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8443);
@@ -121,7 +123,7 @@ impl Start<'_> {
             None => {
                 let wall = platform.wall()?;
                 let site = self.instance.site(Addresses::of(record.slot));
-                self.start_host(platform.host_on(Host::new(site, bundles.host, wall))).await?
+                self.start_host(platform.host_on(Host::new(site, bundles.host, Arc::new(SystemKeys), wall))).await?
             }
         };
         identity::recognise(self.instance, &mut record, &client, self.args.host_kubeconfig.as_deref()).await?;

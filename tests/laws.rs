@@ -18,7 +18,7 @@ const OURS: &str = "
     cli: api-types | migrations portal tenant-controlplane
     cloud-local: cloud-providers node-linux
     cloud-providers:
-    embedded-host: bundle node-linux node-protocol provisioner tenant-controlplane
+    embedded-host: bundle node-linux node-protocol tenant-controlplane
     gateway: node-protocol
     migrations: tenant-controlplane telemetry
     node-bootstrap: node-linux node-protocol
@@ -201,4 +201,27 @@ fn every_file_says_what_it_is_for_and_is_short() {
         }
     }
     assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
+/// The names between backticks in a row of a table, without crate and module.
+fn quoted(row: &str) -> impl Iterator<Item = &str> {
+    row.split('`').skip(1).step_by(2).map(|name| name.rsplit([' ', ':']).next().unwrap())
+}
+
+#[test]
+fn every_test_that_keeps_a_promise_of_security_exists() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut files = Vec::new();
+    sources(root, &mut files);
+    let code: String = files.iter().map(|file| std::fs::read_to_string(file).unwrap()).collect();
+    let text = std::fs::read_to_string(root.join("docs/security.md")).unwrap();
+    let promises: Vec<&str> = text.lines().filter(|line| line.starts_with('|')).collect();
+    let tests = promises.iter().flat_map(|row| quoted(row)).filter(|name| name.matches('_').count() > 2);
+    let missing: Vec<&str> = tests.filter(|name| !code.contains(&format!("fn {name}("))).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+    let stories =
+        promises.iter().flat_map(|row| row.split("story `").skip(1)).filter_map(|rest| rest.split('`').next());
+    let unknown = |story: &&str| !["", "attack_"].iter().any(|kind| code.contains(&format!("fn story_{kind}{story}(")));
+    assert_eq!(stories.filter(unknown).collect::<Vec<_>>(), Vec::<&str>::new());
+    assert!(promises.len() > 40, "the table was not found");
 }

@@ -24,6 +24,7 @@ use crate::error::StoreError;
 use crate::store::audit_chain::{self, Entry};
 use crate::store::idempotency::KeyLease;
 use aws_lc_rs::hmac;
+use uuid::Uuid;
 
 /// Longer than the database's own limits (5 s), so that its own word comes first.
 const DEADLINE: Duration = Duration::from_secs(12);
@@ -156,6 +157,11 @@ impl Tx {
     /// An entry of the audit log, written when this is committed.
     pub(crate) fn audit(&self, entry: Entry) {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+    }
+
+    /// Begins the audit log of an organization that this transaction makes.
+    pub(crate) async fn begin_audit(&self, organization: Uuid) -> Result<(), StoreError> {
+        audit_chain::create(self, &self.key, organization).await
     }
 
     /// The idempotency key this is done for.

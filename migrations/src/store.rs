@@ -106,12 +106,7 @@ impl Store {
         let inner = Inner { db, kek, hub, relay, mac_key: OnceLock::new() };
         let store = Self { inner: Arc::new(inner), mode: Mode::Plain };
         store.settings().check_key().await?;
-        store.load_mac_key().await?;
-        if chained {
-            let tx = store.begin().await?;
-            audit_chain::begin_all(&tx, store.mac_key()?).await?;
-            tx.commit().await?;
-        }
+        store.open_audit_log(chained).await?;
         store.hosts().ensure_one().await?;
         Ok(store)
     }
@@ -227,10 +222,23 @@ impl Store {
         self.inner.mac_key.get().ok_or(StoreError::Corrupt { what: "signing key of the audit log" })
     }
 
-    async fn load_mac_key(&self) -> Result<(), StoreError> {
+    /// Loads the key that signs the audit log. `chained` says that the chains were made just now: then, and when there was no key yet, they
+    /// begin. With the key in one transaction: a process that is killed before it leaves both to the next.
+    async fn open_audit_log(&self, chained: bool) -> Result<(), StoreError> {
         let fresh = secret::random_label(MAC_KEY_LENGTH)?;
-        let key = self.settings().put_secret_new(MAC_KEY, &fresh).await?;
-        let _ = self.inner.mac_key.set(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes()));
+        let key = hmac::Key::new(hmac::HMAC_SHA256, fresh.as_bytes());
+        let tx = self.inner.db.begin(&self.inner.hub, &self.mode, &key).await?;
+        if self.settings().add_secret(&tx, MAC_KEY, &fresh).await? {
+            audit_chain::begin_all(&tx, &key).await?;
+        }
+        tx.commit().await?;
+        let kept = self.settings().get_secret(MAC_KEY).await?.ok_or(StoreError::Corrupt { what: "secret setting" })?;
+        let _ = self.inner.mac_key.set(hmac::Key::new(hmac::HMAC_SHA256, kept.as_bytes()));
+        if chained {
+            let tx = self.begin().await?;
+            audit_chain::begin_all(&tx, self.mac_key()?).await?;
+            tx.commit().await?;
+        }
         Ok(())
     }
 }

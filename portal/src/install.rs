@@ -59,6 +59,6 @@ async fn checksum(State(state): State<AppState>) -> String {
 
 /// Ready means: the database answers.
 async fn ready(State(state): State<AppState>) -> Result<&'static str, Error> {
-    state.store().ping().await?;
+    state.ready().await?;
     Ok("ok\n")
 }

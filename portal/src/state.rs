@@ -9,12 +9,17 @@ use crate::install::downloads::Downloads;
 use crate::web::live::LivePages;
 use axum::http::request::Parts;
 use bytes::Bytes;
-use migrations::{Change, Store};
+use migrations::{Change, Store, StoreError};
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 use std::io;
 use std::sync::Arc;
-use tokio::sync::{OnceCell, broadcast};
+use std::time::Duration;
+use tokio::sync::{Mutex, OnceCell, broadcast};
+use tokio::time::Instant;
+
+/// How long the database counts as answering after it did.
+const READINESS: Duration = Duration::from_secs(1);
 
 /// The state of the whole portal.
 #[derive(Clone)]
@@ -32,6 +37,8 @@ struct Shared {
     downloads: Arc<Downloads>,
     agent: OnceCell<Bytes>,
     live: LivePages,
+    /// When the database last answered.
+    answered: Mutex<Option<Instant>>,
 }
 
 impl AppState {
@@ -40,7 +47,8 @@ impl AppState {
         let (store, rates) = (config.store.clone(), Rates::new(config.limits));
         let (limiter, passwords, recorder) = (Limiter::default(), Passwords::default(), Recorder::default());
         let (downloads, agent, live) = (Arc::default(), OnceCell::new(), LivePages::default());
-        let shared = Shared { config, limiter, rates, passwords, recorder, downloads, agent, live };
+        let answered = Mutex::default();
+        let shared = Shared { config, limiter, rates, passwords, recorder, downloads, agent, live, answered };
         Self { shared: Arc::new(shared), store }
     }
 
@@ -103,6 +111,19 @@ impl AppState {
         let file = &self.shared.config.agent;
         let read = || async { whole(tokio::fs::read(&file.path).await?, &file.sha256) };
         self.shared.agent.get_or_try_init(read).await.cloned()
+    }
+
+    /// Whether the database answers. Anybody may ask, so it is asked by one at a time and once a second at most.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub(crate) async fn ready(&self) -> Result<(), StoreError> {
+        let mut answered = self.shared.answered.lock().await;
+        if answered.is_none_or(|at| at.elapsed() >= READINESS) {
+            self.store.ping().await?;
+            *answered = Some(Instant::now());
+        }
+        Ok(())
     }
 
     /// Hashes and checks passwords.

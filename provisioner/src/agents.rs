@@ -150,8 +150,8 @@ impl Agents {
     }
 
     /// Counts a call of this node.
-    fn count(&self, node: &Node, method: bounds::Method) -> Result<(), Status> {
-        let counted = self.inner.bounds.call(node.id, method, std::time::Instant::now());
+    fn count(&self, node: NodeId, method: bounds::Method) -> Result<(), Status> {
+        let counted = self.inner.bounds.call(node, method, std::time::Instant::now());
         counted.map_err(|wait| {
             let limit = method.limit();
             Status::resource_exhausted(format!(
@@ -163,16 +163,17 @@ impl Agents {
         })
     }
 
-    /// The calling node's row.
+    /// The calling node's row. The call is counted before anything is read: whoever was removed has a certificate still.
     ///
     /// # Errors
-    /// `UNAUTHENTICATED` without a certificate, `PERMISSION_DENIED` when the node is of another cluster, and as [`refusal`] says when it
-    /// has no row.
-    async fn node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
+    /// `UNAUTHENTICATED` without a certificate, `RESOURCE_EXHAUSTED` when it called too often, `PERMISSION_DENIED` when the node is of
+    /// another cluster, and as [`refusal`] says when it has no row.
+    async fn node<T>(&self, request: &Request<T>, method: Method) -> Result<Node, Status> {
         let caller = *request
             .extensions()
             .get::<Caller>()
             .ok_or_else(|| Status::unauthenticated("show the node's certificate"))?;
+        self.count(caller.node, method)?;
         match self.inner.store.nodes().load(caller.node).await {
             Ok(node) if node.cluster == caller.cluster => Ok(node),
             Ok(_) => Err(Status::permission_denied("the certificate names a node of another cluster")),
@@ -182,8 +183,8 @@ impl Agents {
     }
 
     /// The same for a node that was not removed: no certificate is made after the tombstone.
-    async fn active_node<T>(&self, request: &Request<T>) -> Result<Node, Status> {
-        let node = self.node(request).await?;
+    async fn active_node<T>(&self, request: &Request<T>, method: Method) -> Result<Node, Status> {
+        let node = self.node(request, method).await?;
         if !node.removed && node.deletion_requested_at.is_none() {
             return Ok(node);
         }
@@ -256,28 +257,24 @@ impl NodeLink for Agents {
     type FetchStream = BoxStream<Chunk>;
 
     async fn watch(&self, request: Request<WatchRequest>) -> Reply<Self::WatchStream> {
-        let node = self.node(&request).await?;
-        self.count(&node, Method::Watch)?;
+        let node = self.node(&request, Method::Watch).await?;
         let caller = Caller { cluster: node.cluster, node: node.id };
         Ok(Response::new(watch::watch(self.clone(), caller, request.into_inner().known_generation)))
     }
 
     async fn report(&self, request: Request<NodeReport>) -> Reply<ReportReply> {
-        let node = self.node(&request).await?;
-        self.count(&node, Method::Report)?;
+        let node = self.node(&request, Method::Report).await?;
         report::report(self, node, request.into_inner()).await.map(Response::new)
     }
 
     async fn fetch(&self, request: Request<FetchRequest>) -> Reply<Self::FetchStream> {
-        let node = self.active_node(&request).await?;
-        self.count(&node, Method::Fetch)?;
+        let node = self.active_node(&request, Method::Fetch).await?;
         let cut = request.extensions().get().map_or_else(CancellationToken::new, |Cut(cut)| cut.clone());
         fetch::fetch(self, &node, cut, request.into_inner()).await.map(Response::new)
     }
 
     async fn renew(&self, request: Request<RenewRequest>) -> Reply<Certificates> {
-        let node = self.active_node(&request).await?;
-        self.count(&node, Method::Renew)?;
+        let node = self.active_node(&request, Method::Renew).await?;
         renew::renew(self, &node, request.into_inner()).await.map(Response::new)
     }
 }

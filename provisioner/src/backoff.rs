@@ -23,7 +23,7 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// DeletionWait from `min` (after the first failure) to `max`.
+    /// Waits from `min` (after the first failure) to `max`.
     ///
     /// # Errors
     /// [`BackoffError`] for bounds that make no sense.

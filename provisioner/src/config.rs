@@ -107,7 +107,7 @@ pub struct Tuning {
     pub reset_timeout: Duration,
     /// How long running reconciles may take after shutdown was requested.
     pub shutdown_timeout: Duration,
-    /// DeletionWait after failures.
+    /// Waits after failures.
     pub backoff: Backoff,
 }
 

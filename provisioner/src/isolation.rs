@@ -1,12 +1,10 @@
 //! Who may talk to whom among tenants' pods on the host: for hosts without a NetworkPolicy engine, whose owner keeps a packet filter.
 //!
-//! Pairs of pod addresses suffice: a service address is rewritten to a pod's before packets are forwarded. Everything not listed between
-//! or from tenants' pods is to be dropped.
+//! Everything not listed between or from tenants' pods is to be dropped.
 
-use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 use std::sync::Arc;
 
+use tenant_controlplane::isolation::IsolationState;
 use tokio::sync::{broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -14,30 +12,19 @@ use crate::host::Component;
 use crate::host::PodInfo;
 use crate::pods::Pods;
 
-/// What a packet filter has to know.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct IsolationState {
-    /// Source and destination that may meet: a control plane and its own etcd, members of one etcd.
-    pub pairs: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
-    /// Every address of a tenant's pod.
-    pub tenants: BTreeSet<Ipv4Addr>,
-}
-
-impl IsolationState {
-    /// The state that follows from these pods.
-    pub fn of(pods: &[PodInfo]) -> Self {
-        let mut state = Self::default();
-        for destination in pods {
-            let Some(to) = destination.address else { continue };
-            state.tenants.insert(to);
-            if destination.component == Component::Etcd {
-                let kin = pods.iter().filter(|source| source.cluster == destination.cluster);
-                let sources = kin.filter_map(|source| source.address).filter(|from| *from != to);
-                state.pairs.extend(sources.map(|from| (from, to)));
-            }
+/// The state that follows from these pods.
+fn allowed(pods: &[PodInfo]) -> IsolationState {
+    let mut state = IsolationState::default();
+    for destination in pods {
+        let Some(to) = destination.address else { continue };
+        state.tenants.insert(to);
+        if destination.component == Component::Etcd {
+            let kin = pods.iter().filter(|source| source.cluster == destination.cluster);
+            let sources = kin.filter_map(|source| source.address).filter(|from| *from != to);
+            state.pairs.extend(sources.map(|from| (from, to)));
         }
-        state
     }
+    state
 }
 
 /// Keeps the state true until cancelled. While nothing is known the last state stays.
@@ -46,7 +33,7 @@ pub async fn publish(pods: Arc<Pods>, state: watch::Sender<IsolationState>, canc
     loop {
         if let Some(all) = pods.all() {
             state.send_if_modified(|old| {
-                let new = IsolationState::of(&all);
+                let new = allowed(&all);
                 let different = *old != new;
                 *old = new;
                 different
@@ -78,7 +65,7 @@ mod tests {
             pod(1, Component::ControlPlane, "control-plane-a", api),
             pod(2, Component::ControlPlane, "control-plane-b", other),
         ];
-        let state = IsolationState::of(&pods);
+        let state = allowed(&pods);
         let pair = |from: [u8; 4], to: [u8; 4]| (from.into(), to.into());
         let wanted = [pair(api, etcd), pair(api, member), pair(etcd, member), pair(member, etcd)];
         assert_eq!(state.pairs, wanted.into_iter().collect());

@@ -34,13 +34,13 @@ mod watch_to_work;
 
 use std::sync::Arc;
 
+use tenant_controlplane::isolation::IsolationState;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use agents::{Agents, Caller};
 pub use config::{Config, InstallationInfo, Release, Releases, Tuning};
 pub use error::ReconcileError;
-pub use isolation::IsolationState;
 pub use keys::SystemKeys;
 pub use kubeconfig::{KubeconfigError, Server, issue_kubeconfig};
 /// The programs a node is made of, as agents know them.

@@ -56,7 +56,7 @@ async fn set(args: QuotaSetArgs) -> Result<ExitCode> {
 
 async fn set_default(args: QuotaDefaultArgs) -> Result<ExitCode> {
     let (_, store) = open(&args.instance).await?;
-    store.quotas().set_default(args.resource, args.limit).await?;
+    store.quotas().set_default(args.resource, args.limit, Actor::System).await?;
     let (limit, title) = (args.limit, args.resource.title());
     println!("Whoever has no limit of their own may have {limit} {title}");
     Ok(ExitCode::SUCCESS)

@@ -11,8 +11,8 @@ use node_linux::tool::{run, succeeds};
 
 use super::Check;
 use crate::instance::Instance;
-use embedded_host::isolation::State;
 use embedded_host::site::Addresses;
+use tenant_controlplane::isolation::IsolationState;
 
 /// What a tenant must never reach: etcd, its plain health port, API servers, kubelet.
 const PORTS: [u16; 4] = [ETCD, 2381, 6443, 10250];
@@ -20,7 +20,7 @@ const ETCD: u16 = 2379;
 
 /// Tries every forbidden way out of every tenant pod, and the allowed ways too: a probe that gets nowhere proves nothing.
 pub async fn probe(instance: &Instance, addresses: Addresses) -> Check {
-    let Some(state) = State::load(&instance.dir) else {
+    let Some(state) = embedded_host::isolation::load(&instance.dir) else {
         return Check::pass("isolation", "no host of our own runs here");
     };
     let places = places(instance, &state).await;
@@ -60,7 +60,7 @@ fn verdict(found: &Found, pods: usize) -> Check {
     Check::pass("isolation", format!("{} forbidden connections from {pods} tenant pods all failed", found.tried))
 }
 
-async fn crossed(state: &State, places: &[(u32, Ipv4Addr)], addresses: Addresses) -> Vec<String> {
+async fn crossed(state: &IsolationState, places: &[(u32, Ipv4Addr)], addresses: Addresses) -> Vec<String> {
     let mut crossed = Vec::new();
     for (pid, from) in places {
         for to in targets(state, *from, addresses) {
@@ -75,7 +75,7 @@ async fn crossed(state: &State, places: &[(u32, Ipv4Addr)], addresses: Addresses
 }
 
 /// Whether some API server reaches its own etcd, as it must.
-async fn sees(state: &State, places: &[(u32, Ipv4Addr)]) -> bool {
+async fn sees(state: &IsolationState, places: &[(u32, Ipv4Addr)]) -> bool {
     for (pid, from) in places {
         for (_, to) in state.pairs.iter().filter(|(one, _)| one == from) {
             if reaches(*pid, *to, ETCD).await {
@@ -87,13 +87,13 @@ async fn sees(state: &State, places: &[(u32, Ipv4Addr)]) -> bool {
 }
 
 /// Where a tenant's pod must not get to: every pod that is not its own, the host's node and its machine.
-fn targets(state: &State, from: Ipv4Addr, addresses: Addresses) -> BTreeSet<Ipv4Addr> {
+fn targets(state: &IsolationState, from: Ipv4Addr, addresses: Addresses) -> BTreeSet<Ipv4Addr> {
     let foreign = state.tenants.iter().copied().filter(|to| *to != from && !state.pairs.contains(&(from, *to)));
     foreign.chain([addresses.inside(), Ipv4Addr::new(169, 254, 169, 254)]).collect()
 }
 
 /// One process of each tenant pod, with the pod's address.
-async fn places(instance: &Instance, state: &State) -> Vec<(u32, Ipv4Addr)> {
+async fn places(instance: &Instance, state: &IsolationState) -> Vec<(u32, Ipv4Addr)> {
     let mut found: Vec<(u32, Ipv4Addr)> = Vec::new();
     for pid in Cgroups::detect().processes(&format!("{}/node", instance.cgroup())) {
         let Some(address) = address_of(pid).await else { continue };

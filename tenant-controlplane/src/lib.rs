@@ -12,6 +12,7 @@ pub mod addon;
 pub mod component;
 pub mod diagnosis;
 pub mod id;
+pub mod isolation;
 pub mod kubeconfig;
 pub mod name;
 pub mod node;

@@ -21,6 +21,6 @@ mod users;
 
 pub use error::LocalError;
 pub use machine::resolver_addresses;
-pub use network::Network;
+pub use network::{AppliedRules, Network};
 pub use provider::{Local, LocalConfig};
 pub use users::Ranges;

@@ -24,6 +24,15 @@ pub struct Network {
     pub only: Option<SocketAddrV4>,
 }
 
+/// Rules that were set.
+#[derive(Clone, Debug, Default)]
+pub struct AppliedRules {
+    /// As they were written.
+    rules: String,
+    /// As nftables listed them then.
+    listed: Option<String>,
+}
+
 impl Network {
     /// The bridge's own address, the machines' way out.
     pub fn gateway(&self) -> Ipv4Addr {
@@ -60,21 +69,33 @@ impl Network {
     }
 
     /// Sets the rules anew, in one transaction. Returns them.
-    pub async fn apply_rules(&self) -> Result<String, LocalError> {
+    pub async fn apply_rules(&self) -> Result<AppliedRules, LocalError> {
         let rules = self.current_rules();
         run_with_input(&["nft", "-f", "-"], &rules).await?;
-        Ok(rules)
+        Ok(AppliedRules { rules, listed: self.list_rules().await })
     }
 
-    /// Sets the rules again where somebody flushed them, as a restart of Debian's `nftables` service does, or where this machine is in other
-    /// networks by now than when `applied` was set. Returns what is set.
-    pub async fn keep_rules(&self, applied: &str) -> Result<String, LocalError> {
-        if run(&["nft", "list", "table", "ip", &self.table]).await.is_err() {
-            tracing::warn!(table = self.table, "somebody took the rules around local machines away; put back");
-        } else if self.current_rules() == applied {
-            return Ok(applied.to_owned());
+    /// Sets the rules again where somebody changed or flushed them, as a restart of Debian's `nftables` service does, or where this machine
+    /// is in other networks by now than when `applied` was set. Returns what is set.
+    pub async fn keep_rules(&self, applied: &AppliedRules) -> Result<AppliedRules, LocalError> {
+        let changed = self.list_rules().await != applied.listed;
+        if !changed && self.current_rules() == applied.rules {
+            return Ok(applied.clone());
+        }
+        if changed && applied.listed.is_some() {
+            tracing::warn!(table = self.table, "somebody changed the rules around local machines; put back");
         }
         self.apply_rules().await
+    }
+
+    /// The tables as nftables has them, without counts; `None` where one is missing.
+    async fn list_rules(&self) -> Option<String> {
+        let families: &[&str] = if self.only.is_some() { &["ip", "ip6"] } else { &["ip"] };
+        let mut listed = String::new();
+        for family in families {
+            listed += &run(&["nft", "--stateless", "list", "table", family, &self.table]).await.ok()?;
+        }
+        Some(listed)
     }
 
     /// Takes bridge and rules away.

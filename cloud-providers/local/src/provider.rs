@@ -22,7 +22,7 @@ use crate::cgroup;
 use crate::crash_loop;
 use crate::error::LocalError;
 use crate::machine::Spec;
-use crate::network::Network;
+use crate::network::{AppliedRules, Network};
 use crate::users::{Ranges, Users};
 
 /// A machine's agent stops its pods in this time, or they are ended with it.
@@ -64,7 +64,7 @@ pub struct Local {
     /// Held while an address is chosen, so that two machines never choose the same.
     choosing: Mutex<()>,
     /// The rules that were set last.
-    rules: Mutex<String>,
+    rules: Mutex<AppliedRules>,
 }
 
 impl Local {

@@ -350,6 +350,31 @@ async fn root_of_an_isolated_machine_is_nobody_outside() {
     world.provider.dismantle().await;
 }
 
+#[tokio::test]
+async fn rules_that_somebody_changed_are_put_back() {
+    let Some(world) = World::isolated(12, AGENT, 1) else { return };
+    let network = &world.config.network;
+    network.ensure().await.unwrap();
+    let mut applied = network.apply_rules().await.unwrap();
+    let nft = |argv: &[&str]| Command::new("nft").args(argv).output().unwrap();
+    let listed = || ["ip", "ip6"].map(|family| nft(&["--stateless", "list", "table", family, &world.table]).stdout);
+    let whole = listed();
+    assert!(whole.iter().all(|table| !table.is_empty()));
+    let changes: &[&[&str]] = &[
+        &["delete", "table", "ip", &world.table],
+        &["delete", "table", "ip6", &world.table],
+        &["flush", "chain", "ip", &world.table, "forward"],
+        &["insert", "rule", "ip6", &world.table, "forward", "accept"],
+    ];
+    for change in changes {
+        assert!(nft(change).status.success(), "{change:?}");
+        assert_ne!(listed(), whole, "{change:?}");
+        applied = network.keep_rules(&applied).await.unwrap();
+        assert_eq!(listed(), whole, "{change:?}");
+    }
+    network.remove().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_machine_without_isolation_does_not_start_where_it_is_the_rule() {
     let Some(world) = World::new(8) else { return };

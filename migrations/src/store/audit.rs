@@ -225,7 +225,7 @@ fn wanted(filter: &AuditFilter) -> Condition {
         .add_option(filter.until.map(|until| audit::Column::CreatedAt.lt(millis(until))))
 }
 
-fn entry(new: NewAudit<'_>, address: Option<IpAddr>) -> Entry {
+pub(super) fn entry(new: NewAudit<'_>, address: Option<IpAddr>) -> Entry {
     Entry {
         organization: new.organization.map(OrganizationId::uuid),
         actor: new.actor.to_string(),

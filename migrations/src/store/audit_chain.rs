@@ -3,7 +3,8 @@
 //!
 //! A chain's two ends are kept apart from it, in `audit_heads`, and signed (HMAC-SHA-256) with a key that is sealed under the
 //! key-encryption key: whoever can write the database alone can neither cut off the newest entries nor compute the chain anew. The front
-//! end moves when entries are dropped for their age.
+//! end moves when entries are dropped for their age. A chain begins when its organization is made, in the same transaction: a head that
+//! is missing or not signed later was taken away.
 //!
 //! Entries are written at the very end of their transaction, when every other lock is held already, and chains in the order of their
 //! ids: two transactions never wait for each other in a circle.
@@ -117,7 +118,7 @@ pub(crate) fn is_ours(key: &hmac::Key, head: &audit_head::Model) -> bool {
 /// A head as it was found: locked until the end of the transaction.
 struct Found {
     head: audit_head::Model,
-    /// Whether it may be signed again. One that somebody else wrote must not become ours by our next entry.
+    /// Whether it may be signed again. One that somebody else wrote, or took the signature from, must not become ours by our next entry.
     sound: bool,
 }
 
@@ -127,8 +128,15 @@ impl Found {
             Some(head) => head,
             None => made(tx, chain).await?,
         };
-        let sound = head.mac.is_empty() || is_ours(key, &head);
+        let sound = is_ours(key, &head);
         Ok(Self { head, sound })
+    }
+
+    /// Writes what a chain begins with, and signs its head for the first time.
+    async fn begin(mut self, tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
+        let entry = begin(&self.head);
+        tx.add(link(&mut self.head, row(entry))).await?;
+        Self { sound: true, ..self }.save(tx, key).await
     }
 
     async fn save(mut self, tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
@@ -146,8 +154,7 @@ pub(crate) async fn append(tx: &Tx, key: &hmac::Key, entries: Vec<Entry>) -> Res
     }
     for (chain, entries) in chains {
         let mut found = Found::lock(tx, key, chain).await?;
-        let begin = found.head.mac.is_empty().then(|| begin(&found.head));
-        for entry in begin.into_iter().chain(entries) {
+        for entry in entries {
             tx.add(link(&mut found.head, row(entry))).await?;
         }
         found.save(tx, key).await?;
@@ -155,15 +162,20 @@ pub(crate) async fn append(tx: &Tx, key: &hmac::Key, entries: Vec<Entry>) -> Res
     Ok(())
 }
 
-/// Makes sure that every chain whose head is not signed yet begins.
+/// Begins the chain of an organization that this transaction makes.
+pub(crate) async fn create(tx: &Tx, key: &hmac::Key, chain: Uuid) -> Result<(), StoreError> {
+    let head = start(chain);
+    tx.add(head.clone()).await?;
+    Found { head, sound: true }.begin(tx, key).await
+}
+
+/// Begins every chain whose head is not signed: those of a database of before the chains, and nothing later.
 pub(crate) async fn begin_all(tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
     let unsigned = audit_head::Entity::find().filter(audit_head::Column::Mac.eq(""));
     for head in unsigned.order_by_asc(audit_head::Column::Chain).all(tx).await? {
-        let mut found = Found::lock(tx, key, head.chain).await?;
+        let found = Found::lock(tx, key, head.chain).await?;
         if found.head.mac.is_empty() {
-            let entry = begin(&found.head);
-            tx.add(link(&mut found.head, row(entry))).await?;
-            found.save(tx, key).await?;
+            found.begin(tx, key).await?;
         }
     }
     Ok(())
@@ -211,16 +223,11 @@ fn printable(text: &str) -> String {
     text.chars().filter(|letter| !letter.is_control()).take(LONGEST_TEXT).collect()
 }
 
-/// The head of a chain that has none. Where it has entries all the same, somebody took the head away: it goes on, and stays wrong.
+/// The head of a chain that has none: somebody took it away, perhaps with all entries. It goes on, and stays wrong.
 async fn made(tx: &Tx, chain: Uuid) -> Result<audit_head::Model, StoreError> {
     let last = audit::Entity::find().filter(of(chain)).order_by_desc(audit::Column::Sequence).one(tx).await?;
-    let head = match last {
-        None => start(chain),
-        Some(last) => {
-            audit_head::Model { sequence: last.sequence, hash: last.hash, mac: NOT_OURS.to_owned(), ..start(chain) }
-        }
-    };
-    add(tx, head).await?;
+    let (sequence, hash) = last.map(|last| (last.sequence, last.hash)).unwrap_or_default();
+    add(tx, audit_head::Model { sequence, hash, mac: NOT_OURS.to_owned(), ..start(chain) }).await?;
     tx.lock::<audit_head::Entity>(chain).await?.ok_or(StoreError::Corrupt { what: "head of the audit log" })
 }
 

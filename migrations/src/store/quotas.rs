@@ -12,6 +12,7 @@ use sea_orm::{ConnectionTrait, ExprTrait};
 use tenant_controlplane::id::{OrganizationId, UserId};
 use uuid::Uuid;
 
+use super::audit::entry;
 use super::intent::Intent;
 use super::{Store, spares};
 use crate::codec;
@@ -78,13 +79,12 @@ impl Quotas<'_> {
             let entry = Intent { organization, cluster: None, action, target: &target, detail: &detail, actor };
             entry.record(&tx).await?;
         }
-        let quota = of(&tx, holder.uuid(), resource).await?;
-        tx.commit().await?;
         if let QuotaHolder::Person(id) = holder {
             let target = id.to_string();
-            let entry = NewAudit { organization: None, actor, action, target: &target, detail: &detail };
-            self.0.audit().record(entry).await?;
+            tx.audit(entry(NewAudit { organization: None, actor, action, target: &target, detail: &detail }, None));
         }
+        let quota = of(&tx, holder.uuid(), resource).await?;
+        tx.commit().await?;
         Ok(quota)
     }
 
@@ -92,9 +92,14 @@ impl Quotas<'_> {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] for a limit above a million.
-    pub async fn set_default(self, resource: Resource, limit: u64) -> Result<(), StoreError> {
+    pub async fn set_default(self, resource: Resource, limit: u64, actor: Actor) -> Result<(), StoreError> {
         check(resource, limit)?;
-        self.0.settings().put(&setting_key(resource), &limit.to_string()).await
+        let (target, detail) = (resource.to_string(), limit.to_string());
+        let tx = self.0.begin().await?;
+        self.0.settings().put_within(&tx, &setting_key(resource), &detail).await?;
+        let new = NewAudit { organization: None, actor, action: "quota.set_default", target: &target, detail: &detail };
+        tx.audit(entry(new, None));
+        tx.commit().await
     }
 
     /// The limit of every holder that has none of its own.

@@ -1,7 +1,7 @@
 //! Small facts of the installation, by key: some in the clear, some sealed under the key-encryption key.
 
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{DbErr, EntityTrait, IntoActiveModel};
+use sea_orm::{ConnectionTrait, DbErr, EntityTrait, IntoActiveModel};
 use zeroize::Zeroizing;
 
 use super::Store;
@@ -30,7 +30,18 @@ impl Settings<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn put(self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.replace(setting::Model { key: key.to_owned(), value: Some(value.to_owned()), sealed: None }).await
+        self.put_within(self.0.db(), key, value).await
+    }
+
+    /// [`Settings::put`] as a part of a transaction.
+    pub(super) async fn put_within(
+        self,
+        connection: &impl ConnectionTrait,
+        key: &str,
+        value: &str,
+    ) -> Result<(), StoreError> {
+        let row = setting::Model { key: key.to_owned(), value: Some(value.to_owned()), sealed: None };
+        replace(connection, row).await
     }
 
     /// The secret of a key, if it has one.
@@ -47,7 +58,7 @@ impl Settings<'_> {
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn put_secret(self, key: &str, value: &str) -> Result<(), StoreError> {
-        self.replace(self.sealed(key, value)?).await
+        replace(self.0.db(), self.sealed(key, value)?).await
     }
 
     /// Sets the secret of a key that has none yet, and gives the one that is there now: of several who come at once, all get the same.
@@ -55,13 +66,24 @@ impl Settings<'_> {
     /// # Errors
     /// [`StoreError::Corrupt`] when the stored one does not open with this key-encryption key.
     pub async fn put_secret_new(self, key: &str, value: &str) -> Result<Zeroizing<String>, StoreError> {
+        self.add_secret(self.0.db(), key, value).await?;
+        self.get_secret(key).await?.ok_or(StoreError::Corrupt { what: "secret setting" })
+    }
+
+    /// Sets the secret of a key that has none yet; whether it did.
+    pub(super) async fn add_secret(
+        self,
+        connection: &impl ConnectionTrait,
+        key: &str,
+        value: &str,
+    ) -> Result<bool, StoreError> {
         let there = OnConflict::column(setting::Column::Key).do_nothing().to_owned();
         let added = setting::Entity::insert(self.sealed(key, value)?.into_active_model()).on_conflict(there);
-        match added.exec_without_returning(self.0.db()).await {
-            Ok(_) | Err(DbErr::RecordNotInserted) => {}
-            Err(error) => return Err(error.into()),
+        match added.exec_without_returning(connection).await {
+            Ok(rows) => Ok(rows == 1),
+            Err(DbErr::RecordNotInserted) => Ok(false),
+            Err(error) => Err(error.into()),
         }
-        self.get_secret(key).await?.ok_or(StoreError::Corrupt { what: "secret setting" })
     }
 
     /// Forgets a key.
@@ -86,16 +108,6 @@ impl Settings<'_> {
         Ok(setting::Entity::find_by_id(key.to_owned()).one(self.0.db()).await?)
     }
 
-    async fn replace(self, model: setting::Model) -> Result<(), StoreError> {
-        let columns = [setting::Column::Value, setting::Column::Sealed];
-        let there = OnConflict::column(setting::Column::Key).update_columns(columns).to_owned();
-        setting::Entity::insert(model.into_active_model())
-            .on_conflict(there)
-            .exec_without_returning(self.0.db())
-            .await?;
-        Ok(())
-    }
-
     fn sealed(self, key: &str, value: &str) -> Result<setting::Model, StoreError> {
         let sealed = self.0.kek().seal(&owner(key), value.as_bytes())?;
         Ok(setting::Model { key: key.to_owned(), value: None, sealed: Some(sealed) })
@@ -106,6 +118,13 @@ impl Settings<'_> {
         let Some(plain) = self.0.kek().open(&owner(key), sealed) else { return Err(corrupt) };
         std::str::from_utf8(&plain).map(|text| Zeroizing::new(text.to_owned())).map_err(|_| corrupt)
     }
+}
+
+async fn replace(connection: &impl ConnectionTrait, model: setting::Model) -> Result<(), StoreError> {
+    let columns = [setting::Column::Value, setting::Column::Sealed];
+    let there = OnConflict::column(setting::Column::Key).update_columns(columns).to_owned();
+    setting::Entity::insert(model.into_active_model()).on_conflict(there).exec_without_returning(connection).await?;
+    Ok(())
 }
 
 pub(super) fn owner(key: &str) -> String {

@@ -125,7 +125,9 @@ pub async fn limits_are_set_for_one_and_for_all(fixture: Fixture) {
     let quotas = fixture.store.quotas();
     let limit = async |tenant: &Tenant| quotas.list(tenant.organization.into()).await.unwrap()[0].limit;
     assert_eq!((limit(&tenant).await, quotas.default_of(Resource::Clusters).await.unwrap()), (20, 20));
-    quotas.set_default(Resource::Clusters, 5).await.unwrap();
+    quotas.set_default(Resource::Clusters, 5, Actor::System).await.unwrap();
+    let log = fixture.store.audit().find(None, &AuditFilter::default(), Page::first(1)).await.unwrap();
+    assert_eq!((&*log[0].action, &*log[0].target, &*log[0].detail), ("quota.set_default", "clusters", "5"));
     let set = quotas.set(tenant.organization.into(), Resource::Clusters, 7, Actor::System).await.unwrap();
     assert_eq!((set.limit, limit(&tenant).await, limit(&other).await), (7, 7, 5));
     quotas.set(tenant.organization.into(), Resource::Clusters, 8, Actor::System).await.unwrap();

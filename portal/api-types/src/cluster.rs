@@ -108,7 +108,8 @@ pub struct CreateCluster {
     /// At most 32 labels.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// Node pools to create with the cluster: all of it is created, or nothing.
+    /// Node pools to create with the cluster, at most 20: all of it is created, or nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schema(max_items = 20)]
     pub node_pools: Vec<CreateNodePool>,
 }

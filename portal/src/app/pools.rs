@@ -17,6 +17,8 @@ use tenant_controlplane::name::PoolName;
 
 /// The most machines of one pool.
 pub const MOST_MACHINES: u32 = 20;
+/// The most pools that a cluster begins with.
+const MAX_FIRST_POOLS: usize = 20;
 
 /// The node pools of a cluster.
 ///
@@ -64,6 +66,10 @@ pub(super) async fn first(
     organization: OrganizationId,
     inputs: &[CreateNodePool],
 ) -> Result<Vec<FirstPool>, Error> {
+    if inputs.len() > MAX_FIRST_POOLS {
+        let detail = format!("{} node pools are too many to begin with: at most {MAX_FIRST_POOLS}", inputs.len());
+        return Err(Error::field("/node_pools", "OUT_OF_RANGE", detail));
+    }
     let mut pools: Vec<FirstPool> = Vec::new();
     for (place, input) in inputs.iter().enumerate() {
         policy::authorize(actor, creating(&input.kind), organization)?;

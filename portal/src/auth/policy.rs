@@ -81,20 +81,29 @@ pub enum Action {
     SetQuotas,
 }
 
-/// The least role that an action takes in the organization of its object; `None`: whoever is known may.
+/// Who may do something in the organization of its object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Least {
+    /// Whoever is known.
+    Anybody,
+    /// Whoever has at least this role there.
+    Role(Role),
+    /// Nobody.
+    Nobody,
+}
+
+/// Who may perform an action.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Of a person in a browser.
-    pub session: Option<Role>,
-    /// Of an API token.
-    pub token: Option<Role>,
+    /// A person in a browser.
+    pub session: Least,
+    /// An API token.
+    pub token: Least,
 }
 
 impl Rule {
-    const ANYBODY: Self = Self { session: None, token: None };
-
     const fn role(least: Role) -> Self {
-        Self { session: Some(least), token: Some(least) }
+        Self { session: Least::Role(least), token: Least::Role(least) }
     }
 }
 
@@ -102,10 +111,10 @@ impl Action {
     /// The row of this action in the table.
     pub const fn rule(self) -> Rule {
         match self {
-            Self::ReadAccount | Self::RevokeOwnToken => Rule::ANYBODY,
-            Self::ManageAccount => Rule { session: None, token: Some(Role::Admin) },
-            Self::CreateOrganization => Rule { session: None, token: Some(Role::Owner) },
-            Self::CreateToken => Rule { session: Some(Role::Viewer), token: Some(Role::Admin) },
+            Self::ReadAccount | Self::RevokeOwnToken => Rule { session: Least::Anybody, token: Least::Anybody },
+            Self::ManageAccount => Rule { session: Least::Anybody, token: Least::Role(Role::Admin) },
+            Self::CreateOrganization => Rule { session: Least::Anybody, token: Least::Role(Role::Owner) },
+            Self::CreateToken => Rule { session: Least::Role(Role::Viewer), token: Least::Role(Role::Admin) },
             Self::ReadOrganization
             | Self::ReadProject
             | Self::ReadCluster
@@ -133,7 +142,7 @@ impl Action {
             | Self::ForceDeleteNode
             | Self::IssueKubeconfigSharingKernel
             | Self::RevokeToken => Rule::role(Role::Admin),
-            Self::SetQuotas => Rule::role(Role::Owner),
+            Self::SetQuotas => Rule { session: Least::Role(Role::Owner), token: Least::Nobody },
         }
     }
 }
@@ -174,7 +183,7 @@ owned!(Project, Cluster, NodePool, Node, JoinToken, Kubeconfig, ApiToken, Operat
 /// Why something is not allowed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Denied {
-    /// The object is of an organization that these credentials do not reach.
+    /// The object is of an organization that these credentials do not reach, or nobody with such credentials may.
     OutOfReach,
     /// The role held in this organization is too low.
     Role {
@@ -193,7 +202,11 @@ pub enum Denied {
 /// Why not.
 pub fn may(actor: &Actor, action: Action, object: impl Into<Object>) -> Result<(), Denied> {
     let rule = action.rule();
-    let Some(needed) = (if actor.token.is_some() { rule.token } else { rule.session }) else { return Ok(()) };
+    let needed = match if actor.token.is_some() { rule.token } else { rule.session } {
+        Least::Anybody => return Ok(()),
+        Least::Role(needed) => needed,
+        Least::Nobody => return Err(Denied::OutOfReach),
+    };
     let organization = match object.into() {
         Object::Of(organization) => organization,
         Object::Account => actor.organizations().next().ok_or(Denied::OutOfReach)?,

@@ -53,6 +53,7 @@ async fn what_is_wrong_with_one_is_told_with_its_place_and_makes_nothing() {
         (json!([{"name": "web", "kind": "local", "count": "two"}]), "/node_pools/0/count", "invalid type"),
         (json!([{"name": "web", "kind": "local", "cuont": 2}]), "/node_pools/0/cuont", "unknown field"),
         (json!([{"kind": "local"}]), "/node_pools/0/name", "missing field"),
+        (json!(vec![json!({"name": "web", "kind": "byo"}); 21]), "/node_pools", "at most 20"),
     ];
     for (pools, pointer, words) in table {
         let body = json!({"name": "shop", "node_pools": pools});

@@ -4,6 +4,7 @@ use crate::world::{PASSWORD, Things, World};
 use axum::http::StatusCode;
 use migrations::{Actor, Role};
 use portal::auth::Action;
+use portal::auth::policy::Least;
 use serde_json::{Value, json};
 use std::collections::BTreeSet;
 
@@ -22,7 +23,10 @@ impl Access {
     /// The least role of a token.
     fn least(self) -> Option<Role> {
         match self {
-            Self::Needs(action) => action.rule().token,
+            Self::Needs(action) => match action.rule().token {
+                Least::Role(role) => Some(role),
+                Least::Anybody | Least::Nobody => None,
+            },
             Self::Open | Self::Own => None,
         }
     }

@@ -4,16 +4,14 @@
 //! hook. Everything from or to a pod is dropped but the few ways listed here; a pod nobody has told us about yet reaches
 //! nothing. Addresses are compared after kube-proxy's translation, so pairs of pod addresses suffice.
 
-use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddrV4;
 use std::path::Path;
 use std::time::Duration;
 
 use crate::error::{DuringStep, Result};
 use node_linux::tool::{run_with_input, succeeds};
-use provisioner::IsolationState;
-use serde::{Deserialize, Serialize};
 use tenant_controlplane::component::etcd::CLIENT_PORT;
+use tenant_controlplane::isolation::IsolationState;
 use tenant_controlplane::spec::API_PORT;
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -29,26 +27,9 @@ const PEER_PORT: u16 = 2380;
 const SHORTEST_PAUSE: Duration = Duration::from_millis(200);
 const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 
-/// Who may talk to whom inside the host.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
-    /// Allowed ways, as (source pod, destination pod).
-    pub pairs: BTreeSet<(Ipv4Addr, Ipv4Addr)>,
-    /// Every pod of every tenant.
-    pub tenants: BTreeSet<Ipv4Addr>,
-}
-
-impl State {
-    /// The state last put in force, for the probe of `doctor`.
-    pub fn load(dir: &Path) -> Option<Self> {
-        serde_json::from_slice(&std::fs::read(dir.join("run/isolation.json")).ok()?).ok()
-    }
-}
-
-impl From<&IsolationState> for State {
-    fn from(now: &IsolationState) -> Self {
-        Self { pairs: now.pairs.clone(), tenants: now.tenants.clone() }
-    }
+/// The state last put in force, for the probe of `doctor`.
+pub fn load(dir: &Path) -> Option<IsolationState> {
+    serde_json::from_slice(&std::fs::read(dir.join("run/isolation.json")).ok()?).ok()
 }
 
 /// The wall of one instance.
@@ -68,7 +49,7 @@ impl Wall {
     pub async fn raise(&self) -> Result<()> {
         let enter = format!("--net={}", self.site.netns().display());
         let stands = succeeds(&["nsenter", &enter, "--", "nft", "list", "table", "inet", TABLE]).await;
-        let known = State::load(&self.site.dir).filter(|_| stands);
+        let known = load(&self.site.dir).filter(|_| stands);
         self.apply(&known.unwrap_or_default()).await
     }
 
@@ -83,7 +64,7 @@ impl Wall {
     }
 
     /// Puts the whole table in force in one transaction.
-    pub async fn apply(&self, state: &State) -> Result<()> {
+    pub async fn apply(&self, state: &IsolationState) -> Result<()> {
         let enter = format!("--net={}", self.site.netns().display());
         run_with_input(&["nsenter", &enter, "--", "nft", "-f", "-"], &self.text(state))
             .await
@@ -93,7 +74,7 @@ impl Wall {
 
     /// The table's text. From the machine itself, on which anybody may have an account, API servers are reached and nothing else: etcd's
     /// health port and kube-proxy's ask nobody who they are. The kubelet's probes come from inside. The first two lines make the third possible whether or not the table exists.
-    fn text(&self, state: &State) -> String {
+    fn text(&self, state: &IsolationState) -> String {
         let pods = self.site.addresses.pods();
         let (gateway, port) = (self.gateway.ip(), self.gateway.port());
         let (outside, api) = (self.site.addresses.outside(), API_PORT);
@@ -129,12 +110,12 @@ impl Wall {
 
 async fn follow<F: Future<Output = Result<()>>>(
     mut changes: watch::Receiver<IsolationState>,
-    apply: impl Fn(State) -> F,
+    apply: impl Fn(IsolationState) -> F,
 ) {
     while changes.changed().await.is_ok() {
         let mut pause = SHORTEST_PAUSE;
         loop {
-            let state = State::from(&*changes.borrow_and_update());
+            let state = changes.borrow_and_update().clone();
             let Err(error) = apply(state).await else { break };
             warn!("{error:#}; tried again in {pause:?}");
             tokio::select! {
@@ -148,6 +129,7 @@ async fn follow<F: Future<Output = Result<()>>>(
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv4Addr;
     use std::sync::Mutex;
 
     use super::*;
@@ -160,7 +142,7 @@ mod tests {
         let tenant = Ipv4Addr::new(100, 65, 0, 2);
         sender.send_modify(|state| state.tenants.extend([tenant]));
         let (sender, tried) = (Mutex::new(Some(sender)), Mutex::new(Vec::new()));
-        let apply = |state: State| {
+        let apply = |state: IsolationState| {
             let mut tried = tried.lock().unwrap();
             tried.push(state.tenants.contains(&tenant));
             let busy = tried.len() < 2;
@@ -177,7 +159,7 @@ mod tests {
     fn only_listed_ways_are_open() {
         let site = Site { name: "wall".into(), dir: "/nowhere".into(), addresses: Addresses::of(1) };
         let wall = Wall::new(site, "100.65.192.1:8443".parse().unwrap());
-        let mut state = State::default();
+        let mut state = IsolationState::default();
         assert!(!wall.text(&state).contains("elements"));
         state.pairs.insert((Ipv4Addr::new(100, 65, 0, 2), Ipv4Addr::new(100, 65, 0, 3)));
         let text = wall.text(&state);

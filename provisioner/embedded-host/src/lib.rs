@@ -23,6 +23,7 @@ use std::time::Duration;
 use bundle::Bundle;
 use kube::Client;
 use node_linux::sysctl;
+use tenant_controlplane::pki::KeySource;
 use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 
@@ -44,6 +45,8 @@ pub struct Host {
     pub site: Site,
     /// The components.
     pub bundle: Arc<Bundle>,
+    /// Where its key pairs come from.
+    pub keys: Arc<dyn KeySource>,
     wall: Wall,
     /// Everything that speaks to its API server, and that server.
     processes: Group,
@@ -53,9 +56,9 @@ pub struct Host {
 
 impl Host {
     /// The host of a site; nothing is started.
-    pub fn new(site: Site, bundle: Arc<Bundle>, wall: Wall) -> Self {
+    pub fn new(site: Site, bundle: Arc<Bundle>, keys: Arc<dyn KeySource>, wall: Wall) -> Self {
         let (processes, memory) = (Group::default(), Group::default());
-        Self { site, bundle, wall, processes, memory }
+        Self { site, bundle, keys, wall, processes, memory }
     }
 
     /// Where its API server answers.

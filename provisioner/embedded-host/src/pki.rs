@@ -6,11 +6,10 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
 use crate::error::{DuringStep, HostError, Result};
-use provisioner::SystemKeys;
 use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::kubeconfig::{KubeconfigInput, UserAuth, kubeconfig};
 use tenant_controlplane::name::NodeName;
-use tenant_controlplane::pki::{self, CaKind, ClusterPki, Leaf, PkiContext, Subject, Validity};
+use tenant_controlplane::pki::{self, CaBundle, CaKind, ClusterPki, Leaf, PkiContext, Subject, Validity};
 use tenant_controlplane::spec::ClusterSpec;
 use tenant_controlplane::version::KubernetesVersion;
 use time::{Duration, OffsetDateTime};
@@ -45,10 +44,10 @@ pub fn load_or_create(host: &Host) -> Result<ClusterPki> {
     let context = PkiContext { extra_ips: &ips, ..PkiContext::new(zero, "host.internal", &spec) };
     if let Some(text) = kept(&path, &host.site.path("host/etcd/member"))? {
         let mut known = ClusterPki::from_secret_json(&text).during("read the host's certificates")?;
-        known.renew_leaves(&context, now, &SystemKeys).during("renew the host's certificates")?;
+        known.renew_leaves(&context, now, &*host.keys).during("renew the host's certificates")?;
         return Ok(known);
     }
-    let made = ClusterPki::generate(&context, now, &SystemKeys).during("make the host's certificates")?;
+    let made = ClusterPki::generate(&context, now, &*host.keys).during("make the host's certificates")?;
     write_secret(&path, made.to_secret_json().during("write the host's certificates")?.as_bytes())?;
     Ok(made)
 }
@@ -82,7 +81,7 @@ pub fn write_files(host: &Host, pki: &ClusterPki) -> Result<()> {
         ("kubelet-serving", CaKind::Kubelet, serving),
         ("kube-proxy", CaKind::Client, pki::kube_proxy()),
     ] {
-        let leaf = issue(pki, ca, &subject)?;
+        let leaf = issue(host, pki.ca(ca), &subject)?;
         write(&format!("{name}.crt"), &leaf.cert_pem)?;
         write(&format!("{name}.key"), &leaf.key_pem)?;
     }
@@ -90,9 +89,9 @@ pub fn write_files(host: &Host, pki: &ClusterPki) -> Result<()> {
     Ok(())
 }
 
-fn issue(pki: &ClusterPki, ca: CaKind, subject: &Subject) -> Result<Leaf> {
+fn issue(host: &Host, ca: &CaBundle, subject: &Subject) -> Result<Leaf> {
     let validity = Validity::from_now(OffsetDateTime::now_utc(), LIFETIME);
-    pki::issue(&pki.ca(ca).current, subject, validity, &SystemKeys)
+    pki::issue(&ca.current, subject, validity, &*host.keys)
         .during_step(|| format!("issue a certificate for {}", subject.cn))
 }
 
@@ -100,7 +99,7 @@ fn issue(pki: &ClusterPki, ca: CaKind, subject: &Subject) -> Result<Leaf> {
 fn operator_kubeconfig(host: &Host, pki: &ClusterPki) -> Result<String> {
     let subject =
         Subject { cn: "pilothouse:platform".to_owned(), o: vec!["system:masters".to_owned()], ..Subject::default() };
-    let leaf = issue(pki, CaKind::Client, &subject)?;
+    let leaf = issue(host, pki.ca(CaKind::Client), &subject)?;
     Ok(with_certificate(host, pki, (&leaf.cert_pem, &leaf.key_pem)))
 }
 

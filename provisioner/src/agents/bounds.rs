@@ -109,7 +109,7 @@ impl Bounds {
         self.with(node, now, |node| node.calls[method as usize].take(method.limit(), now))
     }
 
-    /// DeletionWait for a place for a part.
+    /// Waits for a place for a part.
     ///
     /// # Errors
     /// The time until the node may have bytes again.

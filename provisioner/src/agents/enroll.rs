@@ -2,7 +2,6 @@
 //!
 //! The same machine may repeat the call with the same token and gets the same node; that is how a lost answer is made good.
 
-use std::sync::Arc;
 use std::time::Instant;
 
 use migrations::{EnrollError, Enrolled, Enrollment, NodeInfo, WorkKind};
@@ -37,7 +36,7 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
         facts: facts(&reported, ""),
     };
     let Enrolled { node, cluster, pool } = store.nodes().enroll(enrollment).await.map_err(|error| refused(&error))?;
-    let pki = store.pki().get(cluster.id).await.map_err(|error| unavailable(&error))?;
+    let pki = agents.inner.signers.get(store, cluster.id).await.map_err(|error| unavailable(&error))?;
     let pki = pki.ok_or_else(|| Status::failed_precondition("the cluster is still being created: try again"))?;
     let requests = Requests {
         link: request.link_csr,
@@ -45,7 +44,6 @@ pub async fn enroll(agents: &Agents, request: EnrollRequest) -> Result<EnrollRep
         proxy: request.proxy_csr,
         serving: request.serving_csr,
     };
-    let pki = Arc::new(pki);
     let certificates = sign_apart(agents, pki.clone(), node.clone(), requests).await?;
     let own = NodeContext { node, pool, cluster };
     let config = agents.desired(&own, &pki, 0).await.map_err(|error| unavailable(&error))?;

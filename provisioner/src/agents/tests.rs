@@ -535,6 +535,20 @@ async fn a_node_has_one_watch_and_a_report_a_second() {
     assert!(refused > 0, "forty at once");
 }
 
+/// Its certificate is good for days after there is nothing to read of it any more.
+#[tokio::test]
+async fn calls_of_a_node_without_a_row_are_counted_too() {
+    let (today, yesterday) = (Rig::new().await, Rig::new().await);
+    let (_, node) = today.join("web-1").await;
+    let mut link = yesterday.link(yesterday.cluster, node.id).await;
+    let mut refused = 0;
+    for _ in 0..40 {
+        let status = link.report(NodeReport::default()).await.unwrap_err();
+        refused += usize::from(status.code() == Code::ResourceExhausted);
+    }
+    assert!(refused > 0, "forty at once");
+}
+
 #[tokio::test]
 async fn certificates_are_renewed_four_times_and_then_refused() {
     let rig = Rig::new().await;

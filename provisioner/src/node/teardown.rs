@@ -91,7 +91,7 @@ async fn report_deleting(
     message: &str,
     problem: Option<Problem>,
 ) -> Result<(), ReconcileError> {
-    let (state, state_message) = (NodeState::Deleting, message.to_owned());
+    let (state, state_message) = (NodeState::Deleting, printable(message));
     let report = NodeReport { state, state_message, problem, facts: None, last_seen_at: None };
     Ok(ctx.store.nodes().report(node.id, report).await?)
 }

@@ -109,7 +109,8 @@ fn object(kind: &str, spec: Value) -> Value {
 }
 
 /// What holders of the role are refused, whatever rights they have besides: everything in [`PROTECTED`] (running pods, entering them and
-/// minting tokens too), the API server's own service, and secrets that Kubernetes would fill with a service account's token.
+/// minting tokens too), the API server's own service, secrets that Kubernetes would fill with a service account's token, and services with
+/// external IPs.
 fn policy() -> Value {
     let group = role_group(AccessRole::Edit);
     let protected = PROTECTED.iter().map(|name| format!("'{name}'")).collect::<Vec<_>>().join(", ");
@@ -119,7 +120,9 @@ fn policy() -> Value {
         "role edit changes nothing in Kubernetes' own namespaces: use a kubeconfig of role admin",
     );
     let service = refusal(
-        "has(request.namespace) && request.namespace == 'default' && has(request.name) && request.name == 'kubernetes'"
+        // A request that deletes a collection has no name, but the object of each call.
+        "has(request.namespace) && request.namespace == 'default' && (has(request.name) && request.name == 'kubernetes' || \
+         oldObject != null && oldObject.metadata.name == 'kubernetes')"
             .to_owned(),
         "role edit does not change the API server's own service: use a kubeconfig of role admin",
     );
@@ -128,6 +131,13 @@ fn policy() -> Value {
          object.type == 'kubernetes.io/service-account-token'"
             .to_owned(),
         "role edit makes no tokens of service accounts: use a kubeconfig of role admin",
+    );
+    // CVE-2020-8554: a service takes every address it names away from all pods and nodes.
+    let addresses = refusal(
+        "request.resource.group == '' && request.resource.resource == 'services' && object != null && has(object.spec) && \
+         has(object.spec.externalIPs) && size(object.spec.externalIPs) > 0"
+            .to_owned(),
+        "role edit gives services no external IPs, which would take other namespaces' traffic: use a kubeconfig of role admin",
     );
     object(
         "ValidatingAdmissionPolicy",
@@ -146,7 +156,7 @@ fn policy() -> Value {
                     "scope": "Namespaced",
                 }],
             },
-            "validations": [namespaces, service, tokens],
+            "validations": [namespaces, service, tokens, addresses],
         }),
     )
 }

@@ -139,6 +139,8 @@ fn service_accounts(settings: &Settings<'_>) -> Vec<String> {
         file(settings, "service-account-signing-key-file", "service-account.key"),
         file(settings, "service-account-key-file", "service-account.pub"),
         flag("service-account-extend-token-expiration", false),
+        // Whoever asks chooses the lifetime (TokenRequest), and a token outlives the kubeconfig that asked for it.
+        flag("service-account-max-token-expiration", SERVICE_ACCOUNT_TOKEN_LIFE),
     ]
 }
 
@@ -243,6 +245,8 @@ pub type RemovedNodes = BTreeSet<String>;
 
 /// The most nodes in one expression: of one, 100,000 characters are parsed at most (cel-go's `ExpressionSizeCodePointLimit`), and a node
 /// takes up to 168.
+/// The longest lifetime of a service account's token.
+const SERVICE_ACCOUNT_TOKEN_LIFE: &str = "24h";
 const NODES_PER_EXPRESSION: usize = 500;
 
 /// Who may do what: nodes what they run needs, everybody else what roles say (KEP-3221). Before that come refusals that no role inside the

@@ -2,7 +2,7 @@
 //! connections that say nothing. Meanwhile the others are served.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,7 +21,9 @@ use crate::world::{World, fails, ok, text};
 /// How long answers are held.
 const HELD: Duration = Duration::from_secs(60);
 /// Connections and streams of the one who reads nothing.
-const UNREAD: (usize, u32) = (64, 200);
+const UNREAD: (u8, u32) = (64, 200);
+/// Addresses that those come from.
+const SOURCES: u8 = 8;
 /// Addresses of the one who says nothing, and connections of each: all permits of unauthenticated clients at the portal.
 const IDLE: (u8, usize) = (8, 256);
 /// What the platform may hold above rest, KiB.
@@ -143,16 +145,18 @@ fn resident(world: &World) -> u64 {
 }
 
 /// What everybody else does meanwhile, once; the longest it took.
-async fn others(gateway: &Gateway, mut kubectl: Command) -> Duration {
+async fn others(gateway: &Gateway, kubectl: Vec<Command>) -> Duration {
     let mut longest = Duration::ZERO;
     let mut took = |since: Instant| longest = longest.max(since.elapsed());
     let begun = Instant::now();
     assert_eq!(gateway.ask(Ipv4Addr::new(127, 0, 9, 1), "/healthz").await, 200);
     took(begun);
-    let begun = Instant::now();
-    let asked = tokio::task::spawn_blocking(move || kubectl.output().unwrap()).await.unwrap();
-    assert!(asked.status.success(), "kubectl: {}", text(&asked.stderr));
-    took(begun);
+    for mut kubectl in kubectl {
+        let begun = Instant::now();
+        let asked = tokio::task::spawn_blocking(move || kubectl.output().unwrap()).await.unwrap();
+        assert!(asked.status.success(), "kubectl: {}", text(&asked.stderr));
+        took(begun);
+    }
     let begun = Instant::now();
     assert_eq!(gateway.enroll(Ipv4Addr::new(127, 0, 9, 2)).await, "3", "INVALID_ARGUMENT: it asked for nothing");
     took(begun);
@@ -160,10 +164,10 @@ async fn others(gateway: &Gateway, mut kubectl: Command) -> Duration {
 }
 
 /// Twelve thousand answers that nobody reads: memory stays where it was, and all others are answered.
-async fn unread_answers_fill_nothing(gateway: &Gateway, world: &World, kubectl: impl Fn() -> Command) {
+async fn unread_answers_fill_nothing(gateway: &Gateway, world: &World, kubectl: impl Fn() -> Vec<Command>) {
     let rest = resident(world);
-    let from = Ipv4Addr::new(127, 0, 0, 2);
-    let attackers: Vec<_> = (0..UNREAD.0).map(|_| tokio::spawn(hold(gateway.clone(), from))).collect();
+    let attacker = |at: u8| tokio::spawn(hold(gateway.clone(), Ipv4Addr::new(127, 0, 0, 2 + at % SOURCES)));
+    let attackers: Vec<_> = (0..UNREAD.0).map(attacker).collect();
     let (begun, mut most, mut longest) = (Instant::now(), 0, Duration::ZERO);
     while begun.elapsed() < HELD {
         longest = longest.max(others(gateway, kubectl()).await);
@@ -189,7 +193,7 @@ async fn idle_from(gateway: &Gateway, host: u8, name: String) -> Vec<Tls> {
 
 /// Every permit of unauthenticated clients is held by connections that say nothing: somebody else gets one, and so does a machine that
 /// enrolls.
-async fn idle_connections_keep_nobody_out(gateway: &Gateway, kubectl: impl Fn() -> Command) {
+async fn idle_connections_keep_nobody_out(gateway: &Gateway, kubectl: impl Fn() -> Vec<Command>) {
     let people = (2..2 + IDLE.0).map(|host| idle_from(gateway, host, portal()));
     let machines = [2, 3].map(|host| idle_from(gateway, host, format!("link.{DOMAIN}")));
     let mut idle: Vec<Tls> = futures::future::join_all(people).await.into_iter().flatten().collect();
@@ -216,15 +220,20 @@ fn story_attack_gateway() {
     let Some(world) = World::up("gateatt") else { return };
     let (_, hard) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).unwrap();
     nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, hard, hard).unwrap();
-    ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
-    let kubeconfig = world.kubeconfig("demo");
-    let kubectl = |file: &Path| world.kubectl(file, &["get", "namespaces", "--request-timeout=30s"]);
-    ok(&mut kubectl(&kubeconfig));
+    let kubeconfigs = ["demo", "shop"].map(|cluster| {
+        ok(&mut world.user(&["cluster", "create", cluster, "--wait"]));
+        world.kubeconfig(cluster)
+    });
+    let kubectl = || {
+        let ask = |file: &PathBuf| world.kubectl(file, &["get", "namespaces", "--request-timeout=30s"]);
+        kubeconfigs.iter().map(ask).collect::<Vec<_>>()
+    };
+    kubectl().iter_mut().for_each(|ask| drop(ok(ask)));
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let gateway = Gateway::of(&world);
-        unread_answers_fill_nothing(&gateway, &world, || kubectl(&kubeconfig)).await;
-        idle_connections_keep_nobody_out(&gateway, || kubectl(&kubeconfig)).await;
+        unread_answers_fill_nothing(&gateway, &world, kubectl).await;
+        idle_connections_keep_nobody_out(&gateway, kubectl).await;
         unknown_names_cost_little(&gateway).await;
     });
     drop(runtime);

@@ -6,6 +6,8 @@ use std::process::{Child, Stdio};
 use std::time::Instant;
 
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::world::{BUSYBOX, World, fails, ok, text, until, within};
 
@@ -74,6 +76,7 @@ fn restarts(world: &World) -> String {
 /// ones, and no other file is.
 fn a_revoked_file_is_refused_whatever_its_holder_did(world: &World) {
     let ((stolen, id), (other, _)) = (issue(world, "admin"), issue(world, "edit"));
+    tokens_end_within_a_day(world, &stolen);
     let before = restarts(world);
     let user = format!("--user=pilothouse:kubeconfig:{id}");
     ok(&mut world.kubectl(&stolen, &["create", "clusterrolebinding", KEEP, "--clusterrole=cluster-admin", &user]));
@@ -113,6 +116,15 @@ fn pod(namespace: &str) -> Value {
         "containers": [{"name": "x", "image": BUSYBOX, "command": ["sleep", "9"]}]}})
 }
 
+/// Whoever asks for a token of a service account chooses its lifetime, within a day.
+fn tokens_end_within_a_day(world: &World, admin: &Path) {
+    let words = ["create", "token", "default", "--duration=87600h", "-o", "jsonpath={.status.expirationTimestamp}"];
+    let said = ok(&mut world.kubectl(admin, &words));
+    let end = OffsetDateTime::parse(said.trim(), &Rfc3339).unwrap();
+    let begun = OffsetDateTime::now_utc();
+    assert!(end > begun && end <= begun + time::Duration::hours(24), "{said}");
+}
+
 /// The ways from `edit` to everything that are known.
 fn edit_stays_edit(world: &World, edit: &Path) {
     const DRY: &[&str] = &["--dry-run=server"];
@@ -135,6 +147,7 @@ fn edit_stays_edit(world: &World, edit: &Path) {
         &["create", "configmap", "x", "-n", "kube-system"],
         &["create", "serviceaccount", "x", "-n", "kube-public"],
         &["delete", "service", "kubernetes"],
+        &["delete", "--raw", "/api/v1/namespaces/default/services"],
         &["label", "namespace", "kube-system", "a=b"],
     ];
     for words in attempts {
@@ -151,6 +164,10 @@ fn edit_stays_edit(world: &World, edit: &Path) {
         "metadata": {"name": "x", "annotations": annotations}});
     let told = apply(world, edit, "secret", &token, DRY).unwrap_err();
     assert!(told.contains("makes no tokens of service accounts"), "{told}");
+    let spec = json!({"ports": [{"port": 6443}], "externalIPs": ["198.18.0.1"]});
+    let service = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "x"}, "spec": spec});
+    let told = apply(world, edit, "service", &service, DRY).unwrap_err();
+    assert!(told.contains("gives services no external IPs"), "{told}");
     // And it is good for what it is for.
     apply(world, edit, "own-pod", &pod("default"), DRY).unwrap();
     ok(&mut world.kubectl(edit, &["create", "configmap", "own"]));

@@ -31,7 +31,9 @@ fn story_attack_nodes() {
     let Some(world) = World::up("anode") else { return };
     ok(&mut world.user(&["cluster", "create", "demo", "--wait"]));
     let kubeconfig = world.kubeconfig("demo");
+    refuse_what_is_not_nodes(&world, &kubeconfig);
     ok(&mut world.user(&["pool", "create", "web", "--cluster", "demo", "--kind", "local", "--count", "2", "--wait"]));
+    ok(&mut world.kubectl(&kubeconfig, &["delete", "validatingwebhookconfiguration", "guard"]));
     let nodes = world.nodes(&kubeconfig, "web-", 2);
     it_registers_again(&world, &kubeconfig, &nodes[0]);
     let loot = Loot::take(&world, &nodes[1]);
@@ -40,6 +42,24 @@ fn story_attack_nodes() {
     an_older_database_ends_nothing(&world, &kubeconfig, &nodes[0]);
     a_machine_that_was_off_learns_of_its_clusters_end(&world);
     world.down();
+}
+
+/// A webhook that nobody answers stands before everything the platform writes in a cluster but nodes.
+fn refuse_what_is_not_nodes(world: &World, kubeconfig: &Path) {
+    let resources = json!(["clusterrolebindings", "configmaps", "rolebindings", "secrets", "serviceaccounts"]);
+    let rules = json!([{"apiGroups": ["*"], "apiVersions": ["*"], "operations": ["*"], "resources": resources}]);
+    let webhook = json!({"name": "guard.example.com", "rules": rules, "failurePolicy": "Fail", "sideEffects": "None",
+        "clientConfig": {"service": {"name": "nobody", "namespace": "default"}}, "admissionReviewVersions": ["v1"]});
+    let kind = "ValidatingWebhookConfiguration";
+    let configuration = json!({"apiVersion": "admissionregistration.k8s.io/v1", "kind": kind,
+        "metadata": {"name": "guard"}, "webhooks": [webhook]});
+    let file = world.scratch.at("guard.json");
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    ok(&mut world.kubectl(kubeconfig, &["create", "-f", file.to_str().unwrap()]));
+    until("the webhook to be in force", || {
+        let made = world.kubectl(kubeconfig, &["create", "configmap", "x", "--dry-run=server"]).output().unwrap();
+        if made.status.success() { Err("a config map was accepted".to_owned()) } else { Ok(()) }
+    });
 }
 
 /// A local machine's directory.
