@@ -48,13 +48,21 @@ impl Bundles {
     }
 }
 
+/// Reads a Kubernetes version that there are pins for.
+///
+/// # Errors
+/// [`BundleError::UnknownVersion`], which lists them.
+pub fn version(text: &str) -> Result<KubernetesVersion> {
+    Ok(KubernetesVersion::parse(Version::parse(text)?.as_str())?)
+}
+
 /// Opens or builds the bundles of the default version and of those in `wanted`; others are taken when they are in the cache.
 pub async fn obtain(args: &UpArgs, wanted: &[KubernetesVersion], progress: &Progress) -> Result<Bundles> {
     let host = Arc::new(build_for(args, Version::default(), progress).await?);
     let cache = cache(args.cache.clone(), args.signing_key.clone());
     let mut others = Vec::new();
-    for known in KubernetesVersion::known().iter().filter(|known| **known != KubernetesVersion::default()) {
-        let version = Version::parse(&known.to_string())?;
+    for version in Version::known().into_iter().filter(|known| *known != Version::default()) {
+        let known = &KubernetesVersion::parse(version.as_str())?;
         // Nodes trust one key: that of the host's bundle.
         let usable = |bundle: Bundle| bundle.statement(host.signer()).map(|_| bundle);
         match Bundle::open(&cache, version).and_then(usable) {
@@ -302,6 +310,15 @@ async fn tree(args: CacheArgs) -> Result<ExitCode> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The domain's list and the bundles' pins.
+    #[test]
+    fn every_version_with_pins_has_manifests() {
+        let pinned: Vec<KubernetesVersion> =
+            Version::known().iter().map(|known| version(known.as_str()).unwrap()).collect();
+        assert_eq!(pinned, KubernetesVersion::known());
+        assert!(version("1.30.0").unwrap_err().to_string().contains("1.36.3, 1.35.4"));
+    }
 
     #[test]
     fn pruning_says_whether_anything_was_changed() {

@@ -115,7 +115,7 @@ impl Record {
 
     /// The versions asked for that this program knows.
     pub fn wanted(&self) -> Vec<KubernetesVersion> {
-        self.versions.iter().filter_map(|text| KubernetesVersion::parse_known(text).ok()).collect()
+        self.versions.iter().filter_map(|text| crate::components::version(text).ok()).collect()
     }
 }
 

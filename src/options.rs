@@ -107,7 +107,7 @@ pub struct UpArgs {
     pub host_kubeconfig: Option<PathBuf>,
     /// Offer this Kubernetes version as well and get its components; kept for every later `up`. Versions whose bundle is in the
     /// cache are offered anyway
-    #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = KubernetesVersion::parse_known)]
+    #[arg(long, value_name = "VERSION", value_delimiter = ',', value_parser = crate::components::version)]
     pub with_version: Vec<KubernetesVersion>,
     /// Machine containers (pools of kind "local"): "isolated" ones have user namespaces of their own and reach nothing of this machine
     /// but the gateway; "trusted" ones share its kernel, so only the first organization has them and only its admins get kubeconfigs

@@ -24,6 +24,7 @@ mod m0018_local_machines;
 mod m0019_prepared_authorities;
 mod m0020_refused_nodes;
 mod m0021_trace_context;
+mod m0022_pool_version;
 #[cfg(test)]
 mod tests;
 
@@ -59,6 +60,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0019_prepared_authorities::Migration),
             Box::new(m0020_refused_nodes::Migration),
             Box::new(m0021_trace_context::Migration),
+            Box::new(m0022_pool_version::Migration),
         ]
     }
 }

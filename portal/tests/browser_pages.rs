@@ -446,7 +446,7 @@ async fn pools_are_shown_in_every_state() {
     let world = World::new().await;
     let mine = world.cluster(&world.home, "mine").await;
     let (name, kind, actor) = ("web".parse().unwrap(), PoolKind::Local, Actor::System);
-    let new = NewPool { cluster: mine.id, organization: world.home.id, name, kind, count: 1, actor };
+    let new = NewPool { cluster: mine.id, organization: world.home.id, name, kind, count: 1, version: None, actor };
     let pool = world.store.pools().insert(new).await.unwrap();
     let cookie = world.session(Role::Owner).await;
     for state in PoolState::ALL {

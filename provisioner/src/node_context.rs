@@ -2,6 +2,7 @@
 
 use migrations::{Cluster, Node, NodePool, Store, StoreError};
 use tenant_controlplane::id::NodeId;
+use tenant_controlplane::version::KubernetesVersion;
 
 use crate::error::found_or_none;
 
@@ -25,6 +26,11 @@ impl NodeContext {
         let Some(pool) = found_or_none(store.pools().load(node.pool).await)? else { return Ok(None) };
         let Some(cluster) = found_or_none(store.clusters().load(node.cluster).await)? else { return Ok(None) };
         Ok(Some(Self { node, pool, cluster }))
+    }
+
+    /// The Kubernetes version of the node: its pool's, or else its cluster's.
+    pub fn version(&self) -> KubernetesVersion {
+        self.pool.version.unwrap_or(self.cluster.spec.version)
     }
 
     /// Whether the node is to go, for its own sake or with what it belongs to.

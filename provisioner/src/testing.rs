@@ -191,7 +191,7 @@ impl World {
         let (organization, name) = (self.organization.id, "web".parse().unwrap());
         self.store
             .pools()
-            .insert(NewPool { cluster, organization, name, kind, count, actor: Actor::System })
+            .insert(NewPool { cluster, organization, name, kind, count, version: None, actor: Actor::System })
             .await
             .unwrap()
     }

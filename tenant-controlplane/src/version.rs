@@ -1,4 +1,4 @@
-//! Kubernetes versions: any can be stored, and those of a closed list can be asked for, because each needs a bundle and golden manifests.
+//! Kubernetes versions: any can be read and stored. Which ones an installation offers, its bundles say.
 //!
 //! A release of this program may drop a version. Rows that carry it stay readable; only a new cluster of it is refused.
 
@@ -8,7 +8,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-/// Newest first: the first one is the default.
+/// Those with golden manifests, newest first: the first one is the default. Each has pins in the crate `bundle`.
 const KNOWN: &[KubernetesVersion] =
     &[KubernetesVersion { major: 1, minor: 36, patch: 3 }, KubernetesVersion { major: 1, minor: 35, patch: 4 }];
 
@@ -30,19 +30,51 @@ pub enum VersionError {
         /// What was given.
         given: String,
     },
-    /// This program has no components of it.
-    #[error("unknown Kubernetes version `{given}`: choose one of {}", known_list())]
-    Unknown {
-        /// What was asked for.
-        given: String,
+}
+
+/// How many minor versions a kubelet may be behind the API server
+/// (<https://kubernetes.io/releases/version-skew-policy/#kubelet>).
+pub const KUBELET_SKEW: u16 = 3;
+
+/// Why a kubelet of one version may not join an API server of another.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum SkewError {
+    /// A kubelet is never newer than its API server.
+    #[error("nodes of Kubernetes {kubelet} are newer than their control plane, {server}: choose {server} or older")]
+    Newer {
+        /// The node's version.
+        kubelet: KubernetesVersion,
+        /// The control plane's.
+        server: KubernetesVersion,
+    },
+    /// It is at most [`KUBELET_SKEW`] minor versions older.
+    #[error(
+        "nodes of Kubernetes {kubelet} are more than {KUBELET_SKEW} minor versions older than their control plane, {server}"
+    )]
+    TooOld {
+        /// The node's version.
+        kubelet: KubernetesVersion,
+        /// The control plane's.
+        server: KubernetesVersion,
     },
 }
 
-fn known_list() -> String {
-    KNOWN.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
 impl KubernetesVersion {
+    /// Whether a kubelet of this version may join an API server of `server`. Patch versions of one minor version go together.
+    ///
+    /// # Errors
+    /// [`SkewError`].
+    pub fn may_join(self, server: Self) -> Result<(), SkewError> {
+        let (own, other) = ((self.major, self.minor), (server.major, server.minor));
+        if own > other {
+            return Err(SkewError::Newer { kubelet: self, server });
+        }
+        if self.major != server.major || server.minor - self.minor > KUBELET_SKEW {
+            return Err(SkewError::TooOld { kubelet: self, server });
+        }
+        Ok(())
+    }
+
     /// Reads any version, `1.36.3` (a leading `v` is allowed): what is stored may be older than this program's list.
     ///
     /// # Errors
@@ -59,16 +91,7 @@ impl KubernetesVersion {
         exact.ok_or_else(|| VersionError::Malformed { given: text.to_owned() })
     }
 
-    /// Reads a version that is asked for: it must be a known one.
-    ///
-    /// # Errors
-    /// [`VersionError::Unknown`], which lists the known ones.
-    pub fn parse_known(text: &str) -> Result<Self, VersionError> {
-        let known = Self::parse(text).ok().filter(|version| version.is_known());
-        known.ok_or_else(|| VersionError::Unknown { given: text.to_owned() })
-    }
-
-    /// Whether this program has the components and manifests of it.
+    /// Whether this program has the pins and manifests of it.
     pub fn is_known(self) -> bool {
         KNOWN.contains(&self)
     }
@@ -130,12 +153,18 @@ mod tests {
     }
 
     #[test]
-    fn names_the_known_ones_when_asked_for_another() {
-        for text in ["", "1.36", "1.36.03", "1.2.3", "latest", "1.36.3 "] {
-            let error = KubernetesVersion::parse_known(text).unwrap_err().to_string();
-            assert!(error.contains("1.36.3, 1.35.4"), "{error}");
+    fn a_kubelet_is_never_newer_and_at_most_three_minor_versions_older() {
+        let version = |text: &str| KubernetesVersion::parse(text).unwrap();
+        let server = version("1.36.3");
+        for kubelet in ["1.36.3", "1.36.0", "1.36.9", "1.35.4", "1.33.0"] {
+            assert_eq!(version(kubelet).may_join(server), Ok(()), "{kubelet}");
         }
-        assert_eq!(KubernetesVersion::parse_known("v1.36.3").unwrap(), KubernetesVersion::default());
+        for (kubelet, words) in
+            [("1.37.0", "newer than"), ("2.0.0", "newer than"), ("1.32.9", "more than 3"), ("0.36.0", "more than 3")]
+        {
+            let error = version(kubelet).may_join(server).unwrap_err().to_string();
+            assert!(error.contains(words) && error.contains(kubelet) && error.contains("1.36.3"), "{error}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
-//! Two minors of Kubernetes beside each other: a cluster of the older one has the older one's programs, nodes included.
+//! Two minors of Kubernetes beside each other: a cluster of the older one has the older one's programs, nodes included, and nodes of the older
+//! one join a cluster of the newer.
 
-use crate::world::{World, ok, until};
+use crate::world::{World, fails, ok, until};
 
 const OLDER: &str = "1.35.4";
 
@@ -34,8 +35,26 @@ fn story_an_older_kubernetes() {
         });
         crate::tunnel::reaches(&world, &kubeconfig, &node);
     }
+    an_older_node_joins_a_newer_cluster(&world);
     for cluster in ["older", "newer"] {
         ok(&mut world.user(&["cluster", "delete", cluster, "--yes", "--wait"]));
     }
     world.down();
+}
+
+/// Within Kubernetes' version skew policy.
+fn an_older_node_joins_a_newer_cluster(world: &World) {
+    let kubeconfig = world.kubeconfig("newer");
+    let pool = ["pool", "create", "old", "--cluster", "newer", "--kind", "local", "--version", OLDER, "--wait"];
+    ok(&mut world.user(&pool));
+    let node = world.nodes(&kubeconfig, "old-", 1).remove(0);
+    let template = "jsonpath={.status.nodeInfo.kubeletVersion}";
+    until("the kubelet's version", || {
+        let seen = ok(&mut world.kubectl(&kubeconfig, &["get", "node", &node, "-o", template]));
+        if seen == format!("v{OLDER}") { Ok(()) } else { Err(seen) }
+    });
+    crate::tunnel::reaches(world, &kubeconfig, &node);
+    let pool = ["pool", "create", "new", "--cluster", "older", "--kind", "local", "--version", "1.36.3"];
+    let (_, said) = fails(&mut world.user(&pool));
+    assert!(said.contains("are newer than their control plane"), "{said}");
 }

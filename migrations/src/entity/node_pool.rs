@@ -12,6 +12,7 @@ pub struct Model {
     pub name: String,
     pub kind: String,
     pub count: i64,
+    pub version: Option<String>,
     pub generation: i64,
     pub observed_generation: i64,
     pub state: String,

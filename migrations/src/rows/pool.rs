@@ -5,6 +5,7 @@ use strum::{Display, EnumString, IntoStaticStr};
 use tenant_controlplane::id::{ClusterId, NodePoolId, OperationId, OrganizationId};
 use tenant_controlplane::name::PoolName;
 use tenant_controlplane::status::{PoolState, Problem};
+use tenant_controlplane::version::KubernetesVersion;
 use time::OffsetDateTime;
 
 use super::Actor;
@@ -39,6 +40,8 @@ pub struct FirstPool {
     pub kind: PoolKind,
     /// Desired number of machines; 0 for [`PoolKind::Byo`].
     pub count: u32,
+    /// The Kubernetes version of its nodes; `None`: the cluster's.
+    pub version: Option<KubernetesVersion>,
 }
 
 /// A named group of machines of one cluster.
@@ -56,6 +59,8 @@ pub struct NodePool {
     pub kind: PoolKind,
     /// Desired number of machines; 0 for [`PoolKind::Byo`].
     pub count: u32,
+    /// The Kubernetes version of its nodes; `None`: the cluster's.
+    pub version: Option<KubernetesVersion>,
     /// Counts changes of the spec, from 1.
     pub generation: i64,
     /// The generation that has been made so.
@@ -89,6 +94,8 @@ pub struct NewPool {
     pub kind: PoolKind,
     /// Desired number of machines.
     pub count: u32,
+    /// The Kubernetes version of its nodes; `None`: the cluster's.
+    pub version: Option<KubernetesVersion>,
     /// Who requests it.
     pub actor: Actor,
 }
@@ -117,6 +124,7 @@ impl TryFrom<table::node_pool::Model> for NodePool {
             name: codec::word("node pool name", &model.name)?,
             kind: codec::word("node pool kind", &model.kind)?,
             count: codec::count("node pool count", model.count)?,
+            version: model.version.as_deref().map(|text| codec::word("node pool version", text)).transpose()?,
             generation: model.generation,
             observed_generation: model.observed_generation,
             state: codec::word("node pool state", &model.state)?,

@@ -50,8 +50,8 @@ impl Clusters<'_> {
         let row = add(&mut tx, &new).await?;
         let (cluster, organization, actor) = (ClusterId::from_uuid(row.id), new.organization, new.actor);
         let mut pools = Vec::new();
-        for FirstPool { name, kind, count } in first {
-            let pool = NewPool { cluster, organization, name, kind, count, actor };
+        for FirstPool { name, kind, count, version } in first {
+            let pool = NewPool { cluster, organization, name, kind, count, version, actor };
             pools.push(NodePool::try_from(pools::add(&mut tx, &pool).await?)?);
         }
         // Each pool has noted itself as what the request has made: it is the cluster.

@@ -295,6 +295,7 @@ fn row(new: &NewPool) -> node_pool::Model {
         name: new.name.to_string(),
         kind: new.kind.to_string(),
         count: i64::from(new.count),
+        version: new.version.map(|version| version.to_string()),
         generation: 1,
         observed_generation: 0,
         state: PoolState::Pending.to_string(),
@@ -315,5 +316,5 @@ pub(super) async fn byo(tx: &mut Tx, parent: &cluster::Model, actor: Actor) -> R
     }
     let name = PoolName::parse(BYO).map_err(|_| StoreError::Corrupt { what: "node pool name" })?;
     let (cluster, organization) = (ClusterId::from_uuid(parent.id), OrganizationId::from_uuid(parent.organization));
-    add(tx, &NewPool { cluster, organization, name, kind: PoolKind::Byo, count: 0, actor }).await
+    add(tx, &NewPool { cluster, organization, name, kind: PoolKind::Byo, count: 0, version: None, actor }).await
 }

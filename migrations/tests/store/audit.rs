@@ -55,7 +55,12 @@ pub async fn tampering_is_found(fixture: Fixture) {
         ("moved", "UPDATE audit SET sequence=9 WHERE organization=? AND sequence=6", NewestRemoved, 6),
     ];
     let (owner, _) = fixture.store.identity().ensure_admin().await.unwrap();
-    fixture.store.quotas().set(QuotaHolder::Person(owner.id), Resource::Organizations, 20, Actor::System).await.unwrap();
+    fixture
+        .store
+        .quotas()
+        .set(QuotaHolder::Person(owner.id), Resource::Organizations, 20, Actor::System)
+        .await
+        .unwrap();
     let mut organizations = BTreeMap::new();
     for (name, ..) in CASES {
         organizations.insert(*name, noted(&fixture, name).await);

@@ -345,8 +345,8 @@ pub async fn a_cluster_and_its_first_pools_are_one_intent(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (store, org) = (&fixture.store, tenant.organization);
     let first = |count| {
-        let own = FirstPool { name: "own".parse().unwrap(), kind: PoolKind::Byo, count: 0 };
-        vec![own, FirstPool { name: "web".parse().unwrap(), kind: PoolKind::Local, count }]
+        let own = FirstPool { name: "own".parse().unwrap(), kind: PoolKind::Byo, count: 0, version: None };
+        vec![own, FirstPool { name: "web".parse().unwrap(), kind: PoolKind::Local, count, version: None }]
     };
     let (cluster, pools) = store.clusters().insert_with_pools(tenant.new_cluster("demo"), first(2)).await.unwrap();
     assert_eq!(

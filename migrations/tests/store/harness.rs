@@ -105,7 +105,15 @@ impl Tenant {
 
     pub fn new_pool(&self, cluster: ClusterId, name: &str, count: u32) -> NewPool {
         let (organization, actor) = (self.organization, self.actor);
-        NewPool { cluster, organization, name: name.parse().unwrap(), kind: PoolKind::Local, count, actor }
+        NewPool {
+            cluster,
+            organization,
+            name: name.parse().unwrap(),
+            kind: PoolKind::Local,
+            count,
+            version: None,
+            actor,
+        }
     }
 
     pub async fn pool(&self, cluster: ClusterId, name: &str) -> NodePool {

@@ -20,6 +20,9 @@ pub struct NodePool {
     pub kind: String,
     /// Desired number of machines; always 0 for `byo`.
     pub count: u32,
+    /// Kubernetes version of its nodes, where it has one of its own; absent: the cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
     /// `pending`, `scaling`, `ready`, `degraded`, `deleting` or `error` (more may come).
     pub state: String,
     /// One sentence on the state, for people.
@@ -61,6 +64,10 @@ pub struct CreateNodePool {
     /// Number of machines, 0 to 20; for `local` only, default 1.
     #[serde(default)]
     pub count: Option<u32>,
+    /// Kubernetes version of its nodes, one that is on offer: never newer than the cluster's, and at most three minor versions older. Default: the
+    /// cluster's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub version: Option<String>,
 }
 
 /// Change a node pool (JSON merge patch).

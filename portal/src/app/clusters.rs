@@ -3,7 +3,7 @@
 use super::deletion::Deletion;
 use super::etag::Etag;
 use super::organizations::taken;
-use super::{find, pools, view};
+use super::{find, pools, versions, view};
 use crate::auth::Actor;
 use crate::auth::policy::Action;
 use crate::error::Error;
@@ -14,7 +14,6 @@ use api_types::{Cluster, CreateCluster, List};
 use migrations::{NewCluster, Page};
 use tenant_controlplane::name::ClusterName;
 use tenant_controlplane::spec::{ClusterSpec, SpecError};
-use tenant_controlplane::version::KubernetesVersion;
 
 /// The clusters of a project, oldest first.
 ///
@@ -52,12 +51,18 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<Cluster, E
 /// # Errors
 /// [`Error::NotFound`], [`Error::Forbidden`], [`Error::Invalid`], [`Error::NameTaken`], [`Error::QuotaReached`],
 /// [`Error::LocalMachinesRestricted`].
-pub async fn create(state: &AppState, actor: &Actor, project: &str, input: CreateCluster) -> Result<Cluster, Error> {
+pub async fn create(
+    state: &AppState,
+    actor: &Actor,
+    project: &str,
+    mut input: CreateCluster,
+) -> Result<Cluster, Error> {
     let project = find::project(state, actor, project, Action::CreateCluster).await?;
     let given = input.name.clone();
     let name = ClusterName::parse(&given).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
-    let pools = pools::first(state, actor, project.organization, &input.node_pools).await?;
+    let first = std::mem::take(&mut input.node_pools);
     let spec = spec(state, input)?;
+    let pools = pools::first(state, actor, project.organization, &first, spec.version).await?;
     let new = NewCluster { project: project.id, organization: project.organization, name, spec, actor: actor.by() };
     let made = state.store().clusters().insert_with_pools(new, pools).await;
     let (row, _) = made.map_err(|error| taken(error, "cluster", &given))?;
@@ -82,7 +87,7 @@ pub async fn delete(state: &AppState, actor: &Actor, id: &str, how: Deletion<'_>
 
 /// The only place where text becomes a [`ClusterSpec`].
 fn spec(state: &AppState, input: CreateCluster) -> Result<ClusterSpec, Error> {
-    let spec = ClusterSpec::new(version(state, input.version.as_deref())?);
+    let spec = ClusterSpec::new(versions::wanted(state, input.version.as_deref())?);
     let pods = network("/pod_cidr", input.pod_cidr.as_deref(), spec.pod_cidr)?;
     let services = network("/service_cidr", input.service_cidr.as_deref(), spec.service_cidr)?;
     let replicas = input.replicas.unwrap_or(spec.replicas);
@@ -97,18 +102,6 @@ fn pointer(error: &SpecError) -> &'static str {
         SpecError::Replicas(_) => "/replicas",
         SpecError::Labels => "/labels",
     }
-}
-
-/// The version asked for, if this instance has it.
-fn version(state: &AppState, wanted: Option<&str>) -> Result<KubernetesVersion, Error> {
-    let offered = &state.config().versions;
-    let Some(wanted) = wanted else { return Ok(offered.first().copied().unwrap_or_default()) };
-    let plain = wanted.strip_prefix('v').unwrap_or(wanted);
-    offered.iter().copied().find(|version| version.to_string() == plain).ok_or_else(|| {
-        let known: Vec<String> = offered.iter().map(ToString::to_string).collect();
-        let detail = format!("Kubernetes {wanted} is not available: choose {}", known.join(" or "));
-        Error::field("/version", "VERSION_UNSUPPORTED", detail)
-    })
 }
 
 fn network(pointer: &str, text: Option<&str>, default: ipnet::Ipv4Net) -> Result<ipnet::Ipv4Net, Error> {

@@ -2,7 +2,7 @@
 
 use super::etag::Etag;
 use super::organizations::taken;
-use super::{find, local_machines, view};
+use super::{find, local_machines, versions, view};
 use crate::auth::Actor;
 use crate::auth::policy::{self, Action};
 use crate::config::LocalMachines;
@@ -14,6 +14,7 @@ use api_types::{CreateNodePool, List, NodePool, PatchNodePool};
 use migrations::{FirstPool, NewPool, PoolKind};
 use tenant_controlplane::id::OrganizationId;
 use tenant_controlplane::name::PoolName;
+use tenant_controlplane::version::KubernetesVersion;
 
 /// The most machines of one pool.
 pub const MOST_MACHINES: u32 = 20;
@@ -45,8 +46,9 @@ pub async fn get(state: &AppState, actor: &Actor, id: &str) -> Result<NodePool, 
 /// [`Error::LocalMachinesRestricted`].
 pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: CreateNodePool) -> Result<NodePool, Error> {
     let cluster = find::living_cluster(state, actor, cluster, creating(&input.kind)).await?;
-    let FirstPool { name, kind, count } = checked(state, &input)?;
-    let new = NewPool { cluster: cluster.id, organization: cluster.organization, name, kind, count, actor: actor.by() };
+    let FirstPool { name, kind, count, version } = checked(state, &input, cluster.spec.version)?;
+    let (organization, actor) = (cluster.organization, actor.by());
+    let new = NewPool { cluster: cluster.id, organization, name, kind, count, version, actor };
     let made = if kind == PoolKind::Local && local_machines::share_kernel(state) {
         local_machines::permit(state, cluster.organization).await?;
         state.store().pools().insert_sharing_kernel(new).await
@@ -56,7 +58,7 @@ pub async fn create(state: &AppState, actor: &Actor, cluster: &str, input: Creat
     made.map(view::pool).map_err(|error| taken(error, "node pool", &input.name))
 }
 
-/// The pools that a new cluster of this organization begins with. What is wrong with one is reported with its place in the list.
+/// The pools that a new cluster of this organization and version begins with. What is wrong with one is reported with its place in the list.
 ///
 /// # Errors
 /// [`Error::Forbidden`], [`Error::Invalid`], [`Error::LocalMachinesRestricted`].
@@ -65,6 +67,7 @@ pub(super) async fn first(
     actor: &Actor,
     organization: OrganizationId,
     inputs: &[CreateNodePool],
+    version: KubernetesVersion,
 ) -> Result<Vec<FirstPool>, Error> {
     if inputs.len() > MAX_FIRST_POOLS {
         let detail = format!("{} node pools are too many to begin with: at most {MAX_FIRST_POOLS}", inputs.len());
@@ -73,10 +76,11 @@ pub(super) async fn first(
     let mut pools: Vec<FirstPool> = Vec::new();
     for (place, input) in inputs.iter().enumerate() {
         policy::authorize(actor, creating(&input.kind), organization)?;
-        let pool = checked(state, input).and_then(|pool| match pools.iter().any(|other| other.name == pool.name) {
-            false => Ok(pool),
-            true => Err(Error::field("/name", "DUPLICATE", format!("`{}` is used by two node pools", pool.name))),
-        });
+        let pool =
+            checked(state, input, version).and_then(|pool| match pools.iter().any(|other| other.name == pool.name) {
+                false => Ok(pool),
+                true => Err(Error::field("/name", "DUPLICATE", format!("`{}` is used by two node pools", pool.name))),
+            });
         let pool = pool.map_err(|error| error.within(&format!("/node_pools/{place}")))?;
         if pool.kind == PoolKind::Local && local_machines::share_kernel(state) {
             local_machines::permit(state, organization).await?;
@@ -86,11 +90,20 @@ pub(super) async fn first(
     Ok(pools)
 }
 
-/// The only place where text becomes a pool.
-fn checked(state: &AppState, input: &CreateNodePool) -> Result<FirstPool, Error> {
+/// The only place where text becomes a pool; `server` is the version of its cluster.
+fn checked(state: &AppState, input: &CreateNodePool, server: KubernetesVersion) -> Result<FirstPool, Error> {
     let name = PoolName::parse(&input.name).map_err(|error| Error::field("/name", "INVALID_NAME", error))?;
     let kind = kind(state, &input.kind)?;
-    Ok(FirstPool { name, kind, count: count(kind, input.count)? })
+    let count = count(kind, input.count)?;
+    let version = input.version.as_deref().map(|wanted| version(state, wanted, server)).transpose()?;
+    Ok(FirstPool { name, kind, count, version })
+}
+
+/// A version on offer whose kubelets may join a control plane of `server`.
+fn version(state: &AppState, wanted: &str, server: KubernetesVersion) -> Result<KubernetesVersion, Error> {
+    let version = versions::parse(state, wanted)?;
+    version.may_join(server).map_err(|error| Error::field("/version", "VERSION_SKEW", error))?;
+    Ok(version)
 }
 
 /// Changes how many machines a pool has.

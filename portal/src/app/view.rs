@@ -142,6 +142,7 @@ pub fn pool(pool: row::NodePool) -> api::NodePool {
         name: pool.name.to_string(),
         kind: pool.kind.to_string(),
         count: pool.count,
+        version: pool.version.map(|version| version.to_string()),
         state: pool.state.to_string(),
         state_message: pool.state_message,
         problem: pool.problem.map(problem),

@@ -102,7 +102,12 @@ async fn make(state: &AppState, context: &PageContext, typed: &Typed) -> Result<
 
 /// The pool the choice stands for.
 fn first_pool(typed: &Typed) -> Result<Option<CreateNodePool>, Error> {
-    let pool = |name: &str, kind: &str, count| CreateNodePool { name: name.into(), kind: kind.into(), count };
+    let pool = |name: &str, kind: &str, count| CreateNodePool {
+        name: name.into(),
+        kind: kind.into(),
+        count,
+        ..CreateNodePool::default()
+    };
     match typed.workers.as_str() {
         "local" => {
             let count = typed.count.trim().parse().ok().filter(|count| (1..=MOST).contains(count));

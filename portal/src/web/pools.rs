@@ -25,6 +25,8 @@ struct NewPage {
     cluster: Cluster,
     /// What local machines are, where the person may have them.
     local: Option<&'static str>,
+    /// The older versions that its nodes may have.
+    versions: Vec<String>,
     typed: Typed,
     refusal: Refusal,
 }
@@ -52,6 +54,8 @@ pub struct Typed {
     kind: String,
     #[serde(default)]
     count: String,
+    #[serde(default)]
+    version: String,
 }
 
 /// `GET /clusters/{cluster}/pools/new`
@@ -72,7 +76,8 @@ pub async fn create(
     Form(typed): Form<Typed>,
 ) -> Result<Response, Error> {
     let count = typed.count.trim().parse().ok().filter(|_| typed.kind == "local");
-    let request = CreateNodePool { name: typed.name.trim().to_owned(), kind: typed.kind.clone(), count };
+    let version = Some(typed.version.clone()).filter(|version| !version.is_empty());
+    let request = CreateNodePool { name: typed.name.trim().to_owned(), kind: typed.kind.clone(), count, version };
     match app::pools::create(&state, &context.actor, &id, request).await {
         Ok(pool) if pool.kind == "byo" => Ok(Redirect::to(&format!("/clusters/{id}/join")).into_response()),
         Ok(_) => Ok(Redirect::to(&format!("/clusters/{id}")).into_response()),
@@ -138,8 +143,9 @@ async fn new_page(
     let local = local_hint(state, &context.actor, &cluster.organization_id).await?;
     let kind = if local.is_some() { "local" } else { "byo" };
     let typed = if typed.kind.is_empty() { Typed { kind: kind.into(), ..typed } } else { typed };
+    let versions = app::versions::older(state, &cluster.version);
     let status = refusal.status();
-    render::page_as(status, &NewPage { shell: context.shell, cluster, local, typed, refusal })
+    render::page_as(status, &NewPage { shell: context.shell, cluster, local, versions, typed, refusal })
 }
 
 async fn page(state: &AppState, context: PageContext, id: &str, refusal: Refusal) -> Result<Response, Error> {

@@ -88,3 +88,32 @@ async fn a_quota_of_theirs_leaves_no_cluster_and_the_name_free() {
     let made = world.call("POST", &things.path(CLUSTERS), &token, body(1)).await;
     assert_eq!(made.status, StatusCode::ACCEPTED, "{}", made.text);
 }
+
+/// Kubernetes' skew policy: a kubelet is never newer than its API server.
+#[tokio::test]
+async fn nodes_may_be_older_than_their_cluster_and_not_newer() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Editor).await;
+    let pools = things.path("/clusters/{cls}/node-pools");
+    let pool = |version: &str| json!({"name": "old", "kind": "byo", "version": version});
+    for (version, code) in [("1.30.0", "VERSION_UNSUPPORTED"), ("latest", "VERSION_UNSUPPORTED")] {
+        let refused = world.call("POST", &pools, &token, pool(version)).await;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{}", refused.text);
+        let error = &refused.json()["errors"][0];
+        assert_eq!((error["pointer"].as_str(), error["code"].as_str()), (Some("/version"), Some(code)), "{error}");
+        assert!(error["detail"].as_str().unwrap().contains("1.36.3 or 1.35.4"), "{error}");
+    }
+    let made = world.call("POST", &pools, &token, pool("v1.35.4")).await;
+    assert_eq!((made.status, &made.json()["version"]), (StatusCode::ACCEPTED, &json!("1.35.4")), "{}", made.text);
+    let shown = world.get(&format!("/node-pools/{}", made.json()["id"].as_str().unwrap()), &token).await.json();
+    assert_eq!(shown["version"], "1.35.4");
+    let newer = json!([{"name": "own", "kind": "byo"}, {"name": "new", "kind": "byo", "version": "1.36.3"}]);
+    let body = json!({"name": "shop", "version": "1.35.4", "node_pools": newer});
+    let refused = world.call("POST", &things.path(CLUSTERS), &token, body).await;
+    let error = &refused.json()["errors"][0];
+    let found = (error["pointer"].as_str(), error["code"].as_str());
+    assert_eq!(found, (Some("/node_pools/1/version"), Some("VERSION_SKEW")), "{error}");
+    assert!(error["detail"].as_str().unwrap().contains("newer than their control plane, 1.35.4"), "{error}");
+    assert_eq!(clusters(&world, &things, &token).await, ["demo"]);
+}

@@ -153,7 +153,12 @@ async fn an_attempt_after_a_crash_makes_no_twin() {
         actor: Actor::User(things.ana.id),
     };
     let store = world.store.with_key_lease(claim.clone());
-    let pool = migrations::FirstPool { name: "web".parse().unwrap(), kind: migrations::PoolKind::Byo, count: 0 };
+    let pool = migrations::FirstPool {
+        name: "web".parse().unwrap(),
+        kind: migrations::PoolKind::Byo,
+        count: 0,
+        version: None,
+    };
     let (made, _) = store.clusters().insert_with_pools(new, vec![pool]).await.unwrap();
     world.store.idempotency().release(&claim).await.unwrap();
     let found = send().await;

@@ -217,7 +217,8 @@ impl Things {
         let cluster = store.clusters().insert(new).await.unwrap();
         world.runs(cluster.id).await;
         let (name, kind) = ("web".parse().unwrap(), PoolKind::Local);
-        let new = NewPool { cluster: cluster.id, organization: organization.id, name, kind, count: 1, actor };
+        let new =
+            NewPool { cluster: cluster.id, organization: organization.id, name, kind, count: 1, version: None, actor };
         let pool = store.pools().insert(new).await.unwrap();
         let node = store.nodes().insert_for_pool(pool.id).await.unwrap();
         let expires_at = OffsetDateTime::now_utc() + Duration::HOUR;

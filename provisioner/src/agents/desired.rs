@@ -66,12 +66,13 @@ impl Agents {
     fn undated(&self, own: &NodeContext, pki: &ClusterPki) -> NodeConfig {
         let NodeContext { node, pool, cluster } = own;
         let installation = &self.inner.installation;
-        let mut parts = self.inner.parts.list(cluster.spec.version);
+        let version = own.version();
+        let mut parts = self.inner.parts.list(version);
         parts.sort_by(|a, b| (&a.name, &a.sha256).cmp(&(&b.name, &b.sha256)));
         NodeConfig {
             generation: 0,
             traceparent: String::new(),
-            kubernetes_version: cluster.spec.version.to_string(),
+            kubernetes_version: version.to_string(),
             node_name: node.name.to_string(),
             label: cluster.label(),
             domain: installation.domain.clone(),
@@ -87,7 +88,7 @@ impl Agents {
             labels: [(POOL_LABEL.to_owned(), pool.name.to_string())].into(),
             registration: node.registration.number,
             api_address: format!("{NODE_LOCAL_API}:{API_PORT}"),
-            signed: self.inner.parts.signed(cluster.spec.version),
+            signed: self.inner.parts.signed(version),
         }
     }
 }

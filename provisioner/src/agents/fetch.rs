@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures::StreamExt;
-use migrations::Node;
+use migrations::{Node, StoreError};
 use node_protocol::{Chunk, FetchRequest};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -16,6 +16,7 @@ use tonic::Status;
 
 use super::packed::Piece;
 use super::{Agents, BoxStream, unavailable};
+use crate::node_context::NodeContext;
 
 /// Messages read ahead.
 const AHEAD: usize = 2;
@@ -36,8 +37,9 @@ pub async fn fetch(
     request: FetchRequest,
 ) -> Result<BoxStream<Chunk>, Status> {
     let permit = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
-    let cluster = agents.inner.store.clusters().load(node.cluster).await.map_err(|error| unavailable(&error))?;
-    let parts = agents.inner.parts.list(cluster.spec.version);
+    let own = NodeContext::load(&agents.inner.store, node.id).await.map_err(|error| unavailable(&error))?;
+    let own = own.ok_or_else(|| unavailable(&StoreError::NotFound { what: "node" }))?;
+    let parts = agents.inner.parts.list(own.version());
     let part = parts.into_iter().find(|part| part.sha256 == request.sha256);
     let part = part.ok_or_else(|| Status::not_found("no artifact with this checksum for this node's version"))?;
     if request.offset > part.size {

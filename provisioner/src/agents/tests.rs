@@ -5,11 +5,12 @@ use std::io::Write;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
-use migrations::{Actor, ConfigVersion, ExposeSecret, NewJoinToken, Node, PoolKind};
+use migrations::{Actor, ConfigVersion, ExposeSecret, NewJoinToken, NewPool, Node, PoolKind};
 use node_protocol::enrollment_client::EnrollmentClient;
 use node_protocol::node_link_client::NodeLinkClient;
 use node_protocol::refusal::Reason;
 use node_protocol::{Check, CheckStatus, MachineFacts, NodePhase, PartKind, Refusal, Signed};
+use tenant_controlplane::id::NodePoolId;
 use tenant_controlplane::status::NodeState;
 use tenant_controlplane::version::KubernetesVersion;
 use time::OffsetDateTime;
@@ -114,12 +115,16 @@ impl Rig {
     }
 
     async fn token(&self) -> String {
+        self.token_of(None).await
+    }
+
+    async fn token_of(&self, pool: Option<NodePoolId>) -> String {
         let (organization, expires_at) =
             (self.world.organization.id, OffsetDateTime::now_utc() + time::Duration::hours(1));
         let new = NewJoinToken {
             organization,
             cluster: self.cluster,
-            pool: None,
+            pool,
             node: None,
             expires_at,
             max_uses: 1,
@@ -466,6 +471,22 @@ async fn a_node_becomes_ready_when_kubernetes_says_so() {
     assert_eq!((row.state, row.facts.kubelet_version.as_str()), (NodeState::Ready, "v1.36.3"));
     let pool = rig.world.store.pools().load(row.pool).await.unwrap();
     assert_eq!(pool.kind, PoolKind::Byo);
+}
+
+#[tokio::test]
+async fn a_node_has_the_version_of_its_pool() {
+    let rig = Rig::new().await;
+    let (cluster, organization) = (rig.cluster, rig.world.organization.id);
+    let older = KubernetesVersion::parse("1.35.4").unwrap();
+    let (name, kind, version) = ("old".parse().unwrap(), PoolKind::Byo, Some(older));
+    let new = NewPool { cluster, organization, name, kind, count: 0, version, actor: Actor::System };
+    let pool = rig.world.store.pools().insert(new).await.unwrap();
+    let request = request(&rig.token_of(Some(pool.id)).await, "machine-1", "old-1");
+    let config = rig.enrollment().await.enroll(request).await.unwrap().into_inner().config.unwrap();
+    assert_eq!((&*config.kubernetes_version, &*config.parts[0].version), ("1.35.4", "1.35.4"));
+    assert_eq!(config.signed.unwrap().manifest, "1.35.4", "the list that signs these very parts");
+    let (beside, _) = rig.join_as("machine-2", "web-1").await;
+    assert_eq!(beside.config.unwrap().kubernetes_version, KubernetesVersion::default().to_string());
 }
 
 #[tokio::test]

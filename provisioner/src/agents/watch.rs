@@ -75,7 +75,7 @@ async fn load_context(agents: &Agents, caller: Caller) -> Result<NodeContext, St
 
 async fn config(agents: &Agents, node_context: &NodeContext, known: u64) -> Result<NodeConfig, Status> {
     let failed = |error: StoreError| unavailable(&error);
-    let version = node_context.cluster.spec.version;
+    let version = node_context.version();
     if !node_context.is_deleting() && agents.inner.parts.list(version).is_empty() {
         // A node that is told of no parts would end what it runs.
         return Err(Status::unavailable(format!(

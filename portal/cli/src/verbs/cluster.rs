@@ -84,7 +84,7 @@ fn pool(text: &str) -> Result<CreateNodePool, String> {
         "byo" => ("byo", None),
         count => ("local", Some(count.parse().map_err(|_| format!("{count:?} is not a number of machines or byo"))?)),
     };
-    Ok(CreateNodePool { name: name.to_owned(), kind: kind.to_owned(), count })
+    Ok(CreateNodePool { name: name.to_owned(), kind: kind.to_owned(), count, version: None })
 }
 
 /// Runs one verb.

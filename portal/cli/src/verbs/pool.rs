@@ -73,6 +73,9 @@ pub struct Create {
     /// Number of machines; for local only
     #[arg(long, value_name = "N")]
     pub count: Option<u32>,
+    /// Kubernetes version of the nodes, when it is not the cluster's; at most three minor versions older
+    #[arg(long)]
+    pub version: Option<String>,
     /// Wait until every machine is ready.
     #[command(flatten)]
     pub wait: Wait,
@@ -103,10 +106,11 @@ async fn find(session: &Session, target: &Target) -> Result<NodePool> {
 
 async fn make(session: &Session, create: Create) -> Result<()> {
     let cluster = session.cluster(&create.cluster).await?;
-    let body = CreateNodePool { name: create.name, kind: create.kind, count: create.count };
+    let Create { name, kind, count, version, wait, .. } = create;
+    let body = CreateNodePool { name, kind, count, version };
     let call = Call::post(format!("/clusters/{}/node-pools", cluster.id), &body)?;
     let pool = session.client.send(call).await?;
-    settle(session, pool, create.wait).await
+    settle(session, pool, wait).await
 }
 
 /// Waits if asked to, then shows the pool as it is.
