@@ -203,6 +203,34 @@ fn every_file_says_what_it_is_for_and_is_short() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// Elements that begin a line of their own in a page.
+const BLOCKS: [&str; 25] = [
+    "article", "caption", "dd", "div", "dl", "dt", "form", "h1", "h2", "h3", "header", "input", "label", "li", "nav",
+    "ol", "p", "section", "select", "table", "tbody", "td", "th", "thead", "tr",
+];
+
+/// Block elements that begin in one line of a template.
+fn blocks(line: &str) -> usize {
+    let name = |rest: &str| rest.chars().take_while(char::is_ascii_alphanumeric).collect::<String>();
+    line.split('<').skip(1).filter(|rest| BLOCKS.contains(&name(rest).as_str())).count()
+}
+
+#[test]
+fn every_template_has_one_element_a_line() {
+    let mut broken = Vec::new();
+    let mut read = 0;
+    for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("portal/templates")).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        read += 1;
+        for (at, line) in text.lines().enumerate().filter(|(_, line)| blocks(line) > 2) {
+            broken.push(format!("{}:{}: more than two elements: {line}", path.display(), at + 1));
+        }
+    }
+    assert!(read > 20, "the templates were not found");
+    assert!(broken.is_empty(), "{}", broken.join("\n"));
+}
+
 /// The names between backticks in a row of a table, without crate and module.
 fn quoted(row: &str) -> impl Iterator<Item = &str> {
     row.split('`').skip(1).step_by(2).map(|name| name.rsplit([' ', ':']).next().unwrap())
