@@ -9,6 +9,7 @@ pub mod machines;
 pub mod metrics;
 pub mod parts;
 pub mod ports;
+pub mod process;
 pub mod removals;
 pub mod revocations;
 pub mod serve;
@@ -31,7 +32,7 @@ use gateway::{Gateway, GatewayConfig, Limits};
 use migrations::{ExposeSecret, Store};
 use node_linux::sysctl;
 use portal::{AgentFiles, Capabilities, PortalConfig, RequestLimits};
-use provisioner::{Agents, Handle, InstallationInfo as Facts, Release, Releases};
+use provisioner::{Agents, Handle, InstallationInfo as Facts, LeaseOwner, Release, Releases};
 use tenant_controlplane::render::{Images, Placement, PullPolicy};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
@@ -221,7 +222,7 @@ impl Platform {
             host,
             installation: self.facts.clone(),
             providers,
-            owner: self.instance.name.clone(),
+            owner: LeaseOwner::new(process::instance_id(&self.instance)?),
             tuning: tuning(args),
             host_idle: leisure,
             cancel: cancel.clone(),

@@ -17,7 +17,7 @@ use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use opentelemetry_proto::tonic::trace::v1::Span;
 use portal::{AgentFiles, Capabilities, IssueError, Issuer, LocalMachines, PortalConfig, RequestLimits};
 use provisioner::engine::{Engine, Outcome, Reconcile};
-use provisioner::{ReconcileError, Tuning};
+use provisioner::{LeaseOwner, ReconcileError, Tuning};
 use telemetry::otlp::Export;
 use tenant_controlplane::status::KubeconfigEndpoint;
 use tenant_controlplane::version::KubernetesVersion;
@@ -163,7 +163,8 @@ async fn send(app: &axum::Router, token: &str, call: (&str, &str, &str), trace: 
 async fn reconciled(store: &Store) {
     let (sender, mut begun) = mpsc::unbounded_channel();
     let cancel = CancellationToken::new();
-    let engine = Engine::new(store.clone(), Arc::new(Satisfied(sender)), "me".to_owned(), Tuning::default());
+    let engine =
+        Engine::new(store.clone(), Arc::new(Satisfied(sender)), LeaseOwner::new(Uuid::now_v7()), Tuning::default());
     let running = tokio::spawn(engine.run(cancel.clone()));
     tokio::time::timeout(PATIENCE, begun.recv()).await.unwrap().unwrap();
     cancel.cancel();

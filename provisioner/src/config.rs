@@ -1,6 +1,7 @@
 //! What the provisioner is given: the store, the host, the installation, concurrency and timeouts.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +12,7 @@ use tenant_controlplane::render::{Images, Placement};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::backoff::Backoff;
 
@@ -24,14 +26,41 @@ pub struct Config {
     pub installation: InstallationInfo,
     /// Sources of machines, by their kind.
     pub providers: Vec<Arc<dyn Provider>>,
-    /// Who leases work: the instance's name, unique per running process. Leases that a dead process of that name left are dropped at start.
-    pub owner: String,
+    /// Who leases work.
+    pub owner: LeaseOwner,
     /// Concurrency and timeouts.
     pub tuning: Tuning,
     /// Whether the host's CPUs are idle: otherwise standby control planes wait.
     pub host_idle: watch::Receiver<bool>,
     /// Ends everything: no new work is taken, and what runs is given [`Tuning::shutdown_timeout`].
     pub cancel: CancellationToken,
+}
+
+/// Who leases work: one running process of an instance, whose processes follow each other and never run at the same time. Leases that an
+/// ended one left are dropped when the next one starts; leases of other instances run out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeaseOwner {
+    instance: String,
+    process: String,
+}
+
+impl LeaseOwner {
+    /// This process as one of the instance with this id, which no other instance on the same database may have.
+    pub fn new(instance: Uuid) -> Self {
+        let (process, random) = (std::process::id(), Uuid::now_v7().simple());
+        Self { instance: format!("{}/", instance.simple()), process: format!("{process}-{random}") }
+    }
+
+    /// What the names of all processes of the instance begin with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.instance
+    }
+}
+
+impl fmt::Display for LeaseOwner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.instance, self.process)
+    }
 }
 
 /// What this installation is like, as far as clusters and machines must know.

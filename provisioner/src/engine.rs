@@ -8,7 +8,8 @@
 //! - It ends in an [`Outcome`], or in a [`ReconcileError`] that is retried with backoff.
 //!
 //! One lease per id, renewed while the reconcile runs; a lost lease cancels it. Work is found by signal and by timer. The end drains:
-//! nothing new is claimed, what runs gets a while, the rest is dropped with its leases.
+//! nothing new is claimed, what runs gets a while, the rest is dropped with its leases. Leases belong to a process ([`LeaseOwner`]), so
+//! several may run on one database; what one that was killed held is taken over when its leases run out.
 
 use std::collections::HashMap;
 use std::panic::AssertUnwindSafe;
@@ -26,7 +27,7 @@ use tracing::Instrument;
 use uuid::Uuid;
 
 use crate::backoff::jitter;
-use crate::config::Tuning;
+use crate::config::{LeaseOwner, Tuning};
 use crate::error::ReconcileError;
 use crate::trace;
 
@@ -78,7 +79,9 @@ pub struct Engine {
     store: Store,
     runner: Arc<dyn Reconcile>,
     tuning: Tuning,
-    owner: String,
+    owner: LeaseOwner,
+    /// Its name in the store.
+    owner_name: String,
     /// As [`Tuning::permits`] says.
     permits: [(WorkKind, Arc<Semaphore>); 3],
     wake: Notify,
@@ -88,9 +91,10 @@ pub struct Engine {
 
 impl Engine {
     /// An engine that claims as `owner`.
-    pub fn new(store: Store, runner: Arc<dyn Reconcile>, owner: String, tuning: Tuning) -> Arc<Self> {
+    pub fn new(store: Store, runner: Arc<dyn Reconcile>, owner: LeaseOwner, tuning: Tuning) -> Arc<Self> {
         let permits = tuning.permits().map(|(kind, permits)| (kind, Arc::new(Semaphore::new(permits))));
-        Arc::new(Self { store, runner, tuning, owner, permits, wake: Notify::new(), running: Mutex::default() })
+        let (owner_name, wake, running) = (owner.to_string(), Notify::new(), Mutex::default());
+        Arc::new(Self { store, runner, tuning, owner, owner_name, permits, wake, running })
     }
 
     /// Makes something due now. What runs at the moment runs once more afterwards.
@@ -115,7 +119,7 @@ impl Engine {
 
     /// Runs until cancelled, then drains.
     pub async fn run(self: Arc<Self>, cancel: CancellationToken) {
-        self.drop_old_leases().await;
+        self.release(self.store.work().release_ended(self.owner.prefix(), &self.owner_name)).await;
         let mut runs = JoinSet::new();
         let mut signal = self.store.work().changed();
         while !cancel.is_cancelled() {
@@ -135,12 +139,12 @@ impl Engine {
         self.drain(runs).await;
     }
 
-    /// A process of our name that died holds leases nobody will renew.
-    async fn drop_old_leases(&self) {
-        match self.store.work().release(&self.owner).await {
+    /// Drops leases that nobody will renew: those of a process of this instance that died, and at the end its own.
+    async fn release(&self, leases: impl Future<Output = Result<u64, StoreError>>) {
+        match leases.await {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "released the leases of an ended process"),
-            Err(error) => tracing::warn!(error = crate::chain(&error), "drop old leases"),
+            Err(error) => tracing::warn!(error = crate::chain(&error), "release leases"),
         }
     }
 
@@ -152,7 +156,7 @@ impl Engine {
             .filter_map(|(kind, permits)| Some((*kind, Arc::clone(permits).try_acquire_owned().ok()?)));
         let mut free: HashMap<WorkKind, OwnedSemaphorePermit> = free.collect();
         let kinds: Vec<WorkKind> = free.keys().copied().collect();
-        match self.store.work().claim(&self.owner, self.tuning.lease, &kinds).await {
+        match self.store.work().claim(&self.owner_name, self.tuning.lease, &kinds).await {
             Ok(work) => {
                 work.and_then(|work| Some((free.remove(&work.kind)?, work))).map(|(permit, work)| (work, permit))
             }
@@ -170,7 +174,7 @@ impl Engine {
             tracing::info!(count = runs.len(), "cancelling reconciles that did not finish in time");
             runs.shutdown().await;
         }
-        self.drop_old_leases().await;
+        self.release(self.store.work().release(&self.owner_name)).await;
     }
 
     async fn one(self: Arc<Self>, work: Work, permit: OwnedSemaphorePermit) {
@@ -290,5 +294,7 @@ fn panicked() -> ReconcileError {
     ReconcileError::new(ProblemCode::Defect, "Internal error (panic) in the provisioner.")
 }
 
+#[cfg(test)]
+mod replica_tests;
 #[cfg(test)]
 mod tests;

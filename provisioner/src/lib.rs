@@ -39,7 +39,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub use agents::{Agents, Caller};
-pub use config::{Config, InstallationInfo, Release, Releases, Tuning};
+pub use config::{Config, InstallationInfo, LeaseOwner, Release, Releases, Tuning};
 pub use error::ReconcileError;
 pub use keys::SystemKeys;
 pub use kubeconfig::{KubeconfigError, Server, issue_kubeconfig};

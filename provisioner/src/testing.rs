@@ -1,5 +1,9 @@
 //! A small world for tests: a real store on a SQLite file, a scripted host and tenant, machines without machines.
 
+#[path = "../../migrations/tests/store/postgres.rs"]
+#[allow(dead_code, reason = "shared with the store's stories")]
+mod postgres;
+
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -31,6 +35,8 @@ use crate::host::Component;
 use crate::host::testing::{FaultInjector, Scripted, ScriptedConnector};
 use crate::host::{Connector, FIELD_MANAGER, Kubernetes, ObjectKey, PodInfo, WatchEvent};
 use crate::keys::SystemKeys;
+
+pub use postgres::{Server, is_wanted};
 
 pub struct World {
     pub store: Store,

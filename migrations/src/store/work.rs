@@ -115,15 +115,27 @@ impl WorkQueue<'_> {
         tx.commit().await
     }
 
-    /// Drops the leases of a holder that is known to be gone, and gives their number: after a restart under the same name nobody has
-    /// to wait for them to run out.
+    /// Drops the leases of a holder that is known to be gone, and gives their number: nobody has to wait for them to run out.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
     pub async fn release(self, owner: &str) -> Result<u64, StoreError> {
+        self.release_where(Condition::all().add(work::Column::LeaseOwner.eq(owner))).await
+    }
+
+    /// The same for every holder whose name begins with `prefix`, but for the one that is `alive`.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn release_ended(self, prefix: &str, alive: &str) -> Result<u64, StoreError> {
+        let owners = Condition::all().add(work::Column::LeaseOwner.starts_with(prefix));
+        self.release_where(owners.add(work::Column::LeaseOwner.ne(alive))).await
+    }
+
+    async fn release_where(self, owners: Condition) -> Result<u64, StoreError> {
         let mut tx = self.0.begin().await?;
         let dropped = work::Entity::update_many().col_expr(work::Column::LeaseUntil, Expr::value(None::<i64>));
-        let dropped = dropped.filter(work::Column::LeaseOwner.eq(owner)).filter(work::Column::LeaseUntil.is_not_null());
+        let dropped = dropped.filter(owners).filter(work::Column::LeaseUntil.is_not_null());
         let count = dropped.exec(&tx).await?.rows_affected;
         tx.publish(Change::of(ChangeKind::Work, Uuid::nil()));
         tx.commit().await.map(|()| count)

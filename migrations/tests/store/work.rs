@@ -59,7 +59,10 @@ pub async fn a_lease_ends_and_its_holder_is_fenced(fixture: Fixture) {
     assert!(next > hence(50) && next < hence(70), "{next}");
     // Its process is known to be gone.
     assert_eq!(work.release("nobody").await.unwrap(), 0);
-    assert_eq!(work.release("a").await.unwrap(), 1);
+    assert_eq!(work.release_ended("b/", "b/2").await.unwrap(), 0);
+    assert_eq!(work.release_ended("a", "a").await.unwrap(), 0, "it is alive");
+    assert_eq!(work.release_ended("a", "a/2").await.unwrap(), 1);
+    assert_eq!(work.release("a").await.unwrap(), 0, "dropped already");
     let taken = work.claim("b", MINUTE, &[WorkKind::Node]).await.unwrap().unwrap();
     work.settle(&taken, Settle::Done).await.unwrap();
     assert!(work.next_due(WorkKind::ALL).await.unwrap().is_none());

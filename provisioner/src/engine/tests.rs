@@ -52,6 +52,7 @@ struct Rig {
     script: Arc<Script>,
     begun: mpsc::UnboundedReceiver<Uuid>,
     cancel: CancellationToken,
+    owner: LeaseOwner,
 }
 
 async fn rig(act: impl Fn(usize) -> Act + Send + Sync + 'static) -> Rig {
@@ -61,7 +62,8 @@ async fn rig(act: impl Fn(usize) -> Act + Send + Sync + 'static) -> Rig {
     let counter = AtomicUsize::default;
     let script =
         Arc::new(Script { act: Box::new(act), calls: counter(), now: counter(), most: counter(), begun: sender });
-    Rig { _dir: dir, store, script, begun, cancel: CancellationToken::new() }
+    let (cancel, owner) = (CancellationToken::new(), LeaseOwner::new(Uuid::now_v7()));
+    Rig { _dir: dir, store, script, begun, cancel, owner }
 }
 
 fn quick() -> Tuning {
@@ -76,7 +78,7 @@ fn quick() -> Tuning {
 
 impl Rig {
     fn start(&self, tuning: Tuning) -> (Arc<Engine>, tokio::task::JoinHandle<()>) {
-        let engine = Engine::new(self.store.clone(), Arc::clone(&self.script) as _, "me".to_owned(), tuning);
+        let engine = Engine::new(self.store.clone(), Arc::clone(&self.script) as _, self.owner.clone(), tuning);
         let task = tokio::spawn(Arc::clone(&engine).run(self.cancel.clone()));
         (engine, task)
     }
@@ -159,7 +161,7 @@ async fn a_lost_lease_cancels_the_run() {
     rig.due().await;
     // Its one place is taken, so it cannot take the work back before the thief does.
     rig.next().await;
-    assert_eq!(rig.store.work().release("me").await.unwrap(), 1);
+    assert_eq!(rig.store.work().release(&rig.owner.to_string()).await.unwrap(), 1);
     let stolen = rig.claim().await.unwrap();
     tokio::time::timeout(Duration::from_secs(5), async {
         while rig.script.now.load(Ordering::SeqCst) > 0 {
@@ -176,12 +178,21 @@ async fn a_lost_lease_cancels_the_run() {
 #[tokio::test]
 async fn a_new_process_takes_over_its_predecessors_leases() {
     let mut rig = rig(|_| Act::End(Outcome::Gone)).await;
+    let (instance, hour) = (Uuid::now_v7(), Duration::from_secs(3600));
+    let predecessor = LeaseOwner::new(instance).to_string();
     let id = rig.due().await;
-    rig.store.work().claim("me", Duration::from_secs(3600), &[WorkKind::Cluster]).await.unwrap().unwrap();
+    rig.store.work().claim(&predecessor, hour, &[WorkKind::Cluster]).await.unwrap().unwrap();
+    let others = rig.due().await;
+    let other_instance = LeaseOwner::new(Uuid::now_v7()).to_string();
+    let held = rig.store.work().claim(&other_instance, hour, &[WorkKind::Cluster]).await.unwrap().unwrap();
+    assert_eq!(held.id, others);
+    rig.owner = LeaseOwner::new(instance);
+    assert_ne!(rig.owner.to_string(), predecessor, "each process has a name of its own");
     let (_, task) = rig.start(quick());
     assert_eq!(rig.next().await, id);
     rig.cancel.cancel();
     task.await.unwrap();
+    assert!(rig.store.work().renew(&held, hour).await.unwrap(), "another instance's process may be alive");
 }
 
 #[tokio::test]
