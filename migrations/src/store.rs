@@ -32,13 +32,14 @@ pub(crate) mod work;
 use std::sync::{Arc, OnceLock};
 
 use aws_lc_rs::hmac;
-use sea_orm::ConnectionTrait;
+use sea_orm::{ConnectionTrait, EntityTrait, QuerySelect};
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
 
 use crate::changes::{self, Change, Hub};
 use crate::connect::{self, Target};
 use crate::db::{Db, Mode, Tx};
+use crate::entity::user;
 use crate::error::{ConnectError, StoreError};
 use crate::kek::Kek;
 use crate::secret;
@@ -222,13 +223,14 @@ impl Store {
         self.inner.mac_key.get().ok_or(StoreError::Corrupt { what: "signing key of the audit log" })
     }
 
-    /// Loads the key that signs the audit log. `chained` says that the chains were made just now: then, and when there was no key yet, they
-    /// begin. With the key in one transaction: a process that is killed before it leaves both to the next.
+    /// Loads the key that signs the audit log. `chained` says that the chains were made just now: then they begin. So they do when there is
+    /// neither key nor person yet, as after a process that was killed at its first start; where people are, somebody took the key away.
     async fn open_audit_log(&self, chained: bool) -> Result<(), StoreError> {
         let fresh = secret::random_label(MAC_KEY_LENGTH)?;
         let key = hmac::Key::new(hmac::HMAC_SHA256, fresh.as_bytes());
         let tx = self.inner.db.begin(&self.inner.hub, &self.mode, &key).await?;
-        if self.settings().add_secret(&tx, MAC_KEY, &fresh).await? {
+        let is_new = self.settings().add_secret(&tx, MAC_KEY, &fresh).await?;
+        if is_new && user::Entity::find().limit(1).one(&tx).await?.is_none() {
             audit_chain::begin_all(&tx, &key).await?;
         }
         tx.commit().await?;

@@ -123,6 +123,8 @@ on_both! {
     operations::waiting_ends_with_the_operation,
     operations::audit_is_read_backwards,
     audit::tampering_is_found,
+    audit::what_was_changed_is_not_dropped_for_its_age,
+    audit::without_its_key_the_log_is_not_begun_again,
     audit::two_writers_make_one_chain,
     audit::old_entries_go_and_the_rest_still_holds,
     audit::entries_are_found_by_what_they_say,

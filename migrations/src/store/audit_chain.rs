@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 
 use aws_lc_rs::{digest, hmac};
 use sea_orm::sea_query::OnConflict;
-use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, Condition, DbErr, EntityTrait, IntoActiveModel, QueryFilter, QueryOrder, QuerySelect};
 use uuid::Uuid;
 
 use crate::codec;
@@ -29,6 +29,8 @@ const BEGIN: &str = "audit.begin";
 const NOT_OURS: &str = "broken";
 /// Goes into every hash; another way to compute it gets another word.
 const FORMAT: &[u8] = b"pilothouse audit 1";
+/// Entries that are dropped at once for their age.
+const TRIMMED: u64 = 5_000;
 /// Characters of any text of an entry.
 const LONGEST_TEXT: usize = 600;
 
@@ -181,14 +183,26 @@ pub(crate) async fn begin_all(tx: &Tx, key: &hmac::Key) -> Result<(), StoreError
     Ok(())
 }
 
-/// Drops a chain's entries from before `before` (milliseconds), gives their number, and keeps the hash that the rest goes on from.
+/// Drops a chain's entries from before `before` (milliseconds), gives their number, and keeps the hash that the rest goes on from. They are
+/// read as they are when the log is verified: what was changed is neither dropped nor signed.
 pub(crate) async fn trim(tx: &Tx, key: &hmac::Key, chain: Uuid, before: i64) -> Result<u64, StoreError> {
     let mut found = Found::lock(tx, key, chain).await?;
-    let old = audit::Entity::find().filter(of(chain)).filter(audit::Column::CreatedAt.lt(before));
-    let Some(last) = old.order_by_desc(audit::Column::Sequence).one(tx).await? else { return Ok(0) };
-    let dropped = audit::Entity::delete_many().filter(of(chain)).filter(audit::Column::Sequence.lte(last.sequence));
+    if !found.sound {
+        return Ok(0);
+    }
+    let rows =
+        audit::Entity::find().filter(of(chain)).order_by_asc(audit::Column::Sequence).limit(TRIMMED).all(tx).await?;
+    let (mut first, mut hash) = (found.head.first, found.head.first_hash.clone());
+    for row in rows.iter().take_while(|row| row.created_at < before) {
+        found.sound &= row.sequence == first && row.hash == self::hash(&hash, row);
+        (first, hash) = (row.sequence + 1, row.hash.clone());
+    }
+    if !found.sound || first == found.head.first {
+        return found.save(tx, key).await.map(|()| 0);
+    }
+    let dropped = audit::Entity::delete_many().filter(of(chain)).filter(audit::Column::Sequence.lt(first));
     let dropped = dropped.exec(tx).await?.rows_affected;
-    (found.head.first, found.head.first_hash) = (last.sequence + 1, last.hash);
+    (found.head.first, found.head.first_hash) = (first, hash);
     found.save(tx, key).await?;
     Ok(dropped)
 }

@@ -152,6 +152,38 @@ pub async fn old_entries_go_and_the_rest_still_holds(fixture: Fixture) {
     assert_eq!((fault.kind, fault.sequence), (AuditFaultKind::Removed, 8));
 }
 
+/// Retention believes no date of an entry that is not as it was written.
+pub async fn what_was_changed_is_not_dropped_for_its_age(fixture: Fixture) {
+    let organization = noted(&fixture, "acme").await;
+    let old = literal(&fixture, organization);
+    fixture.meddle(&format!("UPDATE audit SET created_at=1000 WHERE organization={old} AND sequence IN (1,4)")).await;
+    let fault = || async { fixture.store.audit().verify().await.unwrap().faults.first().map(|fault| fault.kind) };
+    assert_eq!(fault().await, Some(AuditFaultKind::Changed));
+    fixture.store.delete_expired(OffsetDateTime::now_utc()).await.unwrap();
+    assert_eq!(fixture.store.audit().list(organization, Page::default()).await.unwrap().len(), 6);
+    note(&fixture.store, Some(organization), "later").await;
+    assert!(fault().await.is_some());
+}
+
+/// Whoever takes the signing key away gets no log that is signed anew.
+pub async fn without_its_key_the_log_is_not_begun_again(fixture: Fixture) {
+    let organization = noted(&fixture, "acme").await;
+    let old = literal(&fixture, organization);
+    for sql in [
+        "DELETE FROM settings WHERE key='audit.key'",
+        "UPDATE audit_heads SET mac=''",
+        &format!("DELETE FROM audit WHERE organization={old}"),
+        &format!("UPDATE audit_heads SET sequence=0, hash='', first=1, first_hash='' WHERE chain={old}"),
+    ] {
+        fixture.meddle(sql).await;
+    }
+    let store = fixture.replica().await;
+    note(&store, Some(organization), "later").await;
+    let report = store.audit().verify().await.unwrap();
+    assert!(report.faults.iter().any(|fault| fault.organization == Some(organization)), "{report:?}");
+    assert_eq!(report.faults.len() as u64, report.chains);
+}
+
 pub async fn entries_are_found_by_what_they_say(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let cluster = tenant.cluster("demo").await;
