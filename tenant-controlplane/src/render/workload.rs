@@ -84,7 +84,9 @@ fn etcd_container(input: &RenderInput<'_>) -> Container {
         pull_policy: input.placement.pull_policy,
         args: etcd_component::flags(&etcd_component::Settings::pod(input.placement.fsync)),
         env: &[],
-        resources: Resources { cpu: "20m", memory: "40Mi", memory_limit: 1024 },
+        // Two API servers that begin beside each other read all of it at once, and each answer is there three times: with 280 MB of objects
+        // 1 GiB was not enough.
+        resources: Resources { cpu: "20m", memory: "40Mi", memory_limit: 2048 },
         mounts: vec![read_only(etcd_component::NAME, etcd_component::POD_FILES), mount(DATA, etcd_component::POD_DATA)],
     };
     Container {
