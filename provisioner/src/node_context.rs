@@ -23,6 +23,14 @@ impl NodeContext {
     /// [`StoreError`].
     pub async fn load(store: &Store, id: NodeId) -> Result<Option<Self>, StoreError> {
         let Some(node) = found_or_none(store.nodes().load(id).await)? else { return Ok(None) };
+        Self::of(store, node).await
+    }
+
+    /// The same for a node whose row was read already.
+    ///
+    /// # Errors
+    /// [`StoreError`].
+    pub async fn of(store: &Store, node: Node) -> Result<Option<Self>, StoreError> {
         let Some(pool) = found_or_none(store.pools().load(node.pool).await)? else { return Ok(None) };
         let Some(cluster) = found_or_none(store.clusters().load(node.cluster).await)? else { return Ok(None) };
         Ok(Some(Self { node, pool, cluster }))

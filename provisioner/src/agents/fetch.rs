@@ -37,7 +37,7 @@ pub async fn fetch(
     request: FetchRequest,
 ) -> Result<BoxStream<Chunk>, Status> {
     let permit = agents.inner.bounds.transfer(node.cluster, node.id).await.map_err(had_enough)?;
-    let own = NodeContext::load(&agents.inner.store, node.id).await.map_err(|error| unavailable(&error))?;
+    let own = NodeContext::of(&agents.inner.store, node.clone()).await.map_err(|error| unavailable(&error))?;
     let own = own.ok_or_else(|| unavailable(&StoreError::NotFound { what: "node" }))?;
     let parts = agents.inner.parts.list(own.version());
     let part = parts.into_iter().find(|part| part.sha256 == request.sha256);
