@@ -12,15 +12,19 @@ use tenant_controlplane::addon::{Aggregate, aggregate, kubeconfig_binding_name};
 use tenant_controlplane::id::{ClusterId, KubeconfigId};
 use tenant_controlplane::pki::kubeconfig_user_name;
 use tenant_controlplane::status::AccessRole;
-use tenant_controlplane::text::printable;
+use tenant_controlplane::text::{LONGEST, printable, printable_within};
 
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::host::bindings::RBAC;
 use crate::host::{ApiError, Kubernetes, ObjectKey};
 
-/// So many objects are named to people.
+/// So many objects of a kind are named to people.
 const NAMED: usize = 10;
+/// The most characters of one object's name, which its maker chose: Kubernetes allows 253, and a path segment for RBAC.
+const NAME: usize = 60;
+/// The most characters about one kind: both, and the blank between them, fit into what is kept.
+const KIND: usize = (LONGEST - 1) / 2;
 
 /// Those not yet known to work whose certificate the API servers accept; to be [`confirm`]ed.
 ///
@@ -86,16 +90,17 @@ pub async fn list_left_behind(
 /// reported too.
 async fn left_behind(row: &Kubeconfig, api: &dyn Kubernetes) -> Option<String> {
     let bindings = api.bindings_of(&kubeconfig_user_name(row.id)).await;
-    let bindings = named(bindings, "Its user is still bound by", "Role bindings of its user");
+    let bindings = named(bindings, "Role bindings that still name its user", "Role bindings of its user");
     let tokens = match row.role {
         AccessRole::Admin => named(
             tokens_since(row, api).await,
-            "Since it was issued somebody made tokens of service accounts in",
+            "Tokens of service accounts made since it was issued",
             "Tokens of service accounts",
         ),
         AccessRole::Edit | AccessRole::View => None,
     };
-    let texts: Vec<String> = bindings.into_iter().chain(tokens).collect();
+    // Tokens work now; a binding only if the name ever came back.
+    let texts: Vec<String> = tokens.into_iter().chain(bindings).collect();
     (!texts.is_empty()).then(|| texts.join(" "))
 }
 
@@ -106,20 +111,29 @@ async fn tokens_since(row: &Kubeconfig, api: &dyn Kubernetes) -> Result<Vec<Obje
     Ok(secrets.iter().map(|secret| secret.key("v1", "Secret")).collect())
 }
 
+/// What was found of a kind, within [`KIND`] characters: the number first, then as many names as there is room for, so that no name takes
+/// another kind's place.
 fn named(found: Result<Vec<ObjectKey>, ApiError>, what: &str, kind: &str) -> Option<String> {
     let found = match found {
         Ok(found) if found.is_empty() => return None,
         Ok(found) => found,
-        Err(error) => return Some(format!("{kind} could not be listed: {error}.")),
+        Err(error) => return Some(printable_within(&format!("{kind} could not be listed: {error}."), KIND)),
     };
-    let more = found.len().saturating_sub(NAMED);
-    let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    let full = |key: &ObjectKey| {
-        let namespace = key.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
-        format!("{} {namespace}{}", key.kind, key.name)
+    let text_of = |names: &[String]| {
+        let more = found.len() - names.len();
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        format!("{what}: {} ({}{more}). Delete those you do not know.", found.len(), names.join(", "))
     };
-    let first: Vec<String> = found.iter().take(NAMED).map(full).collect();
-    Some(format!("{what} {}{more}: delete those you do not know.", first.join(", ")))
+    let names: Vec<String> = found.iter().take(NAMED).map(name).collect();
+    let fits = |count: &usize| text_of(&names[..*count]).chars().count() <= KIND;
+    let most = (1..=names.len()).rev().find(fits).unwrap_or_default();
+    Some(text_of(&names[..most]))
+}
+
+/// Kind, namespace and name, as far as people need them to find it.
+fn name(key: &ObjectKey) -> String {
+    let namespace = key.namespace.as_ref().map(|namespace| format!("{namespace}/")).unwrap_or_default();
+    format!("{} {}", key.kind, printable_within(&format!("{namespace}{}", key.name), NAME))
 }
 
 /// Tells people that these kubeconfigs work; answers those that do not yet.
@@ -159,4 +173,28 @@ async fn rules(role: &str, api: &dyn Kubernetes) -> Result<Vec<Value>, Reconcile
     let found = api.get(&ObjectKey::global(RBAC, "ClusterRole", role)).await;
     let found = found.map_err(ReconcileError::cluster_api)?.unwrap_or_default();
     Ok(found["rules"].as_array().cloned().unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(count: usize, kind: &str) -> Vec<ObjectKey> {
+        let key = |index| ObjectKey::namespaced(RBAC, kind, &"n".repeat(40), &format!("{index}{}", "x".repeat(239)));
+        (0..count).map(key).collect()
+    }
+
+    #[test]
+    fn no_names_take_the_place_of_another_kind() {
+        for (tokens, bindings) in [(1, 3), (500, 500)] {
+            let tokens_text = named(Ok(found(tokens, "Secret")), "Tokens", "").unwrap();
+            let bindings_text = named(Ok(found(bindings, "ClusterRoleBinding")), "Bindings", "").unwrap();
+            let text = format!("{tokens_text} {bindings_text}");
+            assert_eq!(printable(&text), text, "nothing is cut");
+            assert!(text.contains(&format!("Tokens: {tokens} (Secret ")), "{text}");
+            assert!(text.contains(&format!("Bindings: {bindings} (ClusterRoleBinding ")), "{text}");
+        }
+        let refused = ApiError::TooLong("x".repeat(5000));
+        assert!(named(Err(refused), "", "Bindings").unwrap().chars().count() <= KIND);
+    }
 }

@@ -277,8 +277,11 @@ async fn what_its_holder_bound_and_tokens_it_may_have_made_are_told_after_a_revo
     world.store.kubeconfigs().revoke(world.organization.id, row.id, Actor::System).await.unwrap();
     world.reconcile_cluster(cluster.id).await.unwrap();
     let reported = world.store.kubeconfigs().load(row.id).await.unwrap().left_behind.unwrap();
-    assert!(reported.contains("ClusterRoleBinding keep, RoleBinding shop/keep-too:"), "{reported}");
-    assert!(reported.contains("tokens of service accounts in Secret shop/token:"), "{reported}");
+    assert!(reported.contains("user: 2 (ClusterRoleBinding keep, RoleBinding shop/keep-too)."), "{reported}");
+    assert!(
+        reported.starts_with("Tokens of service accounts made since it was issued: 1 (Secret shop/token)."),
+        "{reported}"
+    );
 }
 
 #[tokio::test]
