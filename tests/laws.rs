@@ -203,6 +203,45 @@ fn every_file_says_what_it_is_for_and_is_short() {
     assert!(broken.is_empty(), "{}", broken.join("\n"));
 }
 
+/// The modules of the provisioner that a file uses by `crate::`.
+fn used_modules(text: &str) -> Names {
+    let code: Vec<&str> = text.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let name = |rest: &str| rest.chars().take_while(|char| char.is_alphanumeric() || *char == '_').collect();
+    code.join("\n").split("crate::").skip(1).map(name).collect()
+}
+
+/// The modules at the top of the provisioner, each with those that it uses outside of tests.
+fn provisioner_modules() -> BTreeMap<String, Names> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("provisioner/src");
+    let mut files = Vec::new();
+    sources(&root, &mut files);
+    let mut modules = BTreeMap::<String, Names>::new();
+    for path in files.iter().filter(|path| !is_test(path) && **path != root.join("lib.rs")) {
+        let text = std::fs::read_to_string(path).unwrap();
+        assert!(!text.contains("crate::{"), "{}: one `use crate::` a module, or this law misses it", path.display());
+        let lines = lines_without_tests(&text);
+        let used = used_modules(&text.lines().take(lines).collect::<Vec<_>>().join("\n"));
+        let first = path.strip_prefix(&root).unwrap().components().next().unwrap().as_os_str().to_string_lossy();
+        modules.entry(first.trim_end_matches(".rs").to_owned()).or_default().extend(used);
+    }
+    for (name, used) in &mut modules {
+        used.remove(name);
+    }
+    modules
+}
+
+#[test]
+fn modules_of_the_provisioner_have_no_cycle() {
+    let mut left = provisioner_modules();
+    assert!(left["reconcilers"].contains("cluster"), "the modules were not read");
+    // Whoever uses none of those that are left is in no cycle.
+    while let Some(free) = left.iter().find(|(_, used)| used.iter().all(|one| !left.contains_key(one))) {
+        let free = free.0.clone();
+        left.remove(&free);
+    }
+    assert!(left.is_empty(), "these use one another, or lead to some that do: {left:#?}");
+}
+
 /// Elements that begin a line of their own in a page.
 const BLOCKS: [&str; 25] = [
     "article", "caption", "dd", "div", "dl", "dt", "form", "h1", "h2", "h3", "header", "input", "label", "li", "nav",

@@ -8,7 +8,6 @@
 mod access;
 mod addons;
 mod apply;
-pub mod clients;
 mod observe;
 mod pki;
 mod prune;
@@ -31,6 +30,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission;
+use crate::clients::{self, Clients};
 use crate::context::{ApplyTarget, Context, is_deleting};
 use crate::engine::Outcome;
 use crate::error::{ReconcileError, found_or_none};
@@ -38,7 +38,6 @@ use crate::host::Kubernetes;
 use crate::steps::Steps;
 use crate::tenants::Identity;
 
-use clients::Clients;
 use removed_nodes::RemovedNodes;
 
 /// Between two looks at a cluster that something still has to happen to, when nothing signals.

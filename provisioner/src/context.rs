@@ -5,11 +5,10 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use async_trait::async_trait;
 use cloud_providers::Provider;
-use migrations::{Cluster, PoolKind, Store, StoreError, WorkKind};
+use migrations::{Cluster, PoolKind, Store, WorkKind};
 use serde_json::Value;
-use tenant_controlplane::id::{ClusterId, NodeId, NodePoolId, OrganizationId};
+use tenant_controlplane::id::ClusterId;
 use tenant_controlplane::pki::KeySource;
 use tenant_controlplane::status::ProblemCode;
 use tokio::sync::watch;
@@ -18,8 +17,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::config::{InstallationInfo, Tuning};
-use crate::engine::{Outcome, Reconcile};
-use crate::error::{ReconcileError, found_or_none};
+use crate::error::ReconcileError;
 use crate::host::{ApiError, Connector, Kubernetes};
 use crate::pods::Pods;
 use crate::shares::Shares;
@@ -216,21 +214,6 @@ impl Context {
         ended.unwrap_or_else(|_| Err(ReconcileError::cluster_api(ApiError::Slow(self.tuning.tenant_timeout))))
     }
 
-    /// Whose something is; `None` for what is not there any more.
-    async fn owner(&self, kind: WorkKind, id: Uuid) -> Result<Option<OrganizationId>, StoreError> {
-        Ok(match kind {
-            WorkKind::Cluster => {
-                found_or_none(self.store.clusters().load(ClusterId::from_uuid(id)).await)?.map(|row| row.organization)
-            }
-            WorkKind::NodePool => {
-                found_or_none(self.store.pools().load(NodePoolId::from_uuid(id)).await)?.map(|row| row.organization)
-            }
-            WorkKind::Node => {
-                found_or_none(self.store.nodes().load(NodeId::from_uuid(id)).await)?.map(|row| row.organization)
-            }
-        })
-    }
-
     /// Makes something due now.
     ///
     /// # Errors
@@ -252,20 +235,4 @@ pub fn fingerprint<'a>(objects: impl IntoIterator<Item = &'a Value>) -> u64 {
 /// Whether a cluster is on its way out.
 pub const fn is_deleting(cluster: &Cluster) -> bool {
     cluster.deletion_requested_at.is_some()
-}
-
-#[async_trait]
-impl Reconcile for Context {
-    async fn reconcile(&self, kind: WorkKind, id: Uuid) -> Result<Outcome, ReconcileError> {
-        let owner = self.owner(kind, id).await?;
-        let share = owner.map(|owner| self.shares.take(kind, owner));
-        if matches!(share, Some(None)) {
-            return Ok(Outcome::Throttled);
-        }
-        match kind {
-            WorkKind::Cluster => crate::cluster::reconcile(self, ClusterId::from_uuid(id)).await,
-            WorkKind::NodePool => crate::node_pool::reconcile(self, NodePoolId::from_uuid(id)).await,
-            WorkKind::Node => crate::node::reconcile(self, NodeId::from_uuid(id)).await,
-        }
-    }
 }

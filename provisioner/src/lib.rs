@@ -1,7 +1,8 @@
 //! Reconciles: takes due work from the store, observes the host, tenants and machines, and does what is missing.
 //!
-//! The way through: [`engine`] claims an id and calls `cluster`, `node_pool` or `node`, which re-read everything, observe, let the domain
-//! crate decide what should be, apply that, and report once. [`pods`] and [`tenants`] watch and wake. [`agents`] is what machines talk to.
+//! The way through: [`engine`] claims an id and by `reconcilers` calls `cluster`, `node_pool` or `node`, which re-read everything, observe,
+//! let the domain crate decide what should be, apply that, and report once. [`pods`] and [`tenants`] watch and wake. [`agents`] is what
+//! machines talk to.
 //!
 //! What is deliberately not here: no rule of what a control plane looks like (the domain's), no SQL (the store's), no user interface
 //! (the portal's).
@@ -9,6 +10,7 @@
 mod admission;
 pub mod agents;
 pub mod backoff;
+mod clients;
 mod cluster;
 pub mod config;
 mod context;
@@ -23,6 +25,7 @@ mod node_context;
 mod node_pool;
 mod parts;
 pub mod pods;
+mod reconcilers;
 mod shares;
 mod standby;
 mod steps;

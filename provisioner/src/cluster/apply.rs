@@ -18,8 +18,8 @@ use tenant_controlplane::render::{
 use tenant_controlplane::sni;
 use tokio::time::{Instant, sleep};
 
-use super::clients;
 use super::prune::{self, Scope};
+use crate::clients;
 use crate::config::Release;
 use crate::context::{ApplyTarget, Context, fingerprint};
 use crate::error::ReconcileError;
@@ -45,7 +45,7 @@ impl Source<'_> {
     }
 }
 
-/// What changes with every kubeconfig is applied alone ([`super::clients`]).
+/// What changes with every kubeconfig is applied alone ([`crate::clients`]).
 fn is_lasting(object: &&Value) -> bool {
     object["metadata"]["name"] != CLIENT_AUTHORITIES
 }

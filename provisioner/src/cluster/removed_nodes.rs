@@ -9,7 +9,7 @@ use migrations::Cluster;
 use tenant_controlplane::id::ClusterId;
 use tokio::time::Instant;
 
-use super::clients;
+use crate::clients;
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::host::{Kubernetes, ObjectKey};

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use super::drain::{self, Drain};
 use super::known;
-use crate::cluster::clients;
+use crate::clients;
 use crate::context::{Context, is_deleting};
 use crate::engine::Outcome;
 use crate::error::ReconcileError;
