@@ -2,6 +2,7 @@
 
 pub mod certificates;
 pub mod directory;
+pub mod gateways;
 pub mod https;
 pub mod issuer;
 pub mod leisure;
@@ -10,6 +11,7 @@ pub mod metrics;
 pub mod parts;
 pub mod ports;
 pub mod process;
+pub mod releases;
 pub mod removals;
 pub mod revocations;
 pub mod serve;
@@ -26,14 +28,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use bundle::Bundle;
 use cloud_providers::Provider;
 use gateway::{Gateway, GatewayConfig, Limits};
-use migrations::{ExposeSecret, Store};
+use migrations::{ExposeSecret, GatewayInfo, Store};
 use node_linux::sysctl;
 use portal::{AgentFiles, Capabilities, PortalConfig, RequestLimits};
 use provisioner::{Agents, Handle, InstallationInfo as Facts, LeaseOwner, Release, Releases};
-use tenant_controlplane::render::{Images, Placement, PullPolicy};
+use tenant_controlplane::render::{Placement, PullPolicy};
 use tenant_controlplane::version::KubernetesVersion;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
@@ -82,6 +83,7 @@ pub struct Platform {
     instance: Instance,
     record: Record,
     store: Store,
+    gateway: GatewayInfo,
     bundles: Bundles,
     local: machines::Mode,
     releases: watch::Sender<BTreeMap<KubernetesVersion, Release>>,
@@ -104,11 +106,11 @@ impl Platform {
         let store = Store::connect(&sources::database_url(instance)?, sources::kek(instance, record).await?)
             .await
             .context("open the database")?;
-        store.nodes().reset_links().await.context("forget links of an earlier run")?;
+        let gateway = gateways::start(&store, process::instance_id(instance)?, record.advertise).await?;
         let addresses = Addresses::of(record.slot);
         let ips = addresses.gateway_names(record.advertise.ip());
         let certificates = certificates::load_or_create(&store, instance, &record.domain, &ips).await?;
-        let (releases, known) = watch::channel(releases(&bundles, embedded)?);
+        let (releases, known) = watch::channel(releases::of(&bundles, embedded)?);
         let mut facts = facts(record, known, &certificates, bundles.host.signer().to_string())?;
         if !embedded {
             // Pods of somebody else's host know no wire of ours: they reach the gateway as everybody does.
@@ -118,6 +120,7 @@ impl Platform {
             instance: instance.clone(),
             record: record.clone(),
             store,
+            gateway,
             bundles,
             local,
             releases,
@@ -149,7 +152,8 @@ impl Platform {
             listener: doors.gateway,
             domain: self.record.domain.clone(),
             server_cert: (certificates.chain, certificates.key),
-            directory: directory::StoreDirectory::new(self.store.clone()),
+            peers: gateways::peers(&self.store, &self.gateway, &certificates.ca_pem),
+            directory: directory::StoreDirectory::new(self.store.clone(), self.gateway.id),
             portal: serve::portal(app),
             link: serve::link(agents, cancel.clone()),
             limits: Limits::default(),
@@ -158,6 +162,8 @@ impl Platform {
             let scrapes = metrics::serve(listener, self.store.clone(), gateway.clone(), cancel.clone());
             self.services.keep("the metrics", scrapes);
         }
+        let known = gateways::follow(self.store.clone(), self.gateway, gateway.clone(), cancel.clone());
+        self.services.go_on("the gateway's place among others", known);
         let removals = removals::follow(self.store.clone(), gateway.clone(), cancel.clone());
         self.services.go_on("the watch for removals", removals);
         let revocations = revocations::follow(self.store.clone(), gateway.clone(), cancel.clone());
@@ -317,27 +323,6 @@ impl Platform {
         self.services.finish(LAST_WORDS).await;
         self.store.close().await;
     }
-}
-
-/// What clusters of each version are made of. The embedded host has the images of its own version once it is ready, those of the
-/// others later; on somebody else's host all count as there.
-fn releases(bundles: &Bundles, embedded: bool) -> Result<BTreeMap<KubernetesVersion, Release>> {
-    let each = bundles.iter().map(|(version, bundle)| {
-        let loaded = !embedded || version == KubernetesVersion::default();
-        Ok((version, release(bundle, loaded)?))
-    });
-    each.collect()
-}
-
-fn release(bundle: &Bundle, loaded: bool) -> Result<Release> {
-    let image = |name: &str| -> Result<String> { Ok(bundle.image_ref(name)?.to_owned()) };
-    let images = Images {
-        apiserver: image("kube-apiserver")?,
-        controller_manager: image("kube-controller-manager")?,
-        scheduler: image("kube-scheduler")?,
-        etcd: image("etcd")?,
-    };
-    Ok(Release { images, coredns_image: image("coredns")?, loaded })
 }
 
 /// How the provisioner treats the host. Where that is this very machine, claims are bound before their pods are there.

@@ -10,6 +10,7 @@ pub(crate) mod cluster_pki;
 pub(crate) mod cluster_port;
 pub(crate) mod deleted_cluster;
 pub(crate) mod departed_node;
+pub(crate) mod gateway;
 pub(crate) mod host;
 pub(crate) mod idempotency_key;
 pub(crate) mod join_token;

@@ -5,6 +5,7 @@
 pub(crate) mod api_token;
 pub(crate) mod audit;
 pub(crate) mod cluster;
+pub(crate) mod gateway;
 pub(crate) mod host;
 pub(crate) mod join_token;
 pub(crate) mod kubeconfig;

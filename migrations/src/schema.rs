@@ -25,6 +25,7 @@ mod m0019_prepared_authorities;
 mod m0020_refused_nodes;
 mod m0021_trace_context;
 mod m0022_pool_version;
+mod m0023_gateways;
 #[cfg(test)]
 mod tests;
 
@@ -61,6 +62,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0020_refused_nodes::Migration),
             Box::new(m0021_trace_context::Migration),
             Box::new(m0022_pool_version::Migration),
+            Box::new(m0023_gateways::Migration),
         ]
     }
 }

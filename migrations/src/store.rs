@@ -7,12 +7,14 @@ pub(crate) mod cluster_ports;
 pub(crate) mod clusters;
 mod deletion;
 mod enroll;
+pub(crate) mod gateways;
 pub(crate) mod hosts;
 pub(crate) mod idempotency;
 pub(crate) mod identity;
 mod intent;
 pub(crate) mod join_tokens;
 pub(crate) mod kubeconfigs;
+mod links;
 pub(crate) mod nodes;
 pub(crate) mod operations;
 mod organizations;
@@ -182,12 +184,19 @@ impl Store {
         audit -> audit::Audit;
         /// Small facts of the installation.
         settings -> settings::Settings;
+        /// Gateways that run, and which nodes are linked to them.
+        gateways -> gateways::Gateways;
         /// The clusters that run control planes.
         hosts -> hosts::Hosts;
         /// How many of each resource a tenant may have.
         quotas -> quotas::Quotas;
         /// What was answered to requests that may come twice.
         idempotency -> idempotency::Idempotency;
+    }
+
+    /// Whether other processes may have this database open: PostgreSQL, as against a file of one process.
+    pub fn is_shared(&self) -> bool {
+        self.inner.db.file.is_none()
     }
 
     pub(crate) fn db(&self) -> &Db {

@@ -14,6 +14,8 @@ mod clusters;
 mod enrollment;
 #[path = "store/faults.rs"]
 mod faults;
+#[path = "store/gateways.rs"]
+mod gateways;
 #[path = "store/harness.rs"]
 mod harness;
 #[path = "store/idempotency.rs"]
@@ -88,6 +90,8 @@ on_both! {
     enrollment::a_removal_is_in_writing_longer_than_everything_else,
     enrollment::a_configuration_is_exchanged_only_against_the_one_seen,
     enrollment::what_stands_is_told_at_once,
+    gateways::a_link_is_where_it_last_came_up,
+    gateways::links_of_a_gateway_that_ended_are_down,
     access::kubeconfigs_are_signed_accepted_and_refused,
     access::kubeconfigs_without_authority_are_released,
     access::the_next_kubeconfig_gets_the_prepared_authority,

@@ -4,28 +4,33 @@ use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use gateway::{ClusterRoute, Directory, DirectoryError, NodeRoute};
-use migrations::{Store, StoreError, WorkKind};
+use gateway::{ClusterRoute, Directory, DirectoryError, NodeRoute, RemoteLink};
+use migrations::{LinkedNode, Store, StoreError};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use tenant_controlplane::id::{ClusterId, NodeId};
 use tracing::warn;
+use uuid::Uuid;
 
 /// The gateway's view of the store.
 pub struct StoreDirectory {
     store: Store,
+    gateway: Uuid,
 }
 
 impl StoreDirectory {
-    /// A view of `store`.
-    pub fn new(store: Store) -> Arc<Self> {
-        Arc::new(Self { store })
+    /// A view of `store`, as the gateway with this id has it.
+    pub fn new(store: Store, gateway: Uuid) -> Arc<Self> {
+        Arc::new(Self { store, gateway })
     }
 
     /// A lost link is the first sign of a machine that ended: its node is looked at now and not at its next turn.
     async fn remember(&self, node: NodeId, connected: bool) -> Result<(), StoreError> {
-        self.store.nodes().set_link(node, connected).await?;
-        if connected { Ok(()) } else { self.store.work().due(WorkKind::Node, node.uuid()).await }
+        if connected {
+            return self.store.nodes().set_link(node, self.gateway).await;
+        }
+        // One that is at another gateway by now is not lost.
+        self.store.nodes().clear_link(node, Some(self.gateway)).await.map(drop)
     }
 }
 
@@ -74,6 +79,12 @@ impl Directory for StoreDirectory {
         Ok(own.map(|node| node.name.to_string()))
     }
 
+    async fn remote_links(&self, cluster_id: &str) -> Result<Vec<RemoteLink>, DirectoryError> {
+        let Ok(cluster) = cluster_id.parse::<ClusterId>() else { return Ok(Vec::new()) };
+        let linked = self.store.gateways().links_elsewhere(cluster, self.gateway).await.map_err(DirectoryError::new)?;
+        Ok(linked.into_iter().map(remote_link).collect())
+    }
+
     async fn link_changed(&self, _cluster_id: &str, node_id: &str, connected: bool) {
         let Ok(node) = node_id.parse::<NodeId>() else { return };
         match self.remember(node, connected).await {
@@ -86,6 +97,12 @@ impl Directory for StoreDirectory {
     }
 }
 
-fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+fn remote_link(linked: LinkedNode) -> RemoteLink {
+    let node = NodeRoute { name: linked.name.to_string(), pod_cidr: linked.pod_cidr };
+    RemoteLink { node, gateway: linked.gateway.simple().to_string(), address: linked.address }
+}
+
+/// The certificates of a PEM text; what is none is left out.
+pub fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).filter_map(Result::ok).collect()
 }

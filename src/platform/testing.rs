@@ -24,10 +24,11 @@ use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream as Client;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::directory::StoreDirectory;
 
-const DOMAIN: &str = "pilothouse.internal";
+pub const DOMAIN: &str = "pilothouse.internal";
 /// The longest that anything is waited for: it ends a test whose condition never comes, and measures nothing.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -67,21 +68,21 @@ pub async fn is_open(connection: &mut (impl AsyncReadExt + Unpin)) -> bool {
     tokio::time::timeout(Duration::from_millis(50), connection.read(&mut [0; 1])).await.is_err()
 }
 
-fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
+pub fn certificates(pem: &str) -> Vec<CertificateDer<'static>> {
     CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect()
 }
 
-fn roots(pem: &str) -> RootCertStore {
+pub fn roots(pem: &str) -> RootCertStore {
     let mut roots = RootCertStore::empty();
     certificates(pem).into_iter().for_each(|root| roots.add(root).unwrap());
     roots
 }
 
-fn key(pem: &str) -> PrivateKeyDer<'static> {
+pub fn key(pem: &str) -> PrivateKeyDer<'static> {
     PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap()
 }
 
-async fn cluster(store: &Store, endpoint: String) -> (Cluster, ClusterPki) {
+pub async fn cluster(store: &Store, endpoint: String) -> (Cluster, ClusterPki) {
     let token = store.identity().create_setup_token().await.unwrap();
     let owner = NewOwner { email: "a@b.c".into(), display_name: "A".into(), password_hash: "x".to_owned().into() };
     let (_, organization) = store.identity().complete_setup(token.expose_secret(), owner).await.unwrap();
@@ -121,7 +122,8 @@ impl World {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             domain: DOMAIN.to_owned(),
             server_cert: (certificates(&platform.server.cert_pem), key(&platform.server.key_pem)),
-            directory: StoreDirectory::new(store.clone()),
+            peers: None,
+            directory: StoreDirectory::new(store.clone(), Uuid::now_v7()),
             portal: nobody,
             link: Arc::new(move |stream, peer| drop(sender.send((stream, peer)))),
             limits: Limits::default(),

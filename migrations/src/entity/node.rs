@@ -17,6 +17,7 @@ pub struct Model {
     pub machine_fingerprint: Option<String>,
     pub facts: String,
     pub link_connected: bool,
+    pub link_gateway: Option<Uuid>,
     pub last_seen_at: Option<i64>,
     pub removed: bool,
     pub problem: Option<String>,

@@ -311,6 +311,7 @@ async fn later_rows_are_read(store: &Store, old: &Old) {
     let web = store.nodes().load(NodeId::from_uuid(id(80))).await.unwrap();
     assert_eq!(web.config, ConfigVersion { generation: 9, digest: "abc".to_owned() });
     assert_eq!(web.registration.number, 1);
+    assert_eq!(store.gateways().links(id(146)).await.unwrap(), [(cluster(60), web.id)]);
     let laptop = store.nodes().load(NodeId::from_uuid(id(81))).await.unwrap();
     assert!(laptop.forced && laptop.drain_ends_at.is_some());
     assert_eq!(store.nodes().removed_names(cluster(60)).await.unwrap(), ["web-gone"]);

@@ -182,34 +182,6 @@ impl Nodes<'_> {
         Ok(())
     }
 
-    /// Notes that a node's link came up or went down, and makes the node due. A node that is gone is fine.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn set_link(self, id: NodeId, connected: bool) -> Result<(), StoreError> {
-        let changed = self.change(id, |row| {
-            row.link_connected = connected;
-            row.last_seen_at = Some(codec::millis(codec::now()));
-            Ok(())
-        });
-        match changed.await {
-            Err(StoreError::NotFound { .. }) => Ok(()),
-            result => result,
-        }
-    }
-
-    /// Notes that no node has a link; for when the only gateway starts.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn reset_links(self) -> Result<(), StoreError> {
-        let linked = node::Entity::find().filter(node::Column::LinkConnected.eq(true)).all(self.0.db()).await?;
-        for row in linked {
-            self.set_link(NodeId::from_uuid(row.id), false).await?;
-        }
-        Ok(())
-    }
-
     /// What the gateway needs of a node of a cluster; `None` for one that is unknown there or removed.
     ///
     /// # Errors
@@ -314,7 +286,7 @@ impl Nodes<'_> {
 
     /// Changes a row under its lock. Heartbeats alone are written quietly, everything else is news and makes the node due when its link
     /// changed.
-    async fn change(
+    pub(super) async fn change(
         self,
         id: NodeId,
         edit: impl Fn(&mut node::Model) -> Result<(), StoreError> + Send,
@@ -346,7 +318,7 @@ impl Nodes<'_> {
     }
 }
 
-async fn wake(tx: &mut Tx, row: &node::Model) -> Result<(), StoreError> {
+pub(super) async fn wake(tx: &mut Tx, row: &node::Model) -> Result<(), StoreError> {
     work::make_due(tx, WorkKind::Node, row.id).await
 }
 
@@ -369,6 +341,7 @@ pub(super) fn new_model(allocation: &enroll::Allocation<'_>, name: String, pod_c
         machine_fingerprint: None,
         facts: "{}".to_owned(),
         link_connected: false,
+        link_gateway: None,
         last_seen_at: None,
         removed: false,
         problem: None,

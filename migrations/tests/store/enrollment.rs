@@ -181,11 +181,12 @@ pub async fn links_and_heartbeats(fixture: Fixture) {
     let (_, secret) = tenant.join_token(cluster.id).await;
     let node = tenant.enroll(&secret, "m1").await.unwrap().node;
     drain(store).await;
-    nodes.set_link(node.id, true).await.unwrap();
+    let gateway = uuid::Uuid::now_v7();
+    nodes.set_link(node.id, gateway).await.unwrap();
     assert_eq!(drain(store).await[0].id, node.id.uuid());
     let up = nodes.load(node.id).await.unwrap();
     assert!(up.link_connected && up.last_seen_at >= node.last_seen_at);
-    nodes.set_link(node.id, true).await.unwrap();
+    nodes.set_link(node.id, gateway).await.unwrap();
     nodes.record_heartbeat(node.id).await.unwrap();
     assert!(drain(store).await.is_empty(), "heartbeats are no work");
     let facts = NodeInfo { kubelet_version: "v1.36.3".to_owned(), ..up.facts.clone() };
@@ -202,10 +203,13 @@ pub async fn links_and_heartbeats(fixture: Fixture) {
     assert!(ready.last_seen_at.is_some() && ready.link_connected);
     nodes.report(node.id, NodeReport { facts: None, ..report }).await.unwrap();
     assert_eq!(nodes.load(node.id).await.unwrap(), ready);
-    nodes.reset_links().await.unwrap();
+    assert!(nodes.clear_link(node.id, Some(gateway)).await.unwrap());
+    assert_eq!(drain(store).await[0].id, node.id.uuid());
     assert!(!nodes.load(node.id).await.unwrap().link_connected);
+    assert!(!nodes.clear_link(node.id, Some(gateway)).await.unwrap(), "it is down");
     nodes.purge(node.id).await.unwrap();
-    nodes.set_link(node.id, true).await.unwrap();
+    nodes.set_link(node.id, gateway).await.unwrap();
+    assert!(!nodes.clear_link(node.id, Some(gateway)).await.unwrap());
 }
 
 pub async fn a_removed_nodes_name_is_nobodys_for_a_while(fixture: Fixture) {

@@ -1,10 +1,12 @@
 //! The server names (TLS SNI, RFC 6066 section 3) by which the gateway tells where a connection goes: built and parsed here alone.
 //!
 //! Below the installation's domain: `<label>.api` for people's kubectl, `link` and `<label>.link` for agents without and with a
-//! certificate, `<label>.egress` for API servers. A cluster's *label* is the 26 characters of its id.
+//! certificate, `<label>.egress` for API servers, `<id>.gateway` for other gateways. A cluster's *label* is the 26 characters of its id.
 
 /// Length of a cluster's label: a UUID in Crockford base32.
 const LABEL: usize = 26;
+/// Length of a gateway's id: a UUID in hexadecimal, without hyphens.
+const GATEWAY_ID: usize = 32;
 
 /// Where a connection goes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -17,9 +19,11 @@ pub enum ServerName {
     Link(String),
     /// The egress selector of the cluster's API server.
     Egress(String),
+    /// The gateway process with this id, by which other gateways ask for it.
+    Gateway(String),
     /// People: every name that is none of ours.
     Portal,
-    /// A name of the shape `<x>.api|link|egress.<domain>` that cannot be a cluster's, or `<x>.node.<domain>`: nodes use their link.
+    /// A name of the shape `<x>.api|link|egress|gateway.<domain>` that cannot be a cluster's or a gateway's, or `<x>.node.<domain>`: nodes use their link.
     Unknown,
 }
 
@@ -33,20 +37,25 @@ impl ServerName {
         match inside.rsplit_once('.') {
             None if inside == "link" => Self::Enrollment,
             None => Self::Portal,
-            Some((label, kind)) => Self::of_cluster(label, kind),
+            Some((label, kind)) => Self::below(label, kind),
         }
     }
 
-    fn of_cluster(label: &str, kind: &str) -> Self {
-        let name: fn(String) -> Self = match kind {
-            "api" => Self::Api,
-            "link" => Self::Link,
-            "egress" => Self::Egress,
+    fn below(label: &str, kind: &str) -> Self {
+        let (name, is_valid): (fn(String) -> Self, _) = match kind {
+            "api" => (Self::Api, is_label(label)),
+            "link" => (Self::Link, is_label(label)),
+            "egress" => (Self::Egress, is_label(label)),
+            "gateway" => (Self::Gateway, is_gateway_id(label)),
             "node" => return Self::Unknown,
             _ => return Self::Portal,
         };
-        if is_label(label) { name(label.to_owned()) } else { Self::Unknown }
+        if is_valid { name(label.to_owned()) } else { Self::Unknown }
     }
+}
+
+fn is_gateway_id(text: &str) -> bool {
+    text.len() == GATEWAY_ID && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 fn is_label(text: &str) -> bool {
@@ -68,14 +77,19 @@ pub fn egress(label: &str, domain: &str) -> String {
     format!("{label}.egress.{domain}")
 }
 
+/// What another gateway asks for that has a request for a node linked to this one.
+pub fn gateway(id: &str, domain: &str) -> String {
+    format!("{id}.gateway.{domain}")
+}
+
 /// What an agent without a certificate asks for.
 pub fn enrollment(domain: &str) -> String {
     format!("link.{domain}")
 }
 
 /// What the gateway's own certificate must be good for besides the portal's names.
-pub fn served_by_gateway(domain: &str) -> [String; 3] {
-    [enrollment(domain), link("*", domain), egress("*", domain)]
+pub fn served_by_gateway(domain: &str) -> [String; 4] {
+    [enrollment(domain), link("*", domain), egress("*", domain), gateway("*", domain)]
 }
 
 #[cfg(test)]
@@ -95,6 +109,10 @@ mod tests {
         assert_eq!(parse(&link(A, DOMAIN)), ServerName::Link(A.into()));
         assert_eq!(parse(&egress(A, DOMAIN)), ServerName::Egress(A.into()));
         assert_eq!(parse(&enrollment(DOMAIN)), ServerName::Enrollment);
+        let id = "0198c0ffee0000000000000000000001";
+        assert_eq!(parse(&gateway(id, DOMAIN)), ServerName::Gateway(id.into()));
+        assert_eq!(parse(&gateway(A, DOMAIN)), ServerName::Unknown);
+        assert_eq!(parse(&link(id, DOMAIN)), ServerName::Unknown);
         assert_eq!(parse(&format!("{A}.node.{DOMAIN}")), ServerName::Unknown);
     }
 

@@ -1,10 +1,12 @@
-//! Whom a certificate of a cluster's link CA speaks for: the subjects that the platform signs and the gateway reads.
+//! Whom a client certificate speaks for at the gateway: the subjects that the platform signs and the gateway reads.
 //!
-//! Nodes: CN node id, O cluster id, OU `node`. The API server's egress: CN cluster id, O `egress`. Both come from one CA, so neither
-//! may pass for the other.
+//! By a cluster's link CA, nodes: CN node id, O cluster id, OU `node`, and the API server's egress: CN cluster id, O `egress`. Both come
+//! from one CA, so neither may pass for the other. By the platform's CA, other gateways: O `gateway`, whatever their CN.
 
 /// Organization of an egress certificate.
 const EGRESS: &str = "egress";
+/// Organization of a gateway's own certificate.
+pub const GATEWAY: &str = "gateway";
 /// Organizational unit of a node's certificate.
 const NODE: &str = "node";
 
@@ -34,6 +36,11 @@ pub enum LinkPeer {
         /// Its cluster's id.
         cluster: String,
     },
+    /// Another gateway.
+    Gateway {
+        /// Its common name, for people.
+        name: String,
+    },
 }
 
 impl LinkPeer {
@@ -42,6 +49,7 @@ impl LinkPeer {
         let (common_name, organization, unit) = match self {
             Self::Node { cluster, node } => (node, cluster.as_str(), Some(NODE)),
             Self::Egress { cluster } => (cluster, EGRESS, None),
+            Self::Gateway { name } => (name, GATEWAY, None),
         };
         Attributes {
             common_name: Some(common_name.clone()),
@@ -50,13 +58,14 @@ impl LinkPeer {
         }
     }
 
-    /// Whom a subject names; none when it is neither.
+    /// Whom a subject names; none when it is nobody's.
     pub fn of(subject: Attributes) -> Option<Self> {
         let name = subject.common_name.filter(|name| !name.is_empty())?;
         let organization = subject.organization?;
         match subject.organizational_unit.as_deref() {
             Some(NODE) => Some(Self::Node { cluster: organization, node: name }),
             None if organization == EGRESS => Some(Self::Egress { cluster: name }),
+            None if organization == GATEWAY => Some(Self::Gateway { name }),
             _ => None,
         }
     }
@@ -70,7 +79,8 @@ mod tests {
     fn what_is_signed_is_read() {
         let node = LinkPeer::Node { cluster: "cls_1".into(), node: "nod_1".into() };
         let egress = LinkPeer::Egress { cluster: "cls_1".into() };
-        for peer in [node, egress] {
+        let gateway = LinkPeer::Gateway { name: "pilothouse x".into() };
+        for peer in [node, egress, gateway] {
             assert_eq!(LinkPeer::of(peer.attributes()), Some(peer));
         }
     }

@@ -291,7 +291,7 @@ async fn the_configuration_is_told_at_once_and_a_removal_as_it_happens() {
     let mut stream = link.watch(WatchRequest::default()).await.unwrap().into_inner();
     let first = soon(stream.message()).await.unwrap().unwrap();
     assert_eq!(Some(&first), reply.config.as_ref(), "the same content has the same generation");
-    rig.world.store.nodes().set_link(node.id, true).await.unwrap();
+    rig.world.store.nodes().set_link(node.id, uuid::Uuid::nil()).await.unwrap();
     rig.world.store.nodes().request_deletion(rig.world.organization.id, node.id, Actor::System).await.unwrap();
     let reconcile = || rig.world.ctx.reconcile(migrations::WorkKind::Node, node.id.uuid());
     assert!(
@@ -400,7 +400,7 @@ async fn a_node_deleted_from_kubernetes_is_told_to_register() {
     let mut link = rig.link(rig.cluster, node.id).await;
     let mut stream = link.watch(WatchRequest::default()).await.unwrap().into_inner();
     assert_eq!(soon(stream.message()).await.unwrap().unwrap().registration, 0);
-    rig.world.store.nodes().set_link(node.id, true).await.unwrap();
+    rig.world.store.nodes().set_link(node.id, uuid::Uuid::nil()).await.unwrap();
     let mut changes = rig.world.ctx.tenants.changes();
     reconcile().await.unwrap();
     soon(changes.recv()).await.unwrap();

@@ -130,7 +130,7 @@ mod tests {
         world.reconcile_cluster(cluster.id).await.unwrap();
         let id = world.join(&cluster).await;
         let name = world.store.nodes().load(id).await.unwrap().name.to_string();
-        world.store.nodes().set_link(id, true).await.unwrap();
+        world.store.nodes().set_link(id, uuid::Uuid::nil()).await.unwrap();
         let put = |key: ObjectKey, more: Value| {
             world.tenant.put(key.clone(), &json!({}), "kubelet");
             let mut objects = world.tenant.objects.lock().unwrap();

@@ -25,7 +25,7 @@ use crate::{
     conn::{Conn, TlsStream},
     counters::{Kind, Refused},
     directory::{ClusterRoute, DirectoryError},
-    egress,
+    egress, forward,
     hello::{self, Alert, Hello, HelloError},
     limiter::{Acquired, ConnectionPermit},
     link, passthrough, socket,
@@ -139,6 +139,7 @@ async fn route(state: &Arc<GatewayState>, inbound: InboundConnection, target: Se
         ServerName::Portal => portal(state, inbound).await,
         ServerName::Enrollment => link::enrollment(state, inbound).await,
         ServerName::Unknown => inbound.refuse(state, Refused::UnknownName).await,
+        ServerName::Gateway(id) => forward::serve(state, inbound, &id).await,
         ServerName::Api(label) => {
             let found = state.routes.cluster(&label).await;
             if let Some((inbound, cluster)) = known(state, inbound, found).await {

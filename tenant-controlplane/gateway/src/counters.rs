@@ -24,11 +24,13 @@ pub enum Kind {
     Egress,
     /// A CONNECT stream inside a tunnel.
     Stream,
+    /// A CONNECT between this gateway and another, at either end.
+    Forwarded,
 }
 
 impl Kind {
     /// Every kind, in the order of declaration.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Passthrough,
         Self::Portal,
         Self::Enrollment,
@@ -37,6 +39,7 @@ impl Kind {
         Self::Api,
         Self::Egress,
         Self::Stream,
+        Self::Forwarded,
     ];
 
     /// The label value in metrics.
@@ -50,6 +53,7 @@ impl Kind {
             Self::Api => "api",
             Self::Egress => "egress",
             Self::Stream => "stream",
+            Self::Forwarded => "forwarded",
         }
     }
 }

@@ -9,6 +9,8 @@ use async_trait::async_trait;
 use ipnet::Ipv4Net;
 use rustls_pki_types::CertificateDer;
 
+use crate::tunnel::target::Host;
+
 /// Where a cluster's connections go and whom it trusts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClusterRoute {
@@ -36,6 +38,27 @@ pub struct NodeRoute {
     pub pod_cidr: Ipv4Net,
 }
 
+/// A node whose tunnel is at another gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RemoteLink {
+    /// The node as the tunnel needs it.
+    pub node: NodeRoute,
+    /// The gateway's id: 32 hexadecimal digits.
+    pub gateway: String,
+    /// Where it is reached.
+    pub address: SocketAddr,
+}
+
+impl RemoteLink {
+    /// Whether this host is the node or one of its pods.
+    pub(crate) fn owns(&self, host: &Host) -> bool {
+        match host {
+            Host::Node(name) => name.eq_ignore_ascii_case(&self.node.name),
+            Host::Address(address) => self.node.pod_cidr.contains(address),
+        }
+    }
+}
+
 /// The directory could not answer; the gateway then uses the last answer it got.
 #[derive(Debug, thiserror::Error)]
 #[error("ask the directory")]
@@ -59,6 +82,9 @@ pub trait Directory: Send + Sync + 'static {
     async fn node(&self, cluster_id: &str, node_id: &str) -> Result<Option<NodeRoute>, DirectoryError>;
     /// The name of the cluster's node in whose pod range this address lies.
     async fn owner(&self, cluster_id: &str, address: Ipv4Addr) -> Result<Option<String>, DirectoryError>;
-    /// The node's tunnel came up or went away. Called one at a time; the last call is how things stand.
+    /// The cluster's nodes whose tunnels are at other gateways that are alive. Asked where there may be any ([`crate::Peers`]), for what
+    /// no tunnel here leads to.
+    async fn remote_links(&self, cluster_id: &str) -> Result<Vec<RemoteLink>, DirectoryError>;
+    /// The node's tunnel came up or went away here. Called one at a time; the last call is how things stand.
     async fn link_changed(&self, cluster_id: &str, node_id: &str, connected: bool);
 }

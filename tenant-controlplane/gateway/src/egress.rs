@@ -18,7 +18,8 @@ use crate::{
     accept::InboundConnection,
     conn::TlsStream,
     counters::{Kind, Refused},
-    directory::ClusterRoute,
+    directory::{ClusterRoute, RemoteLink},
+    forward,
     tunnel::{
         client::{Link, OpenedStream, StreamRoom},
         head::{self, ConnectRequest},
@@ -29,7 +30,8 @@ use crate::{
     },
 };
 
-const ESTABLISHED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
+/// The answer after which bytes go both ways.
+pub(crate) const ESTABLISHED: &[u8] = b"HTTP/1.1 200 OK\r\n\r\n";
 
 /// Serves one egress connection to its end.
 pub(crate) async fn serve(state: &Arc<GatewayState>, inbound: InboundConnection, cluster: ClusterRoute) {
@@ -43,35 +45,80 @@ pub(crate) async fn serve(state: &Arc<GatewayState>, inbound: InboundConnection,
     let Some(mut stream) = inbound.finish(state, config).await else { return };
     let tenant = state.registry.tenant(&cluster.cluster_id);
     stream.get_mut().0.bind(tenant.token.clone(), state.live(Kind::Egress));
-    let request = match timeout(state.limits.connect_time, head::read(&mut stream)).await {
-        Ok(Ok(head)) => head,
-        Ok(Err(refusal)) => return answer(state, stream, &refusal).await,
-        Err(_) => return answer(state, stream, &Refusal::new(408, "CONNECT timeout")).await,
+    let request = match request(state, &mut stream).await {
+        Ok(request) => request,
+        Err(refusal) => return answer(state, stream, &refusal).await,
     };
-    match connect(state, &cluster.cluster_id, &tenant, &request).await {
-        Ok(opened) => splice(state, stream, request.early, opened).await,
+    let others = Others::Asked;
+    answer_connect(state, stream, Connect { cluster: &cluster.cluster_id, tenant: &tenant, request, others }).await;
+}
+
+/// Reads the CONNECT; a client that sends none is answered too.
+pub(crate) async fn request(state: &GatewayState, stream: &mut TlsStream) -> Result<ConnectRequest, Refusal> {
+    let late = |_| Err(Refusal::new(408, "CONNECT timeout"));
+    timeout(state.limits.connect_time, head::read(stream)).await.unwrap_or_else(late)
+}
+
+/// A CONNECT to answer.
+pub(crate) struct Connect<'a> {
+    /// The cluster's id.
+    pub(crate) cluster: &'a str,
+    /// What it has open here.
+    pub(crate) tenant: &'a Tenant,
+    /// What is asked for.
+    pub(crate) request: ConnectRequest,
+    /// What about nodes that are linked elsewhere.
+    pub(crate) others: Others,
+}
+
+/// Whether other gateways are asked for what no link here leads to.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Others {
+    /// They are: the request comes from an API server.
+    Asked,
+    /// They are not: the request comes from one of them, and travels once.
+    NotAsked,
+}
+
+/// What a target is reached by.
+enum Route {
+    Own(Arc<Link>),
+    Other(RemoteLink),
+}
+
+/// Opens the stream that is asked for and serves it to its end, or answers why there is none.
+pub(crate) async fn answer_connect(state: &GatewayState, stream: TlsStream, connect: Connect<'_>) {
+    let Connect { cluster, tenant, request, others } = connect;
+    let Ok(permit) = tenant.streams.clone().try_acquire_owned() else {
+        let limit = state.limits.streams_per_cluster;
+        let full = format!("too many open tunnel streams in this cluster (limit {limit})");
+        return answer(state, stream, &Refusal::new(503, full)).await;
+    };
+    match route(state, cluster, tenant, &request.target, others).await {
+        Ok(Route::Own(link)) => {
+            let room = StreamRoom { permit, memory: &tenant.memory };
+            match open(state, &link, &request.target, room).await {
+                Ok(opened) => splice(state, stream, request.early, opened).await,
+                Err(refusal) => answer(state, stream, &refusal).await,
+            }
+        }
+        Ok(Route::Other(remote)) => match forward::open(state, &remote, cluster, tenant, &request.target).await {
+            Ok(opened) => forward::splice(Front { stream, early: request.early }, opened).await,
+            Err(refusal) => answer(state, stream, &refusal).await,
+        },
         Err(refusal) => answer(state, stream, &refusal).await,
     }
 }
 
 /// A stream to the requested target, or the refusal to answer with.
-async fn connect(
+async fn open(
     state: &GatewayState,
-    cluster: &str,
-    tenant: &Tenant,
-    request: &ConnectRequest,
+    link: &Link,
+    target: &Target,
+    room: StreamRoom<'_>,
 ) -> Result<OpenedStream, Refusal> {
-    let permit = tenant.streams.clone().try_acquire_owned().map_err(|_| {
-        let limit = state.limits.streams_per_cluster;
-        Refusal::new(503, format!("too many open tunnel streams in this cluster (limit {limit})"))
-    })?;
-    let link = match tenant.own(&request.target.host) {
-        Some(link) => link,
-        None => any_link(state, cluster, tenant, &request.target).await?,
-    };
-    let room = StreamRoom { permit, memory: &tenant.memory };
     let deadline = Instant::now() + state.limits.connect_time;
-    match timeout_at(deadline, link.open(&request.target, room)).await {
+    match timeout_at(deadline, link.open(target, room)).await {
         Ok(outcome) => outcome,
         Err(_) => {
             let seconds = state.limits.connect_time.as_secs_f32();
@@ -80,8 +127,32 @@ async fn connect(
     }
 }
 
+/// The link of the node that the target is or lies on, here or at another gateway, and any for what lies on no node.
+async fn route(
+    state: &GatewayState,
+    cluster: &str,
+    tenant: &Tenant,
+    target: &Target,
+    others: Others,
+) -> Result<Route, Refusal> {
+    if let Some(link) = tenant.own(&target.host) {
+        return Ok(Route::Own(link));
+    }
+    let remote = if others == Others::Asked { forward::remote_links(state, cluster).await } else { Vec::new() };
+    if let Some(link) = remote.iter().find(|link| link.owns(&target.host)) {
+        return Ok(Route::Other(link.clone()));
+    }
+    any_route(state, cluster, tenant, target, remote).await
+}
+
 /// Another node's link for what lies on no node; a node that is away is named, be it asked for by its name or by an address.
-async fn any_link(state: &GatewayState, cluster: &str, tenant: &Tenant, target: &Target) -> Result<Arc<Link>, Refusal> {
+async fn any_route(
+    state: &GatewayState,
+    cluster: &str,
+    tenant: &Tenant,
+    target: &Target,
+    remote: Vec<RemoteLink>,
+) -> Result<Route, Refusal> {
     let away = match &target.host {
         Host::Node(name) => Some(name.clone()),
         Host::Address(address) => state.routes.owner(cluster, *address).await.unwrap_or_else(|error| {
@@ -93,7 +164,8 @@ async fn any_link(state: &GatewayState, cluster: &str, tenant: &Tenant, target: 
         return Err(Refusal::new(503, format!("node {name} has no tunnel: agent not connected")));
     }
     let nobody = || Refusal::new(503, format!("cannot reach {target}: no node of this cluster has a tunnel"));
-    tenant.any().ok_or_else(nobody)
+    let own = tenant.any().map(Route::Own);
+    own.or_else(|| remote.into_iter().next().map(Route::Other)).ok_or_else(nobody)
 }
 
 async fn splice(state: &GatewayState, mut stream: TlsStream, early: Bytes, opened: OpenedStream) {
@@ -106,7 +178,7 @@ async fn splice(state: &GatewayState, mut stream: TlsStream, early: Bytes, opene
     }
 }
 
-async fn answer(state: &GatewayState, mut stream: TlsStream, refusal: &Refusal) {
+pub(crate) async fn answer(state: &GatewayState, mut stream: TlsStream, refusal: &Refusal) {
     debug!(status = refusal.status, reason = refusal.reason, "CONNECT rejected");
     state.counters.refuse(Refused::Connect);
     let written = async {

@@ -11,6 +11,9 @@ pub enum GatewayError {
     /// The server certificate and its key are unusable or do not fit each other.
     #[error("use the gateway's server certificate")]
     UseCertificate(#[source] rustls::Error),
+    /// The authorities of other gateways' certificates are unusable.
+    #[error("use the authorities of other gateways")]
+    UsePeers(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// [`crate::Gateway::run`] was called twice.
     #[error("the gateway is already running")]
     AlreadyRunning,

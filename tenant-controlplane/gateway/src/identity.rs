@@ -23,6 +23,8 @@ pub(crate) enum Expected {
     NodeOf(String),
     /// The egress selector of this cluster's API server.
     EgressOf(String),
+    /// Gateways of this installation.
+    Gateway,
 }
 
 impl Expected {
@@ -31,6 +33,7 @@ impl Expected {
         let fits = match (self, peer(certificate)?) {
             (Self::NodeOf(own), Some(LinkPeer::Node { cluster, .. }))
             | (Self::EgressOf(own), Some(LinkPeer::Egress { cluster })) => *own == cluster,
+            (Self::Gateway, Some(LinkPeer::Gateway { .. })) => true,
             _ => false,
         };
         if fits { Ok(()) } else { Err(IdentityError::NotForThis) }
@@ -41,7 +44,7 @@ impl Expected {
 pub(crate) fn node_id(certificate: &CertificateDer<'_>) -> Option<String> {
     match peer(certificate).ok()?? {
         LinkPeer::Node { node, .. } => Some(node),
-        LinkPeer::Egress { .. } => None,
+        LinkPeer::Egress { .. } | LinkPeer::Gateway { .. } => None,
     }
 }
 
@@ -103,6 +106,17 @@ mod tests {
         assert!(Expected::NodeOf("egress".into()).check(&egress).is_err());
         assert!(Expected::EgressOf("nod_1".into()).check(&node("egress")).is_err());
         assert!(Expected::EgressOf("cls_1".into()).check(&node("cls_1")).is_err());
+    }
+
+    #[test]
+    fn a_gateway_is_neither_and_neither_is_a_gateway() {
+        let gateway = certificate(&[(DnType::CommonName, "cls_1"), (DnType::OrganizationName, "gateway")]);
+        assert_eq!(Expected::Gateway.check(&gateway), Ok(()));
+        assert!(Expected::EgressOf("cls_1".into()).check(&gateway).is_err());
+        assert!(Expected::NodeOf("gateway".into()).check(&gateway).is_err());
+        assert!(Expected::Gateway.check(&node("gateway")).is_err());
+        let egress = certificate(&[(DnType::CommonName, "gateway"), (DnType::OrganizationName, "egress")]);
+        assert!(Expected::Gateway.check(&egress).is_err());
     }
 
     #[test]

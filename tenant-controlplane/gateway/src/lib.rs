@@ -8,14 +8,16 @@
 //! link                      ─▶ TLS ended here, gRPC enrollment            ─▶ link sink, no identity
 //! <label>.link              ─▶ TLS ended here, client certificate needed ─▶ by ALPN: link sink, tunnel, or API splice
 //! <label>.egress            ─▶ TLS ended here, client certificate needed ─▶ CONNECT: a stream over some node's tunnel
+//! <id>.gateway              ─▶ TLS ended here, a gateway's certificate   ─▶ CONNECT: a stream over a tunnel that is here
 //! anything else, no name    ─▶ TLS ended here                            ─▶ portal sink
 //! ```
 //!
 //! Beside the shared port a cluster may have one of its own, for clients that cannot ask for a name: it leads to that API server alone.
 //!
 //! The gateway keeps nothing on disk and knows clusters only through [`Directory`]; what it last read from there
-//! it goes on using while the directory cannot answer. What is absent: it never opens a connection to an address a
-//! tenant names; only agents do that, on their own machine.
+//! it goes on using while the directory cannot answer. Several may share one directory ([`Peers`]): what a node is asked for reaches
+//! it through the gateway that has its tunnel. What is absent: it never opens a connection to an address a tenant names; only agents do
+//! that, on their own machine.
 
 mod accept;
 mod api_splice;
@@ -26,6 +28,7 @@ mod dial;
 mod directory;
 mod egress;
 mod error;
+mod forward;
 mod hello;
 mod identity;
 mod limiter;
@@ -55,13 +58,15 @@ pub use crate::{
     claim::Claim,
     conn::{Conn, TlsStream},
     counters::{Kind, Refused, Snapshot},
-    directory::{ClusterRoute, Directory, DirectoryError, NodeRoute},
+    directory::{ClusterRoute, Directory, DirectoryError, NodeRoute, RemoteLink},
     error::GatewayError,
+    forward::Peers,
     limits::Limits,
     tunnel::registry::LinkInfo,
 };
 use crate::{
     counters::{Counters, Live},
+    forward::PeerState,
     limiter::{Acquired, ConnectionLimiter, ConnectionPermit, LimiterConfig},
     routes::Routes,
     tls::Tls,
@@ -92,6 +97,8 @@ pub struct GatewayConfig {
     pub domain: String,
     /// The gateway's own certificate chain (leaf first) and key, for every name whose TLS ends here.
     pub server_cert: (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>),
+    /// How other gateways on the same directory are reached; `None` where this is the only one.
+    pub peers: Option<Peers>,
     /// Where clusters and nodes are looked up.
     pub directory: Arc<dyn Directory>,
     /// Takes browsers and API clients (ALPN `h2` or `http/1.1`).
@@ -107,6 +114,7 @@ pub(crate) struct GatewayState {
     domain: String,
     routes: Routes,
     tls: Tls,
+    peers: Option<PeerState>,
     registry: Registry,
     notifier: Notifier,
     counters: Arc<Counters>,
@@ -183,10 +191,13 @@ impl Gateway {
         let (portals, callers) = (limiter(portals, Duration::ZERO), limiter(limits.portal_callers, Duration::ZERO));
         let enrollments = limiter(limits.enrollments, Duration::ZERO);
         let stopping = hard.child_token();
+        let tls = Tls::new(chain, key)?;
+        let peers = config.peers.map(|peers| PeerState::new(peers, &tls)).transpose()?;
         let state = GatewayState {
             domain: config.domain.trim_matches('.').to_ascii_lowercase(),
             routes: Routes::new(config.directory.clone(), &config.limits),
-            tls: Tls::new(chain, key)?,
+            tls,
+            peers,
             registry: Registry::new(&config.limits, hard.clone()),
             notifier: Notifier::new(config.directory),
             counters,
@@ -253,6 +264,16 @@ impl Gateway {
     /// something go on that was removed.
     pub fn known(&self) -> Vec<(String, Vec<String>)> {
         self.state.registry.known()
+    }
+
+    /// Every node that has its tunnel here, with its cluster.
+    pub fn linked(&self) -> Vec<(String, String)> {
+        self.state.registry.linked()
+    }
+
+    /// Tells the directory once more whether a node has its tunnel here: for when its record says something else.
+    pub fn report_link(&self, cluster_id: &str, node_id: &str) {
+        self.state.notifier.changed(cluster_id, node_id);
     }
 
     /// Serves a port of one cluster's own until `cancel` or the gateway's end: whatever name a client asks for, or none, it gets to that

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::{
-    directory::{ClusterRoute, Directory, DirectoryError, NodeRoute},
+    directory::{ClusterRoute, Directory, DirectoryError, NodeRoute, RemoteLink},
     limits::Limits,
 };
 
@@ -28,6 +28,8 @@ struct Memory {
     /// Labels that nobody has, and when that was read.
     unknown: HashMap<String, Instant>,
     nodes: HashMap<(String, String), NodeRoute>,
+    /// By cluster.
+    remote: HashMap<String, Vec<RemoteLink>>,
 }
 
 impl Memory {
@@ -116,6 +118,17 @@ impl Routes {
         }
     }
 
+    /// The cluster's nodes whose tunnels are at other gateways.
+    pub(crate) async fn remote_links(&self, cluster: &str) -> Result<Vec<RemoteLink>, DirectoryError> {
+        match self.within(self.directory.remote_links(cluster)).await {
+            Ok(links) => {
+                self.memory().remote.insert(cluster.to_owned(), links.clone());
+                Ok(links)
+            }
+            Err(error) => recall(self.memory().remote.get(cluster).cloned(), error).map(Option::unwrap_or_default),
+        }
+    }
+
     /// The name of the node in whose pod range an address lies. Not remembered: it only makes a refusal clearer.
     pub(crate) async fn owner(&self, cluster: &str, address: Ipv4Addr) -> Result<Option<String>, DirectoryError> {
         self.within(self.directory.owner(cluster, address)).await
@@ -131,6 +144,7 @@ impl Routes {
         let mut memory = self.memory();
         memory.clusters.retain(|_, route| route.cluster_id != cluster);
         memory.nodes.retain(|(owner, _), _| owner != cluster);
+        memory.remote.remove(cluster);
     }
 
     async fn within<T>(&self, answer: impl Future<Output = Result<T, DirectoryError>>) -> Result<T, DirectoryError> {

@@ -29,3 +29,11 @@ pub(crate) fn keep_queue_short(tcp: &TcpStream) {
         debug!(%error, "TCP_NOTSENT_LOWAT not set");
     }
 }
+
+/// Has the connection reset when it is dropped, with what it has not sent yet: a peer that does not read hears of it at once, which it
+/// would not of an end behind bytes that it leaves lying.
+pub(crate) fn reset_on_drop(tcp: &TcpStream) {
+    if let Err(error) = SockRef::from(tcp).set_linger(Some(Duration::ZERO)) {
+        debug!(%error, "SO_LINGER not set");
+    }
+}

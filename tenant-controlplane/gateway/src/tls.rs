@@ -12,9 +12,9 @@ use std::{
 
 use node_protocol::alpn;
 use rustls::{
-    CertificateError, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore, ServerConfig,
-    SignatureScheme, SupportedProtocolVersion,
-    client::danger::HandshakeSignatureValid,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error as TlsError, RootCertStore,
+    ServerConfig, SignatureScheme, SupportedProtocolVersion,
+    client::{ResolvesClientCert, danger::HandshakeSignatureValid},
     crypto::{CryptoProvider, aws_lc_rs},
     server::{
         ClientHello, NoServerSessionStorage, ResolvesServerCert, VerifierBuilderError, WebPkiClientVerifier,
@@ -38,7 +38,7 @@ pub(crate) enum TrustError {
     Build(#[source] TlsError),
 }
 
-/// The server configurations of a gateway.
+/// The TLS configurations of a gateway.
 pub(crate) struct Tls {
     provider: Arc<CryptoProvider>,
     own: Arc<OwnCertificate>,
@@ -53,6 +53,14 @@ struct ClusterTls {
     trust: Vec<CertificateDer<'static>>,
     link: Arc<ServerConfig>,
     egress: Arc<ServerConfig>,
+}
+
+/// The configurations between gateways.
+pub(crate) struct GatewayTls {
+    /// Of the one that is dialed.
+    pub(crate) server: Arc<ServerConfig>,
+    /// Of the one that dials.
+    pub(crate) client: Arc<ClientConfig>,
 }
 
 impl Tls {
@@ -85,6 +93,19 @@ impl Tls {
     /// For the egress selector of the cluster's API server.
     pub(crate) fn egress(&self, cluster: &ClusterRoute) -> Result<Arc<ServerConfig>, TrustError> {
         Ok(self.cluster(cluster)?.egress)
+    }
+
+    /// For other gateways, whose certificates are by these authorities: what is shown to them, as the server and as the client.
+    pub(crate) fn gateways(&self, roots: RootCertStore) -> Result<GatewayTls, TrustError> {
+        let roots = Arc::new(roots);
+        let mut client = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(TrustError::Build)?
+            .with_root_certificates(roots.clone())
+            .with_client_cert_resolver(self.own.clone());
+        client.alpn_protocols = owned(&[alpn::GATEWAY]);
+        let server = self.closed(&roots, Expected::Gateway, &[alpn::GATEWAY])?;
+        Ok(GatewayTls { server, client: Arc::new(client) })
     }
 
     /// Forgets a deleted cluster.
@@ -175,6 +196,16 @@ struct OwnCertificate(RwLock<Arc<CertifiedKey>>);
 impl ResolvesServerCert for OwnCertificate {
     fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+}
+
+impl ResolvesClientCert for OwnCertificate {
+    fn resolve(&self, _: &[&[u8]], _: &[SignatureScheme]) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.read().unwrap_or_else(PoisonError::into_inner).clone())
+    }
+
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 

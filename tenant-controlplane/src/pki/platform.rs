@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use node_protocol::server_name;
+use node_protocol::{server_name, subject};
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
@@ -31,9 +31,11 @@ impl PlatformNames<'_> {
         let own = own.into_iter().chain(server_name::served_by_gateway(domain));
         Subject {
             cn: format!("pilothouse {domain}"),
+            o: vec![subject::GATEWAY.to_owned()],
             dns_sans: own.chain(self.names.iter().cloned()).collect(),
             ip_sans: self.ips.to_vec(),
-            usage: Usage::Server,
+            // Gateways show it to each other too, where one forwards to another.
+            usage: Usage::Both,
             ..Subject::default()
         }
     }

@@ -302,9 +302,13 @@ fn the_gateway_shows_names_of_its_domain_and_given_addresses() {
     let names = PlatformNames { domain: "pilothouse.internal", names: &["portal.example".to_owned()], ips: &addresses };
     let platform = PlatformPki::generate(&names, NOW, &Keys).unwrap();
     let (dns, ips) = sans(&platform.server.cert_pem);
-    for name in
-        ["link.pilothouse.internal", "*.link.pilothouse.internal", "*.egress.pilothouse.internal", "portal.example"]
-    {
+    for name in [
+        "link.pilothouse.internal",
+        "*.link.pilothouse.internal",
+        "*.egress.pilothouse.internal",
+        "*.gateway.pilothouse.internal",
+        "portal.example",
+    ] {
         assert!(dns.iter().any(|known| known == name), "{name} missing of {dns:?}");
     }
     assert_eq!(ips, addresses);

@@ -94,3 +94,7 @@ INSERT INTO kubeconfig_authorities (id, cluster, certificate, sealed, taken, sin
 
 -- step m0020_refused_nodes
 UPDATE node_tombstones SET refused_at = @now WHERE node = @u082;
+
+-- step m0023_gateways
+INSERT INTO gateways (id, instance, address, started_at, expires_at) VALUES (@u146, @u147, '192.0.2.1:8443', 1000, @far);
+UPDATE nodes SET link_gateway = @u146 WHERE id = @u080;

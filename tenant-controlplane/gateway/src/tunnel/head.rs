@@ -1,6 +1,7 @@
 //! The head of an HTTP/1.1 CONNECT, as kube-apiserver's egress selector sends it.
 
 use bytes::{Bytes, BytesMut};
+use node_protocol::header::CLUSTER;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use crate::tunnel::{refusal::Refusal, target::Target};
@@ -16,6 +17,8 @@ const MAX_HEADERS: usize = 32;
 pub(crate) struct ConnectRequest {
     /// What it asks for.
     pub(crate) target: Target,
+    /// The cluster it is for, which only other gateways say.
+    pub(crate) cluster: Option<String>,
     /// Bytes that came after the head: already the client's.
     pub(crate) early: Bytes,
 }
@@ -24,8 +27,8 @@ pub(crate) struct ConnectRequest {
 pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<ConnectRequest, Refusal> {
     let mut bytes = BytesMut::with_capacity(512);
     loop {
-        if let Some((target, end)) = parse(&bytes)? {
-            return Ok(ConnectRequest { target, early: bytes.split_off(end).freeze() });
+        if let Some((target, cluster, end)) = parse(&bytes)? {
+            return Ok(ConnectRequest { target, cluster, early: bytes.split_off(end).freeze() });
         }
         if bytes.len() >= MAX_HEAD {
             return Err(Refusal::new(431, "CONNECT header too large"));
@@ -37,8 +40,8 @@ pub(crate) async fn read(from: &mut (impl AsyncRead + Unpin)) -> Result<ConnectR
     }
 }
 
-/// The target and the length of the head; `None` while it is not complete.
-fn parse(bytes: &[u8]) -> Result<Option<(Target, usize)>, Refusal> {
+/// The target, the cluster if it is said, and the length of the head; `None` while it is not complete.
+fn parse(bytes: &[u8]) -> Result<Option<(Target, Option<String>, usize)>, Refusal> {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let mut request = httparse::Request::new(&mut headers);
     let end = match request.parse(bytes) {
@@ -48,7 +51,11 @@ fn parse(bytes: &[u8]) -> Result<Option<(Target, usize)>, Refusal> {
         Err(_) => return Err(Refusal::new(400, "expected CONNECT host:port HTTP/1.1")),
     };
     match (request.method, request.path) {
-        (Some("CONNECT"), Some(authority)) => Ok(Some((Target::parse(authority)?, end))),
+        (Some("CONNECT"), Some(authority)) => {
+            let named = request.headers.iter().find(|header| header.name.eq_ignore_ascii_case(CLUSTER));
+            let cluster = named.and_then(|header| std::str::from_utf8(header.value).ok()).map(ToOwned::to_owned);
+            Ok(Some((Target::parse(authority)?, cluster, end)))
+        }
         _ => Err(Refusal::new(405, "only CONNECT host:port is served here")),
     }
 }
@@ -65,7 +72,13 @@ mod tests {
     async fn as_kube_apiserver_sends_it() {
         let head = of("CONNECT web-1:10250 HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n").await.unwrap();
         assert_eq!(head.target.to_string(), "web-1:10250");
-        assert!(head.early.is_empty());
+        assert!(head.early.is_empty() && head.cluster.is_none());
+    }
+
+    #[tokio::test]
+    async fn as_another_gateway_sends_it() {
+        let head = of("CONNECT web-1:10250 HTTP/1.1\r\nX-Pilothouse-Cluster: cls_1\r\n\r\n").await.unwrap();
+        assert_eq!(head.cluster.as_deref(), Some("cls_1"));
     }
 
     #[tokio::test]

@@ -154,6 +154,18 @@ impl Registry {
         tenants.iter().map(|(cluster, tenant)| (cluster.clone(), nodes(tenant))).collect()
     }
 
+    /// Every node that has a live link, with its cluster.
+    pub(crate) fn linked(&self) -> Vec<(String, String)> {
+        let tenants: Vec<_> =
+            self.tenants().iter().map(|(cluster, tenant)| (cluster.clone(), tenant.clone())).collect();
+        let of = |(cluster, tenant): (String, Arc<Tenant>)| {
+            let nodes = tenant.nodes();
+            let linked = nodes.iter().filter(|(_, node)| node.link.is_some());
+            linked.map(|(node, _)| (cluster.clone(), node.clone())).collect::<Vec<_>>()
+        };
+        tenants.into_iter().flat_map(of).collect()
+    }
+
     /// Cuts a node.
     pub(crate) fn drop_node(&self, cluster_id: &str, node_id: &str) {
         let tenant = self.tenants().get(cluster_id).cloned();

@@ -90,7 +90,7 @@ pub(crate) async fn relay(front: Front, opened: OpenedStream, half_closed: Durat
 }
 
 /// Ready when the front's TCP connection broke: a stream stalled by its reader neither reads nor writes there.
-async fn gone(socket: &TcpStream) -> Broken {
+pub(crate) async fn gone(socket: &TcpStream) -> Broken {
     match socket.ready(Interest::ERROR).await {
         Ok(_) => Broken::Front(socket.take_error().ok().flatten().unwrap_or(ErrorKind::ConnectionReset.into())),
         Err(error) => Broken::Front(error),

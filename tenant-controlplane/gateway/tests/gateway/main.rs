@@ -3,6 +3,7 @@
 
 mod agent;
 mod crowd;
+mod forward;
 mod hello;
 mod identity;
 mod lifecycle;

@@ -50,6 +50,16 @@ impl Authority {
         self.sign(params)
     }
 
+    /// A gateway's own certificate: for clients, and for other gateways both ways.
+    pub fn gateway(&self, names: &[&str]) -> Leaf {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name =
+            subject(&[(DnType::CommonName, "pilothouse x"), (DnType::OrganizationName, "gateway")]);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(params)
+    }
+
     pub fn node(&self, cluster: &str, node: &str) -> Leaf {
         let fields =
             [(DnType::CommonName, node), (DnType::OrganizationName, cluster), (DnType::OrganizationalUnitName, "node")];

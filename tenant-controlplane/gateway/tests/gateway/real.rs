@@ -50,7 +50,7 @@ impl Cluster {
         write_leaf(dir.path(), "egress", &world.link_a.egress(A));
         write_leaf(dir.path(), "kubelet-client", &clients.client(&[(DnType::CommonName, "kube-apiserver")]));
         write_leaf(dir.path(), "sa", &clients.server(&["sa"]));
-        for (name, ca) in [("api-ca", &world.api_ca), ("clients", &clients), ("platform", &world.platform)] {
+        for (name, ca) in [("api-ca", &*world.api_ca), ("clients", &clients), ("platform", &*world.platform)] {
             write_pem(dir.path(), name, "CERTIFICATE", &ca.certificate);
         }
         write_pem(dir.path(), "kubelet-ca", "CERTIFICATE", &kubelet_ca.certificate);

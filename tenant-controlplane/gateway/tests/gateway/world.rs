@@ -12,7 +12,8 @@ use std::{
 
 use async_trait::async_trait;
 use gateway::{
-    ClusterRoute, Directory, DirectoryError, Gateway, GatewayConfig, Limits, NodeRoute, Peer, Sink, TlsStream,
+    ClusterRoute, Directory, DirectoryError, Gateway, GatewayConfig, Limits, NodeRoute, Peer, Peers, RemoteLink, Sink,
+    TlsStream,
 };
 use rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::aws_lc_rs};
 use rustls_pki_types::ServerName;
@@ -44,6 +45,8 @@ pub struct Book {
     pub deleted: Mutex<HashMap<String, ClusterRoute>>,
     pub nodes: Mutex<HashMap<(String, String), NodeRoute>>,
     pub events: Mutex<Vec<(String, String, bool)>>,
+    /// Cluster A's links, at whichever gateway.
+    pub remote: Mutex<Vec<RemoteLink>>,
     pub down: AtomicBool,
     /// How often a cluster was looked up.
     pub asked: AtomicUsize,
@@ -74,6 +77,11 @@ impl Directory for Book {
         Ok(own.map(|(_, node)| node.name.clone()))
     }
 
+    async fn remote_links(&self, cluster: &str) -> Result<Vec<RemoteLink>, DirectoryError> {
+        self.check()?;
+        Ok(if cluster == A { self.remote.lock().unwrap().clone() } else { Vec::new() })
+    }
+
     async fn link_changed(&self, cluster: &str, node: &str, connected: bool) {
         self.events.lock().unwrap().push((cluster.to_owned(), node.to_owned(), connected));
     }
@@ -89,15 +97,26 @@ impl Book {
 pub struct World {
     pub gateway: Gateway,
     pub address: SocketAddr,
+    /// The gateway's id among others.
+    pub id: String,
     pub book: Arc<Book>,
-    pub platform: Authority,
-    pub link_a: Authority,
-    pub link_b: Authority,
-    pub api_ca: Authority,
+    pub platform: Arc<Authority>,
+    pub link_a: Arc<Authority>,
+    pub link_b: Arc<Authority>,
+    pub api_ca: Arc<Authority>,
     pub portal: Sunk,
     pub link: Sunk,
     pub cancel: CancellationToken,
     pub running: JoinHandle<()>,
+}
+
+/// What gateways of one installation share.
+struct Installation {
+    book: Arc<Book>,
+    platform: Arc<Authority>,
+    link_a: Arc<Authority>,
+    link_b: Arc<Authority>,
+    api_ca: Arc<Authority>,
 }
 
 impl World {
@@ -108,25 +127,41 @@ impl World {
     /// Cluster A has an API server that echoes in TLS, cluster B has none. Node `web-1` is `nod_1` of A.
     pub async fn with(limits: Limits) -> Self {
         let _ = aws_lc_rs::default_provider().install_default();
-        let (platform, api_ca) = (Authority::new("platform"), Authority::new("api serving"));
-        let (link_a, link_b) = (Authority::new("link a"), Authority::new("link b"));
+        let authority = |name: &str| Arc::new(Authority::new(name));
+        let (platform, api_ca) = (authority("platform"), authority("api serving"));
+        let (link_a, link_b) = (authority("link a"), authority("link b"));
         let api = serve_api(api_ca.server(&[&format!("{LABEL_A}.api.{DOMAIN}")])).await;
         let book = Arc::new(Book::default());
         book.add_cluster(LABEL_A, A, Some(api), &link_a);
         book.add_cluster(LABEL_B, B, None, &link_b);
         book.add_node(A, "nod_1", "web-1", "10.244.1.0/24");
-        let own = platform.server(&[
+        Self::start(Installation { book, platform, link_a, link_b, api_ca }, limits, 1).await
+    }
+
+    /// Another gateway of the same installation.
+    pub async fn beside(&self, limits: Limits) -> Self {
+        let (book, platform) = (self.book.clone(), self.platform.clone());
+        let (link_a, link_b, api_ca) = (self.link_a.clone(), self.link_b.clone(), self.api_ca.clone());
+        Self::start(Installation { book, platform, link_a, link_b, api_ca }, limits, 2).await
+    }
+
+    async fn start(installation: Installation, limits: Limits, number: usize) -> Self {
+        let Installation { book, platform, link_a, link_b, api_ca } = installation;
+        let own = platform.gateway(&[
             &format!("portal.{DOMAIN}"),
             &format!("link.{DOMAIN}"),
             &format!("*.link.{DOMAIN}"),
             &format!("*.egress.{DOMAIN}"),
+            &format!("*.gateway.{DOMAIN}"),
             "127.0.0.1",
         ]);
+        let id = format!("{number:032x}");
         let ((portal_sink, portal), (link_sink, link)) = (sink(), sink());
         let gateway = Gateway::new(GatewayConfig {
             listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             domain: DOMAIN.to_owned(),
             server_cert: (own.chain, own.key),
+            peers: Some(Peers { id: id.clone(), trust: vec![platform.certificate.clone()] }),
             directory: book.clone(),
             portal: portal_sink,
             link: link_sink,
@@ -139,7 +174,7 @@ impl World {
             async move { gateway.run(cancel).await.unwrap() }
         });
         let address = gateway.local_addr();
-        Self { gateway, address, book, platform, link_a, link_b, api_ca, portal, link, cancel, running }
+        Self { gateway, address, id, book, platform, link_a, link_b, api_ca, portal, link, cancel, running }
     }
 
     pub async fn tcp(&self) -> TcpStream {
