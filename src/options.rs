@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use migrations::Resource;
+use migrations::{AuditCheckpoint, Resource};
 use tenant_controlplane::version::KubernetesVersion;
 
 use crate::instance::PortRange;
@@ -261,8 +261,18 @@ pub struct AdminAuditArgs {
 /// What else can be done with it.
 #[derive(Debug, Subcommand)]
 pub enum AdminAuditVerb {
-    /// Verify the hash chain; report the first entry of each organization that was changed
-    Verify(DoctorArgs),
+    /// Verify the log: report the first entry of each organization that was changed, and entries that are missing
+    Verify(AdminAuditVerifyArgs),
+}
+
+/// Against what.
+#[derive(Debug, Args)]
+pub struct AdminAuditVerifyArgs {
+    #[command(flatten)]
+    pub common: DoctorArgs,
+    /// `NUMBER:HASH` that an earlier run printed: fail if the log does not go on from there
+    #[arg(long)]
+    pub checkpoint: Option<AuditCheckpoint>,
 }
 
 /// Which entries.

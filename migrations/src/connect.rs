@@ -61,7 +61,7 @@ impl Target {
 /// An open database whose schema is up to date.
 pub(crate) struct Opened {
     pub(crate) pool: DatabaseConnection,
-    /// Whether the audit log's chains were made just now.
+    /// Whether the audit log's chains were made just now, or numbered.
     pub(crate) chained: bool,
 }
 
@@ -157,7 +157,7 @@ async fn migrate(pool: &DatabaseConnection) -> Result<bool, ConnectError> {
     };
     let pending = Migrator::get_pending_migrations(pool).await.map_err(failed)?;
     Migrator::up(pool, None).await.map_err(failed)?;
-    Ok(pending.iter().any(|step| step.name() == schema::AUDIT_CHAIN))
+    Ok(pending.iter().any(|step| [schema::AUDIT_CHAIN, schema::AUDIT_NUMBERS].contains(&step.name())))
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use sea_orm::{
 
 use crate::changes::{CHANNEL, Change, Hub};
 use crate::error::StoreError;
-use crate::store::audit_chain::{self, Entry};
+use crate::store::audit_chain::{self, Entry, Pending};
 use crate::store::idempotency::KeyLease;
 use aws_lc_rs::hmac;
 use uuid::Uuid;
@@ -74,8 +74,8 @@ impl Db {
         let immediate = Some(SqliteTransactionMode::Immediate);
         let options = TransactionOptions { sqlite_transaction_mode: immediate, ..TransactionOptions::default() };
         let inner = within(self.pool.begin_with_options(options)).await?;
-        let (entries, key) = (Mutex::default(), key.clone());
-        Ok(Tx { inner, changes: Vec::new(), hub: Arc::clone(hub), mode: mode.clone(), entries, key })
+        let (audit, key) = (Mutex::default(), key.clone());
+        Ok(Tx { inner, changes: Vec::new(), hub: Arc::clone(hub), mode: mode.clone(), audit, key })
     }
 }
 
@@ -135,7 +135,7 @@ pub(crate) struct Tx {
     hub: Arc<Hub>,
     mode: Mode,
     /// What the audit log will say of it.
-    entries: Mutex<Vec<Entry>>,
+    audit: Mutex<Pending>,
     /// Signs the heads of the audit log.
     key: hmac::Key,
 }
@@ -156,12 +156,12 @@ impl Tx {
 
     /// An entry of the audit log, written when this is committed.
     pub(crate) fn audit(&self, entry: Entry) {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner).push(entry);
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner).entries.push(entry);
     }
 
-    /// Begins the audit log of an organization that this transaction makes.
-    pub(crate) async fn begin_audit(&self, organization: Uuid) -> Result<(), StoreError> {
-        audit_chain::create(self, &self.key, organization).await
+    /// Begins the audit log of an organization that this transaction makes, when this is committed.
+    pub(crate) fn begin_audit(&self, organization: Uuid) {
+        self.audit.lock().unwrap_or_else(PoisonError::into_inner).begun.push(organization);
     }
 
     /// The idempotency key this is done for.
@@ -174,8 +174,8 @@ impl Tx {
         if matches!(self.mode, Mode::DryRun) {
             return Ok(within(self.inner.rollback()).await?);
         }
-        let entries = std::mem::take(&mut *self.entries.lock().unwrap_or_else(PoisonError::into_inner));
-        audit_chain::append(&self, &self.key, entries).await?;
+        let pending = std::mem::take(&mut *self.audit.lock().unwrap_or_else(PoisonError::into_inner));
+        audit_chain::append(&self, &self.key, pending).await?;
         let postgres = self.get_database_backend() == DbBackend::Postgres;
         if postgres {
             self.notify().await?;

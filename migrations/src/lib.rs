@@ -28,7 +28,10 @@ pub use changes::{Change, ChangeKind};
 pub use error::{ConnectError, EnrollError, StoreError};
 pub use kek::{Kek, KekError};
 pub use rows::api_token::{ApiToken, NewToken};
-pub use rows::audit::{AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditReport, NewAudit, UserEvent};
+pub use rows::audit::{
+    AuditCheckpoint, AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditLog, AuditReport, NewAudit,
+    NotACheckpoint, UserEvent,
+};
 pub use rows::cluster::{Cluster, ClusterReport, NewCluster, Route};
 pub use rows::gateway::{GatewayInfo, LinkedNode};
 pub use rows::host::Host;

@@ -26,6 +26,7 @@ mod m0020_refused_nodes;
 mod m0021_trace_context;
 mod m0022_pool_version;
 mod m0023_gateways;
+mod m0026_audit_numbers;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +34,8 @@ use sea_orm_migration::prelude::*;
 
 /// The step that chains the audit log, by the name of its file.
 pub(crate) const AUDIT_CHAIN: &str = "m0014_audit_chain";
+/// The step that numbers its entries, by the same.
+pub(crate) const AUDIT_NUMBERS: &str = "m0026_audit_numbers";
 
 /// All steps.
 pub(crate) struct Migrator;
@@ -63,6 +66,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0021_trace_context::Migration),
             Box::new(m0022_pool_version::Migration),
             Box::new(m0023_gateways::Migration),
+            Box::new(m0026_audit_numbers::Migration),
         ]
     }
 }

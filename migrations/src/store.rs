@@ -2,6 +2,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod audit_chain;
+mod audit_verify;
 pub(crate) mod authorities;
 pub(crate) mod cluster_ports;
 pub(crate) mod clusters;
@@ -232,24 +233,23 @@ impl Store {
         self.inner.mac_key.get().ok_or(StoreError::Corrupt { what: "signing key of the audit log" })
     }
 
-    /// Loads the key that signs the audit log. `chained` says that the chains were made just now: then they begin. So they do when there is
+    /// Loads the key that signs the audit log. `chained` says that the chains were made just now, or numbered: then they begin. So they do when there is
     /// neither key nor person yet, as after a process that was killed at its first start; where people are, somebody took the key away.
     async fn open_audit_log(&self, chained: bool) -> Result<(), StoreError> {
         let fresh = secret::random_label(MAC_KEY_LENGTH)?;
-        let key = hmac::Key::new(hmac::HMAC_SHA256, fresh.as_bytes());
+        let mut key = hmac::Key::new(hmac::HMAC_SHA256, fresh.as_bytes());
         let tx = self.inner.db.begin(&self.inner.hub, &self.mode, &key).await?;
         let is_new = self.settings().add_secret(&tx, MAC_KEY, &fresh).await?;
-        if is_new && user::Entity::find().limit(1).one(&tx).await?.is_none() {
+        if !is_new {
+            let kept = self.settings().get_secret(MAC_KEY).await?;
+            let kept = kept.ok_or(StoreError::Corrupt { what: "signing key of the audit log" })?;
+            key = hmac::Key::new(hmac::HMAC_SHA256, kept.as_bytes());
+        }
+        if chained || (is_new && user::Entity::find().limit(1).one(&tx).await?.is_none()) {
             audit_chain::begin_all(&tx, &key).await?;
         }
         tx.commit().await?;
-        let kept = self.settings().get_secret(MAC_KEY).await?.ok_or(StoreError::Corrupt { what: "secret setting" })?;
-        let _ = self.inner.mac_key.set(hmac::Key::new(hmac::HMAC_SHA256, kept.as_bytes()));
-        if chained {
-            let tx = self.begin().await?;
-            audit_chain::begin_all(&tx, self.mac_key()?).await?;
-            tx.commit().await?;
-        }
+        let _ = self.inner.mac_key.set(key);
         Ok(())
     }
 }

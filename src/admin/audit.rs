@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use migrations::{AuditEntry, AuditFault, AuditFilter, AuditReport, Page};
+use migrations::{AuditEntry, AuditFault, AuditFilter, AuditLog, AuditReport, Page};
 use serde_json::json;
 use time::format_description::well_known::Rfc3339;
 
 use super::{open, organization};
 use crate::doctor::Check;
 use crate::instance::Instance;
-use crate::options::{AdminAuditArgs, AdminAuditListArgs, AdminAuditVerb, DoctorArgs, InstanceArgs, Output};
+use crate::options::{AdminAuditArgs, AdminAuditListArgs, AdminAuditVerb, AdminAuditVerifyArgs, InstanceArgs, Output};
 
 /// Lists entries, or verifies all of them.
 pub async fn audit(args: AdminAuditArgs) -> Result<ExitCode> {
@@ -60,10 +60,10 @@ fn shape(entry: &AuditEntry) -> serde_json::Value {
     })
 }
 
-async fn verify(args: DoctorArgs) -> Result<ExitCode> {
-    let (_, store) = open(&args.instance).await?;
-    let report = store.audit().verify().await.context("read the audit log")?;
-    match args.output {
+async fn verify(args: AdminAuditVerifyArgs) -> Result<ExitCode> {
+    let (_, store) = open(&args.common.instance).await?;
+    let report = store.audit().verify(args.checkpoint.as_ref()).await.context("read the audit log")?;
+    match args.common.output {
         Output::Text => print(&report),
         Output::Json => println!("{}", document(&report)),
     }
@@ -72,24 +72,36 @@ async fn verify(args: DoctorArgs) -> Result<ExitCode> {
 
 fn print(report: &AuditReport) {
     for fault in &report.faults {
-        println!("{}", told(fault));
+        println!("{}", describe(fault));
     }
-    let AuditReport { chains, entries, faults, digest } = report;
-    println!("{entries} entries of {chains} chains read, {} broken", faults.len());
-    println!("digest {digest}");
+    let AuditReport { chains, entries, faults, checkpoint } = report;
+    println!("{entries} entries of {chains} chains read, {} faults", faults.len());
+    if let Some(checkpoint) = checkpoint {
+        println!("checkpoint {checkpoint}");
+    }
 }
 
 /// A fault for people: which log, which entry, what is wrong.
-fn told(fault: &AuditFault) -> String {
-    let whose = fault.organization.map_or_else(|| "the platform".to_owned(), |organization| organization.to_string());
+fn describe(fault: &AuditFault) -> String {
+    let whose = match fault.log {
+        AuditLog::Organization(organization) => organization.to_string(),
+        AuditLog::Platform => "the platform".to_owned(),
+        AuditLog::All => "all logs".to_owned(),
+    };
     let entry = fault.id.map_or_else(|| format!("entry {}", fault.sequence), |id| format!("entry {id}"));
     format!("{whose}: {entry}: {}", fault.kind.text())
 }
 
 fn document(report: &AuditReport) -> serde_json::Value {
     let faults = report.faults.iter().map(|fault| {
+        let (log, organization) = match fault.log {
+            AuditLog::Organization(organization) => ("organization", Some(organization)),
+            AuditLog::Platform => ("platform", None),
+            AuditLog::All => ("all", None),
+        };
         json!({
-            "organization_id": fault.organization,
+            "log": log,
+            "organization_id": organization,
             "sequence": fault.sequence,
             "id": fault.id,
             "problem": fault.kind.text(),
@@ -99,7 +111,7 @@ fn document(report: &AuditReport) -> serde_json::Value {
         "chains": report.chains,
         "entries": report.entries,
         "faults": faults.collect::<Vec<_>>(),
-        "digest": report.digest,
+        "checkpoint": report.checkpoint.as_ref().map(ToString::to_string),
     })
 }
 
@@ -109,14 +121,14 @@ pub async fn check(instance: &Instance) -> Check {
     let args = InstanceArgs { name: instance.name.clone(), data_dir: Some(instance.dir.clone()) };
     let looked = async {
         let (_, store) = open(&args).await?;
-        store.audit().verify().await.context("read the audit log")
+        store.audit().verify(None).await.context("read the audit log")
     };
     match looked.await {
         Ok(report) => match report.faults.first() {
             None => Check::pass(NAME, format!("the audit log's {} entries are as they were written", report.entries)),
             Some(first) => Check::fail(
                 NAME,
-                format!("the audit log was changed behind the platform's back: {}", told(first)),
+                format!("the audit log was changed behind the platform's back: {}", describe(first)),
                 "find out who can write the database; compare with a backup; `pilothouse admin audit verify` lists all",
             ),
         },

@@ -16,6 +16,7 @@ pub struct Model {
     pub sequence: i64,
     pub hash: String,
     pub address: Option<String>,
+    pub number: i64,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

@@ -1,6 +1,8 @@
 //! The audit log.
 
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 use tenant_controlplane::id::{AuditId, OrganizationId, UserId};
 use time::OffsetDateTime;
@@ -85,17 +87,58 @@ pub struct AuditReport {
     pub entries: u64,
     /// The first fault of each chain that has one.
     pub faults: Vec<AuditFault>,
-    /// SHA-256 over all heads, in hexadecimal. Two readings of an unchanged log give the same: kept elsewhere, it shows that the whole
-    /// database was put back to an earlier state.
-    pub digest: String,
+    /// The newest entry. Kept elsewhere, it shows later that the whole database was put back to an earlier state.
+    pub checkpoint: Option<AuditCheckpoint>,
+}
+
+/// An entry of the log, by its number over all chains and its hash; as text `NUMBER:HASH`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditCheckpoint {
+    /// From 1 on.
+    pub number: i64,
+    /// 64 hexadecimal digits.
+    pub hash: String,
+}
+
+impl fmt::Display for AuditCheckpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.number, self.hash)
+    }
+}
+
+/// The text is no checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("a checkpoint is a number, a colon and 64 hexadecimal digits, as `pilothouse admin audit verify` prints it")]
+pub struct NotACheckpoint;
+
+impl FromStr for AuditCheckpoint {
+    type Err = NotACheckpoint;
+
+    fn from_str(text: &str) -> Result<Self, NotACheckpoint> {
+        let (number, hash) = text.split_once(':').ok_or(NotACheckpoint)?;
+        let number = number.parse().ok().filter(|number| *number > 0).ok_or(NotACheckpoint)?;
+        let is_hash = hash.len() == 64 && hash.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+        is_hash.then(|| Self { number, hash: hash.to_owned() }).ok_or(NotACheckpoint)
+    }
+}
+
+/// Whose entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AuditLog {
+    /// An organization's.
+    Organization(OrganizationId),
+    /// The installation's own.
+    Platform,
+    /// All of them: what is only seen over all.
+    All,
 }
 
 /// Where a chain does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AuditFault {
-    /// Whose chain; `None`: the platform's.
-    pub organization: Option<OrganizationId>,
-    /// The place in the chain, from 1 on.
+    /// Where.
+    pub log: AuditLog,
+    /// The place in the chain, from 1 on; in [`AuditLog::All`] the number.
     pub sequence: i64,
     /// The entry that is there now, or the first after the gap.
     pub id: Option<AuditId>,
@@ -118,6 +161,10 @@ pub enum AuditFaultKind {
     HeadChanged,
     /// The record of the chain's ends was removed.
     HeadRemoved,
+    /// No log that holds has the entry: one was put back to an earlier copy, removed whole, or is at fault itself.
+    Missing,
+    /// The entry of an earlier checkpoint is not there.
+    NotGoneOn,
 }
 
 impl AuditFaultKind {
@@ -130,6 +177,10 @@ impl AuditFaultKind {
             Self::Added => "this entry was not written by the platform",
             Self::HeadChanged => "the record of the chain's ends was changed",
             Self::HeadRemoved => "the record of the chain's ends was removed",
+            Self::Missing => "this entry, and perhaps others, is in none of the logs that hold",
+            Self::NotGoneOn => {
+                "this entry of the checkpoint is not there: the database was put back to an earlier state"
+            }
         }
     }
 }

@@ -105,6 +105,7 @@ fn entry(row: &QueryResult) -> Result<audit::Model, DbErr> {
         sequence: 0,
         hash: String::new(),
         address: None,
+        number: 0,
     })
 }
 

@@ -8,7 +8,11 @@ mod server;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sea_orm::{ConnectionTrait, DatabaseConnection, DbBackend, SqlxPostgresConnector, SqlxSqliteConnector, Statement};
+use aws_lc_rs::hmac;
+use sea_orm::{
+    ActiveModelTrait, ConnectionTrait, DatabaseConnection, DbBackend, EntityTrait, IntoActiveModel,
+    SqlxPostgresConnector, SqlxSqliteConnector, Statement,
+};
 use sea_orm_migration::MigratorTrait;
 use sqlx::postgres::PgPoolOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqlitePoolOptions};
@@ -22,6 +26,7 @@ use uuid::Uuid;
 
 use super::Migrator;
 use crate::codec;
+use crate::entity::audit_head;
 use crate::store::{audit_chain, users};
 use crate::*;
 
@@ -30,12 +35,13 @@ const OLDEST: &str = "m0005_ledger";
 const ROWS: &str = include_str!("tests/rows.sql");
 
 /// What a step takes away or adds by intention: step, table, rows.
-const INTENDED: [(&str, &str, i64); 5] = [
+const INTENDED: [(&str, &str, i64); 6] = [
     ("m0009_platform", "organizations", 1),
     ("m0009_platform", "projects", 1),
     ("m0010_tombstones", "settings", -1),
     ("m0012_quotas", "idempotency_keys", -1),
     ("m0013_accounts", "sessions", -1),
+    ("m0026_audit_numbers", "audit_heads", 1),
 ];
 
 struct Keys;
@@ -204,6 +210,45 @@ async fn the_oldest_database_is_opened(old: Old) {
     assert!(matches!(key, KeyState::Taken { .. }), "tables of later steps are there, too: {key:?}");
 }
 
+/// The last step of before the audit log's entries were numbered.
+const UNNUMBERED: &str = "m0023_gateways";
+
+/// An audit log that is signed already is numbered from the update on.
+async fn a_signed_log_is_numbered(old: Old) {
+    while let Some(step) = old.step().await {
+        old.put_rows(&step).await;
+        if step == UNNUMBERED {
+            break;
+        }
+    }
+    let sealed = old.sealed("setting audit.key", b"a key");
+    let sql = format!("INSERT INTO settings (key, sealed) VALUES ('audit.key', {sealed})");
+    old.db.execute_unprepared(&sql).await.unwrap();
+    let key = hmac::Key::new(hmac::HMAC_SHA256, b"a key");
+    for head in audit_head::Entity::find().all(&old.db).await.unwrap() {
+        let signed = audit_head::Model { mac: audit_chain::sign(&key, &head), ..head };
+        signed.into_active_model().reset_all().update(&old.db).await.unwrap();
+    }
+    let (store, _old) = old.open().await;
+    let acme = OrganizationId::from_uuid(id(10));
+    let newest = store.audit().list(acme, Page::first(1)).await.unwrap();
+    assert_eq!(newest[0].detail, "entries are numbered over all logs from here on");
+    let report = store.audit().verify(None).await.unwrap();
+    assert_eq!((report.faults, report.checkpoint.map(|it| it.number)), (vec![], Some(report.chains.cast_signed())));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_log_is_numbered_on_sqlite() {
+    a_signed_log_is_numbered(Old::sqlite().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_signed_log_is_numbered_on_postgres() {
+    if let Some(old) = Old::postgres().await {
+        a_signed_log_is_numbered(old).await;
+    }
+}
+
 async fn the_oldest_rows_are_read(store: &Store, old: &Old) {
     people_are_read(store).await;
     clusters_are_read(store, old).await;
@@ -292,7 +337,7 @@ async fn the_ledger_is_read(store: &Store) {
     let said = store.audit().list(acme, Page::default()).await.unwrap();
     let said: Vec<_> = said.iter().map(|entry| entry.action.as_str()).collect();
     assert!(said.ends_with(&["node.enroll", "cluster.create"]), "{said:?}");
-    assert_eq!(store.audit().verify().await.unwrap().faults, []);
+    assert_eq!(store.audit().verify(None).await.unwrap().faults, []);
     assert_eq!(store.settings().get("domain").await.unwrap().as_deref(), Some("example.org"));
     assert_eq!(store.settings().get_secret("ca").await.unwrap().unwrap().as_str(), "key");
 }

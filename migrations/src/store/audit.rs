@@ -1,25 +1,22 @@
-//! Who did what: writing entries, reading them, and looking whether the log is as it was written.
+//! Who did what: writing entries and reading them.
 
 use std::net::IpAddr;
 
 use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
-use tenant_controlplane::id::{AuditId, OrganizationId};
+use tenant_controlplane::id::OrganizationId;
 use time::{Duration, OffsetDateTime};
-use uuid::Uuid;
 
 use super::Store;
 use super::audit_chain::{self, Entry, PLATFORM};
 use crate::codec;
 use crate::db::Tx;
-use crate::entity::{audit, audit_head, member, organization};
+use crate::entity::{audit, member};
 use crate::error::StoreError;
-use crate::rows::audit::{AuditEntry, AuditFault, AuditFaultKind, AuditFilter, AuditReport, NewAudit, UserEvent};
+use crate::rows::audit::{AuditEntry, AuditFilter, NewAudit, UserEvent};
 use crate::rows::{self, Page};
 
 /// Organizations in whose log something about a person is written: they may make as many as they like.
 const MOST_ORGANIZATIONS: u64 = 20;
-/// Entries read at once while the chain is looked at.
-const BATCH: u64 = 1000;
 
 /// The audit log; see [`Store::audit`].
 #[derive(Clone, Copy)]
@@ -97,118 +94,6 @@ impl Audit<'_> {
         }
         rows::all(query.order_by_desc(audit::Column::Sequence).limit(page.limit).all(self.0.db()).await?)
     }
-
-    /// Reads the whole log and says where it is not as it was written. Entries may be written meanwhile.
-    ///
-    /// # Errors
-    /// [`StoreError::Unavailable`].
-    pub async fn verify(self) -> Result<AuditReport, StoreError> {
-        let mut report = AuditReport::default();
-        let heads = audit_head::Entity::find().order_by_asc(audit_head::Column::Chain).all(self.0.db()).await?;
-        let summary: Vec<String> =
-            heads.iter().map(|head| format!("{} {} {}", head.chain, head.sequence, head.hash)).collect();
-        report.digest = crate::secret::hash(&summary.join("\n"));
-        let mut chains: Vec<Uuid> = organization::Entity::find()
-            .all(self.0.db())
-            .await?
-            .iter()
-            .map(|row| row.id)
-            .chain(heads.iter().map(|head| head.chain))
-            .chain([PLATFORM])
-            .collect();
-        chains.sort_unstable();
-        chains.dedup();
-        for chain in chains {
-            report.chains += 1;
-            let (entries, fault) = self.look(chain).await?;
-            report.entries += entries;
-            report.faults.extend(fault);
-        }
-        Ok(report)
-    }
-
-    /// The number of a chain's entries and its first fault. A fault is looked at twice where old entries were dropped meanwhile.
-    async fn look(self, chain: Uuid) -> Result<(u64, Option<AuditFault>), StoreError> {
-        let begun = self.head(chain).await?.map(|head| head.first);
-        let seen = self.walk(chain).await?;
-        let moved = begun != self.head(chain).await?.map(|head| head.first);
-        if seen.1.is_some() && moved { self.walk(chain).await } else { Ok(seen) }
-    }
-
-    async fn head(self, chain: Uuid) -> Result<Option<audit_head::Model>, StoreError> {
-        Ok(audit_head::Entity::find_by_id(chain).one(self.0.db()).await?)
-    }
-
-    async fn walk(self, chain: Uuid) -> Result<(u64, Option<AuditFault>), StoreError> {
-        let all = || audit::Entity::find().filter(audit_chain::of(chain));
-        // The last before the head: the head only grows.
-        let last = all().order_by_desc(audit::Column::Sequence).one(self.0.db()).await?;
-        let Some(head) = self.head(chain).await? else {
-            return Ok((0, Some(fault(chain, 1, None, AuditFaultKind::HeadRemoved))));
-        };
-        if !audit_chain::is_ours(self.0.mac_key()?, &head) {
-            return Ok((0, Some(fault(chain, head.sequence, None, AuditFaultKind::HeadChanged))));
-        }
-        let mut walk = Walk { chain, next: head.first, hash: head.first_hash.clone(), entries: 0 };
-        if let Some(first) = all().order_by_asc(audit::Column::Sequence).one(self.0.db()).await?
-            && first.sequence < head.first
-        {
-            return Ok((0, Some(fault(chain, first.sequence, Some(first.id), AuditFaultKind::Added))));
-        }
-        loop {
-            let part = all().filter(audit::Column::Sequence.gte(walk.next));
-            let part = part.filter(audit::Column::Sequence.lte(head.sequence)).order_by_asc(audit::Column::Sequence);
-            let part = part.limit(BATCH).all(self.0.db()).await?;
-            if part.is_empty() {
-                break;
-            }
-            if let Some(fault) = part.iter().find_map(|row| walk.step(row)) {
-                return Ok((walk.entries, Some(fault)));
-            }
-        }
-        Ok((walk.entries, walk.end(&head, last.as_ref())))
-    }
-}
-
-/// A walk along a chain.
-struct Walk {
-    chain: Uuid,
-    next: i64,
-    hash: String,
-    entries: u64,
-}
-
-impl Walk {
-    fn step(&mut self, row: &audit::Model) -> Option<AuditFault> {
-        let wrong = |kind| Some(fault(self.chain, row.sequence, Some(row.id), kind));
-        if row.sequence != self.next {
-            return wrong(AuditFaultKind::Removed);
-        }
-        if audit_chain::hash(&self.hash, row) != row.hash {
-            return wrong(AuditFaultKind::Changed);
-        }
-        self.hash.clone_from(&row.hash);
-        self.next += 1;
-        self.entries += 1;
-        None
-    }
-
-    /// Whether it came to the head, and nothing stood beyond it.
-    fn end(&self, head: &audit_head::Model, last: Option<&audit::Model>) -> Option<AuditFault> {
-        if self.next <= head.sequence {
-            return Some(fault(self.chain, self.next, None, AuditFaultKind::NewestRemoved));
-        }
-        if self.hash != head.hash {
-            return Some(fault(self.chain, head.sequence, None, AuditFaultKind::Changed));
-        }
-        let beyond = last.filter(|last| last.sequence > head.sequence)?;
-        Some(fault(self.chain, beyond.sequence, Some(beyond.id), AuditFaultKind::Added))
-    }
-}
-
-fn fault(chain: Uuid, sequence: i64, id: Option<Uuid>, kind: AuditFaultKind) -> AuditFault {
-    let organization = Some(chain).filter(|chain| *chain != PLATFORM).map(OrganizationId::from_uuid);
-    AuditFault { organization, sequence, id: id.map(AuditId::from_uuid), kind }
 }
 
 fn wanted(filter: &AuditFilter) -> Condition {

@@ -6,8 +6,12 @@
 //! end moves when entries are dropped for their age. A chain begins when its organization is made, in the same transaction: a head that
 //! is missing or not signed later was taken away.
 //!
+//! A chain that is put back to an earlier copy of itself, with its head, would hold; so would the log without a chain that was removed with
+//! its organization. Therefore entries are numbered over all chains, each number is part of its entry's hash, and one more signed head
+//! knows the first and the last: numbers that no sound chain has are missing. Retention drops entries in the order of their numbers.
+//!
 //! Entries are written at the very end of their transaction, when every other lock is held already, and chains in the order of their
-//! ids: two transactions never wait for each other in a circle.
+//! ids: two transactions never wait for each other in a circle. The head of the numbers is locked last, until the commit.
 
 use std::collections::BTreeMap;
 
@@ -23,12 +27,15 @@ use crate::error::StoreError;
 
 /// The id of the platform's own chain.
 pub(crate) const PLATFORM: Uuid = Uuid::nil();
+/// The id of the head of the numbers, which has no chain: its sequence is the newest entry's number, its first the oldest's.
+pub(crate) const NUMBERS: Uuid = Uuid::max();
 /// What the first entry of every chain says it is.
 const BEGIN: &str = "audit.begin";
 /// The signature of a head that was not ours when it was last written: it stays wrong.
 const NOT_OURS: &str = "broken";
-/// Goes into every hash; another way to compute it gets another word.
+/// Goes into every hash; another way to compute it gets another word. The second has the number too.
 const FORMAT: &[u8] = b"pilothouse audit 1";
+const NUMBERED: &[u8] = b"pilothouse audit 2";
 /// Entries that are dropped at once for their age.
 const TRIMMED: u64 = 5_000;
 /// Characters of any text of an entry.
@@ -80,8 +87,10 @@ pub(crate) fn hash(previous: &str, row: &audit::Model) -> String {
     let organization = row.organization.unwrap_or(PLATFORM);
     let (sequence, created_at) = (row.sequence.to_be_bytes(), row.created_at.to_be_bytes());
     let address: &[u8] = row.address.as_ref().map_or(&[0], |address| address.as_bytes());
+    let number = row.number.to_be_bytes();
+    let format = if row.number == 0 { FORMAT } else { NUMBERED };
     let parts: [&[u8]; 11] = [
-        FORMAT,
+        format,
         previous.as_bytes(),
         organization.as_bytes(),
         &sequence,
@@ -94,7 +103,7 @@ pub(crate) fn hash(previous: &str, row: &audit::Model) -> String {
         &created_at,
     ];
     let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
+    for part in parts.into_iter().chain((row.number != 0).then_some(&number[..])) {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part);
     }
@@ -111,10 +120,14 @@ fn signed(head: &audit_head::Model) -> Vec<u8> {
     format!("audit head {chain} {sequence} {hash} {first} {first_hash}").into_bytes()
 }
 
+/// The signature of a head: 64 hexadecimal digits.
+pub(crate) fn sign(key: &hmac::Key, head: &audit_head::Model) -> String {
+    hex(hmac::sign(key, &signed(head)).as_ref())
+}
+
 /// Whether a head is as the platform wrote it.
 pub(crate) fn is_ours(key: &hmac::Key, head: &audit_head::Model) -> bool {
-    let expected = hmac::sign(key, &signed(head));
-    aws_lc_rs::constant_time::verify_slices_are_equal(hex(expected.as_ref()).as_bytes(), head.mac.as_bytes()).is_ok()
+    aws_lc_rs::constant_time::verify_slices_are_equal(sign(key, head).as_bytes(), head.mac.as_bytes()).is_ok()
 }
 
 /// A head as it was found: locked until the end of the transaction.
@@ -134,76 +147,152 @@ impl Found {
         Ok(Self { head, sound })
     }
 
-    /// Writes what a chain begins with, and signs its head for the first time.
-    async fn begin(mut self, tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
-        let entry = begin(&self.head);
-        tx.add(link(&mut self.head, row(entry))).await?;
-        Self { sound: true, ..self }.save(tx, key).await
-    }
-
     async fn save(mut self, tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
-        self.head.mac =
-            if self.sound { hex(hmac::sign(key, &signed(&self.head)).as_ref()) } else { NOT_OURS.to_owned() };
+        self.head.mac = if self.sound { sign(key, &self.head) } else { NOT_OURS.to_owned() };
         tx.save(self.head).await
     }
 }
 
+/// Locked heads, and that of the numbers after them: everybody takes them in the order of their ids.
+struct Heads {
+    chains: Vec<Found>,
+    numbers: Found,
+}
+
+impl Heads {
+    async fn lock(tx: &Tx, key: &hmac::Key, chains: impl Iterator<Item = Uuid>) -> Result<Self, StoreError> {
+        let mut found = Vec::new();
+        for chain in chains {
+            found.push(Found::lock(tx, key, chain).await?);
+        }
+        Ok(Self { chains: found, numbers: Found::lock(tx, key, NUMBERS).await? })
+    }
+
+    /// Puts an entry at the end of a chain.
+    async fn add(&mut self, tx: &Tx, place: usize, entry: Entry) -> Result<(), StoreError> {
+        self.numbers.head.sequence += 1;
+        let row = audit::Model { number: self.numbers.head.sequence, ..row(entry) };
+        Ok(tx.add(link(&mut self.chains[place].head, row)).await?)
+    }
+
+    async fn save(self, tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
+        for found in self.chains {
+            found.save(tx, key).await?;
+        }
+        self.numbers.save(tx, key).await
+    }
+}
+
+/// What a transaction will write.
+#[derive(Debug, Default)]
+pub(crate) struct Pending {
+    /// The organizations it makes, whose chains begin with it.
+    pub(crate) begun: Vec<Uuid>,
+    pub(crate) entries: Vec<Entry>,
+}
+
 /// Writes entries at the ends of their chains. Call it last in a transaction.
-pub(crate) async fn append(tx: &Tx, key: &hmac::Key, entries: Vec<Entry>) -> Result<(), StoreError> {
+pub(crate) async fn append(tx: &Tx, key: &hmac::Key, pending: Pending) -> Result<(), StoreError> {
+    let Pending { begun, entries } = pending;
     let mut chains: BTreeMap<Uuid, Vec<Entry>> = BTreeMap::new();
+    for chain in &begun {
+        let head = start(*chain);
+        chains.entry(*chain).or_default().push(begin(&head));
+        tx.add(head).await?;
+    }
     for entry in entries {
         chains.entry(entry.organization.unwrap_or(PLATFORM)).or_default().push(entry);
     }
-    for (chain, entries) in chains {
-        let mut found = Found::lock(tx, key, chain).await?;
+    if chains.is_empty() {
+        return Ok(());
+    }
+    let mut heads = Heads::lock(tx, key, chains.keys().copied()).await?;
+    for (place, (chain, entries)) in chains.into_iter().enumerate() {
+        heads.chains[place].sound |= begun.contains(&chain);
         for entry in entries {
-            tx.add(link(&mut found.head, row(entry))).await?;
+            heads.add(tx, place, entry).await?;
         }
-        found.save(tx, key).await?;
     }
-    Ok(())
+    heads.save(tx, key).await
 }
 
-/// Begins the chain of an organization that this transaction makes.
-pub(crate) async fn create(tx: &Tx, key: &hmac::Key, chain: Uuid) -> Result<(), StoreError> {
-    let head = start(chain);
-    tx.add(head.clone()).await?;
-    Found { head, sound: true }.begin(tx, key).await
-}
-
-/// Begins every chain whose head is not signed: those of a database of before the chains, and nothing later.
+/// Begins every chain whose head is not signed, and the numbers: those of a database of before them, and nothing later.
 pub(crate) async fn begin_all(tx: &Tx, key: &hmac::Key) -> Result<(), StoreError> {
-    let unsigned = audit_head::Entity::find().filter(audit_head::Column::Mac.eq(""));
-    for head in unsigned.order_by_asc(audit_head::Column::Chain).all(tx).await? {
-        let found = Found::lock(tx, key, head.chain).await?;
+    let known = audit_head::Entity::find().filter(audit_head::Column::Chain.ne(NUMBERS));
+    let known = known.order_by_asc(audit_head::Column::Chain).all(tx).await?;
+    let mut heads = Heads::lock(tx, key, known.iter().map(|head| head.chain)).await?;
+    let first = heads.numbers.head.mac.is_empty();
+    heads.numbers.sound |= first;
+    for place in 0..heads.chains.len() {
+        let found = &mut heads.chains[place];
         if found.head.mac.is_empty() {
-            found.begin(tx, key).await?;
+            found.sound = true;
+            let entry = begin(&found.head);
+            heads.add(tx, place, entry).await?;
+        } else if first {
+            let entry = begin_with(&found.head, "entries are numbered over all logs from here on".to_owned());
+            heads.add(tx, place, entry).await?;
         }
     }
-    Ok(())
+    heads.save(tx, key).await
 }
 
-/// Drops a chain's entries from before `before` (milliseconds), gives their number, and keeps the hash that the rest goes on from. They are
-/// read as they are when the log is verified: what was changed is neither dropped nor signed.
-pub(crate) async fn trim(tx: &Tx, key: &hmac::Key, chain: Uuid, before: i64) -> Result<u64, StoreError> {
+/// Drops a chain's entries of before the numbers and of before `before` (milliseconds), gives their number, and keeps the hash that the
+/// rest goes on from. They are read as they are when the log is verified: what was changed is neither dropped nor signed.
+pub(crate) async fn trim_unnumbered(tx: &Tx, key: &hmac::Key, chain: Uuid, before: i64) -> Result<u64, StoreError> {
     let mut found = Found::lock(tx, key, chain).await?;
-    if !found.sound {
-        return Ok(0);
+    let rows = audit::Entity::find().filter(of(chain)).order_by_asc(audit::Column::Sequence).limit(TRIMMED);
+    let mut rows = rows.all(tx).await?;
+    let old = rows.iter().take_while(|row| row.number == 0 && row.created_at < before).count();
+    rows.truncate(old);
+    let dropped = drop_first(tx, &mut found, &rows).await?;
+    found.save(tx, key).await?;
+    Ok(dropped)
+}
+
+/// Drops the oldest numbered entries of before `before` (milliseconds), of all chains, and gives their number. A chain that is not as it
+/// was written keeps its own.
+pub(crate) async fn trim(tx: &Tx, key: &hmac::Key, before: i64) -> Result<u64, StoreError> {
+    let first = audit_head::Entity::find_by_id(NUMBERS).one(tx).await?.map_or(1, |head| head.first);
+    let rows = audit::Entity::find().filter(audit::Column::Number.gte(first)).order_by_asc(audit::Column::Number);
+    let mut rows = rows.limit(TRIMMED).all(tx).await?;
+    let old = rows.iter().take_while(|row| row.created_at < before).count();
+    rows.truncate(old);
+    let Some(last) = rows.last().map(|row| row.number) else { return Ok(0) };
+    let mut chains: BTreeMap<Uuid, Vec<audit::Model>> = BTreeMap::new();
+    rows.into_iter().for_each(|row| chains.entry(row.organization.unwrap_or(PLATFORM)).or_default().push(row));
+    let mut heads = Heads::lock(tx, key, chains.keys().copied()).await?;
+    let mut dropped = 0;
+    for (place, mut rows) in chains.into_values().enumerate() {
+        let found = &mut heads.chains[place];
+        // What another process dropped meanwhile.
+        rows.retain(|row| row.sequence >= found.head.first);
+        dropped += drop_first(tx, found, &rows).await?;
+        if found.sound && found.head.first > found.head.sequence {
+            // A log without a numbered entry could be removed unseen.
+            let entry = begin_with(&found.head, "all entries of before were dropped for their age".to_owned());
+            heads.add(tx, place, entry).await?;
+        }
     }
-    let rows =
-        audit::Entity::find().filter(of(chain)).order_by_asc(audit::Column::Sequence).limit(TRIMMED).all(tx).await?;
+    heads.numbers.head.first = heads.numbers.head.first.max(last + 1);
+    heads.save(tx, key).await?;
+    Ok(dropped)
+}
+
+/// Drops these rows, the first of their chain, and gives their number; none where they are not as they were written, and the head is then
+/// not ours any more.
+async fn drop_first(tx: &Tx, found: &mut Found, rows: &[audit::Model]) -> Result<u64, StoreError> {
     let (mut first, mut hash) = (found.head.first, found.head.first_hash.clone());
-    for row in rows.iter().take_while(|row| row.created_at < before) {
+    for row in rows {
         found.sound &= row.sequence == first && row.hash == self::hash(&hash, row);
         (first, hash) = (row.sequence + 1, row.hash.clone());
     }
-    if !found.sound || first == found.head.first {
-        return found.save(tx, key).await.map(|()| 0);
+    if !found.sound || rows.is_empty() {
+        return Ok(0);
     }
-    let dropped = audit::Entity::delete_many().filter(of(chain)).filter(audit::Column::Sequence.lt(first));
-    let dropped = dropped.exec(tx).await?.rows_affected;
+    let dropped = audit::Entity::delete_many().filter(of(found.head.chain));
+    let dropped = dropped.filter(audit::Column::Sequence.lt(first)).exec(tx).await?.rows_affected;
     (found.head.first, found.head.first_hash) = (first, hash);
-    found.save(tx, key).await?;
     Ok(dropped)
 }
 
@@ -213,6 +302,10 @@ fn begin(head: &audit_head::Model) -> Entry {
         0 => "the audit log begins".to_owned(),
         found => format!("{found} entries of before were chained as they were found"),
     };
+    begin_with(head, detail)
+}
+
+fn begin_with(head: &audit_head::Model, detail: String) -> Entry {
     let organization = Some(head.chain).filter(|chain| *chain != PLATFORM);
     let (actor, action) = ("system".to_owned(), BEGIN.to_owned());
     Entry { organization, actor, action, target: String::new(), detail, address: None }
@@ -230,6 +323,7 @@ fn row(entry: Entry) -> audit::Model {
         sequence: 0,
         hash: String::new(),
         address: entry.address,
+        number: 0,
     }
 }
 
@@ -239,8 +333,15 @@ fn printable(text: &str) -> String {
 
 /// The head of a chain that has none: somebody took it away, perhaps with all entries. It goes on, and stays wrong.
 async fn made(tx: &Tx, chain: Uuid) -> Result<audit_head::Model, StoreError> {
-    let last = audit::Entity::find().filter(of(chain)).order_by_desc(audit::Column::Sequence).one(tx).await?;
-    let (sequence, hash) = last.map(|last| (last.sequence, last.hash)).unwrap_or_default();
+    let last = match chain {
+        NUMBERS => audit::Entity::find().order_by_desc(audit::Column::Number),
+        chain => audit::Entity::find().filter(of(chain)).order_by_desc(audit::Column::Sequence),
+    };
+    let last = last.one(tx).await?;
+    let (sequence, hash) = match last {
+        Some(last) if chain == NUMBERS => (last.number, String::new()),
+        last => last.map(|last| (last.sequence, last.hash)).unwrap_or_default(),
+    };
     add(tx, audit_head::Model { sequence, hash, mac: NOT_OURS.to_owned(), ..start(chain) }).await?;
     tx.lock::<audit_head::Entity>(chain).await?.ok_or(StoreError::Corrupt { what: "head of the audit log" })
 }

@@ -224,7 +224,7 @@ async fn add_organization(tx: &mut Tx, name: &str, display_name: &str) -> Result
         created_at: codec::millis(codec::now()),
     };
     tx.add(row.clone()).await?;
-    tx.begin_audit(row.id).await?;
+    tx.begin_audit(row.id);
     add_project(tx, row.id, (DEFAULT, "Default")).await?;
     tx.publish(Change::of(ChangeKind::Organization, row.id).within(row.id, None));
     Ok(row)

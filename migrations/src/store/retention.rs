@@ -4,13 +4,13 @@
 //! that used it could come back.
 
 use sea_orm::sea_query::{Expr, Query, SelectStatement};
-use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QuerySelect};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use super::{Store, audit_chain, tombstones};
 use crate::codec;
-use crate::entity::{audit, audit_head, cluster, departed_node, join_token, kubeconfig, node, node_pool, operation};
+use crate::entity::{audit, cluster, departed_node, join_token, kubeconfig, node, node_pool, operation};
 use crate::error::StoreError;
 
 /// How long what let somebody in is listed after its end.
@@ -74,18 +74,22 @@ impl Store {
         Ok(ended.exec(self.db()).await?.rows_affected)
     }
 
-    /// Chain by chain, so that what is left can still be verified.
+    /// The oldest first, so that what is left can still be verified.
     async fn drop_audit(&self, before: OffsetDateTime) -> Result<u64, StoreError> {
         let (mut dropped, before) = (0, codec::millis(before));
-        for head in audit_head::Entity::find().order_by_asc(audit_head::Column::Chain).all(self.db()).await? {
-            let old = audit::Entity::find().filter(audit_chain::of(head.chain));
-            let old = old.filter(audit::Column::Sequence.eq(head.first)).one(self.db()).await?;
-            if old.is_some_and(|first| first.created_at < before) {
-                let tx = self.begin().await?;
-                dropped += audit_chain::trim(&tx, self.mac_key()?, head.chain, before).await?;
-                tx.commit().await?;
-            }
+        let unnumbered = audit::Entity::find().filter(audit::Column::Number.eq(0));
+        let unnumbered = unnumbered.filter(audit::Column::CreatedAt.lt(before)).select_only();
+        let unnumbered = unnumbered.column(audit::Column::Organization).distinct();
+        let chains: Vec<Option<Uuid>> = unnumbered.into_tuple().all(self.db()).await?;
+        for chain in chains {
+            let tx = self.begin().await?;
+            let chain = chain.unwrap_or(audit_chain::PLATFORM);
+            dropped += audit_chain::trim_unnumbered(&tx, self.mac_key()?, chain, before).await?;
+            tx.commit().await?;
         }
+        let tx = self.begin().await?;
+        dropped += audit_chain::trim(&tx, self.mac_key()?, before).await?;
+        tx.commit().await?;
         Ok(dropped)
     }
 }

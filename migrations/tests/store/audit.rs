@@ -19,6 +19,10 @@ async fn note(store: &Store, organization: Option<OrganizationId>, detail: &str)
     store.audit().record(new).await.unwrap();
 }
 
+fn of(organization: OrganizationId) -> AuditLog {
+    AuditLog::Organization(organization)
+}
+
 /// An organization with six entries: where its log begins, its making, and four more.
 async fn noted(fixture: &Fixture, name: &str) -> OrganizationId {
     let organization = fixture.tenant(name).await.organization;
@@ -66,19 +70,21 @@ pub async fn tampering_is_found(fixture: Fixture) {
         organizations.insert(*name, noted(&fixture, name).await);
     }
     let sound = noted(&fixture, "sound").await;
-    let before = fixture.store.audit().verify().await.unwrap();
+    let before = fixture.store.audit().verify(None).await.unwrap();
     assert_eq!(before.faults, [], "as it was written");
     // Theirs and the sound one's, the organization of everybody's start, and the platform's two, in which the quota stands.
     let organizations_made = CASES.len() as u64 + 1;
     assert_eq!((before.chains, before.entries), (organizations_made + 3, 6 * organizations_made + 5));
-    assert_eq!(fixture.store.audit().verify().await.unwrap(), before);
+    assert_eq!(fixture.store.audit().verify(None).await.unwrap(), before);
     for (name, sql, ..) in CASES {
         fixture.meddle(&sql.replace('?', &literal(&fixture, organizations[name]))).await;
     }
-    let report = fixture.store.audit().verify().await.unwrap();
-    assert_eq!(report.faults.len(), CASES.len(), "{report:?}");
+    let report = fixture.store.audit().verify(None).await.unwrap();
+    // Each, and that entries are in no log that holds.
+    assert_eq!(report.faults.len(), CASES.len() + 1, "{report:?}");
+    assert_eq!(report.faults.last().map(|fault| (fault.log, fault.kind)), Some((AuditLog::All, Missing)));
     for (name, _, kind, sequence) in CASES {
-        let fault = report.faults.iter().find(|fault| fault.organization == Some(organizations[name])).unwrap();
+        let fault = report.faults.iter().find(|fault| fault.log == of(organizations[name])).unwrap();
         assert_eq!((fault.kind, fault.sequence), (*kind, *sequence), "{name}");
         let named = matches!(kind, Changed | Removed);
         assert_eq!(fault.id.is_some(), named, "{name}: the entry at fault is named");
@@ -90,14 +96,119 @@ pub async fn tampering_is_found(fixture: Fixture) {
         }
     }
     note(&fixture.store, Some(sound), "later").await;
-    let report = fixture.store.audit().verify().await.unwrap();
-    assert!(!report.faults.iter().any(|fault| fault.organization == Some(sound)));
+    let report = fixture.store.audit().verify(None).await.unwrap();
+    assert!(!report.faults.iter().any(|fault| fault.log == of(sound)));
     for (name, ..) in CASES {
-        assert!(report.faults.iter().any(|fault| fault.organization == Some(organizations[name])), "{name}");
+        assert!(report.faults.iter().any(|fault| fault.log == of(organizations[name])), "{name}");
     }
     // Nor does opening the database again.
-    let report = fixture.replica().await.audit().verify().await.unwrap();
-    assert_eq!(report.faults.len(), CASES.len(), "{report:?}");
+    let report = fixture.replica().await.audit().verify(None).await.unwrap();
+    assert_eq!(report.faults.len(), CASES.len() + 1, "{report:?}");
+}
+
+/// Whoever writes the database alone can put a log back to an earlier copy of itself, head and all: it holds, and the numbers do not.
+pub async fn a_log_put_back_or_removed_whole_is_found(fixture: Fixture) {
+    let (back, gone) = (noted(&fixture, "back").await, noted(&fixture, "gone").await);
+    fixture.meddle("CREATE TABLE earlier AS SELECT * FROM audit_heads").await;
+    note(&fixture.store, Some(back), "what is to be hidden").await;
+    let number = fixture.store.audit().verify(None).await.unwrap().checkpoint.unwrap().number;
+    note(&fixture.store, Some(gone), "later").await;
+    assert_eq!(fixture.store.audit().verify(None).await.unwrap().faults, []);
+    let id = literal(&fixture, back);
+    for sql in [
+        format!("DELETE FROM audit WHERE organization={id} AND sequence=7"),
+        format!("DELETE FROM audit_heads WHERE chain={id}"),
+        format!("INSERT INTO audit_heads SELECT * FROM earlier WHERE chain={id}"),
+    ] {
+        fixture.meddle(&sql).await;
+    }
+    let missing = |number| AuditFault { log: AuditLog::All, sequence: number, id: None, kind: AuditFaultKind::Missing };
+    let faults = async |store: &Store| store.audit().verify(None).await.unwrap().faults;
+    assert_eq!(faults(&fixture.store).await, [missing(number)]);
+    // What is written later makes nothing good again, nor does opening it anew.
+    note(&fixture.store, Some(back), "later").await;
+    assert_eq!(faults(&fixture.replica().await).await, [missing(number)]);
+    let id = literal(&fixture, gone);
+    for (table, column) in [("audit", "organization"), ("audit_heads", "chain"), ("organizations", "id")] {
+        fixture.meddle(&format!("DELETE FROM {table} WHERE {column}={id}")).await;
+    }
+    let found = faults(&fixture.store).await;
+    assert_eq!((found.len(), found[0].kind), (1, AuditFaultKind::Missing), "{found:?}");
+    assert!(found[0].sequence < number, "{found:?}");
+}
+
+pub async fn the_numbers_over_all_logs_are_signed(fixture: Fixture) {
+    noted(&fixture, "acme").await;
+    let all = "chain=(SELECT max(chain) FROM audit_heads)";
+    let all = if fixture.is_sqlite() { all } else { "chain='ffffffff-ffff-ffff-ffff-ffffffffffff'" };
+    let fault = async || fixture.store.audit().verify(None).await.unwrap().faults.first().map(|it| (it.log, it.kind));
+    assert_eq!(fault().await, None);
+    fixture.meddle(&format!("UPDATE audit_heads SET sequence=sequence-1 WHERE {all}")).await;
+    assert_eq!(fault().await, Some((AuditLog::All, AuditFaultKind::HeadChanged)));
+    fixture.meddle(&format!("UPDATE audit_heads SET sequence=sequence+1 WHERE {all}")).await;
+    assert_eq!(fault().await, None);
+    fixture.meddle(&format!("DELETE FROM audit_heads WHERE {all}")).await;
+    assert_eq!(fault().await, Some((AuditLog::All, AuditFaultKind::HeadRemoved)));
+    note(&fixture.replica().await, None, "later").await;
+    assert_eq!(fault().await, Some((AuditLog::All, AuditFaultKind::HeadChanged)));
+}
+
+/// What nothing inside the database shows: all of it is an earlier copy, which went on from there.
+pub async fn a_checkpoint_shows_a_database_put_back(fixture: Fixture) {
+    let organization = noted(&fixture, "acme").await;
+    let verify = async |known: Option<&AuditCheckpoint>| fixture.store.audit().verify(known).await.unwrap();
+    let known = verify(None).await.checkpoint.unwrap();
+    let text = known.to_string();
+    assert_eq!(text.parse(), Ok(known.clone()));
+    note(&fixture.store, Some(organization), "later").await;
+    assert_eq!(verify(Some(&known)).await.faults, []);
+    // As after an earlier copy had grown to the same number.
+    let other = AuditCheckpoint { hash: "0".repeat(64), ..known.clone() };
+    let ahead = AuditCheckpoint { number: known.number + 5, ..known.clone() };
+    for wrong in [&other, &ahead] {
+        let faults = verify(Some(wrong)).await.faults;
+        assert_eq!((faults.len(), faults[0].kind, faults[0].sequence), (1, AuditFaultKind::NotGoneOn, wrong.number));
+    }
+    fixture.store.delete_expired(OffsetDateTime::now_utc() + Duration::days(366)).await.unwrap();
+    assert_eq!(verify(Some(&known)).await.faults, [], "its entry was dropped for its age");
+    for text in ["", "7", "0:", "x:y", &format!("0:{}", "a".repeat(64)), &format!("7:{}", "A".repeat(64))] {
+        assert_eq!(text.parse::<AuditCheckpoint>(), Err(NotACheckpoint), "{text}");
+    }
+}
+
+/// A log of before the numbers is dropped for its age too, and numbered from its update on.
+pub async fn entries_of_before_the_numbers_are_taken_over(fixture: Fixture) {
+    let organization = noted(&fixture, "acme").await;
+    let keep = fixture.store.audit().list(organization, Page::default()).await.unwrap();
+    for sql in [
+        "DELETE FROM audit",
+        "DELETE FROM audit_heads",
+        "DELETE FROM settings WHERE key='audit.key'",
+        "DROP INDEX audit_number",
+        "ALTER TABLE audit DROP COLUMN number",
+        "DROP INDEX audit_organization_sequence",
+        "DROP INDEX audit_target",
+        "ALTER TABLE audit DROP COLUMN sequence",
+        "ALTER TABLE audit DROP COLUMN hash",
+        "ALTER TABLE audit DROP COLUMN address",
+        "DROP TABLE audit_heads",
+        "DELETE FROM seaql_migrations WHERE version IN ('m0014_audit_chain','m0026_audit_numbers')",
+    ] {
+        fixture.meddle(sql).await;
+    }
+    let id = literal(&fixture, organization);
+    for (place, entry) in keep.iter().rev().enumerate() {
+        let uuid = format!("{:032x}", place + 1);
+        let uuid = if fixture.is_sqlite() { format!("x'{uuid}'") } else { format!("'{uuid}'") };
+        let row = format!("{uuid}, {id}, 'system', '{}', 'x', '{}', 1000", entry.action, entry.detail);
+        let columns = "id, organization, actor, action, target, detail, created_at";
+        fixture.meddle(&format!("INSERT INTO audit ({columns}) VALUES ({row})")).await;
+    }
+    let store = fixture.replica().await;
+    let log = async || store.audit().list(organization, Page::default()).await.unwrap();
+    assert_eq!((store.audit().verify(None).await.unwrap().faults, log().await.len()), (vec![], 7));
+    store.delete_expired(OffsetDateTime::now_utc()).await.unwrap();
+    assert_eq!((store.audit().verify(None).await.unwrap().faults, log().await.len()), (vec![], 1));
 }
 
 pub async fn two_writers_make_one_chain(fixture: Fixture) {
@@ -125,7 +236,7 @@ pub async fn two_writers_make_one_chain(fixture: Fixture) {
     for writer in writers {
         soon(writer).await.unwrap();
     }
-    let report = replica.audit().verify().await.unwrap();
+    let report = replica.audit().verify(None).await.unwrap();
     assert_eq!(report.faults, []);
     let all = fixture.store.audit().list(one, Page::first(1000)).await.unwrap();
     assert_eq!(all.iter().filter(|entry| entry.action == "test.note").count(), 75);
@@ -140,15 +251,17 @@ pub async fn old_entries_go_and_the_rest_still_holds(fixture: Fixture) {
     let old = literal(&fixture, organization);
     let later = OffsetDateTime::now_utc() + Duration::days(366);
     fixture.store.delete_expired(later).await.unwrap();
-    assert!(audit.list(organization, Page::default()).await.unwrap().is_empty());
-    assert_eq!(audit.verify().await.unwrap().faults, []);
+    let left = audit.list(organization, Page::default()).await.unwrap();
+    assert_eq!(left.len(), 1, "a log without an entry could be removed unseen: {left:?}");
+    assert_eq!(left[0].detail, "all entries of before were dropped for their age");
+    assert_eq!(audit.verify(None).await.unwrap().faults, []);
     for number in 0..3 {
         note(&fixture.store, Some(organization), &number.to_string()).await;
     }
-    assert_eq!(audit.verify().await.unwrap().faults, []);
+    assert_eq!(audit.verify(None).await.unwrap().faults, []);
     // The entries that are gone by their age end at the place that the head names, and nowhere else.
     fixture.meddle(&format!("DELETE FROM audit WHERE organization={old} AND sequence=7")).await;
-    let fault = audit.verify().await.unwrap().faults[0].clone();
+    let fault = audit.verify(None).await.unwrap().faults[0].clone();
     assert_eq!((fault.kind, fault.sequence), (AuditFaultKind::Removed, 8));
 }
 
@@ -157,7 +270,7 @@ pub async fn what_was_changed_is_not_dropped_for_its_age(fixture: Fixture) {
     let organization = noted(&fixture, "acme").await;
     let old = literal(&fixture, organization);
     fixture.meddle(&format!("UPDATE audit SET created_at=1000 WHERE organization={old} AND sequence IN (1,4)")).await;
-    let fault = || async { fixture.store.audit().verify().await.unwrap().faults.first().map(|fault| fault.kind) };
+    let fault = || async { fixture.store.audit().verify(None).await.unwrap().faults.first().map(|fault| fault.kind) };
     assert_eq!(fault().await, Some(AuditFaultKind::Changed));
     fixture.store.delete_expired(OffsetDateTime::now_utc()).await.unwrap();
     assert_eq!(fixture.store.audit().list(organization, Page::default()).await.unwrap().len(), 6);
@@ -179,9 +292,10 @@ pub async fn without_its_key_the_log_is_not_begun_again(fixture: Fixture) {
     }
     let store = fixture.replica().await;
     note(&store, Some(organization), "later").await;
-    let report = store.audit().verify().await.unwrap();
-    assert!(report.faults.iter().any(|fault| fault.organization == Some(organization)), "{report:?}");
-    assert_eq!(report.faults.len() as u64, report.chains);
+    let report = store.audit().verify(None).await.unwrap();
+    assert!(report.faults.iter().any(|fault| fault.log == of(organization)), "{report:?}");
+    // Each chain's, and the numbers'.
+    assert_eq!(report.faults.len() as u64, report.chains + 1);
 }
 
 pub async fn entries_are_found_by_what_they_say(fixture: Fixture) {
@@ -244,21 +358,23 @@ pub async fn entries_of_before_the_chain_are_taken_over(fixture: Fixture) {
     let organization = noted(&fixture, "acme").await;
     for sql in [
         "DROP TABLE audit_heads",
+        "DROP INDEX audit_number",
+        "ALTER TABLE audit DROP COLUMN number",
         "DROP INDEX audit_organization_sequence",
         "DROP INDEX audit_target",
         "ALTER TABLE audit DROP COLUMN sequence",
         "ALTER TABLE audit DROP COLUMN hash",
         "ALTER TABLE audit DROP COLUMN address",
-        "DELETE FROM seaql_migrations WHERE version='m0014_audit_chain'",
+        "DELETE FROM seaql_migrations WHERE version IN ('m0014_audit_chain','m0026_audit_numbers')",
     ] {
         fixture.meddle(sql).await;
     }
     let store = fixture.replica().await;
-    let report = store.audit().verify().await.unwrap();
+    let report = store.audit().verify(None).await.unwrap();
     assert_eq!(report.faults, []);
     let newest = store.audit().list(organization, Page::first(1)).await.unwrap();
     assert_eq!(newest[0].detail, "6 entries of before were chained as they were found");
     note(&store, Some(organization), "later").await;
-    assert_eq!(store.audit().verify().await.unwrap().faults, []);
+    assert_eq!(store.audit().verify(None).await.unwrap().faults, []);
     assert_eq!(store.audit().list(organization, Page::default()).await.unwrap().len(), 8);
 }
