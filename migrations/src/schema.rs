@@ -27,6 +27,7 @@ mod m0021_trace_context;
 mod m0022_pool_version;
 mod m0023_gateways;
 mod m0026_audit_numbers;
+mod m0027_unlisted_kubeconfigs;
 #[cfg(test)]
 mod tests;
 
@@ -67,6 +68,7 @@ impl MigratorTrait for Migrator {
             Box::new(m0022_pool_version::Migration),
             Box::new(m0023_gateways::Migration),
             Box::new(m0026_audit_numbers::Migration),
+            Box::new(m0027_unlisted_kubeconfigs::Migration),
         ]
     }
 }

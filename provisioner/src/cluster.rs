@@ -141,6 +141,7 @@ struct Run<'a> {
     /// Kubeconfigs whose certificates are accepted and that are not yet known to work.
     pending_access: Vec<Kubeconfig>,
     access_known: bool,
+    left_behind_listed: bool,
     clients: Clients,
     /// Whether etcd takes writes: asked once a visit, after what people wait for.
     etcd_writable: Option<Option<bool>>,
@@ -173,6 +174,7 @@ impl<'a> Run<'a> {
             addons_installed,
             pending_access,
             access_known,
+            left_behind_listed: false,
             clients: Clients::default(),
             etcd_writable,
             certificates_end,
@@ -262,8 +264,7 @@ impl<'a> Run<'a> {
         }
         if let Some(api) = api {
             let ctx = self.ctx;
-            let refused = std::mem::take(&mut self.clients.refused);
-            let listed = ctx.with_timeout(access::list_left_behind(ctx, refused, &*api)).await;
+            let listed = self.list_left_behind(&*api).await;
             let installed = ctx.with_timeout(self.install_with_repair(&observation, &*api)).await;
             observation.observed.addons = Some(self.addons_installed).filter(|_| installed.is_ok());
             let evicted = ctx.with_timeout(self.removed_nodes.reconcile(ctx, self.cluster, &*api)).await;
@@ -357,6 +358,15 @@ impl<'a> Run<'a> {
             self.addons_installed = true;
         }
         Ok(())
+    }
+
+    /// Once a visit, and after each revocation that was seen to be in force.
+    async fn list_left_behind(&mut self, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
+        if self.left_behind_listed && self.clients.refused.is_empty() {
+            return Ok(());
+        }
+        (self.left_behind_listed, self.clients.refused) = (true, Vec::new());
+        access::list_left_behind(self.ctx, self.cluster.id, api).await
     }
 
     async fn give_access(&mut self, api: &dyn Kubernetes) -> Result<(), ReconcileError> {

@@ -7,7 +7,7 @@
 use async_trait::async_trait;
 use futures::stream::BoxStream;
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
@@ -177,8 +177,8 @@ pub trait Kubernetes: Send + Sync {
         namespace: Option<&str>,
         labels: &str,
     ) -> Result<Vec<Value>, ApiError>;
-    /// The role bindings of all namespaces, and of the cluster, that name this user.
-    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError>;
+    /// The role bindings of all namespaces, and of the cluster, that name these users, by user.
+    async fn bindings_of(&self, users: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<ObjectKey>>, ApiError>;
     /// The metadata of the Secrets of all namespaces that hold a token of a service account, which never expires.
     async fn token_secrets(&self) -> Result<Vec<Meta>, ApiError>;
     /// Begins the deletion of one object; one that is not there is fine.

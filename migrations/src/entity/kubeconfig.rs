@@ -22,6 +22,7 @@ pub struct Model {
     pub authority: Option<String>,
     pub refused_at: Option<i64>,
     pub left_behind: Option<String>,
+    pub unlisted: bool,
 }
 
 #[derive(Clone, Copy, Debug, EnumIter, DeriveRelation)]

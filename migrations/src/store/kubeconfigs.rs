@@ -192,7 +192,8 @@ impl Kubeconfigs<'_> {
         self.change(id, |row| row.bound = true).await
     }
 
-    /// Notes that every API server of the cluster was seen to refuse it.
+    /// Notes that every API server of the cluster was seen to refuse it. What its holder left behind is to be listed
+    /// ([`Kubeconfigs::unlisted`]).
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -200,17 +201,37 @@ impl Kubeconfigs<'_> {
         let now = codec::millis(codec::now());
         self.change(id, |row| {
             (row.bound, row.released) = (false, true);
-            row.refused_at = row.refused_at.or(row.revoked_at.map(|_| now));
+            if row.revoked_at.is_some() && row.refused_at.is_none() {
+                row.refused_at = Some(now);
+                // Nobody had one that was never signed.
+                row.unlisted = row.serial.is_some();
+            }
         })
         .await
     }
 
-    /// Notes what people should know after it was revoked.
+    /// Those of a cluster that were seen to be refused, and of which is not known yet what their holder left behind.
+    ///
+    /// # Errors
+    /// [`StoreError::Unavailable`].
+    pub async fn unlisted(self, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
+        rows::all(of(cluster).filter(kubeconfig::Column::Unlisted.eq(true)).all(self.0.db()).await?)
+    }
+
+    /// Notes what people should know after it was revoked; it is not final.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn set_left_behind(self, id: KubeconfigId, text: Option<&str>) -> Result<(), StoreError> {
         self.change(id, |row| row.left_behind = text.map(ToOwned::to_owned)).await
+    }
+
+    /// Notes what its holder left behind, once and for all.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn mark_listed(self, id: KubeconfigId, text: Option<&str>) -> Result<(), StoreError> {
+        self.change(id, |row| (row.left_behind, row.unlisted) = (text.map(ToOwned::to_owned), false)).await
     }
 
     async fn change(
@@ -280,6 +301,7 @@ fn row(new: &NewKubeconfig, id: Uuid) -> kubeconfig::Model {
         authority: None,
         refused_at: None,
         left_behind: None,
+        unlisted: false,
     }
 }
 

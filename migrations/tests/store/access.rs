@@ -42,7 +42,12 @@ pub async fn kubeconfigs_are_signed_accepted_and_refused(fixture: Fixture) {
     assert!(kubeconfigs.with_authority(cluster.id).await.unwrap().is_empty());
     assert_eq!(kubeconfigs.refused_since(hence(-5)).await.unwrap()[0].id, issued.id);
     assert!(kubeconfigs.refused_since(hence(5)).await.unwrap().is_empty());
-    kubeconfigs.set_left_behind(issued.id, Some("a binding")).await.unwrap();
+    let unlisted = async || kubeconfigs.unlisted(cluster.id).await.unwrap().len();
+    kubeconfigs.set_left_behind(issued.id, Some("nobody answers")).await.unwrap();
+    assert_eq!(unlisted().await, 1);
+    kubeconfigs.mark_listed(issued.id, Some("a binding")).await.unwrap();
+    kubeconfigs.mark_refused(issued.id).await.unwrap();
+    assert_eq!(unlisted().await, 0);
     assert_eq!(kubeconfigs.get(org, issued.id).await.unwrap().left_behind.as_deref(), Some("a binding"));
     // One whose time is over opens nothing, and its authority need not stay.
     let ended = NewKubeconfig { expires_at: hence(-1), ..tenant.new_kubeconfig(cluster.id) };

@@ -68,8 +68,9 @@ pub async fn the_furthest_that_fits_is_taken(fixture: Fixture) {
     assert!([begun.id, ready.id, leaving.id].iter().all(|spare| *spare != unlike.id));
     // What comes to nothing takes nothing.
     is_conflict(store.clusters().insert(tenant.new_cluster("unlike")).await);
-    // Waits until the database has let go of the row.
-    store.clusters().report(ready.id, well()).await.unwrap();
+    // Waits until the database has let go of the row, and by a commit lets go of it itself: what was rolled back lets go a moment later.
+    let news = ClusterReport { state_message: "ready".to_owned(), ..well() };
+    store.clusters().report(ready.id, news).await.unwrap();
     let rehearsed = store.dry_run().clusters().insert(tenant.new_cluster("demo")).await.unwrap();
     assert_eq!((rehearsed.id, store.spares().list().await.unwrap().len()), (ready.id, 3));
     assert_eq!(tenant.cluster("first").await.id, ready.id);

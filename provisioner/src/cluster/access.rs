@@ -4,9 +4,9 @@
 //! After a revocation, what its holder may have left behind is told. Nothing here decides whether a kubeconfig is revoked, but for those
 //! from before each had an authority of its own: their binding is deleted.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use migrations::Kubeconfig;
+use migrations::{Kubeconfig, StoreError};
 use serde_json::Value;
 use tenant_controlplane::addon::{Aggregate, aggregate, kubeconfig_binding_name};
 use tenant_controlplane::id::{ClusterId, KubeconfigId};
@@ -17,7 +17,7 @@ use tenant_controlplane::text::{LONGEST, printable, printable_within};
 use crate::context::Context;
 use crate::error::ReconcileError;
 use crate::host::bindings::RBAC;
-use crate::host::{ApiError, Kubernetes, ObjectKey};
+use crate::host::{ApiError, Kubernetes, Meta, ObjectKey};
 
 /// So many objects of a kind are named to people.
 const NAMED: usize = 10;
@@ -67,57 +67,101 @@ async fn delete_binding(kubeconfig: KubeconfigId, api: &dyn Kubernetes) -> Resul
     Ok(api.get(&key).await?.is_none())
 }
 
-/// Notes for each of these revoked kubeconfigs what its holder may have left inside the cluster.
+/// Notes for each revoked kubeconfig what its holder may have left inside the cluster: objects are listed once for all of them. It is a
+/// courtesy: that a tenant does not answer is reported, and it is asked again at the next visit.
 ///
 /// # Errors
 /// [`ReconcileError`] of the store.
-pub async fn list_left_behind(
-    ctx: &Context,
-    revoked: Vec<KubeconfigId>,
-    api: &dyn Kubernetes,
-) -> Result<(), ReconcileError> {
-    for kubeconfig in revoked {
-        let row = ctx.store.kubeconfigs().load(kubeconfig).await?;
-        if let Some(text) = left_behind(&row, api).await {
-            ctx.store.kubeconfigs().set_left_behind(kubeconfig, Some(&printable(&text))).await?;
+pub async fn list_left_behind(ctx: &Context, cluster: ClusterId, api: &dyn Kubernetes) -> Result<(), ReconcileError> {
+    let rows = ctx.store.kubeconfigs().unlisted(cluster).await?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let found = ctx.with_timeout(async { Ok(Found::list(&rows, api).await) }).await;
+    let found = found.unwrap_or_else(|late: ReconcileError| Found::not_listed(&late));
+    for row in &rows {
+        let text = found.left_behind(row).map(|text| printable(&text));
+        let noted = match found.is_complete(row) {
+            true => ctx.store.kubeconfigs().mark_listed(row.id, text.as_deref()).await,
+            false => ctx.store.kubeconfigs().set_left_behind(row.id, text.as_deref()).await,
+        };
+        // One that is gone for its age needs no note.
+        match noted {
+            Ok(()) | Err(StoreError::NotFound { .. }) => {}
+            Err(error) => return Err(error.into()),
         }
     }
     Ok(())
 }
 
-/// What is bound to its user, which would work again if that name ever came back; and, where its holder could make them, tokens of service
-/// accounts that were made while it worked: by whom Kubernetes does not record. It is a courtesy: that a tenant does not answer is
-/// reported too.
-async fn left_behind(row: &Kubeconfig, api: &dyn Kubernetes) -> Option<String> {
-    let bindings = api.bindings_of(&kubeconfig_user_name(row.id)).await;
-    let bindings = named(bindings, "Role bindings that still name its user", "Role bindings of its user");
-    let tokens = match row.role {
-        AccessRole::Admin => named(
-            tokens_since(row, api).await,
-            "Tokens of service accounts made since it was issued",
-            "Tokens of service accounts",
-        ),
-        AccessRole::Edit | AccessRole::View => None,
-    };
-    // Tokens work now; a binding only if the name ever came back.
-    let texts: Vec<String> = tokens.into_iter().chain(bindings).collect();
-    (!texts.is_empty()).then(|| texts.join(" "))
+/// What is inside a tenant; or why it is not known, for people.
+struct Found {
+    /// By user.
+    bindings: Result<BTreeMap<String, Vec<ObjectKey>>, String>,
+    tokens: Result<Vec<Meta>, String>,
 }
 
-/// Those that do not end by themselves.
-async fn tokens_since(row: &Kubeconfig, api: &dyn Kubernetes) -> Result<Vec<ObjectKey>, ApiError> {
-    let mut secrets = api.token_secrets().await?;
-    secrets.retain(|secret| secret.created_at >= row.created_at.unix_timestamp());
-    Ok(secrets.iter().map(|secret| secret.key("v1", "Secret")).collect())
+impl Found {
+    async fn list(rows: &[Kubeconfig], api: &dyn Kubernetes) -> Self {
+        let users = rows.iter().map(|row| kubeconfig_user_name(row.id)).collect();
+        let bindings = api.bindings_of(&users).await.map_err(|error| error.to_string());
+        let tokens = match rows.iter().any(could_make_tokens) {
+            true => api.token_secrets().await.map_err(|error| error.to_string()),
+            false => Ok(Vec::new()),
+        };
+        Self { bindings, tokens }
+    }
+
+    fn not_listed(why: &ReconcileError) -> Self {
+        Self { bindings: Err(why.to_string()), tokens: Err(why.to_string()) }
+    }
+
+    fn is_complete(&self, row: &Kubeconfig) -> bool {
+        self.bindings.is_ok() && (self.tokens.is_ok() || !could_make_tokens(row))
+    }
+
+    /// What is bound to its user, which would work again if that name ever came back; and, where its holder could make them, tokens of
+    /// service accounts that were made while it worked: by whom Kubernetes does not record.
+    fn left_behind(&self, row: &Kubeconfig) -> Option<String> {
+        let bindings = self.bindings.as_ref().map(|all| {
+            let user = kubeconfig_user_name(row.id);
+            all.get(&user).into_iter().flatten().cloned().collect()
+        });
+        let bindings = named(bindings, "Role bindings that still name its user", "Role bindings of its user");
+        let tokens = could_make_tokens(row).then(|| {
+            let what = "Tokens of service accounts made since it was issued";
+            named(self.tokens_since(row), what, "Tokens of service accounts")
+        });
+        // Tokens work now; a binding only if the name ever came back.
+        let texts: Vec<String> = tokens.flatten().into_iter().chain(bindings).collect();
+        (!texts.is_empty()).then(|| texts.join(" "))
+    }
+
+    /// Those that do not end by themselves.
+    fn tokens_since(&self, row: &Kubeconfig) -> Result<Vec<ObjectKey>, &String> {
+        let since = |secret: &&Meta| secret.created_at >= row.created_at.unix_timestamp();
+        Ok(self.tokens.as_ref()?.iter().filter(since).map(|secret| secret.key("v1", "Secret")).collect())
+    }
+}
+
+/// Whether its holder could make tokens of service accounts that do not end.
+fn could_make_tokens(row: &Kubeconfig) -> bool {
+    match row.role {
+        AccessRole::Admin => true,
+        AccessRole::Edit | AccessRole::View => false,
+    }
 }
 
 /// What was found of a kind, within [`KIND`] characters: the number first, then as many names as there is room for, so that no name takes
 /// another kind's place.
-fn named(found: Result<Vec<ObjectKey>, ApiError>, what: &str, kind: &str) -> Option<String> {
+fn named(found: Result<Vec<ObjectKey>, &String>, what: &str, kind: &str) -> Option<String> {
     let found = match found {
         Ok(found) if found.is_empty() => return None,
         Ok(found) => found,
-        Err(error) => return Some(printable_within(&format!("{kind} could not be listed: {error}."), KIND)),
+        Err(why) => {
+            let text = format!("{kind} are not listed yet, which is tried again. {}", why.trim_end_matches('.'));
+            return Some(format!("{}.", printable_within(&text, KIND - 1)));
+        }
     };
     let text_of = |names: &[String]| {
         let more = found.len() - names.len();
@@ -185,6 +229,36 @@ mod tests {
     }
 
     #[test]
+    fn what_was_not_listed_is_asked_for_again() {
+        let row = |role| Kubeconfig {
+            id: KubeconfigId::from_uuid(uuid::Uuid::nil()),
+            cluster: ClusterId::from_uuid(uuid::Uuid::nil()),
+            organization: tenant_controlplane::id::OrganizationId::from_uuid(uuid::Uuid::nil()),
+            name: "k".to_owned(),
+            role,
+            kind: migrations::KubeconfigKind::File,
+            serial: None,
+            expires_at: time::OffsetDateTime::UNIX_EPOCH,
+            revoked_at: None,
+            bound: false,
+            created_by: "system".to_owned(),
+            created_at: time::OffsetDateTime::UNIX_EPOCH,
+            authority: None,
+            refused_at: None,
+            left_behind: None,
+        };
+        let (admin, edit) = (row(AccessRole::Admin), row(AccessRole::Edit));
+        let late = ReconcileError::cluster_api(ApiError::Slow(std::time::Duration::from_secs(5)));
+        let unknown = Found::not_listed(&late);
+        assert!(!unknown.is_complete(&admin) && !unknown.is_complete(&edit));
+        let text = unknown.left_behind(&admin).unwrap();
+        assert!(text.starts_with("Tokens of service accounts are not listed yet, which is tried again."), "{text}");
+        let half = Found { bindings: Ok(BTreeMap::new()), ..unknown };
+        assert!(!half.is_complete(&admin) && half.is_complete(&edit), "an editor could make none");
+        assert_eq!(half.left_behind(&edit), None);
+    }
+
+    #[test]
     fn no_names_take_the_place_of_another_kind() {
         for (tokens, bindings) in [(1, 3), (500, 500)] {
             let tokens_text = named(Ok(found(tokens, "Secret")), "Tokens", "").unwrap();
@@ -194,7 +268,6 @@ mod tests {
             assert!(text.contains(&format!("Tokens: {tokens} (Secret ")), "{text}");
             assert!(text.contains(&format!("Bindings: {bindings} (ClusterRoleBinding ")), "{text}");
         }
-        let refused = ApiError::TooLong("x".repeat(5000));
-        assert!(named(Err(refused), "", "Bindings").unwrap().chars().count() <= KIND);
+        assert!(named(Err(&"x".repeat(5000)), "", "Bindings").unwrap().chars().count() <= KIND);
     }
 }

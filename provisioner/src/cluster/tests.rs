@@ -241,6 +241,18 @@ async fn revoked_is_told_when_it_is_seen_and_whatever_the_tenant_does() {
     *world.tenant.health.lock().unwrap() = Health::Down("nothing answers us".to_owned());
     assert!(matches!(world.reconcile_cluster(cluster.id).await.unwrap(), Outcome::Waiting { .. }));
     assert_eq!(state().await, migrations::KubeconfigState::Revoked);
+    // What was left behind is listed as soon as that can be.
+    let key = ObjectKey::global("rbac.authorization.k8s.io/v1", "ClusterRoleBinding", "keep");
+    world.tenant.put(key.clone(), &json!({}), "kubectl");
+    let user = format!("pilothouse:kubeconfig:{}", row.id);
+    world.tenant.objects.lock().unwrap().get_mut(&key).unwrap()["subjects"] = json!([{"kind": "User", "name": user}]);
+    assert_eq!(world.store.kubeconfigs().load(row.id).await.unwrap().left_behind, None);
+    *world.tenant.health.lock().unwrap() = Health::Ready;
+    world.reconcile_cluster(cluster.id).await.unwrap();
+    let reported = world.store.kubeconfigs().load(row.id).await.unwrap().left_behind.unwrap();
+    assert!(reported.contains("ClusterRoleBinding keep"), "{reported}");
+    // Once: what comes later is not its holder's.
+    assert_eq!(world.store.kubeconfigs().unlisted(cluster.id).await.unwrap(), []);
 }
 
 #[tokio::test]

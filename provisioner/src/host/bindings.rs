@@ -1,4 +1,6 @@
-//! Role bindings that name a user. A tenant may have as many, and as large ones, as it likes: of each page only the keys are kept.
+//! Role bindings that name users. A tenant may have as many, and as large ones, as it likes: of each page only the keys are kept.
+
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
@@ -11,15 +13,24 @@ pub const CLUSTER_ROLE_BINDING: &str = "ClusterRoleBinding";
 /// Those of one namespace.
 pub const ROLE_BINDING: &str = "RoleBinding";
 
-/// The key of a binding of this kind, if it binds the user.
-pub fn binds(kind: &str, binding: &Value, user: &str) -> Option<ObjectKey> {
-    let is_user = |subject: &Value| subject["kind"] == "User" && subject["name"] == user;
-    let subjects = binding["subjects"].as_array()?;
-    let (namespace, name) = (binding["metadata"]["namespace"].as_str(), binding["metadata"]["name"].as_str()?);
-    subjects.iter().any(is_user).then(|| match namespace {
+/// Those of these users whom a binding of this kind binds, each with its key.
+pub fn binds(kind: &str, binding: &Value, users: &BTreeSet<String>) -> Vec<(String, ObjectKey)> {
+    let (namespace, name) = (binding["metadata"]["namespace"].as_str(), binding["metadata"]["name"].as_str());
+    let (Some(subjects), Some(name)) = (binding["subjects"].as_array(), name) else { return Vec::new() };
+    let key = match namespace {
         Some(namespace) => ObjectKey::namespaced(RBAC, kind, namespace, name),
         None => ObjectKey::global(RBAC, kind, name),
-    })
+    };
+    let named =
+        subjects.iter().filter(|subject| subject["kind"] == "User").filter_map(|subject| subject["name"].as_str());
+    // A tenant may name somebody twice.
+    let named: BTreeSet<&str> = named.filter(|name| users.contains(*name)).collect();
+    named.into_iter().map(|name| (name.to_owned(), key.clone())).collect()
+}
+
+/// Adds them to what is known by user.
+pub fn note_users(known: &mut BTreeMap<String, Vec<ObjectKey>>, found: impl IntoIterator<Item = (String, ObjectKey)>) {
+    found.into_iter().for_each(|(user, key)| known.entry(user).or_default().push(key));
 }
 
 #[cfg(test)]
@@ -32,9 +43,14 @@ mod tests {
     fn a_binding_is_the_users_by_kind_and_name() {
         let binding = |kind: &str, name: &str| json!({"metadata": {"namespace": "a", "name": "b"}, "subjects": [{"kind": "Group", "name": "g"}, {"kind": kind, "name": name}]});
         let key = ObjectKey::namespaced(RBAC, ROLE_BINDING, "a", "b");
-        assert_eq!(binds(ROLE_BINDING, &binding("User", "u"), "u"), Some(key));
-        assert_eq!(binds(ROLE_BINDING, &binding("Group", "u"), "u"), None);
-        assert_eq!(binds(ROLE_BINDING, &binding("User", "v"), "u"), None);
-        assert_eq!(binds(ROLE_BINDING, &json!({"metadata": {"name": "b"}}), "u"), None, "without subjects");
+        let users = BTreeSet::from(["u".to_owned(), "w".to_owned()]);
+        let binds = |binding: &Value| super::binds(ROLE_BINDING, binding, &users);
+        assert_eq!(binds(&binding("User", "u")), [("u".to_owned(), key)]);
+        assert_eq!(binds(&binding("Group", "u")), []);
+        assert_eq!(binds(&binding("User", "v")), []);
+        assert_eq!(binds(&json!({"metadata": {"name": "b"}})), [], "without subjects");
+        let both = json!({"metadata": {"name": "b"}, "subjects": [
+            {"kind": "User", "name": "w"}, {"kind": "User", "name": "u"}, {"kind": "User", "name": "w"}]});
+        assert_eq!(binds(&both).iter().map(|(user, _)| &**user).collect::<Vec<_>>(), ["u", "w"]);
     }
 }

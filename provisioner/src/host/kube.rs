@@ -1,5 +1,6 @@
 //! The real thing: a Kubernetes API over the `kube` client.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use ::kube::api::{
@@ -23,7 +24,7 @@ mod gather;
 pub use connector::KubeConnector;
 use gather::gather;
 
-use super::bindings::{CLUSTER_ROLE_BINDING, RBAC, ROLE_BINDING, binds};
+use super::bindings::{CLUSTER_ROLE_BINDING, RBAC, ROLE_BINDING, binds, note_users};
 use super::bounded::{BoundedLayer, is_too_long};
 use super::resources::kind;
 use super::{
@@ -241,13 +242,13 @@ impl Kubernetes for KubeApi {
         self.pages(name, page, |object| value(&object)).await
     }
 
-    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
-        let mut bindings = Vec::new();
+    async fn bindings_of(&self, users: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<ObjectKey>>, ApiError> {
+        let mut bindings = BTreeMap::new();
         for kind in [CLUSTER_ROLE_BINDING, ROLE_BINDING] {
             let api = self.all(RBAC, kind, None)?;
             let page = async |next: ListParams| api.list(&next.limit(PAGE)).await;
-            let found = self.pages(kind, page, |object| binds(kind, &value(&object), user)).await?;
-            bindings.extend(found.into_iter().flatten());
+            let found = self.pages(kind, page, |object| binds(kind, &value(&object), users)).await?;
+            note_users(&mut bindings, found.into_iter().flatten());
         }
         Ok(bindings)
     }

@@ -1,6 +1,6 @@
 //! A Kubernetes API that is a map, for tests: it fails at any call it is told to, and pods come up by themselves.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -9,7 +9,7 @@ use futures::StreamExt;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
-use super::bindings::{CLUSTER_ROLE_BINDING, RBAC, ROLE_BINDING, binds};
+use super::bindings::{CLUSTER_ROLE_BINDING, RBAC, ROLE_BINDING, binds, note_users};
 use super::{
     Announced, ApiError, Connector, Health, Kubernetes, Meta, NodeStatus, ObjectKey, PodInfo, Site, TenantConnection,
     Watch, WatchEvent,
@@ -209,11 +209,11 @@ impl Kubernetes for Scripted {
         self.struck().map(|()| found)
     }
 
-    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
-        let mut bindings = Vec::new();
+    async fn bindings_of(&self, users: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<ObjectKey>>, ApiError> {
+        let mut bindings = BTreeMap::new();
         for kind in [CLUSTER_ROLE_BINDING, ROLE_BINDING] {
             let found = self.select(RBAC, kind, None, "").await?;
-            bindings.extend(found.iter().filter_map(|binding| binds(kind, binding, user)));
+            note_users(&mut bindings, found.iter().flat_map(|binding| binds(kind, binding, users)));
         }
         Ok(bindings)
     }
@@ -440,8 +440,8 @@ impl Kubernetes for Bound {
         self.allowed()?.select(api_version, kind, namespace, labels).await
     }
 
-    async fn bindings_of(&self, user: &str) -> Result<Vec<ObjectKey>, ApiError> {
-        self.allowed()?.bindings_of(user).await
+    async fn bindings_of(&self, users: &BTreeSet<String>) -> Result<BTreeMap<String, Vec<ObjectKey>>, ApiError> {
+        self.allowed()?.bindings_of(users).await
     }
 
     async fn token_secrets(&self) -> Result<Vec<Meta>, ApiError> {
