@@ -331,6 +331,8 @@ pub enum QuotaCommand {
     List(QuotaListArgs),
     /// Set a limit of one organization, or how many organizations a person may own
     Set(QuotaSetArgs),
+    /// Take a limit of one holder back: the default applies again
+    Unset(QuotaUnsetArgs),
     /// Set the default limit
     Default(QuotaDefaultArgs),
 }
@@ -358,6 +360,17 @@ pub struct QuotaSetArgs {
     pub resource: Resource,
     /// Limit; what exists already stays
     pub limit: u64,
+}
+
+/// `pilothouse admin quota unset`.
+#[derive(Debug, Args)]
+pub struct QuotaUnsetArgs {
+    #[command(flatten)]
+    pub instance: InstanceArgs,
+    /// The organization, by id or name; for "organizations" the person, by e-mail address
+    pub holder: String,
+    /// clusters, nodes, node_pools, join_tokens, kubeconfigs, api_tokens, projects or organizations
+    pub resource: Resource,
 }
 
 /// `pilothouse admin quota default`.

@@ -113,6 +113,8 @@ on_both! {
     identity::names_of_organizations_are_no_oracle,
     quotas::each_resource_is_refused_beyond_its_limit,
     quotas::of_two_for_the_last_place_one_gets_it,
+    quotas::a_limit_of_its_own_is_taken_back,
+    quotas::a_refused_request_does_not_count_itself,
     quotas::nodes_are_counted_by_pool_and_by_machine,
     quotas::limits_are_set_for_one_and_for_all,
     idempotency::a_key_is_carried_out_once,

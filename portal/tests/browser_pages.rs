@@ -328,6 +328,10 @@ async fn a_wrong_set_up_link_makes_nobody_an_owner() {
     assert!(status.is_client_error(), "{status}");
     assert!(page.contains("setup") && page.contains("eve@example.com"), "{page}");
     assert!(world.store.identity().user_by_email("eve@example.com").await.unwrap().is_none());
+    // A name is not needed.
+    let form = "email=eve%40example.com&password=a+long+enough+password";
+    let (status, page) = world.post("/setup/not-the-token", "", form).await;
+    assert!(status != StatusCode::UNPROCESSABLE_ENTITY && page.contains("eve@example.com"), "{status} {page}");
 }
 
 /// Pages cost as much as REST: nobody goes round the limits by sending forms, and another session is no way out.

@@ -6,13 +6,14 @@ use anyhow::{Result, bail};
 use migrations::{Actor, Organization, QuotaHolder, QuotaUse, Resource, Store};
 
 use super::{open, organization};
-use crate::options::{Output, QuotaCommand, QuotaDefaultArgs, QuotaListArgs, QuotaSetArgs};
+use crate::options::{Output, QuotaCommand, QuotaDefaultArgs, QuotaListArgs, QuotaSetArgs, QuotaUnsetArgs};
 
 /// Runs one of the verbs.
 pub async fn quota(command: QuotaCommand) -> Result<ExitCode> {
     match command {
         QuotaCommand::List(args) => list(args).await,
         QuotaCommand::Set(args) => set(args).await,
+        QuotaCommand::Unset(args) => unset(args).await,
         QuotaCommand::Default(args) => set_default(args).await,
     }
 }
@@ -50,6 +51,14 @@ async fn set(args: QuotaSetArgs) -> Result<ExitCode> {
     let (_, store) = open(&args.instance).await?;
     let holder = holder(&store, &args.holder).await?;
     let quota = store.quotas().set(holder.quotas, args.resource, args.limit, Actor::System).await?;
+    print(&[(holder.id, holder.name, quota)], Output::Text);
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn unset(args: QuotaUnsetArgs) -> Result<ExitCode> {
+    let (_, store) = open(&args.instance).await?;
+    let holder = holder(&store, &args.holder).await?;
+    let quota = store.quotas().unset(holder.quotas, args.resource, Actor::System).await?;
     print(&[(holder.id, holder.name, quota)], Output::Text);
     Ok(ExitCode::SUCCESS)
 }

@@ -49,6 +49,10 @@ impl Clusters<'_> {
         let mut tx = self.0.begin().await?;
         let row = add(&mut tx, &new).await?;
         let (cluster, organization, actor) = (ClusterId::from_uuid(row.id), new.organization, new.actor);
+        // All of them at once: a refusal counts none of the request's own as used.
+        let nodes = first.iter().map(|pool| u64::from(pool.count)).sum();
+        quotas::require(&tx, organization.uuid(), Resource::NodePools, first.len() as u64).await?;
+        quotas::require(&tx, organization.uuid(), Resource::Nodes, nodes).await?;
         let mut pools = Vec::new();
         for FirstPool { name, kind, count, version } in first {
             let pool = NewPool { cluster, organization, name, kind, count, version, actor };

@@ -60,28 +60,30 @@ impl Quotas<'_> {
         limit: u64,
         actor: Actor,
     ) -> Result<QuotaUse, StoreError> {
-        let tx = self.0.begin().await?;
         check(resource, limit)?;
-        match holder {
-            QuotaHolder::Organization(_) if resource.is_personal() => return Err(misplaced(resource, "a person")),
-            QuotaHolder::Person(_) if !resource.is_personal() => return Err(misplaced(resource, "an organization")),
-            QuotaHolder::Organization(id) => lock_organization(&tx, id.uuid()).await?,
-            QuotaHolder::Person(id) => lock_person(&tx, id.uuid()).await?,
-        }
+        let tx = self.0.begin().await?;
+        lock(&tx, holder, resource).await?;
         let most = i64::try_from(limit).unwrap_or(i64::MAX);
         let row = quota::Model { holder: holder.uuid(), resource: resource.to_string(), most };
         let mut there = OnConflict::columns([quota::Column::Holder, quota::Column::Resource]);
         let there = there.update_column(quota::Column::Most).to_owned();
         quota::Entity::insert(row.into_active_model()).on_conflict(there).exec_without_returning(&tx).await?;
-        let (detail, action) = (format!("{resource} {limit}"), "quota.set");
-        if let QuotaHolder::Organization(id) = holder {
-            let (organization, target) = (id.uuid(), id.to_string());
-            let entry = Intent { organization, cluster: None, action, target: &target, detail: &detail, actor };
-            entry.record(&tx).await?;
-        }
-        if let QuotaHolder::Person(id) = holder {
-            let target = id.to_string();
-            tx.audit(entry(NewAudit { organization: None, actor, action, target: &target, detail: &detail }, None));
+        record(&tx, holder, "quota.set", &format!("{resource} {limit}"), actor).await?;
+        let quota = of(&tx, holder.uuid(), resource).await?;
+        tx.commit().await?;
+        Ok(quota)
+    }
+
+    /// Takes a holder's own limit back: the default holds again. One that has none is fine.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] without such a holder; [`StoreError::Conflict`] for a resource that the other kind of holder has.
+    pub async fn unset(self, holder: QuotaHolder, resource: Resource, actor: Actor) -> Result<QuotaUse, StoreError> {
+        let tx = self.0.begin().await?;
+        lock(&tx, holder, resource).await?;
+        let own = quota::Entity::delete_by_id((holder.uuid(), resource.to_string()));
+        if own.exec(&tx).await?.rows_affected > 0 {
+            record(&tx, holder, "quota.unset", &resource.to_string(), actor).await?;
         }
         let quota = of(&tx, holder.uuid(), resource).await?;
         tx.commit().await?;
@@ -136,6 +138,31 @@ fn check(resource: Resource, limit: u64) -> Result<(), StoreError> {
     }
     let (title, max) = (resource.title(), Quotas::MAX_LIMIT);
     Err(StoreError::conflict("quota", format!("{limit} {title} is out of range: choose 0 to {max}")))
+}
+
+/// Locks a holder who may have a limit of this resource.
+async fn lock(tx: &Tx, holder: QuotaHolder, resource: Resource) -> Result<(), StoreError> {
+    match holder {
+        QuotaHolder::Organization(_) if resource.is_personal() => Err(misplaced(resource, "a person")),
+        QuotaHolder::Person(_) if !resource.is_personal() => Err(misplaced(resource, "an organization")),
+        QuotaHolder::Organization(id) => lock_organization(tx, id.uuid()).await,
+        QuotaHolder::Person(id) => lock_person(tx, id.uuid()).await,
+    }
+}
+
+/// Writes a change of a limit in the audit log.
+async fn record(tx: &Tx, holder: QuotaHolder, action: &str, detail: &str, actor: Actor) -> Result<(), StoreError> {
+    match holder {
+        QuotaHolder::Organization(id) => {
+            let (organization, target) = (id.uuid(), id.to_string());
+            Intent { organization, cluster: None, action, target: &target, detail, actor }.record(tx).await
+        }
+        QuotaHolder::Person(id) => {
+            let target = id.to_string();
+            tx.audit(entry(NewAudit { organization: None, actor, action, target: &target, detail }, None));
+            Ok(())
+        }
+    }
 }
 
 fn misplaced(resource: Resource, holder: &str) -> StoreError {

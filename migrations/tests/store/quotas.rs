@@ -72,6 +72,34 @@ pub async fn each_resource_is_refused_beyond_its_limit(fixture: Fixture) {
     assert_eq!(refused(more), (Resource::Organizations, 3, 3));
 }
 
+/// A limit of one's own can be taken back, and the default holds again.
+pub async fn a_limit_of_its_own_is_taken_back(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (quotas, resource) = (fixture.store.quotas(), Resource::Clusters);
+    let holder = QuotaHolder::from(tenant.organization);
+    let default = quotas.default_of(resource).await.unwrap();
+    assert_eq!(quotas.set(holder, resource, default + 7, Actor::System).await.unwrap().limit, default + 7);
+    for _ in 0..2 {
+        assert_eq!(quotas.unset(holder, resource, Actor::System).await.unwrap().limit, default);
+    }
+    let said = fixture.store.audit().list(tenant.organization, Page::default()).await.unwrap();
+    let said: Vec<_> = said.iter().take(2).map(|entry| (entry.action.as_str(), entry.detail.as_str())).collect();
+    assert_eq!(said, [("quota.unset", "clusters"), ("quota.set", &format!("clusters {}", default + 7))]);
+    is_conflict(quotas.unset(holder, Resource::Organizations, Actor::System).await);
+}
+
+/// A refusal of a cluster with several pools counts what was there before the request, and all that it wants.
+pub async fn a_refused_request_does_not_count_itself(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, org) = (&fixture.store, tenant.organization);
+    store.quotas().set(org.into(), Resource::Nodes, 5, Actor::System).await.unwrap();
+    let pool = |name: &str| FirstPool { name: name.parse().unwrap(), kind: PoolKind::Local, count: 3, version: None };
+    let made = store.clusters().insert_with_pools(tenant.new_cluster("demo"), vec![pool("one"), pool("two")]).await;
+    let Err(StoreError::Quota { quota, wanted }) = made else { panic!("{made:?}") };
+    assert_eq!((quota.resource, quota.used, quota.limit, wanted), (Resource::Nodes, 0, 5, 6));
+    assert_eq!(store.clusters().all().await.unwrap().len(), 0);
+}
+
 pub async fn of_two_for_the_last_place_one_gets_it(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let replica = fixture.replica().await;

@@ -30,6 +30,7 @@ struct Page {
 #[derive(Deserialize)]
 pub struct Typed {
     email: String,
+    #[serde(default)]
     display_name: String,
     password: String,
 }
