@@ -112,6 +112,22 @@ pub enum CliError {
         /// Why waiting ended.
         reason: Stopped,
     },
+    /// Ctrl-C before the answer came.
+    #[error("interrupted before the portal answered")]
+    Interrupted {
+        /// How to see what became of it.
+        next: String,
+    },
+    /// What was issued could not be written.
+    #[error("cannot write {path}")]
+    NotSaved {
+        /// The file.
+        path: String,
+        /// What became of what was issued.
+        next: String,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A local file could not be read or written.
     #[error("cannot {verb} {path}")]
     File {
@@ -165,7 +181,9 @@ impl CliError {
             CliError::NotFound { .. } => Exit::NotFound,
             CliError::NoToken { .. } => Exit::Auth,
             CliError::StoppedWaiting { reason: Stopped::Time, .. } => Exit::Timeout,
-            CliError::StoppedWaiting { reason: Stopped::Interrupt, .. } => Exit::Interrupted,
+            CliError::StoppedWaiting { reason: Stopped::Interrupt, .. } | CliError::Interrupted { .. } => {
+                Exit::Interrupted
+            }
             CliError::Refused(problem) => problem_exit(problem),
             CliError::OperationFailed { problem: Some(problem), .. } if problem.code == "NODE_PREFLIGHT_FAILED" => {
                 Exit::Preflight
@@ -200,7 +218,7 @@ impl CliError {
     fn why(&self) -> Option<String> {
         match self {
             CliError::Unreachable { source, .. } | CliError::Print { source } => Some(chain(source.as_ref())),
-            CliError::File { source, .. } => Some(source.to_string()),
+            CliError::File { source, .. } | CliError::NotSaved { source, .. } => Some(source.to_string()),
             CliError::OperationFailed { problem: Some(problem), .. } => Some(problem_text(problem)),
             CliError::Refused(problem) => field_reasons(problem),
             CliError::Ambiguous { ids, .. } => Some(format!("candidates: {}", ids.join(" or "))),
@@ -210,9 +228,11 @@ impl CliError {
 
     fn next(&self) -> Option<String> {
         match self {
-            CliError::Usage { next, .. } | CliError::Unreachable { next, .. } | CliError::NotFound { next, .. } => {
-                Some(next.clone())
-            }
+            CliError::Usage { next, .. }
+            | CliError::Unreachable { next, .. }
+            | CliError::NotFound { next, .. }
+            | CliError::Interrupted { next }
+            | CliError::NotSaved { next, .. } => Some(next.clone()),
             CliError::Refused(problem) => remediation(problem),
             CliError::OperationFailed { problem, .. } => problem.as_deref().and_then(remediation),
             CliError::Ambiguous { .. } => Some("Use one of these IDs instead of the name.".into()),

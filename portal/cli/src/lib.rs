@@ -6,6 +6,7 @@
 
 mod client;
 mod context;
+mod draft;
 mod duration;
 mod error;
 mod output;

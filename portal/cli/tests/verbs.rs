@@ -125,6 +125,11 @@ async fn issue(State(portal): State<Shared>, Json(body): Json<Value>) -> Json<Va
         "links": {"self": "/x"}, "kubeconfig": "apiVersion: v1\nkind: Config\n", "active": true}))
 }
 
+async fn revoke(State(portal): State<Shared>, Path(id): Path<String>) -> StatusCode {
+    portal.bodies.lock().unwrap().push(("revoked".into(), Value::from(id)));
+    StatusCode::NO_CONTENT
+}
+
 async fn join(State(portal): State<Shared>, Json(body): Json<Value>) -> Json<Value> {
     portal.bodies.lock().unwrap().push(("join".into(), body));
     Json(json!({"id": "jtk_1", "object": "join_token", "cluster_id": CLUSTER, "node_pool_id": "np_1", "expires_at": AT,
@@ -164,6 +169,7 @@ fn router(portal: Shared) -> Router {
         .route("/projects/{prj}/clusters", get(clusters).post(create))
         .route("/clusters/{cls}", get(one_cluster).delete(move || accepted(cluster("deleting"))))
         .route("/clusters/{cls}/kubeconfigs", post(issue))
+        .route("/kubeconfigs/{kcf}", axum::routing::delete(revoke))
         .route("/clusters/{cls}/join-tokens", post(join))
         .route("/clusters/{cls}/node-pools", post(move || accepted(pool())))
         .route("/node-pools/{np}", get(|| async { Json(pool()) }))
@@ -420,6 +426,46 @@ async fn a_kubeconfig_can_go_to_a_private_file() {
     assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
     let asked = world.body("kubeconfig");
     assert_eq!((asked["role"].as_str(), asked["expires_in_seconds"].as_u64()), (Some("view"), Some(43_200)));
+}
+
+/// Nothing is issued for a file that cannot be written, and nothing is lost that was there.
+#[tokio::test]
+async fn a_file_is_checked_before_a_kubeconfig_is_issued() {
+    let world = World::new(Portal::default()).await;
+    let old = world.file("old", "mine");
+    for (out, text) in [(old.clone(), "already exists"), (world.home.path().join("none/file"), "cannot write")] {
+        let refused = world.run(&format!("kubeconfig demo --out {}", out.display())).await;
+        assert_eq!(refused.code, 2, "{}", refused.err);
+        assert!(refused.err.contains(text) && refused.err.contains("nothing was issued"), "{}", refused.err);
+    }
+    assert!(world.portal.bodies.lock().unwrap().is_empty());
+    assert_eq!(std::fs::read_to_string(&old).unwrap(), "mine");
+
+    let none = world.run(&format!("kubeconfig nothere --force --out {}", old.display())).await;
+    assert_eq!((none.code, std::fs::read_to_string(&old).unwrap().as_str()), (3, "mine"));
+    let new = world.home.path().join("new");
+    assert_eq!(world.run(&format!("kubeconfig nothere --out {}", new.display())).await.code, 3);
+    assert_eq!(std::fs::read_dir(world.home.path()).unwrap().count(), 1, "no empty file is left");
+
+    let forced = world.run(&format!("kubeconfig demo --force --out {}", old.display())).await;
+    assert_eq!(forced.code, 0, "{}", forced.err);
+    assert!(std::fs::read_to_string(&old).unwrap().starts_with("apiVersion"));
+}
+
+#[tokio::test]
+async fn a_kubeconfig_that_cannot_be_kept_is_revoked() {
+    let world = World::new(Portal::default()).await;
+    let out = world.home.path().join("demo.kubeconfig");
+    let program = env!("CARGO_BIN_EXE_pilothouse-client");
+    let full = format!("trap '' XFSZ; ulimit -f 0; exec {program} kubeconfig demo --out {}", out.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &full]).env_clear().env("HOME", world.home.path());
+    command.env("PILOTHOUSE_SERVER", &world.server).env("PILOTHOUSE_TOKEN", TOKEN);
+    let outcome = finish(command).await;
+    assert_eq!(outcome.code, 1, "{}", outcome.err);
+    assert!(outcome.err.contains("Kubeconfig kcf_1 was revoked"), "{}", outcome.err);
+    assert_eq!(world.body("revoked"), "kcf_1");
+    assert!(!out.exists());
 }
 
 /// A listener that speaks TLS with a certificate of its own making.

@@ -7,7 +7,7 @@ use api_types::{IssueKubeconfig, IssuedKubeconfig, Kubeconfig};
 use clap::{Args, Subcommand};
 
 use crate::client::Call;
-use crate::context::{file_error, write_private};
+use crate::draft::Draft;
 use crate::error::{CliError, Result};
 use crate::session::Session;
 use crate::{Format, Globals, duration, output};
@@ -33,9 +33,12 @@ pub struct KubeconfigArgs {
     /// the operator offers them [default: dns where it is offered, else sni]
     #[arg(long)]
     pub endpoint: Option<String>,
-    /// Write to this file, readable by you only, instead of standard output
+    /// Write to this new file, readable by you only, instead of standard output
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
+    /// Replace the file of --out if it exists
+    #[arg(long, requires = "out")]
+    pub force: bool,
     /// The verb.
     #[command(subcommand)]
     pub verb: Option<Verb>,
@@ -87,7 +90,7 @@ async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
     let reference = args.cluster.ok_or_else(|| {
         CliError::usage("no cluster specified", "For example: pilothouse kubeconfig demo > demo.kubeconfig")
     })?;
-    let cluster = session.cluster(&reference).await?;
+    let draft = args.out.as_deref().map(|path| Draft::create(path, args.force)).transpose()?;
     let request = IssueKubeconfig {
         name: args.name,
         kind: None,
@@ -95,10 +98,13 @@ async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
         expires_in_seconds: args.expires_in.map(|time| time.as_secs()),
         endpoint: args.endpoint,
     };
-    let call = Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), &request)?;
-    let issued: IssuedKubeconfig = session.client.send(call).await?;
-    if let Some(path) = args.out {
-        return save(session, &path, &issued);
+    // Otherwise Ctrl-C would leave the empty file.
+    let issued = tokio::select! {
+        issued = send(session, &reference, &request) => issued?,
+        _ = tokio::signal::ctrl_c() => return Err(CliError::Interrupted { next: unknown_outcome(&reference) }),
+    };
+    if let (Some(draft), Some(path)) = (draft, args.out) {
+        return save(session, draft, &path, &issued).await;
     }
     match session.output {
         Format::Table | Format::Yaml => output::print(&issued.kubeconfig),
@@ -107,8 +113,26 @@ async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
     }
 }
 
-fn save(session: &Session, path: &Path, issued: &IssuedKubeconfig) -> Result<()> {
-    write_private(path, issued.kubeconfig.as_bytes()).map_err(|source| file_error("write", path, source))?;
-    session.progress.say(&format!("Kubeconfig {} written to {}", issued.issued.id, path.display()));
-    Ok(())
+async fn send(session: &Session, cluster: &str, request: &IssueKubeconfig) -> Result<IssuedKubeconfig> {
+    let cluster = session.cluster(cluster).await?;
+    session.client.send(Call::post(format!("/clusters/{}/kubeconfigs", cluster.id), request)?).await
+}
+
+fn unknown_outcome(cluster: &str) -> String {
+    format!("See with `pilothouse kubeconfig list --cluster {cluster}` whether it was issued, and revoke it if so.")
+}
+
+/// A kubeconfig that could not be written is of no use to anybody: it is revoked.
+async fn save(session: &Session, draft: Draft, path: &Path, issued: &IssuedKubeconfig) -> Result<()> {
+    let (id, name) = (&issued.issued.id, &issued.issued.name);
+    let Err(source) = draft.save(issued.kubeconfig.as_bytes()) else {
+        session.progress.say(&format!("Kubeconfig {name} ({id}) written to {}", path.display()));
+        return Ok(());
+    };
+    let revoked = session.client.send_only(Call::delete(format!("/kubeconfigs/{id}"))).await;
+    let next = match revoked {
+        Ok(()) => format!("Kubeconfig {id} was revoked. Make room, or specify another file with --out."),
+        Err(_) => format!("Revoke what was issued: pilothouse kubeconfig revoke {id}"),
+    };
+    Err(CliError::NotSaved { path: path.display().to_string(), next, source })
 }
