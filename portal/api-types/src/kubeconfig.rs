@@ -52,7 +52,7 @@ impl Kubeconfig {
 #[derive(Clone, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IssueKubeconfig {
-    /// Display name, at most 64 characters; default: derived from the caller's name.
+    /// Display name, at most 64 characters; default: the cluster, the role and a random suffix, such as `demo-admin-x7k2p`.
     #[serde(default)]
     pub name: Option<String>,
     /// `file` (the default) is the only supported value.

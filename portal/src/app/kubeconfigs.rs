@@ -24,6 +24,8 @@ use tokio::time::timeout;
 const DAY: u64 = 24 * 60 * 60;
 const DEFAULT_LIFETIME: u64 = 30 * DAY;
 const LONGEST_LIFETIME: u64 = 365 * DAY;
+/// Letters of a default name's suffix: base 32 without those that look alike.
+const SUFFIX: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 /// How long issuing waits for the cluster to accept the file: a young one fills its roles for some seconds.
 const LONGEST_ACCEPTANCE: Duration = Duration::from_secs(20);
 
@@ -100,7 +102,7 @@ fn checked(actor: &Actor, cluster: &Cluster, input: IssueKubeconfig, view_only: 
         return Err(Error::field("/kind", "UNKNOWN_VALUE", detail));
     }
     let role = role(actor, cluster, input.role.as_deref(), view_only)?;
-    let name = input.name.unwrap_or_else(|| actor.user.display_name.chars().take(64).collect());
+    let name = input.name.unwrap_or_else(|| default_name(cluster, role));
     check_name(&name)?;
     let seconds = lifetime(input.expires_in_seconds, DEFAULT_LIFETIME, LONGEST_LIFETIME)?;
     let expires_at = OffsetDateTime::now_utc() + seconds;
@@ -113,6 +115,13 @@ fn checked(actor: &Actor, cluster: &Cluster, input: IssueKubeconfig, view_only: 
         kind: KubeconfigKind::File,
         actor: actor.by(),
     })
+}
+
+/// What it opens, and a suffix by which it is told apart and revoked by name: `demo-admin-x7k2p`.
+fn default_name(cluster: &Cluster, role: AccessRole) -> String {
+    let suffix: String =
+        rand::random::<[u8; 5]>().map(|byte| char::from(SUFFIX[usize::from(byte % 32)])).iter().collect();
+    format!("{}-{role}-{suffix}", cluster.name)
 }
 
 /// The role asked for, or the most the caller gets; whether local machines forbid a wanted one, the store says.

@@ -108,6 +108,26 @@ async fn a_kubeconfig_is_issued_listed_and_revoked() {
 }
 
 #[tokio::test]
+async fn a_kubeconfig_is_called_by_what_it_opens() {
+    let world = World::new().await;
+    let things = Things::new(&world).await;
+    let token = world.token(&things.ana, &things.organization, Role::Owner).await;
+    let path = things.path("/clusters/{cls}/kubeconfigs");
+    let cluster = world.get(&things.path("/clusters/{cls}"), &token).await.json()["name"].as_str().unwrap().to_owned();
+    let flow = async {
+        let mut names = std::collections::BTreeSet::new();
+        for role in ["view", "view", "admin"] {
+            let issued = world.call("POST", &path, &token, json!({"role": role})).await.json();
+            let name = issued["name"].as_str().unwrap().to_owned();
+            assert!(name.starts_with(&format!("{cluster}-{role}-")), "{name}");
+            names.insert(name);
+        }
+        assert_eq!(names.len(), 3);
+    };
+    tokio::select! { () = flow => {}, () = see_kubeconfigs(&world, things.cluster) => unreachable!() };
+}
+
+#[tokio::test]
 async fn what_the_cluster_does_not_do_is_not_told_as_done() {
     let world = World::new().await;
     let things = Things::new(&world).await;

@@ -26,7 +26,7 @@ pub struct KubeconfigArgs {
     /// Lifetime: 12h, 30d
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
-    /// Name
+    /// Name [default: the cluster, the role and a random suffix, such as demo-admin-x7k2p]
     #[arg(long)]
     pub name: Option<String>,
     /// How the file addresses the API server: sni (by address and tls-server-name), dns (by name) or port (dedicated), where
