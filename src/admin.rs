@@ -15,6 +15,7 @@ use time::{Duration, OffsetDateTime};
 use crate::instance::{Instance, Record};
 use crate::options::{AdminCommand, AdminTokenArgs, InstanceArgs, KekCommand, ResetPasswordArgs};
 use crate::platform::sources::{database_url, kek};
+use crate::ready;
 
 /// Runs one of the operator's commands.
 pub async fn admin(command: AdminCommand) -> Result<ExitCode> {
@@ -82,7 +83,10 @@ async fn setup_link(args: InstanceArgs) -> Result<ExitCode> {
         bail!("the owner account exists: a setup link would open nothing; see `pilothouse admin reset-password`");
     }
     let secret = store.identity().create_setup_token().await.context("create a setup link")?;
-    println!("http://{}/setup/{}", record.portal, secret.expose_secret());
+    let link = format!("http://{}/setup/{}", record.portal, secret.expose_secret());
+    // The link that a running instance named opens nothing from now on.
+    ready::set_link(&Instance::new(&args.name, args.data_dir)?, Some(link.clone()))?;
+    println!("{link}");
     Ok(ExitCode::SUCCESS)
 }
 

@@ -15,6 +15,7 @@ use tokio::time::interval;
 use crate::instance::Instance;
 use crate::options::{Output, UpArgs};
 use crate::progress::{Event, Ready, show};
+use crate::ready;
 use crate::screen::Screen;
 
 /// What a shell shows of a program that SIGINT ended.
@@ -64,18 +65,12 @@ fn ignored(given: impl Iterator<Item = String>) -> Vec<String> {
 }
 
 fn already(instance: &Instance, output: Output) -> Result<ExitCode> {
-    let Ok(ready) = read_ready(instance) else {
+    let Ok(ready) = ready::read(instance) else {
         let (name, dir) = (&instance.name, instance.dir.display());
         bail!("instance \"{name}\" is starting: see `pilothouse status --name {name} --data-dir {dir}`");
     };
     print_ready(&ready, output);
     Ok(ExitCode::SUCCESS)
-}
-
-/// What the running instance said of itself.
-pub fn read_ready(instance: &Instance) -> Result<Ready> {
-    let text = fs::read(instance.path("run/ready.json")).context("the instance is not ready yet")?;
-    serde_json::from_slice(&text).context("understand run/ready.json")
 }
 
 /// The same command line without `--detach`, in a session of its own, its output in the log.

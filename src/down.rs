@@ -20,6 +20,7 @@ use crate::instance::{Instance, Record, SLOTS_DIR};
 use crate::options::DownArgs;
 use crate::platform::machines;
 use crate::progress::Progress;
+use crate::ready;
 use embedded_host::site::{Addresses, SYSCTLS};
 use embedded_host::{cgroup, network, node};
 
@@ -98,7 +99,7 @@ async fn stop_platform(instance: &Instance) -> Result<()> {
             sleep(Duration::from_millis(50)).await;
         }
     }
-    fs::remove_file(instance.path("run/ready.json")).ok();
+    ready::remove(instance);
     for group in ["platform", "main"] {
         cgroup::stop(&format!("{}/{group}", instance.cgroup()), GRACE).await?;
     }

@@ -15,6 +15,7 @@ mod options;
 mod platform;
 mod progress;
 mod protect;
+mod ready;
 mod screen;
 mod status;
 mod telemetry;

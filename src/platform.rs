@@ -296,6 +296,11 @@ impl Platform {
         self.ca_file.clone()
     }
 
+    /// Where everything is kept.
+    pub fn store(&self) -> Store {
+        self.store.clone()
+    }
+
     /// A fresh one-use link while there is no owner.
     pub async fn setup_url(&self, record: &Record) -> Result<Option<String>> {
         let identity = self.store.identity();

@@ -80,6 +80,26 @@ pub struct Ready {
     pub local_machines: machines::Mode,
 }
 
+#[cfg(test)]
+impl Ready {
+    /// What a first `up` hands over, its setup link included.
+    pub fn example(dir: &Path) -> Self {
+        Self {
+            portal_url: "http://127.0.0.1:8480".into(),
+            gateway: "192.0.2.1:8443".into(),
+            ca_file: dir.join("ca.crt"),
+            setup_url: Some("http://127.0.0.1:8480/setup/x".into()),
+            name: "a".into(),
+            data_dir: dir.to_owned(),
+            pid: 1,
+            portal_seconds: 0.0,
+            ready_seconds: 0.0,
+            spares: 0,
+            local_machines: machines::Mode::default(),
+        }
+    }
+}
+
 /// Where events go.
 #[derive(Debug)]
 pub struct Progress {

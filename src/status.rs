@@ -6,17 +6,17 @@ use anyhow::Result;
 use node_linux::cgroup::Cgroups;
 use serde_json::json;
 
-use crate::detach::read_ready;
 use crate::doctor::{Verdict, checks, line};
 use crate::instance::Instance;
 use crate::options::{Output, StatusArgs};
+use crate::ready;
 
 /// Prints it. Exit status 3 where the instance does not run, as init scripts expect.
 pub async fn status(args: StatusArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
     let record = instance.existing()?;
     let running = instance.running();
-    let ready = if running { read_ready(&instance).ok() } else { None };
+    let ready = if running { ready::read(&instance).ok() } else { None };
     let state = match (running, &ready) {
         (true, Some(_)) => "running",
         (true, None) => "starting",

@@ -1,6 +1,5 @@
 //! `pilothouse up`: from a bare machine, or from whatever an earlier run left, to a platform that answers.
 
-use std::fs;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,11 +26,11 @@ use crate::platform::sources::{self, KeySource};
 use crate::platform::{self, Doors, Means, Platform, machines};
 use crate::progress::{Event, Progress, Ready};
 use crate::protect;
+use crate::ready;
 use embedded_host::site::Addresses;
 use embedded_host::supervise::rotate_logs;
 use embedded_host::{Host, cgroup, node};
 use kube::Client;
-use node_linux::files::write_secret;
 use provisioner::SystemKeys;
 
 /// Where the gateway listens unless told otherwise.
@@ -65,7 +64,7 @@ async fn stay_up(instance: &Instance, args: &UpArgs, progress: &Progress) -> Res
     packages(instance, args, progress).await?;
     let _lock = instance.lock()?;
     limits::raise();
-    fs::remove_file(instance.path("run/ready.json")).ok();
+    ready::remove(instance);
     sources::keep_database_url(instance, args)?;
     let (record, doors) = settle(instance, args).await?;
     let address = checks::address(&record);
@@ -88,7 +87,7 @@ async fn stay_up(instance: &Instance, args: &UpArgs, progress: &Progress) -> Res
     if args.host_kubeconfig.is_none() {
         cgroup::stop(&format!("{}/platform", instance.cgroup()), Duration::from_secs(10)).await.ok();
     }
-    fs::remove_file(instance.path("run/ready.json")).ok();
+    ready::remove(instance);
     ended
 }
 
@@ -156,8 +155,10 @@ impl Start<'_> {
             spares: platform::spares::wanted(self.args),
             local_machines: platform.local_mode(),
         };
-        // The set-up link makes an owner.
-        write_secret(&self.instance.path("run/ready.json"), &serde_json::to_vec(&ready)?)?;
+        ready::write(self.instance, &ready)?;
+        if ready.setup_url.is_some() {
+            tokio::spawn(ready::drop_used_link(self.instance.clone(), platform.store(), self.cancel.clone()));
+        }
         self.progress.tell(&Event::Ready(ready.clone()));
         if self.args.progress_file.is_none() {
             print_ready(&ready, self.args.output);

@@ -327,6 +327,10 @@ async fn a_wrong_set_up_link_makes_nobody_an_owner() {
     let (status, page) = world.post("/setup/not-the-token", "", form).await;
     assert!(status.is_client_error(), "{status}");
     assert!(page.contains("setup") && page.contains("eve@example.com"), "{page}");
+    assert!(
+        page.contains("pilothouse admin setup-link") && !page.contains("pilothouse up"),
+        "only that makes a new one"
+    );
     assert!(world.store.identity().user_by_email("eve@example.com").await.unwrap().is_none());
     // A name is not needed.
     let form = "email=eve%40example.com&password=a+long+enough+password";

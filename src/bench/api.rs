@@ -15,9 +15,9 @@ use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::admin;
-use crate::detach::read_ready;
 use crate::instance::Instance;
 use crate::options::InstanceArgs;
+use crate::ready;
 
 /// How long the platform may take to be at rest.
 const RESTED: Duration = Duration::from_secs(120);
@@ -55,7 +55,7 @@ impl Api {
             kubectl,
             scratch,
             store,
-            spares: read_ready(&instance)?.spares.into(),
+            spares: ready::read(&instance)?.spares.into(),
         };
         let me = api.get("/me").await?;
         let organization = text(&me["organizations"][0]["organization_id"])?;

@@ -14,9 +14,9 @@ use tokio::time::Instant;
 use super::Check;
 use super::isolation::address_of;
 use super::wall::{self, Tried, Way};
-use crate::detach::read_ready;
 use crate::instance::{Instance, Record};
 use crate::platform::machines::{self, Mode};
+use crate::ready;
 use embedded_host::site::Addresses;
 
 const ID: &str = "local-machines";
@@ -34,7 +34,7 @@ const HEARS: &str = "07";
 
 /// Says the mode; from every isolated machine it tries every listener of this one, and the other machines.
 pub async fn probe(instance: &Instance, record: &Record) -> Check {
-    match read_ready(instance).map(|ready| ready.local_machines) {
+    match ready::read(instance).map(|ready| ready.local_machines) {
         Ok(Mode::Isolated) => tried(instance, record).await,
         Ok(Mode::Trusted) => Check::warn(
             ID,

@@ -63,7 +63,7 @@ catalog! {
     CURSOR_MISMATCH 400 "user" false "Invalid cursor", "Start again without `cursor`.";
     UNAUTHENTICATED 401 "user" false "Authentication required", "Sign in, or send `Authorization: Bearer pilothouse_…` with a token that has not expired.";
     BAD_CREDENTIALS 401 "user" false "Wrong e-mail address or password", "Check both and try again.";
-    SETUP_TOKEN_INVALID 401 "user" false "Invalid setup link", "Use the newest setup link; `pilothouse up` prints one until setup is completed.";
+    SETUP_TOKEN_INVALID 401 "user" false "Invalid setup link", "Use the newest setup link; until setup is completed, `pilothouse admin setup-link` on the platform host prints one.";
     PASSWORD_LINK_INVALID 401 "user" false "Invalid password link", "A link is single-use, valid for one hour, and replaced by the next one. Ask the platform operator for another: `pilothouse admin reset-password EMAIL`.";
     PERMISSION_DENIED 403 "user" false "Permission denied", "Ask an owner or admin of the organization to do it, or for a higher role.";
     LOCAL_MACHINES_RESTRICTED 403 "user" false "Restricted by local machines", "Choose the role view or ask an admin of the organization; for a pool, create a new cluster or join your own machines.";
