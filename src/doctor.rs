@@ -10,20 +10,21 @@ mod wall;
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 pub use node_linux::{Check, Verdict};
 
 use crate::admin;
-use crate::instance::Instance;
+use crate::instance::{Instance, Record};
 use crate::options::{DoctorArgs, Output};
 use embedded_host::site::Addresses;
 
 /// Asks everything and prints it. Exit status 1 where something does not work.
 pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
     let instance = Instance::new(&args.instance.name, args.instance.data_dir)?;
+    let record = known(&instance)?;
     let mut all = checks::machine(&instance, &bundle::Cache::default_dir()).await;
     all.extend(checks::leftovers().await);
-    let (record, running) = (instance.record()?, instance.running());
+    let running = instance.running();
     all.push(ports::ports(record.as_ref(), running).await);
     if let (Some(record), true) = (record, running) {
         all.push(checks::certificates(&instance));
@@ -35,6 +36,15 @@ pub async fn doctor(args: DoctorArgs) -> Result<ExitCode> {
     print(&all, args.output)?;
     let failed = all.iter().any(|check| check.status == Verdict::Fail);
     Ok(if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The instance's record. Without a name the machine is diagnosed before there is any instance; one that was named must exist.
+fn known(instance: &Instance) -> Result<Option<Record>> {
+    let record = instance.record()?;
+    if record.is_none() && !instance.is_default() {
+        bail!("{}. Before that, `pilothouse doctor` without --name diagnoses this machine", instance.missing());
+    }
+    Ok(record)
 }
 
 fn print(all: &[Check], output: Output) -> Result<()> {
@@ -62,4 +72,19 @@ pub fn line(check: &Check) -> String {
         text.push_str(&format!("\n     → {}", check.remediation));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instance_that_was_named_must_exist() {
+        let dir = tempfile::tempdir().unwrap();
+        let instance = Instance::new("nothere", Some(dir.path().to_owned())).unwrap();
+        let error = known(&instance).unwrap_err().to_string();
+        assert!(error.starts_with("there is no instance \"nothere\"") && error.contains("without --name"), "{error}");
+        instance.save(&Record::example("nothere", "127.0.0.1:1".parse().unwrap())).unwrap();
+        assert!(known(&instance).unwrap().is_some());
+    }
 }

@@ -26,6 +26,10 @@ pub const SLOTS_DIR: &str = "/var/lib/pilothouse/.slots";
 /// `status` and `doctor` hold the lock for a blink to ask whether somebody does; whoever wants to keep it waits that long.
 const BLINK: Duration = Duration::from_millis(500);
 
+/// The instance of a command without `--name`, and where the directories of instances are unless told otherwise.
+pub const DEFAULT_NAME: &str = "pilothouse";
+const DIRS: &str = "/var/lib/pilothouse";
+
 /// The domain of names that nobody resolves: they are asked for by SNI alone (`internal` is reserved for private use).
 pub const DEFAULT_DOMAIN: &str = "pilothouse.internal";
 
@@ -148,9 +152,22 @@ impl Instance {
         if !fits || !name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-') {
             bail!("instance name \"{name}\" is not valid: use 1 to 16 of a-z, 0-9 and -, not at an end");
         }
-        let dir = dir.unwrap_or_else(|| Path::new("/var/lib/pilothouse").join(name));
+        let dir = dir.unwrap_or_else(|| Path::new(DIRS).join(name));
         let dir = std::path::absolute(&dir).with_context(|| format!("resolve {}", dir.display()))?;
         Ok(Self { name: name.to_owned(), dir })
+    }
+
+    /// Whether it is the one that a command without `--name` and `--data-dir` means.
+    pub fn is_default(&self) -> bool {
+        self.name == DEFAULT_NAME && self.dir == Path::new(DIRS).join(DEFAULT_NAME)
+    }
+
+    /// What names it on a command line, with a blank before it; nothing for the default one.
+    fn arguments(&self) -> String {
+        let name = if self.name == DEFAULT_NAME { String::new() } else { format!(" --name {}", self.name) };
+        let is_usual = self.dir == Path::new(DIRS).join(&self.name);
+        let dir = if is_usual { String::new() } else { format!(" --data-dir {}", self.dir.display()) };
+        name + &dir
     }
 
     /// Its place on this machine, with the addresses of a slot.
@@ -196,9 +213,13 @@ impl Instance {
 
     /// The record of an instance that must exist already.
     pub fn existing(&self) -> Result<Record> {
-        self.record()?.with_context(|| {
-            format!("there is no instance \"{}\" in {}: start it with `pilothouse up`", self.name, self.dir.display())
-        })
+        self.record()?.with_context(|| self.missing())
+    }
+
+    /// That it does not exist, and how to create it.
+    pub fn missing(&self) -> String {
+        let (name, dir) = (&self.name, self.dir.display());
+        format!("there is no instance \"{name}\" in {dir}: create it with `pilothouse up{}`", self.arguments())
     }
 
     /// Writes the record in one step.
@@ -355,6 +376,18 @@ mod tests {
         assert_eq!(here.namesake(&slots), Some(theirs.clone()));
         assert_eq!(Instance::new("a", Some(theirs)).unwrap().namesake(&slots), None, "its own");
         assert_eq!(Instance::new("ab", Some(dir.path().join("mine"))).unwrap().namesake(&slots), None);
+    }
+
+    #[test]
+    fn an_instance_that_is_missing_is_named_as_it_would_be_created() {
+        let dir = tempfile::tempdir().unwrap();
+        let missing = |instance: Instance| instance.existing().unwrap_err().to_string();
+        let text = missing(Instance::new("nothere", None).unwrap());
+        assert!(text.ends_with("create it with `pilothouse up --name nothere`"), "{text}");
+        let elsewhere = Instance::new(DEFAULT_NAME, Some(dir.path().to_owned())).unwrap();
+        assert!(!elsewhere.is_default() && Instance::new(DEFAULT_NAME, None).unwrap().is_default());
+        let text = missing(elsewhere);
+        assert!(text.ends_with(&format!("`pilothouse up --data-dir {}`", dir.path().display())), "{text}");
     }
 
     #[test]

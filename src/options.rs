@@ -63,7 +63,7 @@ pub enum Command {
 #[derive(Debug, Clone, Args)]
 pub struct InstanceArgs {
     /// Name of the instance; instances of different names run side by side
-    #[arg(long, default_value = "pilothouse", env = "PILOTHOUSE_NAME")]
+    #[arg(long, default_value = crate::instance::DEFAULT_NAME, env = "PILOTHOUSE_NAME")]
     pub name: String,
     /// Data directory [default: /var/lib/pilothouse/NAME]
     #[arg(long, env = "PILOTHOUSE_DATA_DIR")]
