@@ -127,7 +127,7 @@ pub struct UpArgs {
     /// Where the Kubernetes components come from: auto, release (official files) or modules (built from Go modules)
     #[arg(long, default_value = "auto", env = "PILOTHOUSE_BUNDLE_SOURCE")]
     pub bundle_source: String,
-    /// Directory of the bundle cache
+    /// Directory of the bundle cache [default: /var/cache/pilothouse]
     #[arg(long, env = "PILOTHOUSE_CACHE")]
     pub cache: Option<PathBuf>,
     /// File with the Ed25519 key (PKCS#8, PEM) that signs bundles; kept for every later build [default: one made in

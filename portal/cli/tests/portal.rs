@@ -17,6 +17,8 @@ use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, NewToken, Outcome
 use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
 use tenant_controlplane::status::{ClusterState, KubeconfigEndpoint};
 use tenant_controlplane::version::KubernetesVersion;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 use tokio::process::Command;
 use tokio::task::JoinHandle;
 
@@ -259,4 +261,34 @@ async fn people_tokens_and_projects() {
     assert_eq!(world.run("audit list --since yesterday").await.0, 2);
     world.out("token revoke ci").await;
     assert_eq!(weak.run("cluster list").await.0, 4);
+}
+
+/// What the help texts call defaults is what the portal chooses.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_help_texts_say_the_portals_defaults() {
+    let world = World::new().await;
+    let json = async |words: &str| -> serde_json::Value { serde_json::from_str(&world.out(words).await).unwrap() };
+    let help = async |words: &str, defaults: &[String]| {
+        let text = world.out(&format!("{words} --help")).await;
+        for default in defaults {
+            assert!(text.contains(&format!("[default: {default}")), "{words}: {default}: {text}");
+        }
+    };
+    let hours = |object: &serde_json::Value| {
+        let at = |key: &str| OffsetDateTime::parse(object[key].as_str().unwrap(), &Rfc3339).unwrap();
+        ((at("expires_at") - at("created_at")).as_seconds_f64() / 3600.0).round()
+    };
+    world.out("cluster create demo --wait").await;
+    let cluster = json("cluster get demo -o json").await;
+    let text = |key: &str| cluster[key].to_string().trim_matches('"').to_owned();
+    help("cluster create", &[text("pod_cidr"), text("service_cidr"), text("replicas")]).await;
+    let kubeconfig = json("kubeconfig demo -o json").await;
+    let role = kubeconfig["role"].as_str().unwrap().to_owned();
+    help("kubeconfig", &[role, format!("{}d", hours(&kubeconfig) / 24.0)]).await;
+    let pool = json("pool create web --cluster demo --kind local -o json").await;
+    help("pool create", &[pool["count"].to_string(), "the cluster's".into()]).await;
+    let join = json("node join-command --cluster demo -o json").await;
+    help("node join-command", &[format!("{}h", hours(&join)), join["max_uses"].to_string()]).await;
+    let token = json("token create ci -o json").await;
+    help("token create", &[format!("{}d", hours(&token) / 24.0), "your own".into()]).await;
 }

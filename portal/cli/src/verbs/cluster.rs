@@ -50,13 +50,13 @@ pub struct Create {
     /// Kubernetes version, such as 1.36.3 [default: the recommended one]
     #[arg(long = "kubernetes-version", visible_alias = "version", value_name = "VERSION")]
     pub kubernetes_version: Option<String>,
-    /// Pod CIDR; immutable
+    /// Pod CIDR; immutable [default: 10.244.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub pod_cidr: Option<String>,
-    /// Service CIDR; immutable
+    /// Service CIDR; immutable [default: 10.96.0.0/16]
     #[arg(long, value_name = "CIDR")]
     pub service_cidr: Option<String>,
-    /// Control plane replicas
+    /// Control plane replicas, 1 to 5 [default: 1]
     #[arg(long, value_name = "N")]
     pub replicas: Option<u8>,
     /// Label; may be repeated

@@ -20,10 +20,10 @@ pub struct KubeconfigArgs {
     pub globals: Globals,
     /// Cluster name or ID
     pub cluster: Option<String>,
-    /// Role of the kubeconfig: view, edit or admin
+    /// Role of the kubeconfig: view, edit or admin [default: admin, or view where you may not have more]
     #[arg(long)]
     pub role: Option<String>,
-    /// Lifetime: 12h, 30d
+    /// Lifetime: 12h, 90d; at most 365d [default: 30d]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
     /// Name [default: the cluster, the role and a random suffix, such as demo-admin-x7k2p]

@@ -61,10 +61,10 @@ pub struct Join {
     /// Pool of kind byo, by name or ID [default: the only one; created if there is none]
     #[arg(long)]
     pub pool: Option<String>,
-    /// Token lifetime: 15m, 1h, 24h
+    /// Token lifetime: 15m, 24h; at most 30d [default: 1h]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
-    /// Maximum number of machines
+    /// Maximum number of machines, 1 to 100 [default: 1]
     #[arg(long, value_name = "N")]
     pub max_uses: Option<u32>,
     /// Print cloud-init user data instead

@@ -27,7 +27,7 @@ pub enum Verb {
     Create {
         /// Lowercase letters, digits and hyphens
         name: String,
-        /// Display name
+        /// Display name [default: the name]
         #[arg(long)]
         display_name: Option<String>,
     },

@@ -70,10 +70,10 @@ pub struct Create {
     /// local (containers on the platform host) or byo (bring your own machines)
     #[arg(long)]
     pub kind: String,
-    /// Number of machines; for local only
+    /// Number of machines; for local only [default: 1]
     #[arg(long, value_name = "N")]
     pub count: Option<u32>,
-    /// Kubernetes version of the nodes, when it is not the cluster's; at most three minor versions older
+    /// Kubernetes version of the nodes; at most three minor versions older than the cluster's [default: the cluster's]
     #[arg(long)]
     pub version: Option<String>,
     /// Wait until every machine is ready.

@@ -29,10 +29,10 @@ pub enum Verb {
 pub struct Create {
     /// Name
     pub name: String,
-    /// Role: owner, admin, editor or viewer; at most your own
+    /// Role: owner, admin, editor or viewer; at most your own [default: your own]
     #[arg(long)]
     pub role: Option<String>,
-    /// Lifetime: 24h, 90d
+    /// Lifetime: 24h, 30d; at most 365d, or what is left of the token in use [default: 90d, or what is left]
     #[arg(long, value_name = "TIME", value_parser = duration::parse)]
     pub expires_in: Option<Duration>,
 }
