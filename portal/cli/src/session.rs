@@ -135,6 +135,22 @@ impl Session {
         one(found, |file| &file.id, "kubeconfig", reference).map(|file| file.id)
     }
 
+    /// Id of what operations are on: of this id, else the cluster with this name, or the pool or node with this name in `cluster`.
+    pub async fn target_id(&self, reference: &str, cluster: Option<&str>) -> Result<String> {
+        // A name has no underscore, and every id has one.
+        if reference.contains('_') {
+            return Ok(reference.to_owned());
+        }
+        let Some(cluster) = cluster else {
+            return self.cluster(reference).await.map(|cluster| cluster.id).map_err(hint_at_cluster);
+        };
+        let cluster = self.cluster(cluster).await?.id;
+        let pools = self.named::<NodePool>(&format!("/clusters/{cluster}/node-pools"), reference).await?;
+        let nodes = self.named::<Node>(&format!("/clusters/{cluster}/nodes"), reference).await?;
+        let found = pools.into_iter().map(|pool| pool.id).chain(nodes.into_iter().map(|node| node.id)).collect();
+        one(found, |id| id, "node pool or node", reference)
+    }
+
     /// Id of the caller's API token with this name or id.
     pub async fn token_id(&self, reference: &str) -> Result<String> {
         if is_id(reference, "tok") {
@@ -173,6 +189,17 @@ fn one<T>(mut found: Vec<T>, id: impl Fn(&T) -> &String, kind: &'static str, ref
         name: reference.to_owned(),
         next: format!("Run `pilothouse {} list`.", kind.rsplit(' ').next().unwrap_or(kind)),
     })
+}
+
+fn hint_at_cluster(error: CliError) -> CliError {
+    match error {
+        CliError::NotFound { kind: "cluster", name, .. } => CliError::NotFound {
+            kind: "cluster",
+            name,
+            next: "Run `pilothouse cluster list`; for a node pool or a node add --cluster NAME.".into(),
+        },
+        error => error,
+    }
 }
 
 /// True for a TypeID with this prefix; a name of a thing never looks like that, because names have no underscore.

@@ -190,6 +190,11 @@ async fn the_tour_on_the_real_portal() {
     assert!(line.lines().count() == 1 && line.contains("pilothouse_join_"), "{line}");
     assert_eq!(world.out("node list --cluster demo -o name").await, "");
     assert_eq!(world.run("node get web-1 --cluster demo").await.0, 3);
+    assert!(world.out("operation list --target demo").await.contains("cluster.create"));
+    assert!(world.out("operation list --target web --cluster demo").await.contains("node_pool."));
+    let (code, _, err) = world.run("operation list --target web").await;
+    assert!(code == 3 && err.contains("add --cluster NAME"), "{err}");
+    assert_eq!(world.run("operation list --target nothere --cluster demo").await.0, 3);
     let (code, out, err) = world.run("cluster create shop --pool web=1 --pool own=byo --wait").await;
     assert!(code == 0 && out.contains("running") && err.contains("Creating pool own"), "{out} {err}");
     assert_eq!(world.out("pool list --cluster shop -o name").await, "web\nown\n");

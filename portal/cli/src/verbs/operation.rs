@@ -14,11 +14,14 @@ use crate::{Noun, duration};
 /// What can be done with operations.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// List the operations of an object, newest first
+    /// List the operations of a cluster, a node pool or a node, newest first
     List {
-        /// ID of the object
-        #[arg(long, value_name = "ID")]
+        /// ID, or name of a cluster; with --cluster, name of a node pool or a node in it
+        #[arg(long)]
         target: String,
+        /// Name or ID
+        #[arg(long)]
+        cluster: Option<String>,
     },
     /// Show an operation
     Get {
@@ -39,7 +42,8 @@ pub enum Verb {
 pub async fn run(noun: Noun<Verb>) -> Result<()> {
     let session = Session::open(&noun.globals)?;
     match noun.verb {
-        Verb::List { target } => {
+        Verb::List { target, cluster } => {
+            let target = session.target_id(&target, cluster.as_deref()).await?;
             session.output.items(session.client.list::<Operation>("/operations", &[("target", target)]).await?)
         }
         Verb::Get { operation } => {
