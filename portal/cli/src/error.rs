@@ -220,7 +220,7 @@ impl CliError {
             CliError::Unreachable { source, .. } | CliError::Print { source } => Some(chain(source.as_ref())),
             CliError::File { source, .. } | CliError::NotSaved { source, .. } => Some(source.to_string()),
             CliError::OperationFailed { problem: Some(problem), .. } => Some(problem_text(problem)),
-            CliError::Refused(problem) => field_reasons(problem),
+            CliError::Refused(problem) => problem_reason(problem),
             CliError::Ambiguous { ids, .. } => Some(format!("candidates: {}", ids.join(" or "))),
             _ => None,
         }
@@ -275,21 +275,46 @@ impl fmt::Display for Report<'_> {
     }
 }
 
+/// The codes whose text and remediation speak of the REST API.
+const UNAUTHENTICATED: &str = "UNAUTHENTICATED";
+const VALIDATION_FAILED: &str = "VALIDATION_FAILED";
+
 fn problem_text(problem: &Problem) -> String {
-    if problem.detail.is_empty() { problem.title.clone() } else { problem.detail.clone() }
+    match problem.code.as_str() {
+        UNAUTHENTICATED => "the portal does not accept the API token".to_owned(),
+        // Its detail is that of the first field, and all of them are the reason.
+        VALIDATION_FAILED if !problem.errors.is_empty() => problem.title.clone(),
+        _ if problem.detail.is_empty() => problem.title.clone(),
+        _ => problem.detail.clone(),
+    }
+}
+
+fn problem_reason(problem: &Problem) -> Option<String> {
+    if problem.code == UNAUTHENTICATED {
+        return Some("It is wrong, has expired or was revoked.".to_owned());
+    }
+    let text = problem_text(problem);
+    let fields = problem.errors.iter().filter(|field| field.detail != text);
+    let reasons: Vec<String> = fields.map(|field| format!("{}: {}", option(&field.pointer), field.detail)).collect();
+    Some(reasons.join("; ")).filter(|text| !text.is_empty())
+}
+
+/// A field as the command line calls it: `/expires_in_seconds` is `expires-in`. What is inside of a list keeps its JSON pointer.
+fn option(pointer: &str) -> String {
+    let name = pointer.trim_start_matches(['/', '?']);
+    if name.contains('/') { name.to_owned() } else { name.trim_end_matches("_seconds").replace('_', "-") }
 }
 
 fn remediation(problem: &Problem) -> Option<String> {
-    Some(problem.remediation.clone()).filter(|text| !text.is_empty())
-}
-
-fn field_reasons(problem: &Problem) -> Option<String> {
-    let reasons: Vec<String> = problem
-        .errors
-        .iter()
-        .map(|field| format!("{}: {}", field.pointer.trim_start_matches('/'), field.detail))
-        .collect();
-    Some(reasons.join("; ")).filter(|text| !text.is_empty())
+    let text = match problem.code.as_str() {
+        UNAUTHENTICATED => {
+            "Run `pilothouse login`, or set PILOTHOUSE_TOKEN, which is used before the saved token. On the platform host, \
+             `eval \"$(pilothouse admin env)\"` sets a new one."
+        }
+        VALIDATION_FAILED => "Correct the values; --help after the same command describes them.",
+        _ => &problem.remediation,
+    };
+    Some(text.to_owned()).filter(|text| !text.is_empty())
 }
 
 fn problem_exit(problem: &Problem) -> Exit {
@@ -313,4 +338,43 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
         next = error.source();
     }
     texts.join(": ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn report(problem: &Value) -> String {
+        let common = json!({"type": "t", "title": "Validation failed", "status": 422, "class": "user", "retryable": false,
+            "remediation": "Correct the fields listed in `errors`.", "request_id": "req_7"});
+        let mut all = common.as_object().unwrap().clone();
+        all.extend(problem.as_object().unwrap().clone());
+        let problem = serde_json::from_value(Value::Object(all)).unwrap();
+        Report(&CliError::Refused(Box::new(problem))).to_string()
+    }
+
+    #[test]
+    fn fields_are_named_once_and_as_options() {
+        let field = |pointer, detail| json!({"pointer": pointer, "code": "X", "detail": detail});
+        let errors = [field("/pod_cidr", "8.8.0.0/16 is public"), field("/expires_in_seconds", "5 is too short")];
+        let text = report(&json!({"code": "VALIDATION_FAILED", "detail": "8.8.0.0/16 is public", "errors": errors}));
+        let reason = "error: Validation failed\n  why   pod-cidr: 8.8.0.0/16 is public; expires-in: 5 is too short\n";
+        assert!(text.starts_with(reason) && text.contains("--help") && !text.contains("`errors`"), "{text}");
+
+        let taken = [field("/name", "A cluster called demo exists.")];
+        let text = report(&json!({"code": "NAME_TAKEN", "detail": "A cluster called demo exists.", "errors": taken}));
+        assert_eq!(text.matches("called demo").count(), 1, "{text}");
+    }
+
+    #[test]
+    fn a_token_that_is_refused_gets_the_command_lines_advice() {
+        let rest = json!({"code": "UNAUTHENTICATED", "detail": "Authentication is required.", "status": 401,
+            "remediation": "Send `Authorization: Bearer`"});
+        let text = report(&rest);
+        for part in ["API token", "has expired", "pilothouse login", "PILOTHOUSE_TOKEN", "admin env"] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("Bearer"), "{text}");
+    }
 }
