@@ -45,10 +45,9 @@ impl Format {
         }
     }
 
-    /// Prints a collection; as JSON and YAML it stays wrapped in `items`.
+    /// Prints a collection, of an empty one the column titles; as JSON and YAML it stays wrapped in `items`.
     pub fn items<T: Row>(self, items: Vec<T>) -> Result<()> {
         match self {
-            Format::Table if items.is_empty() => Ok(()),
             Format::Table => print(&table(T::HEADER, &items.iter().map(Row::cells).collect::<Vec<_>>())),
             Format::Name => {
                 print(&items.iter().map(|item| terminal::one_line(&item.name()) + "\n").collect::<String>())

@@ -201,6 +201,8 @@ async fn the_tour_on_the_real_portal() {
     world.out("cluster delete shop --yes --force --wait").await;
     world.out("cluster delete demo --yes --force --wait").await;
     assert_eq!(world.out("cluster list -o name").await, "");
+    assert_eq!(world.out("cluster list").await, "NAME  STATE  VERSION  AGE  ID  MESSAGE\n");
+    assert!(world.out("cluster list -o json").await.contains("\"items\": []"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
