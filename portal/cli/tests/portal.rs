@@ -182,9 +182,10 @@ async fn the_tour_on_the_real_portal() {
     assert_eq!(world.run("cluster create other --version 9.9.9").await.0, 2);
     assert_eq!(world.out("kubeconfig demo").await, "apiVersion: v1\nkind: Config\n");
     assert!(world.out("kubeconfig list --cluster demo").await.contains("active"));
-    let pool = world.out("pool create web --cluster demo --kind local --count 1 --wait").await;
-    assert!(pool.contains("web"), "{pool}");
-    world.out("pool scale web --cluster demo --count 2 --wait").await;
+    let (code, pool, err) = world.run("pool create web --cluster demo --kind local --count 1 --wait").await;
+    assert!(code == 0 && pool.contains("web") && err.contains("Creating pool web"), "{pool} {err}");
+    let (code, _, err) = world.run("pool scale web --cluster demo --count 2 --wait").await;
+    assert!(code == 0 && err.contains("Scaling pool web"), "{err}");
     assert!(world.out("pool list --cluster demo").await.contains(" 2 "));
     let line = world.out("node join-command --cluster demo").await;
     assert!(line.lines().count() == 1 && line.contains("pilothouse_join_"), "{line}");

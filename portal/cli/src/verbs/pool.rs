@@ -94,7 +94,7 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
         Verb::Scale { target, count, wait } => {
             let path = format!("/node-pools/{}", find(&session, &target).await?.id);
             let pool = session.client.send(Call::patch(path, &PatchNodePool { count: Some(count) })?).await?;
-            settle(&session, pool, wait).await
+            settle(&session, pool, "Scaling", wait).await
         }
         Verb::Delete { target, yes, wait } => delete(&session, &target, (yes, wait)).await,
     }
@@ -110,13 +110,13 @@ async fn make(session: &Session, create: Create) -> Result<()> {
     let body = CreateNodePool { name, kind, count, version };
     let call = Call::post(format!("/clusters/{}/node-pools", cluster.id), &body)?;
     let pool = session.client.send(call).await?;
-    settle(session, pool, wait).await
+    settle(session, pool, "Creating", wait).await
 }
 
-/// Waits if asked to, then shows the pool as it is.
-async fn settle(session: &Session, mut pool: NodePool, wait: Wait) -> Result<()> {
+/// Waits if asked to, saying what is being done, then shows the pool as it is.
+async fn settle(session: &Session, mut pool: NodePool, action: &str, wait: Wait) -> Result<()> {
     if let (Some(bound), Some(operation)) = (wait.wait, &pool.operation_id) {
-        session.progress.say(&format!("Updating pool {} ({operation})", pool.name));
+        session.progress.say(&format!("{action} pool {} ({operation})", pool.name));
         follow(&session.client, &session.progress, operation, bound).await?;
         pool = session.pool(&pool.id, None).await?;
     }
