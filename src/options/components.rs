@@ -48,7 +48,7 @@ pub struct BundleArgs {
     #[command(flatten)]
     pub at: CacheArgs,
     /// Kubernetes version
-    #[arg(long, default_value = "1.36.3")]
+    #[arg(long, visible_alias = "kubernetes-version", default_value = "1.36.3")]
     pub version: String,
     /// auto, release (official files) or modules (built from Go modules)
     #[arg(long, default_value = "auto", env = "PILOTHOUSE_BUNDLE_SOURCE")]

@@ -33,7 +33,7 @@ impl Session {
     /// The config file's token and authority are used only for the server they were saved with.
     pub fn open(globals: &Globals) -> Result<Self> {
         let saved = saved_context(globals)?;
-        let server = globals.server.as_deref().map(trim).unwrap_or(saved.server.clone());
+        let server = given(&globals.server).map(trim).unwrap_or(saved.server.clone());
         if server.is_empty() {
             return Err(CliError::usage(
                 "no portal specified",
@@ -41,7 +41,7 @@ impl Session {
             ));
         }
         let same = server == saved.server;
-        let ca = match &globals.ca_file {
+        let ca = match given(&globals.ca_file) {
             Some(file) => Some(read(Path::new(file))?),
             None => saved.ca.filter(|_| same),
         };
@@ -51,8 +51,8 @@ impl Session {
             client: Client::new(&server, ca.as_deref(), token)?.telling(progress),
             output: globals.output,
             progress,
-            org: globals.org.clone().or(saved.org),
-            project: globals.project.clone().or(saved.project),
+            org: given(&globals.org).map(str::to_owned).or(saved.org),
+            project: given(&globals.project).map(str::to_owned).or(saved.project),
         })
     }
 
@@ -209,14 +209,14 @@ fn is_id(text: &str, prefix: &str) -> bool {
 
 fn saved_context(globals: &Globals) -> Result<Context> {
     match context::path() {
-        Some(path) => Config::load(&path)?.pick(globals.context.as_deref()),
+        Some(path) => Config::load(&path)?.pick(given(&globals.context)),
         None => Ok(Context::default()),
     }
 }
 
 /// The token from `--token-file` or `PILOTHOUSE_TOKEN`, in that order.
 pub fn given_token(globals: &Globals) -> Result<Option<SecretString>> {
-    let text = match globals.token_file.as_deref() {
+    let text = match given(&globals.token_file) {
         Some("-") => {
             let mut text = String::new();
             std::io::stdin()
@@ -234,6 +234,11 @@ pub fn given_token(globals: &Globals) -> Result<Option<SecretString>> {
 /// Reads a small text file.
 pub fn read(path: &Path) -> Result<String> {
     fs::read_to_string(path).map_err(|source| file_error("read", path, source))
+}
+
+/// An option or a variable; an empty one, as scripts leave it, counts as unset.
+pub fn given(text: &Option<String>) -> Option<&str> {
+    text.as_deref().filter(|text| !text.is_empty())
 }
 
 /// A server address without its trailing slash.

@@ -14,11 +14,32 @@ pub mod token;
 use std::io::{BufRead, IsTerminal, Write};
 use std::path::Path;
 
+use clap::Args;
+
 use crate::client::Call;
 use crate::context::file_error;
 use crate::error::{CliError, Result};
 use crate::progress::Wait;
 use crate::terminal::one_line;
+
+/// A cluster, as an argument or as the option that other commands of the noun have.
+#[derive(Args, Debug)]
+#[group(required = true, multiple = false)]
+pub struct InCluster {
+    /// Cluster name or ID
+    #[arg(value_name = "CLUSTER")]
+    cluster: Option<String>,
+    /// In place of the argument
+    #[arg(long = "cluster", value_name = "CLUSTER")]
+    option: Option<String>,
+}
+
+impl InCluster {
+    /// Name or ID, whichever way it was given.
+    fn reference(self) -> String {
+        self.cluster.or(self.option).unwrap_or_default()
+    }
+}
 
 /// How something is taken away.
 struct Removal {

@@ -190,6 +190,16 @@ async fn the_tour_on_the_real_portal() {
     let line = world.out("node join-command --cluster demo").await;
     assert!(line.lines().count() == 1 && line.contains("pilothouse_join_"), "{line}");
     assert_eq!(world.out("node list --cluster demo -o name").await, "");
+    for noun in ["pool", "node", "kubeconfig"] {
+        let words = [format!("{noun} list demo -o name"), format!("{noun} list --cluster demo -o name")];
+        assert_eq!(world.out(&words[0]).await, world.out(&words[1]).await, "{noun}");
+        assert_eq!(world.run(&format!("{noun} list")).await.0, 2, "{noun}");
+        assert_eq!(world.run(&format!("{noun} list demo --cluster demo")).await.0, 2, "{noun}");
+    }
+    assert_eq!(world.out("kubeconfig --cluster demo").await, "apiVersion: v1\nkind: Config\n");
+    assert!(world.out("node join-command demo").await.contains("pilothouse_join_"));
+    world.out("pool create old --cluster demo --kind byo --kubernetes-version 1.36.3").await;
+    world.out("pool delete old --cluster demo --yes").await;
     assert_eq!(world.run("node get web-1 --cluster demo").await.0, 3);
     assert!(world.out("operation list --target demo").await.contains("cluster.create"));
     assert!(world.out("operation list --target web --cluster demo").await.contains("node_pool."));

@@ -401,6 +401,22 @@ async fn login_is_remembered_privately_and_flags_win() {
     assert_eq!(elsewhere.code, 4, "{}", elsewhere.err);
 }
 
+/// Scripts leave variables empty to unset them.
+#[tokio::test]
+async fn an_empty_variable_counts_as_unset() {
+    let world = World::new(Portal::default()).await;
+    let mut command = world.command("cluster list -o name");
+    for name in ["CA_FILE", "CONTEXT", "ORG", "PROJECT"] {
+        command.env(format!("PILOTHOUSE_{name}"), "");
+    }
+    let outcome = finish(command).await;
+    assert_eq!((outcome.code, outcome.out.as_str()), (0, "demo\n"), "{}", outcome.err);
+    let mut command = world.bare("cluster list");
+    command.env("PILOTHOUSE_SERVER", "");
+    let nowhere = finish(command).await;
+    assert!(nowhere.err.contains("no portal specified"), "{}", nowhere.err);
+}
+
 #[tokio::test]
 async fn addresses_that_cannot_be_right_are_told_so() {
     let world = World::new(Portal::default()).await;

@@ -6,6 +6,7 @@ use std::time::Duration;
 use api_types::{IssueKubeconfig, IssuedKubeconfig, Kubeconfig};
 use clap::{Args, Subcommand};
 
+use super::InCluster;
 use crate::client::Call;
 use crate::draft::Draft;
 use crate::error::{CliError, Result};
@@ -20,6 +21,9 @@ pub struct KubeconfigArgs {
     pub globals: Globals,
     /// Cluster name or ID
     pub cluster: Option<String>,
+    /// In place of the argument
+    #[arg(long = "cluster", value_name = "CLUSTER", conflicts_with = "cluster")]
+    pub option: Option<String>,
     /// Role of the kubeconfig: view, edit or admin [default: admin, or view where you may not have more]
     #[arg(long)]
     pub role: Option<String>,
@@ -48,11 +52,7 @@ pub struct KubeconfigArgs {
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List the kubeconfigs of a cluster
-    List {
-        /// Name or ID
-        #[arg(long)]
-        cluster: String,
-    },
+    List(InCluster),
     /// Revoke a kubeconfig; the cluster rejects it within seconds
     Revoke {
         /// ID, or name together with --cluster
@@ -68,8 +68,8 @@ pub async fn run(mut args: KubeconfigArgs) -> Result<()> {
     let session = Session::open(&args.globals)?;
     match args.verb.take() {
         None => issue(&session, args).await,
-        Some(Verb::List { cluster }) => {
-            let path = format!("/clusters/{}/kubeconfigs", session.cluster(&cluster).await?.id);
+        Some(Verb::List(cluster)) => {
+            let path = format!("/clusters/{}/kubeconfigs", session.cluster(&cluster.reference()).await?.id);
             session.output.items(session.client.list::<Kubeconfig>(&path, &[]).await?)
         }
         Some(Verb::Revoke { kubeconfig, cluster }) => {
@@ -87,7 +87,7 @@ pub async fn run(mut args: KubeconfigArgs) -> Result<()> {
 }
 
 async fn issue(session: &Session, args: KubeconfigArgs) -> Result<()> {
-    let reference = args.cluster.ok_or_else(|| {
+    let reference = args.cluster.or(args.option).ok_or_else(|| {
         CliError::usage("no cluster specified", "For example: pilothouse kubeconfig demo > demo.kubeconfig")
     })?;
     let draft = args.out.as_deref().map(|path| Draft::create(path, args.force)).transpose()?;

@@ -12,7 +12,7 @@ use crate::client::{Call, Client};
 use crate::context::{self, Config, Context, file_error};
 use crate::error::{CliError, Result};
 use crate::progress::Screen;
-use crate::session::{given_token, read, trim};
+use crate::session::{given, given_token, read, trim};
 use crate::{Format, Globals};
 
 /// Options of `login`.
@@ -27,10 +27,10 @@ pub struct LoginArgs {
 /// it is asked for, or read from standard input when that is not a terminal.
 pub async fn run(args: LoginArgs) -> Result<()> {
     let globals = args.globals;
-    let server = globals.server.as_deref().map(trim).ok_or_else(|| {
+    let server = given(&globals.server).map(trim).ok_or_else(|| {
         CliError::usage("no portal specified", "Add --server URL; `pilothouse up` prints it as portal_url.")
     })?;
-    let ca = globals.ca_file.as_deref().map(|file| read(Path::new(file))).transpose()?;
+    let ca = given(&globals.ca_file).map(|file| read(Path::new(file))).transpose()?;
     let token = match given_token(&globals)? {
         Some(token) => token,
         None => ask()?,
@@ -38,15 +38,15 @@ pub async fn run(args: LoginArgs) -> Result<()> {
     let me: Me = Client::new(&server, ca.as_deref(), Some(token.clone()))?.send(Call::get("/me")).await?;
     let path =
         context::path().ok_or_else(|| CliError::usage("no home directory found", "Set HOME or XDG_CONFIG_HOME."))?;
-    let name = globals.context.clone().unwrap_or_else(|| "default".into());
+    let name = given(&globals.context).unwrap_or("default");
     let saved = Context {
         server: server.clone(),
         token: Some(token.expose_secret().to_owned()),
         ca,
-        org: globals.org.clone(),
-        project: globals.project.clone(),
+        org: given(&globals.org).map(str::to_owned),
+        project: given(&globals.project).map(str::to_owned),
     };
-    remember(&path, &name, saved)?;
+    remember(&path, name, saved)?;
     Screen::new(globals.quiet).say(&format!("Signed in to {server} as {}; saved in {}", me.user.email, path.display()));
     match globals.output {
         Format::Table => Ok(()),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use api_types::{CreateJoinToken, CreatedJoinToken, Node};
 use clap::{Args, Subcommand};
 
-use super::{Removal, confirm};
+use super::{InCluster, Removal, confirm};
 use crate::client::Call;
 use crate::error::Result;
 use crate::progress::{Wait, follow};
@@ -16,11 +16,7 @@ use crate::{Format, Noun, duration, output};
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List the nodes of a cluster
-    List {
-        /// Name or ID
-        #[arg(long)]
-        cluster: String,
-    },
+    List(InCluster),
     /// Show a node
     Get(Target),
     /// Remove a node; its machine is reset and must join again with a new token
@@ -55,9 +51,9 @@ pub struct Target {
 /// What the line is good for.
 #[derive(Args, Debug)]
 pub struct Join {
-    /// Cluster name or ID
-    #[arg(long)]
-    pub cluster: String,
+    /// The cluster to join.
+    #[command(flatten)]
+    pub cluster: InCluster,
     /// Pool of kind byo, by name or ID [default: the only one; created if there is none]
     #[arg(long)]
     pub pool: Option<String>,
@@ -76,8 +72,8 @@ pub struct Join {
 pub async fn run(noun: Noun<Verb>) -> Result<()> {
     let session = Session::open(&noun.globals)?;
     match noun.verb {
-        Verb::List { cluster } => {
-            let path = format!("/clusters/{}/nodes", session.cluster(&cluster).await?.id);
+        Verb::List(cluster) => {
+            let path = format!("/clusters/{}/nodes", session.cluster(&cluster.reference()).await?.id);
             session.output.items(session.client.list::<Node>(&path, &[]).await?)
         }
         Verb::Get(target) => session.output.item(&session.node(&target.node, target.cluster.as_deref()).await?),
@@ -87,7 +83,7 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
 }
 
 async fn join_command(session: &Session, join: Join) -> Result<()> {
-    let cluster = session.cluster(&join.cluster).await?;
+    let cluster = session.cluster(&join.cluster.reference()).await?;
     let request = CreateJoinToken {
         node_pool: join.pool,
         expires_in_seconds: join.expires_in.map(|time| time.as_secs()),

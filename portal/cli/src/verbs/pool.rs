@@ -3,7 +3,7 @@
 use api_types::{CreateNodePool, NodePool, PatchNodePool};
 use clap::{Args, Subcommand};
 
-use super::confirm;
+use super::{InCluster, confirm};
 use crate::Noun;
 use crate::client::Call;
 use crate::error::Result;
@@ -16,11 +16,7 @@ pub enum Verb {
     /// Create a node pool
     Create(Create),
     /// List the node pools of a cluster
-    List {
-        /// Name or ID
-        #[arg(long)]
-        cluster: String,
-    },
+    List(InCluster),
     /// Show a node pool
     Get(Target),
     /// Change the number of machines
@@ -74,7 +70,7 @@ pub struct Create {
     #[arg(long, value_name = "N")]
     pub count: Option<u32>,
     /// Kubernetes version of the nodes; at most three minor versions older than the cluster's [default: the cluster's]
-    #[arg(long)]
+    #[arg(long, visible_alias = "kubernetes-version")]
     pub version: Option<String>,
     /// Wait until every machine is ready.
     #[command(flatten)]
@@ -86,8 +82,8 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
     let session = Session::open(&noun.globals)?;
     match noun.verb {
         Verb::Create(create) => make(&session, create).await,
-        Verb::List { cluster } => {
-            let path = format!("/clusters/{}/node-pools", session.cluster(&cluster).await?.id);
+        Verb::List(cluster) => {
+            let path = format!("/clusters/{}/node-pools", session.cluster(&cluster.reference()).await?.id);
             session.output.items(session.client.list::<NodePool>(&path, &[]).await?)
         }
         Verb::Get(target) => session.output.item(&find(&session, &target).await?),

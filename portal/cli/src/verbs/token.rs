@@ -7,7 +7,7 @@ use clap::{Args, Subcommand};
 
 use crate::client::Call;
 use crate::error::Result;
-use crate::session::Session;
+use crate::session::{Session, given};
 use crate::{Format, Globals, Noun, duration, output};
 
 /// What can be done with API tokens.
@@ -55,7 +55,7 @@ pub async fn run(noun: Noun<Verb>) -> Result<()> {
 async fn make(session: &Session, globals: &Globals, create: Create) -> Result<()> {
     let request = CreateToken {
         name: create.name,
-        organization: globals.org.clone(),
+        organization: given(&globals.org).map(str::to_owned),
         role: create.role,
         expires_in_seconds: create.expires_in.map(|time| time.as_secs()),
     };
