@@ -15,6 +15,7 @@ use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use migrations::{ClusterReport, ExposeSecret, Kek, Kubeconfig, NewToken, Outcome, Role, StepState, StepUpdate, Store};
 use portal::{AgentFiles, Capabilities, IssueError, Issuer, PortalConfig, RequestLimits};
+use tenant_controlplane::plan::{CLUSTER_CREATE, POOL_CREATE};
 use tenant_controlplane::status::{ClusterState, KubeconfigEndpoint};
 use tenant_controlplane::version::KubernetesVersion;
 use time::OffsetDateTime;
@@ -309,4 +310,34 @@ async fn the_help_texts_say_the_portals_defaults() {
     help("node join-command", &[format!("{}h", hours(&join)), join["max_uses"].to_string()]).await;
     let token = json("token create ci -o json").await;
     help("token create", &[format!("{}d", hours(&token) / 24.0), "your own".into()]).await;
+}
+
+/// The outputs of `cluster`, `kubeconfig` and `pool` in the README: of each line what does not change from one run to the next.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_readme_shows_what_the_commands_print() {
+    let readme = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md")).unwrap();
+    let world = World::new().await;
+    let (mut printed, mut compared) = (String::new(), 0);
+    let steps = [CLUSTER_CREATE.as_slice(), POOL_CREATE.as_slice()].concat();
+    let titles: Vec<&str> = steps.iter().map(|step| step.title).collect();
+    for line in readme.split("```console\n").skip(1).flat_map(|block| block.split("```").next().unwrap().lines()) {
+        if let Some(command) = line.strip_prefix("# ") {
+            let words = command.strip_prefix("pilothouse ").unwrap_or_default();
+            let ours = ["cluster ", "kubeconfig ", "pool "].iter().any(|noun| words.starts_with(noun));
+            let words =
+                words.replace("demo.kubeconfig", &world.home.path().join("demo.kubeconfig").display().to_string());
+            let (code, out, err) = if ours { world.run(&words).await } else { (0, String::new(), String::new()) };
+            assert_eq!(code, 0, "{words}: {err}");
+            printed = out + &err;
+        } else if !printed.is_empty() {
+            let step = line.strip_prefix("  ✔ ").map(|step| titles.iter().any(|title| step.starts_with(title)));
+            let is_row = line.starts_with(char::is_lowercase) || line.starts_with('[');
+            let header = line.split_whitespace().collect::<Vec<_>>();
+            let fixed = line.split(['(', '…']).next().unwrap().split("x7k2p").next().unwrap();
+            let shown = |text: &str| text.starts_with(fixed) || text.split_whitespace().eq(header.iter().copied());
+            assert!(step.unwrap_or(is_row || printed.lines().any(shown)), "{line:?} is not in {printed}");
+            compared += 1;
+        }
+    }
+    assert!(compared >= 15, "{compared}");
 }
