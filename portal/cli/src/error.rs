@@ -239,9 +239,11 @@ impl CliError {
             CliError::StoppedWaiting { operation, .. } => {
                 Some(format!("To keep waiting: pilothouse operation wait {operation}"))
             }
-            CliError::NoToken { .. } => {
-                Some("Run `pilothouse login`, set PILOTHOUSE_TOKEN, or pass --token-file FILE.".into())
-            }
+            CliError::NoToken { .. } => Some(
+                "Run `pilothouse login`, set PILOTHOUSE_TOKEN, or pass --token-file FILE; on the platform host, run \
+                 `eval \"$(pilothouse admin env)\"`."
+                    .into(),
+            ),
             CliError::UnexpectedServer { .. } => Some("Check the URL in --server or PILOTHOUSE_SERVER.".into()),
             CliError::File { .. } | CliError::Print { .. } => None,
         }

@@ -37,7 +37,7 @@ impl Session {
         if server.is_empty() {
             return Err(CliError::usage(
                 "no portal specified",
-                "Run `pilothouse login`, set PILOTHOUSE_SERVER, or pass --server URL.",
+                "Run `pilothouse login`, set PILOTHOUSE_SERVER, or pass --server URL; on the platform host, run `eval \"$(pilothouse admin env)\"`.",
             ));
         }
         let same = server == saved.server;

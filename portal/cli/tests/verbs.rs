@@ -414,7 +414,7 @@ async fn an_empty_variable_counts_as_unset() {
     let mut command = world.bare("cluster list");
     command.env("PILOTHOUSE_SERVER", "");
     let nowhere = finish(command).await;
-    assert!(nowhere.err.contains("no portal specified"), "{}", nowhere.err);
+    assert!(nowhere.err.contains("no portal specified") && nowhere.err.contains("admin env"), "{}", nowhere.err);
 }
 
 #[tokio::test]
