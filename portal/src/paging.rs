@@ -17,6 +17,8 @@ pub const DEFAULT_LIMIT: u64 = 50;
 /// Items on a page at most; more is coerced to this.
 pub const MAX_LIMIT: u64 = 200;
 
+/// Items at most where a page shows all.
+const EVERYTHING: u64 = 10_000;
 const FINGERPRINT: usize = 8;
 
 /// The query parameters of every list.
@@ -51,9 +53,9 @@ impl Default for Paging {
 }
 
 impl Paging {
-    /// The first [`MAX_LIMIT`] items.
+    /// All items, for a page that shows them: [`EVERYTHING`] at most, which quotas and the store's own bounds keep far away.
     pub fn all() -> Self {
-        Self { limit: MAX_LIMIT, ..Self::default() }
+        Self { limit: EVERYTHING, ..Self::default() }
     }
 
     /// The item of that name.

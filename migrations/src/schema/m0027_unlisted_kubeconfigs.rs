@@ -3,6 +3,8 @@
 use sea_orm_migration::prelude::*;
 use sea_orm_migration::schema::boolean;
 
+use super::index;
+
 #[derive(DeriveMigrationName)]
 pub(super) struct Migration;
 
@@ -15,6 +17,8 @@ impl MigrationTrait for Migration {
     async fn up(&self, manager: &SchemaManager) -> Result<(), DbErr> {
         let mut changed = Table::alter();
         changed.table("kubeconfigs").add_column(boolean("unlisted").not_null().default(false));
-        manager.alter_table(changed.take()).await
+        manager.alter_table(changed.take()).await?;
+        // Asked for at every change of a kubeconfig.
+        manager.create_index(index("kubeconfigs", &["refused_at"], false)).await
     }
 }

@@ -1,10 +1,11 @@
 //! Join tokens: what lets machines join.
 
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, ExprTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{ClusterId, JoinTokenId, OrganizationId};
 use uuid::Uuid;
 
 use super::intent::Intent;
+use super::kubeconfigs::LISTED_ENDED;
 use super::{Store, clusters, pools, quotas};
 use crate::changes::{Change, ChangeKind};
 use crate::codec;
@@ -48,14 +49,18 @@ impl JoinTokens<'_> {
         Ok((JoinToken::try_from(row)?, secret))
     }
 
-    /// The tokens of a cluster, the oldest first.
+    /// The tokens of a cluster, the oldest first: all that can be used, and the newest [`LISTED_ENDED`] of those that cannot.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a cluster.
     pub async fn list(self, organization: OrganizationId, cluster: ClusterId) -> Result<Vec<JoinToken>, StoreError> {
         self.0.clusters().get(organization, cluster).await?;
-        let query = join_token::Entity::find().filter(join_token::Column::Cluster.eq(cluster.uuid()));
-        rows::all(query.order_by_asc(join_token::Column::Id).all(self.0.db()).await?)
+        let of = || join_token::Entity::find().filter(join_token::Column::Cluster.eq(cluster.uuid()));
+        let mut found = of().filter(usable()).all(self.0.db()).await?;
+        let ended = of().filter(usable().not()).order_by_desc(join_token::Column::Id).limit(LISTED_ENDED);
+        found.extend(ended.all(self.0.db()).await?);
+        found.sort_by_key(|row| row.id);
+        rows::all(found)
     }
 
     /// One token of an organization.
@@ -138,6 +143,13 @@ async fn record(tx: &Tx, row: &join_token::Model, (action, actor): (&str, Actor)
 
 fn change_of(row: &join_token::Model) -> Change {
     Change::of(ChangeKind::JoinToken, row.id).within(row.organization, Some(row.cluster))
+}
+
+/// Those that a machine can join with.
+pub(super) fn usable() -> Condition {
+    let left = join_token::Column::Uses.into_expr().lt(join_token::Column::MaxUses.into_expr());
+    let known = Condition::all().add(join_token::Column::RevokedAt.is_null()).add(left);
+    known.add(join_token::Column::ExpiresAt.gt(codec::millis(codec::now())))
 }
 
 fn owned(organization: OrganizationId, id: JoinTokenId) -> sea_orm::Select<join_token::Entity> {

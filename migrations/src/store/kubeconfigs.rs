@@ -26,6 +26,9 @@ const WHAT: &str = "kubeconfig";
 /// How many living kubeconfigs a cluster may have: an API server names all their authorities in each handshake, some 60 bytes for each.
 pub const PER_CLUSTER: u64 = 200;
 
+/// How many of a cluster's credentials that have ended, of a kind, are listed.
+pub const LISTED_ENDED: u64 = 200;
+
 /// Kubeconfigs; see [`Store::kubeconfigs`].
 #[derive(Clone, Copy)]
 pub struct Kubeconfigs<'a>(pub(super) &'a Store);
@@ -63,13 +66,18 @@ impl Kubeconfigs<'_> {
         Kubeconfig::try_from(row)
     }
 
-    /// The kubeconfigs of a cluster, the oldest first.
+    /// The kubeconfigs of a cluster, the oldest first: all that may be used, and the newest [`LISTED_ENDED`] of those that may not.
     ///
     /// # Errors
     /// [`StoreError::NotFound`] without such a cluster.
     pub async fn list(self, organization: OrganizationId, cluster: ClusterId) -> Result<Vec<Kubeconfig>, StoreError> {
         self.0.clusters().get(organization, cluster).await?;
-        rows::all(of(cluster).all(self.0.db()).await?)
+        let mut found = of(cluster).filter(over().not()).all(self.0.db()).await?;
+        let ended = kubeconfig::Entity::find().filter(kubeconfig::Column::Cluster.eq(cluster.uuid())).filter(over());
+        let ended = ended.order_by_desc(kubeconfig::Column::Id).limit(LISTED_ENDED);
+        found.extend(ended.all(self.0.db()).await?);
+        found.sort_by_key(|row| row.id);
+        rows::all(found)
     }
 
     /// One kubeconfig of an organization.

@@ -17,8 +17,8 @@ use crate::codec;
 use crate::db::Tx;
 use crate::entity::operation;
 use crate::error::StoreError;
-use crate::rows;
 use crate::rows::operation::{Operation, OperationState, Outcome, Step, StepState, StepUpdate};
+use crate::rows::{self, Page};
 
 /// Changes may be missed: a waiter polls this often in any case.
 const LOOK: Duration = Duration::from_secs(3);
@@ -42,10 +42,18 @@ impl Operations<'_> {
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
-    pub async fn list(self, organization: OrganizationId, target: &str) -> Result<Vec<Operation>, StoreError> {
-        let query = operation::Entity::find().filter(operation::Column::Target.eq(target));
-        let query = query.filter(operation::Column::Organization.eq(organization.uuid()));
-        rows::all(query.order_by_desc(operation::Column::Id).all(self.0.db()).await?)
+    pub async fn list(
+        self,
+        organization: OrganizationId,
+        target: &str,
+        page: Page,
+    ) -> Result<Vec<Operation>, StoreError> {
+        let mut query = operation::Entity::find().filter(operation::Column::Target.eq(target));
+        query = query.filter(operation::Column::Organization.eq(organization.uuid()));
+        if let Some(after) = page.after {
+            query = query.filter(operation::Column::Id.lt(after));
+        }
+        rows::all(query.order_by_desc(operation::Column::Id).limit(page.limit).all(self.0.db()).await?)
     }
 
     /// The operation as it is when it has finished or the time is up.

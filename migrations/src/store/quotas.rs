@@ -6,15 +6,15 @@
 
 use std::collections::BTreeMap;
 
+use sea_orm::ConnectionTrait;
 use sea_orm::sea_query::{LockType, OnConflict};
 use sea_orm::{ColumnTrait, Condition, EntityTrait, IntoActiveModel, PaginatorTrait, QueryFilter, QuerySelect};
-use sea_orm::{ConnectionTrait, ExprTrait};
 use tenant_controlplane::id::{OrganizationId, UserId};
 use uuid::Uuid;
 
 use super::audit::entry;
 use super::intent::Intent;
-use super::{Store, spares};
+use super::{Store, join_tokens, spares};
 use crate::codec;
 use crate::db::Tx;
 use crate::entity::{
@@ -206,7 +206,7 @@ async fn used(db: &impl ConnectionTrait, holder: Uuid, resource: Resource) -> Re
         Resource::NodePools => {
             node_pool::Entity::find().filter(node_pool::Column::Organization.eq(holder)).count(db).await
         }
-        Resource::JoinTokens => join_token::Entity::find().filter(usable_token(holder, now)).count(db).await,
+        Resource::JoinTokens => join_token::Entity::find().filter(usable_token(holder)).count(db).await,
         Resource::Kubeconfigs => {
             let own = kubeconfig::Entity::find().filter(kubeconfig::Column::Organization.eq(holder));
             let valid = own.filter(kubeconfig::Column::RevokedAt.is_null());
@@ -227,11 +227,9 @@ async fn used(db: &impl ConnectionTrait, holder: Uuid, resource: Resource) -> Re
 }
 
 /// Tokens for one machine are the platform's: their nodes are counted.
-fn usable_token(organization: Uuid, now: i64) -> Condition {
+fn usable_token(organization: Uuid) -> Condition {
     let own = Condition::all().add(join_token::Column::Organization.eq(organization));
-    let own = own.add(join_token::Column::Node.is_null()).add(join_token::Column::RevokedAt.is_null());
-    let left = join_token::Column::Uses.into_expr().lt(join_token::Column::MaxUses.into_expr());
-    own.add(join_token::Column::ExpiresAt.gt(now)).add(left)
+    own.add(join_token::Column::Node.is_null()).add(join_tokens::usable())
 }
 
 /// The nodes there are, and for each pool of the platform's own machines those that it still asks for.

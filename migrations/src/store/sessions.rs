@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use sea_orm::sea_query::Expr;
-use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder};
+use sea_orm::{ColumnTrait, Condition, EntityTrait, QueryFilter, QueryOrder, QuerySelect};
 use tenant_controlplane::id::{SessionId, UserId};
 use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
@@ -30,7 +30,11 @@ const NETWORK_NOTED_EVERY: i64 = 60_000;
 const LINK: &str = "password link";
 
 impl Identity<'_> {
-    /// Keeps a browser's session, and writes the sign-in in the audit log.
+    /// Living sessions of a person, at most.
+    pub const MOST_SESSIONS: u64 = 20;
+
+    /// Keeps a browser's session, and writes the sign-in in the audit log. Of [`Identity::MOST_SESSIONS`] that the person has already, the
+    /// one that was used least lately ends.
     ///
     /// # Errors
     /// [`StoreError::Unavailable`].
@@ -47,6 +51,7 @@ impl Identity<'_> {
             user_agent: new.user_agent,
         };
         let tx = self.0.begin().await?;
+        end_oldest(&tx, new.user, new.address).await?;
         tx.add(row.clone()).await?;
         let detail = format!("{} {}", SessionId::from_uuid(id), row.user_agent);
         let (user, actor, action) = (new.user, Actor::User(new.user), "user.sign_in");
@@ -202,6 +207,20 @@ impl Identity<'_> {
         tx.commit().await?;
         self.user(id).await?.ok_or(StoreError::missing("user"))
     }
+}
+
+/// Makes room for one more session. Two sign-ins at once may both find room, and one more living session is no harm.
+async fn end_oldest(tx: &Tx, user: UserId, address: IpAddr) -> Result<(), StoreError> {
+    let mine = session::Entity::find().filter(session::Column::User.eq(user.uuid()));
+    let mine = mine.filter(living(codec::millis(codec::now())));
+    let mine = mine.order_by_desc(session::Column::LastUsedAt).order_by_desc(session::Column::Id);
+    for row in mine.offset(Identity::MOST_SESSIONS - 1).limit(1000).all(tx).await? {
+        let (actor, address) = (Actor::User(user), Some(address));
+        let detail = format!("{}: signed in too often elsewhere", SessionId::from_uuid(row.id));
+        session::Entity::delete_by_id(row.hash).exec(tx).await?;
+        about_user(tx, UserEvent { user, actor, action: "session.end", detail: &detail, address }).await?;
+    }
+    Ok(())
 }
 
 /// Those that have not ended at this time (milliseconds).

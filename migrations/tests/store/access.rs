@@ -199,6 +199,37 @@ pub async fn join_tokens_make_their_pool(fixture: Fixture) {
     assert_eq!(store.join_tokens().list(org, cluster.id).await.unwrap(), [first, second]);
 }
 
+/// However many have ended, those that can be used are listed, and the newest of the others.
+pub async fn lists_have_all_that_can_be_used(fixture: Fixture) {
+    let tenant = fixture.tenant("acme").await;
+    let (store, org) = (&fixture.store, tenant.organization);
+    let cluster = tenant.cluster("demo").await;
+    let old = store.kubeconfigs().insert(tenant.new_kubeconfig(cluster.id)).await.unwrap();
+    let (token, _) = tenant.join_token(cluster.id).await;
+    // As they lie there after a week of making and revoking.
+    let id = if fixture.is_sqlite() { "randomblob(16)" } else { "gen_random_uuid()" };
+    let numbers = "(WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i+1 FROM n WHERE i<300) SELECT i FROM n) AS n";
+    for (table, columns) in [
+        (
+            "kubeconfigs",
+            "cluster, organization, name, role, kind, serial, expires_at, bound, released, created_by, created_at",
+        ),
+        ("join_tokens", "cluster, organization, pool, expires_at, max_uses, uses, created_at"),
+    ] {
+        let (hash, value) = if table == "join_tokens" { (", hash", ", 'h' || n.i") } else { ("", "") };
+        fixture
+            .meddle(&format!(
+                "INSERT INTO {table} (id, revoked_at, {columns}{hash}) SELECT {id}, 1000, {columns}{value} FROM \
+                 (SELECT {columns} FROM {table}) AS one, {numbers}"
+            ))
+            .await;
+    }
+    let listed = store.kubeconfigs().list(org, cluster.id).await.unwrap();
+    assert_eq!((listed.len(), listed.iter().filter(|row| row.id == old.id).count()), (201, 1));
+    let listed = store.join_tokens().list(org, cluster.id).await.unwrap();
+    assert_eq!((listed.len(), listed.iter().filter(|row| row.id == token.id).count()), (201, 1));
+}
+
 pub async fn join_tokens_that_ended_unused_go(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let (tokens, org) = (fixture.store.join_tokens(), tenant.organization);

@@ -118,6 +118,27 @@ pub async fn sessions_end(fixture: Fixture) {
     assert_eq!(left, [two.id]);
 }
 
+/// A person who signs in again and again has the sessions that were used last; others' stay.
+pub async fn the_least_used_session_makes_room(fixture: Fixture) {
+    let (tenant, other) = (fixture.tenant("acme").await, fixture.person("bob@example.com").await);
+    let identity = fixture.store.identity();
+    identity.put_session(new_session(other, "theirs", 60)).await.unwrap();
+    let most = Identity::MOST_SESSIONS;
+    for number in 0..most {
+        identity.put_session(new_session(tenant.user, &format!("s{number}"), 60)).await.unwrap();
+    }
+    // The first is in use.
+    fixture.meddle("UPDATE sessions SET last_used_at=last_used_at+1000 WHERE hash='s0'").await;
+    identity.put_session(new_session(tenant.user, "one-more", 60)).await.unwrap();
+    let lives = async |hash: &str| identity.session(hash).await.unwrap().is_some();
+    assert_eq!(identity.sessions(tenant.user).await.unwrap().len() as u64, most);
+    assert!(lives("s0").await && lives("one-more").await && lives("theirs").await);
+    assert!(!lives("s1").await, "the one that was used least lately");
+    let filter = AuditFilter { action: Some("session.end".to_owned()), ..AuditFilter::default() };
+    let said = fixture.store.audit().find(Some(tenant.organization), &filter, Page::default()).await.unwrap();
+    assert!(said.len() == 1 && said[0].detail.contains("signed in too often"), "{said:?}");
+}
+
 pub async fn passwords_are_changed_and_reset(fixture: Fixture) {
     let tenant = fixture.tenant("acme").await;
     let identity = fixture.store.identity();

@@ -55,7 +55,7 @@ pub async fn another_organizations_rows_are_not_there(fixture: Fixture) {
     assert_eq!(is_missing(store.operations().get(org, operation).await), "operation");
     assert_eq!(is_missing(store.operations().wait(org, operation, Duration::ZERO).await), "operation");
     assert_eq!(is_missing(store.operations().wait_change(org, operation, 0, Duration::ZERO).await), "operation");
-    assert!(store.operations().list(org, &cluster.id.to_string()).await.unwrap().is_empty());
+    assert!(store.operations().list(org, &cluster.id.to_string(), Page::default()).await.unwrap().is_empty());
 
     assert_eq!(is_missing(store.identity().project_of(org, mine.project).await), "project");
     assert_eq!(is_missing(store.identity().project(org, &mine.project.to_string()).await), "project");

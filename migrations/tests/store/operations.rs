@@ -56,7 +56,7 @@ pub async fn steps_keep_their_history(fixture: Fixture) {
     assert_eq!(operations.load(id).await.unwrap(), failed, "what has ended stays as it is");
     let target = cluster.id.to_string();
     assert!(operations.current_for(&target).await.unwrap().is_none());
-    assert_eq!(operations.list(tenant.organization, &target).await.unwrap(), [failed]);
+    assert_eq!(operations.list(tenant.organization, &target, Page::default()).await.unwrap(), [failed]);
 }
 
 /// Later than any test waits: who ends before was woken by news.

@@ -38,7 +38,11 @@ pub async fn what_is_over_goes_in_its_time(fixture: Fixture) {
     );
     assert!(matches!(store.operations().load(made).await, Err(StoreError::NotFound { .. })));
     assert!(store.operations().load(scaled).await.is_ok(), "one that goes on stays");
-    assert_eq!(store.operations().list(org, &target).await.unwrap().len(), 1, "the latest stays with its row");
+    assert_eq!(
+        store.operations().list(org, &target, Page::default()).await.unwrap().len(),
+        1,
+        "the latest stays with its row"
+    );
     let page = Page { after: None, limit: 100 };
     assert!(!store.audit().list(org, page).await.unwrap().is_empty());
     store.delete_expired(in_days(366)).await.unwrap();

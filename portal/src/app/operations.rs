@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::paging::Paging;
 use crate::state::AppState;
 use api_types::{List, Operation};
+use migrations::Page;
 use std::time::Duration;
 
 /// One operation; with a wait, its next end or the state when the time is over.
@@ -29,9 +30,9 @@ pub async fn list(state: &AppState, actor: &Actor, target: &str, paging: &Paging
     policy::authorize(actor, Action::ReadAccount, Object::Account)?;
     let mut rows = Vec::new();
     for organization in actor.organizations() {
-        rows.extend(state.store().operations().list(organization, target).await?);
+        let page = Page { after: paging.after, limit: paging.limit + 1 };
+        rows.extend(state.store().operations().list(organization, target, page).await?);
     }
     rows.sort_by_key(|row| std::cmp::Reverse(row.id));
-    rows.retain(|row| paging.after.is_none_or(|after| row.id.uuid() < after));
     Ok(paging.finish(rows, |row| row.id.uuid(), view::operation))
 }

@@ -130,7 +130,7 @@ async fn page(
         view_only,
         may_revoke: context.may(Action::RevokeKubeconfig, &cluster.organization_id),
         ready: matches!(cluster.state.as_str(), "running" | "degraded"),
-        rows: issued.into_iter().rev().map(row).collect(),
+        rows: rows(issued),
         shell: context.shell,
         cluster,
         typed,
@@ -145,6 +145,13 @@ fn endpoints(capabilities: Capabilities) -> Vec<(&'static str, &'static str)> {
     let dns = capabilities.dns.then_some(("dns", "by name: for clients without tls-server-name"));
     let port = capabilities.ports.then_some(("port", "by dedicated port: for clients without TLS SNI"));
     [dns, Some(sni), port].into_iter().flatten().collect()
+}
+
+/// Those that open the cluster first, then the newest first.
+fn rows(issued: Vec<Kubeconfig>) -> Vec<Row> {
+    let mut rows: Vec<Row> = issued.into_iter().rev().map(row).collect();
+    rows.sort_by_key(|row| !row.usable);
+    rows
 }
 
 fn row(kubeconfig: Kubeconfig) -> Row {

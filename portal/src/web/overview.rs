@@ -114,8 +114,9 @@ pub async fn live(
 async fn gather(state: &AppState, actor: &Actor, id: &str) -> Result<OverviewSummary, Error> {
     let cluster = app::clusters::get(state, actor, id).await?;
     let all = Paging::all();
+    let newest = Paging { limit: 1, ..Paging::default() };
     let (operations, pools, nodes) = tokio::try_join!(
-        app::operations::list(state, actor, id, &all),
+        app::operations::list(state, actor, id, &newest),
         app::pools::list(state, actor, id, &all),
         app::nodes::list(state, actor, id, &all),
     )?;

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use futures::StreamExt as _;
-use migrations::{Actor, KubeconfigKind, NewKubeconfig, OperationState, PoolKind, StepState};
+use migrations::{Actor, KubeconfigKind, NewKubeconfig, OperationState, Page, PoolKind, StepState};
 use serde_json::json;
 use tenant_controlplane::sni;
 use tenant_controlplane::status::{AccessRole, ClusterState, NodeState, PoolState};
@@ -18,7 +18,13 @@ use crate::testing::World;
 const API: [u8; 4] = [100, 64, 0, 3];
 
 async fn operation(world: &World, cluster: &Cluster) -> migrations::Operation {
-    world.store.operations().list(world.organization.id, &cluster.id.to_string()).await.unwrap().remove(0)
+    world
+        .store
+        .operations()
+        .list(world.organization.id, &cluster.id.to_string(), Page::first(1))
+        .await
+        .unwrap()
+        .remove(0)
 }
 
 #[tokio::test]
@@ -475,7 +481,8 @@ async fn a_pool_scales_and_goes() {
     world.store.pools().request_deletion(world.organization.id, pool.id, Actor::System).await.unwrap();
     world.converge().await;
     assert!(world.store.pools().load(pool.id).await.is_err());
-    let operations = world.store.operations().list(world.organization.id, &pool.id.to_string()).await.unwrap();
+    let operations =
+        world.store.operations().list(world.organization.id, &pool.id.to_string(), Page::default()).await.unwrap();
     assert_eq!((operations[0].kind.as_str(), operations[0].state), ("node_pool.delete", OperationState::Succeeded));
     assert_eq!(cloud_providers::Provider::list(&*world.machines).await.unwrap(), Vec::new());
 }

@@ -1,6 +1,6 @@
 //! What is reported while a cluster does not come up.
 
-use migrations::Step;
+use migrations::{Page, Step};
 use serde_json::json;
 use tenant_controlplane::sni;
 use tenant_controlplane::status::{Class, ClusterState};
@@ -32,7 +32,8 @@ fn hang(world: &World, cluster: &Cluster, waiting_reason: Option<WaitingReason>)
 }
 
 async fn step(world: &World, cluster: &Cluster, key: &str) -> Step {
-    let operations = world.store.operations().list(world.organization.id, &cluster.id.to_string()).await.unwrap();
+    let operations =
+        world.store.operations().list(world.organization.id, &cluster.id.to_string(), Page::default()).await.unwrap();
     operations[0].steps.iter().find(|step| step.key == key).unwrap().clone()
 }
 
