@@ -43,10 +43,13 @@ impl Row for Cluster {
 }
 
 impl Row for NodePool {
-    const HEADER: &'static [&'static str] = &["NAME", "KIND", "COUNT", "STATE", "AGE", "ID"];
+    const HEADER: &'static [&'static str] = &["NAME", "KIND", "COUNT", "VERSION", "STATE", "AGE", "ID"];
     fn cells(&self) -> Vec<String> {
         let count = if self.kind == "byo" { NONE.to_owned() } else { self.count.to_string() };
-        vec![self.name.clone(), self.kind.clone(), count, self.state.clone(), age(self.created_at), self.id.clone()]
+        // Without one of its own it has its cluster's.
+        let version = self.version.clone().unwrap_or_else(|| "cluster".to_owned());
+        let (name, kind) = (self.name.clone(), self.kind.clone());
+        vec![name, kind, count, version, self.state.clone(), age(self.created_at), self.id.clone()]
     }
     fn name(&self) -> String {
         self.name.clone()

@@ -62,8 +62,9 @@ pub struct Create {
     /// Label; may be repeated
     #[arg(long = "label", value_name = "KEY=VALUE", value_parser = label)]
     pub labels: Vec<(String, String)>,
-    /// Node pool to create with the cluster: N local machines, or byo (bring your own machines); may be repeated
-    #[arg(long = "pool", value_name = "NAME=N|byo", value_parser = pool)]
+    /// Node pool to create with the cluster: N local machines, or byo (bring your own machines), and its Kubernetes version if
+    /// it is not the cluster's, such as web=3@1.35.4; may be repeated
+    #[arg(long = "pool", value_name = "NAME=N|byo[@VERSION]", value_parser = pool)]
     pub pools: Vec<CreateNodePool>,
     /// Validate the request without creating anything
     #[arg(long, conflicts_with = "wait")]
@@ -80,11 +81,15 @@ fn label(text: &str) -> Result<(String, String), String> {
 
 fn pool(text: &str) -> Result<CreateNodePool, String> {
     let (name, machines) = text.split_once('=').ok_or_else(|| format!("{text:?} is not NAME=N or NAME=byo"))?;
+    let (machines, version) = match machines.split_once('@') {
+        Some((machines, version)) => (machines, Some(version.to_owned())),
+        None => (machines, None),
+    };
     let (kind, count) = match machines {
         "byo" => ("byo", None),
         count => ("local", Some(count.parse().map_err(|_| format!("{count:?} is not a number of machines or byo"))?)),
     };
-    Ok(CreateNodePool { name: name.to_owned(), kind: kind.to_owned(), count, version: None })
+    Ok(CreateNodePool { name: name.to_owned(), kind: kind.to_owned(), count, version })
 }
 
 /// Runs one verb.
@@ -163,4 +168,21 @@ async fn delete(session: &Session, reference: &str, how: Removal) -> Result<()> 
     follow(&session.client, &session.progress, operation, bound).await?;
     session.progress.say(&format!("Cluster {} deleted", cluster.name));
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_first_pool_is_read() {
+        let read = |text: &str| pool(text).map(|pool| (pool.name, pool.kind, pool.count, pool.version));
+        let version = || Some("1.35.4".to_owned());
+        assert_eq!(read("web=3"), Ok(("web".into(), "local".into(), Some(3), None)));
+        assert_eq!(read("web=3@1.35.4"), Ok(("web".into(), "local".into(), Some(3), version())));
+        assert_eq!(read("edge=byo@1.35.4"), Ok(("edge".into(), "byo".into(), None, version())));
+        for wrong in ["web", "web=", "web=x", "web=@1.35.4"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
 }
